@@ -1,0 +1,1 @@
+"""Effects on a node: probing, running a plan, restoring, capturing. Ships alone into the initramfs."""

@@ -1,0 +1,1 @@
+"""The pure core: formats, layouts, plans, identities, messages. No sockets, clock, processes or files."""

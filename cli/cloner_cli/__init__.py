@@ -1,0 +1,1 @@
+"""The `cloner` command: one module per noun; talks to the API."""

@@ -1,0 +1,1 @@
+"""Builds the layered initramfs from Debian packages and locked wheels."""

@@ -1,0 +1,1 @@
+"""Netboot: DHCP, TFTP, boot scripts and the pure boot decision. Knows no database."""

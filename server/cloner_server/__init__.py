@@ -1,0 +1,1 @@
+"""The server: API, state, image store, vault, tasks. Knows nothing of how a node does its work."""
