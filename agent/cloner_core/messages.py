@@ -1,0 +1,303 @@
+"""What agent and server say to each other: one definition, used by both sides, validated at the edge.
+
+The paths and statuses are in docs/api.md. Control requests carry, besides the bearer credential, a proof made with
+the key of the attempt (`proof_statement`), so that a credential read off the wire or a screen is of no use alone.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+from blake3 import blake3
+
+from cloner_core.facts import Facts
+from cloner_core.layout import Layout
+from cloner_core.network import NodeNetwork
+
+PROTOCOL = 1
+"""Version of this protocol; hello carries it and a mismatch is refused with the remedy."""
+
+
+class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of all messages: immutable, and an unknown field is an error that names it."""
+
+
+class Secret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Text that must never reach a log: its repr is ***."""
+
+    value: str
+
+    def __repr__(self) -> str:
+        return "***"
+
+    __str__ = __repr__
+
+
+class Stage(StrEnum):
+    """The named parts of a deploy, in their order."""
+
+    HELLO = "hello"
+    VERIFY = "verify"  # signatures, packs present
+    PLAN = "plan"  # disks selected, fit proven, digest confirmed by the server
+    GUARD = "guard"  # nothing else carries our UUIDs; old holders stopped
+    PARTITION = "partition"  # the first destructive stage
+    MKFS = "mkfs"
+    MOUNT = "mount"
+    RESTORE = "restore"
+    READBACK = "readback"
+    IDENTITY = "identity"
+    BOOTFILES = "bootfiles"
+    CHECK = "check"  # identity and bootability verified
+    COMMIT = "commit"
+    NVRAM = "nvram"
+    RECEIPT = "receipt"
+    REBOOT = "reboot"
+
+
+DESTRUCTIVE_FROM = Stage.PARTITION
+"""A failure before this stage leaves the disks as they were, so netboot goes back to `local`."""
+
+
+class Cause(StrEnum):
+    """Closed vocabulary of failures; each has a hint where it is raised and a row in docs/failures.md."""
+
+    PROTOCOL = "protocol"  # versions of agent and server differ
+    SIGNATURE = "signature"  # a signature does not verify
+    CORRUPT = "corrupt"  # bytes differ from their digest
+    MISSING_PACK = "missing-pack"
+    NO_DISK = "no-disk"  # a selector matches nothing
+    AMBIGUOUS_DISK = "ambiguous-disk"  # a selector matches more than one
+    DISK_TOO_SMALL = "disk-too-small"
+    FIRMWARE = "firmware"  # layout and firmware do not fit
+    MEMORY = "memory"
+    FOREIGN_UUID = "foreign-uuid"  # another disk carries an identifier of this layout
+    PLAN_MISMATCH = "plan-mismatch"  # server and agent planned differently
+    DEVICE_BUSY = "device-busy"
+    DISK_IO = "disk-io"
+    NO_SPACE = "no-space"
+    READBACK = "readback"  # what was read differs from what was written
+    IDENTITY = "identity"
+    NOT_BOOTABLE = "not-bootable"
+    NVRAM = "nvram"
+    NETWORK = "network"  # server unreachable for too long
+    REFUSED = "refused"  # the server said no: task ended, attempt replaced, commit not granted
+    TOOL = "tool"  # a program of the agent failed
+    LOST = "lost"  # no heartbeat
+    BOOT_LOOP = "boot-loop"
+    UNCONFIRMED = "unconfirmed"  # the clone never called
+    ABORTED = "aborted"
+    INTERNAL = "internal"
+
+
+class Hello(Strict):
+    """First message of an agent; the claim token from the boot script makes it an attempt."""
+
+    protocol: int
+    agent_version: str
+    claim: str
+    public_key: str  # hex, Ed25519, 32 bytes; the private half never leaves the node's memory
+    facts: Facts
+
+
+class VersionRef(Strict):
+    """The version a task restores, with all that is needed to check it."""
+
+    image: str
+    number: int
+    digest: str  # hex; the tree root's
+    signature: str  # hex; over cloner_core.image.version.version_statement
+    pack_map: str  # hex digest of the pack map
+    pack_map_signature: str  # hex
+
+
+class ConfirmTo(Strict):
+    """Where the clone reports that it booted, and with what."""
+
+    host: str
+    port: int
+    secret: Secret
+
+
+class BootPolicy(Strict):
+    """How the node is meant to boot after the deploy."""
+
+    boot_order: Literal["network-first", "local-first"] = "network-first"
+    kernel_arguments: tuple[str, ...] = ()  # appended to the clone's kernel command line
+
+
+class Task(Strict):
+    """What an attempt shall do. Holds no secret beyond the confirm secret of this very attempt."""
+
+    task_id: str
+    attempt_id: str
+    node: str
+    version: VersionRef
+    layout: Layout
+    seed: str  # hex, 32 bytes, new for each attempt: every identifier of the plan derives from it
+    network: NodeNetwork
+    confirm: ConfirmTo | None  # None: confirmation is not asked for
+    boot: BootPolicy = BootPolicy()
+    protected_serials: tuple[str, ...] = ()  # disks that no plan may touch
+
+
+class HelloReply(Strict):
+    """Accepted: the credential of the attempt and the task."""
+
+    credential: Secret
+    task: Task
+    server_time_s: float  # seconds since the epoch; the agent sets its clock from it
+    beat_every_s: float
+
+
+class Progress(Strict):
+    """How far the running stage is; units by stage: bytes for restore and readback, steps elsewhere."""
+
+    stage: Stage
+    done: int = 0
+    total: int = 0  # 0 unknown
+    unit: Literal["bytes", "steps"] = "steps"
+    rate_per_s: float = 0.0
+    text: str = ""  # "format root (ext4)"
+
+
+class LogLine(Strict):
+    """One line of the agent's log."""
+
+    time_s: float
+    level: str
+    text: str
+
+
+class Beat(Strict):
+    """Heartbeat: progress and the log lines since the last one."""
+
+    progress: Progress
+    log: tuple[LogLine, ...] = ()
+
+
+class BeatReply(Strict):
+    """What the server wants of the attempt now."""
+
+    order: Literal["go", "abort", "hold", "retry"] = "go"
+    reason: str = ""
+
+
+class PlanReport(Strict):
+    """The plan as the agent made it, before anything is destroyed."""
+
+    digest: str  # cloner_core.plan.plan_digest
+    rendered: str
+
+
+class Granted(Strict):
+    """Yes; a no is an error answer."""
+
+    ok: Literal[True] = True
+
+
+class HostKey(Strict):
+    """One SSH host key pair in OpenSSH's formats."""
+
+    algorithm: Literal["ed25519", "ecdsa", "rsa"]
+    private: Secret  # PEM, "OPENSSH PRIVATE KEY"
+    public: str  # one line, without comment
+
+
+class Vaulted(Strict):
+    """The secret half of an identity; released in the identity stage only, to the accepted hardware only."""
+
+    machine_id: str  # 32 hex digits, machine-id(5)
+    host_keys: tuple[HostKey, ...]
+    random_seed: Secret  # hex; mixed into the clone's first random seed
+
+
+class StageTime(Strict):
+    """Seconds one stage took."""
+
+    stage: Stage
+    seconds: float
+
+
+class DiskWritten(Strict):
+    """A disk the plan wrote to."""
+
+    selector_id: str
+    path: str
+    serial: str
+    model: str
+    size_bytes: int
+
+
+class ReceiptBody(Strict):
+    """What the agent says it did; the server checks it, adds itself and signs (`Receipt`)."""
+
+    task_id: str
+    attempt_id: str
+    node: str
+    version_digest: str
+    layout: str
+    plan_digest: str
+    disks: tuple[DiskWritten, ...]
+    packs: int
+    files: int
+    bytes_restored: int
+    bytes_read_back: int
+    identity: tuple[str, ...]  # paths written by the identity stage
+    rewritten: tuple[str, ...]  # paths whose references were rewritten
+    machine_id: str
+    host_key_fingerprints: tuple[str, ...]  # "SHA256:…" as ssh-keygen -l prints
+    root_part_uuid: str
+    nvram_before: tuple[str, ...]
+    nvram_after: tuple[str, ...]
+    stages: tuple[StageTime, ...]
+    notes: tuple[str, ...] = ()
+
+
+class Receipt(Strict):
+    """The signed record of what a task did; `signature` covers `receipt_statement(body, server)`."""
+
+    body: ReceiptBody
+    accepted_s: float
+    confirmed_s: float | None  # None: not yet confirmed
+    signature: str  # hex, Ed25519
+
+
+class Failure(Strict):
+    """Why an attempt ended; told to the server, shown on the console while the agent holds."""
+
+    stage: Stage
+    cause: Cause
+    message: str
+    hint: str
+    is_destroyed: bool  # a destructive step has begun: the old content is lost
+
+
+class Confirm(Strict):
+    """Sent by the clone itself over plain HTTP: it has no CA and no curl."""
+
+    secret: str
+    machine_id: str
+    boot_id: str
+    root_part_uuid: str
+
+
+class Fault(Strict):
+    """Body of every error answer."""
+
+    error: str
+    hint: str = ""
+    faults: tuple[str, ...] = ()
+    status: int = 1  # exit status for the command line, cloner_core.errors.ExitStatus
+
+
+def proof_statement(method: str, path: str, body: bytes, credential: str) -> bytes:
+    """Return what the attempt's key signs for one control request (header `Cloner-Proof`, hex signature)."""
+    parts = (method.upper(), path, blake3(body).hexdigest(), blake3(credential.encode()).hexdigest())
+    return ("cloner proof 1\0" + "\0".join(parts)).encode()
+
+
+def receipt_statement(body: ReceiptBody, accepted_s: float) -> bytes:
+    """Return what the server signs for a receipt; confirmation comes later and is not covered."""
+    return b"cloner receipt 1\0" + msgspec.json.encode((body, accepted_s), order="deterministic")
