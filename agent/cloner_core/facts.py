@@ -101,6 +101,4 @@ def fingerprint(facts: Facts) -> str:
     """
     parts = [facts.arch, facts.dmi.system_uuid, facts.dmi.serial, facts.dmi.vendor, facts.dmi.product]
     parts += sorted({nic.mac for nic in facts.nics})
-    return blake3(
-        "\x1f".join(parts).encode(), derive_key_context="cloner 2026 hardware fingerprint"
-    ).hexdigest(16)
+    return blake3("\x1f".join(parts).encode(), derive_key_context="cloner 2026 hardware fingerprint").hexdigest(16)

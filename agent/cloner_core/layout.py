@@ -45,9 +45,7 @@ class Filesystem(
     source_uuid: str = ""  # what the golden node's fstab calls it; rewritten to the new one
 
 
-class Swap(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type", tag="swap"
-):
+class Swap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type", tag="swap"):
     """Swap space made new."""
 
     label: str = ""

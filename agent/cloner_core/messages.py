@@ -91,7 +91,7 @@ class Cause(StrEnum):
     INTERNAL = "internal"
 
 
-class Hello(Strict):
+class Hello(Strict, frozen=True):
     """First message of an agent; the claim token from the boot script makes it an attempt."""
 
     protocol: int
@@ -101,7 +101,7 @@ class Hello(Strict):
     facts: Facts
 
 
-class VersionRef(Strict):
+class VersionRef(Strict, frozen=True):
     """The version a task restores, with all that is needed to check it."""
 
     image: str
@@ -112,7 +112,7 @@ class VersionRef(Strict):
     pack_map_signature: str  # hex
 
 
-class ConfirmTo(Strict):
+class ConfirmTo(Strict, frozen=True):
     """Where the clone reports that it booted, and with what."""
 
     host: str
@@ -120,14 +120,14 @@ class ConfirmTo(Strict):
     secret: Secret
 
 
-class BootPolicy(Strict):
+class BootPolicy(Strict, frozen=True):
     """How the node is meant to boot after the deploy."""
 
     boot_order: Literal["network-first", "local-first"] = "network-first"
     kernel_arguments: tuple[str, ...] = ()  # appended to the clone's kernel command line
 
 
-class Task(Strict):
+class Task(Strict, frozen=True):
     """What an attempt shall do. Holds no secret beyond the confirm secret of this very attempt."""
 
     task_id: str
@@ -142,7 +142,7 @@ class Task(Strict):
     protected_serials: tuple[str, ...] = ()  # disks that no plan may touch
 
 
-class HelloReply(Strict):
+class HelloReply(Strict, frozen=True):
     """Accepted: the credential of the attempt and the task."""
 
     credential: Secret
@@ -151,7 +151,7 @@ class HelloReply(Strict):
     beat_every_s: float
 
 
-class Progress(Strict):
+class Progress(Strict, frozen=True):
     """How far the running stage is; units by stage: bytes for restore and readback, steps elsewhere."""
 
     stage: Stage
@@ -162,7 +162,7 @@ class Progress(Strict):
     text: str = ""  # "format root (ext4)"
 
 
-class LogLine(Strict):
+class LogLine(Strict, frozen=True):
     """One line of the agent's log."""
 
     time_s: float
@@ -170,34 +170,34 @@ class LogLine(Strict):
     text: str
 
 
-class Beat(Strict):
+class Beat(Strict, frozen=True):
     """Heartbeat: progress and the log lines since the last one."""
 
     progress: Progress
     log: tuple[LogLine, ...] = ()
 
 
-class BeatReply(Strict):
+class BeatReply(Strict, frozen=True):
     """What the server wants of the attempt now."""
 
     order: Literal["go", "abort", "hold", "retry"] = "go"
     reason: str = ""
 
 
-class PlanReport(Strict):
+class PlanReport(Strict, frozen=True):
     """The plan as the agent made it, before anything is destroyed."""
 
     digest: str  # cloner_core.plan.plan_digest
     rendered: str
 
 
-class Granted(Strict):
+class Granted(Strict, frozen=True):
     """Yes; a no is an error answer."""
 
     ok: Literal[True] = True
 
 
-class HostKey(Strict):
+class HostKey(Strict, frozen=True):
     """One SSH host key pair in OpenSSH's formats."""
 
     algorithm: Literal["ed25519", "ecdsa", "rsa"]
@@ -205,7 +205,7 @@ class HostKey(Strict):
     public: str  # one line, without comment
 
 
-class Vaulted(Strict):
+class Vaulted(Strict, frozen=True):
     """The secret half of an identity; released in the identity stage only, to the accepted hardware only."""
 
     machine_id: str  # 32 hex digits, machine-id(5)
@@ -213,14 +213,14 @@ class Vaulted(Strict):
     random_seed: Secret  # hex; mixed into the clone's first random seed
 
 
-class StageTime(Strict):
+class StageTime(Strict, frozen=True):
     """Seconds one stage took."""
 
     stage: Stage
     seconds: float
 
 
-class DiskWritten(Strict):
+class DiskWritten(Strict, frozen=True):
     """A disk the plan wrote to."""
 
     selector_id: str
@@ -230,7 +230,7 @@ class DiskWritten(Strict):
     size_bytes: int
 
 
-class ReceiptBody(Strict):
+class ReceiptBody(Strict, frozen=True):
     """What the agent says it did; the server checks it, adds itself and signs (`Receipt`)."""
 
     task_id: str
@@ -255,7 +255,7 @@ class ReceiptBody(Strict):
     notes: tuple[str, ...] = ()
 
 
-class Receipt(Strict):
+class Receipt(Strict, frozen=True):
     """The signed record of what a task did; `signature` covers `receipt_statement(body, server)`."""
 
     body: ReceiptBody
@@ -264,7 +264,7 @@ class Receipt(Strict):
     signature: str  # hex, Ed25519
 
 
-class Failure(Strict):
+class Failure(Strict, frozen=True):
     """Why an attempt ended; told to the server, shown on the console while the agent holds."""
 
     stage: Stage
@@ -274,7 +274,7 @@ class Failure(Strict):
     is_destroyed: bool  # a destructive step has begun: the old content is lost
 
 
-class Confirm(Strict):
+class Confirm(Strict, frozen=True):
     """Sent by the clone itself over plain HTTP: it has no CA and no curl."""
 
     secret: str
@@ -283,7 +283,7 @@ class Confirm(Strict):
     root_part_uuid: str
 
 
-class Fault(Strict):
+class Fault(Strict, frozen=True):
     """Body of every error answer."""
 
     error: str
