@@ -1,0 +1,23 @@
+"""The plan of a deploy: a value made from facts, a layout and a seed before anything is touched.
+
+Chooses disks, places, identifiers and steps; starts nothing. The dry run, the log, the progress and the golden
+tests render this same value (`render`), and server and agent compare its digest (`plan_digest`).
+"""
+
+from cloner_core.plan.driving import apply, plan_digest, render, render_steps
+from cloner_core.plan.errors import PlanError
+from cloner_core.plan.guarding import foreign_identifiers
+from cloner_core.plan.values import Contents, Plan, PlannedDisk, PlannedPartition
+
+__all__ = [
+    "Contents",
+    "Plan",
+    "PlanError",
+    "PlannedDisk",
+    "PlannedPartition",
+    "apply",
+    "foreign_identifiers",
+    "plan_digest",
+    "render",
+    "render_steps",
+]

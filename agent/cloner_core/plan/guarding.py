@@ -1,0 +1,47 @@
+"""The guard: identifiers of a plan that another disk of the node carries."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from cloner_core.facts import Disk, Facts, Signature
+from cloner_core.plan.values import Plan
+
+
+def guarded_identifiers(plan: Plan) -> tuple[str, ...]:
+    """Return what no disk outside the plan may carry: the new identifiers, and those the image may still name.
+
+    A file outside the closed list of references (an initramfs, say) may name the golden node's UUID: with a second
+    disk that carries it, the clone would mount that disk.
+    """
+    found: list[str] = []
+    for disk in plan.disks:
+        found.append(disk.table_guid)
+        for partition in disk.partitions:
+            found += (partition.part_uuid, partition.uuid, *partition.source_uuids)
+    return tuple(dict.fromkeys(found))
+
+
+def foreign_identifiers(plan: Plan, facts: Facts) -> list[str]:
+    """Return, one sentence each, every identifier of `plan` that a disk not chosen carries in `facts`.
+
+    `facts` may be newer than those the plan was made from.
+    """
+    return carried_elsewhere(guarded_identifiers(plan), [disk.disk.path for disk in plan.disks], facts.disks)
+
+
+def carried_elsewhere(identifiers: Collection[str], chosen: Collection[str], disks: Collection[Disk]) -> list[str]:
+    """Return, one sentence each, which of `identifiers` the disks not named in `chosen` carry."""
+    wanted = {identifier.lower() for identifier in identifiers}
+    return [
+        f"{signature.device} ({signature.kind}) on {disk.path}, serial '{disk.serial}', carries {carried}"
+        for disk in disks
+        if disk.path not in chosen
+        for signature in disk.signatures
+        for carried in _carried(signature)
+        if carried.lower() in wanted
+    ]
+
+
+def _carried(signature: Signature) -> tuple[str, ...]:
+    return tuple(value for value in (signature.uuid, signature.part_uuid) if value)

@@ -1,0 +1,213 @@
+"""The steps of a plan: frozen values that say what is done, why, and what it destroys.
+
+Values and their one-line wording only; `plan` chooses them, `cloner_agent` applies them. Everything outside the
+target's disks is named by absolute path; everything inside the clone by its path there ("/boot/efi").
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import Literal
+
+import msgspec
+
+from cloner_core.messages import Stage
+
+TARGET = "/mnt/target"
+"""Where the agent mounts the root of the clone."""
+STAGING = ".cloner-staging"
+"""Folder of the ESP that is bound over the ESP's mount point until commit; its children are renamed up then."""
+WORK = ".cloner-work"
+"""Folder of the clone's root for what does not fit into memory; removed before commit."""
+
+
+class Action(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="kind"):
+    """Base of what a step can do; the subclasses are the closed set `AnyAction`."""
+
+
+class Command(Action, frozen=True, tag="command"):
+    """One program run with its standard input; argv[0] is a bare name looked up in PATH."""
+
+    argv: tuple[str, ...]
+    stdin: str = ""
+    timeout_s: int = 60
+
+
+class Guard(Action, frozen=True, tag="guard"):
+    """Look at all other disks once more: none may carry one of these identifiers (`plan.foreign_identifiers`)."""
+
+    identifiers: tuple[str, ...]  # UUIDs as blkid prints them
+    disks: tuple[str, ...]  # device paths of the chosen disks, which may
+
+
+class StopHolders(Action, frozen=True, tag="stop-holders"):
+    """Release one disk: swap off, unmount, stop arrays, volume groups and mappings on it. Writes nothing."""
+
+    disk: str
+
+
+class Mount(Action, frozen=True, tag="mount"):
+    """Mount a new filesystem beneath TARGET; the mount point is made if missing."""
+
+    device: str
+    filesystem: str  # "ext4", "vfat"
+    where: str  # path in the clone
+    options: str = ""  # of mount(8), for the time of the deploy only
+
+
+class StageEsp(Action, frozen=True, tag="stage-esp"):
+    """Make the folder STAGING on the mounted ESP and bind it over the ESP, so that nothing written yet can boot."""
+
+    where: str
+
+
+class Restore(Action, frozen=True, tag="restore"):
+    """Fill the mounted tree with the version's files, each pack verified before it is written."""
+
+    version_digest: str
+    esp: str = ""  # mount point that keeps path and bytes only; "" when the layout has none
+
+
+class ReadBack(Action, frozen=True, tag="read-back"):
+    """Sync, drop caches, read every file again and compare with the tree."""
+
+    version_digest: str
+
+
+class Identity(Action, frozen=True, tag="identity"):
+    """Write the node's own identity (`identity.identity_files`)."""
+
+    hostname: str
+
+
+class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An identifier the image may still name, and the one made instead."""
+
+    old: str
+    new: str
+
+
+class Rewrite(Action, frozen=True, tag="rewrite"):
+    """Replace identifiers in the closed list of files (`references.REWRITTEN_FILES`), and make fstab agree."""
+
+    references: tuple[Reference, ...] = ()
+
+
+class BootFiles(Action, frozen=True, tag="boot-files"):
+    """Put loaders and their configuration on the (staged) ESP (`bootfiles.boot_files`)."""
+
+    esp: str  # mount point
+    root_uuid: str
+    kernel_arguments: tuple[str, ...] = ()
+
+
+class Check(Action, frozen=True, tag="check"):
+    """Verify identity and bootability of the finished tree."""
+
+
+class Commit(Action, frozen=True, tag="commit"):
+    """Ask the server; only the current attempt of a live task is granted."""
+
+
+class ActivateEsp(Action, frozen=True, tag="activate-esp"):
+    """Unbind the staging folder, rename its children into the ESP's root, sync, read back: now the disk can boot."""
+
+    where: str
+
+
+class Nvram(Action, frozen=True, tag="nvram"):
+    """Write boot entry, then order, for the loader that `BootFiles` placed; remove stale entries; read back."""
+
+    esp: str
+    partition: int  # from 1
+    part_uuid: str
+    start_sectors: int  # logical sectors, as an HD() device path node holds them
+    size_sectors: int
+    description: str
+    boot_order: Literal["network-first", "local-first"]
+
+
+class SendReceipt(Action, frozen=True, tag="receipt"):
+    """Tell the server what was done until it is acknowledged."""
+
+
+class Reboot(Action, frozen=True, tag="reboot"):
+    """Set BootNext to our entry where the firmware has one, unmount, sync, reboot."""
+
+
+AnyAction = (
+    Command
+    | Guard
+    | StopHolders
+    | Mount
+    | StageEsp
+    | Restore
+    | ReadBack
+    | Identity
+    | Rewrite
+    | BootFiles
+    | Check
+    | Commit
+    | ActivateEsp
+    | Nvram
+    | SendReceipt
+    | Reboot
+)
+
+
+class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One action of a plan with its reason; holds no handles."""
+
+    stage: Stage
+    why: str  # "format root (ext4)"; shown as progress
+    action: AnyAction
+    destroys: str = ""  # device whose old content is lost; "" when none
+
+
+def target_path(where: str) -> str:
+    """Return the path of the clone's `where` as the agent sees it before any image file exists."""
+    return TARGET if where == "/" else f"{TARGET}{where}"
+
+
+def wording(action: AnyAction) -> str:  # noqa: PLR0911, PLR0912 — one line for each of a closed set
+    """Return what is run, ready to paste where it is a command; otherwise one line in words."""
+    match action:
+        case Command(argv=argv, stdin=stdin):
+            line = shlex.join(argv)
+            return f"{line} <<'END'\n{stdin.rstrip()}\nEND" if stdin else line
+        case Guard(identifiers=identifiers, disks=disks):
+            return f"# refuse if a disk other than {', '.join(disks)} carries one of: {' '.join(identifiers)}"
+        case StopHolders(disk=disk):
+            return f"# stop swap, mounts, arrays and volume groups on {disk}"
+        case Mount():
+            options = ("-o", action.options) if action.options else ()
+            argv = ("mount", "-t", action.filesystem, *options, action.device, target_path(action.where))
+            return f"{shlex.join(('mkdir', '-p', target_path(action.where)))}\n{shlex.join(argv)}"
+        case StageEsp(where=where):
+            folder, over = f"{target_path(where)}/{STAGING}", target_path(where)
+            return f"{shlex.join(('mkdir', folder))}\n{shlex.join(('mount', '--bind', folder, over))}"
+        case Restore(version_digest=digest):
+            return f"# restore version {digest} into {TARGET}"
+        case ReadBack(version_digest=digest):
+            return f"# sync, drop caches, read {TARGET} back and compare with version {digest}"
+        case Identity(hostname=hostname):
+            return f"# write the identity of {hostname} from the server's vault"
+        case Rewrite(references=references):
+            pairs = "".join(f"\n#   {r.old} -> {r.new}" for r in references)
+            return "# rewrite references; /etc/fstab names the new filesystems" + pairs
+        case BootFiles(esp=esp, root_uuid=uuid, kernel_arguments=arguments):
+            more = f", kernel arguments: {' '.join(arguments)}" if arguments else ""
+            return f"# place loaders on the staged {esp}, root is UUID={uuid}{more}"
+        case Check():
+            return "# check identity and bootability"
+        case Commit():
+            return "# ask the server for leave to commit"
+        case ActivateEsp(where=where):
+            return f"# rename the staged children into {target_path(where)}, sync, read back"
+        case Nvram():
+            place = f"HD({action.partition},GPT,{action.part_uuid},{action.start_sectors},{action.size_sectors})"
+            return f"# write boot entry '{action.description}' for {place}, {action.boot_order}"
+        case SendReceipt():
+            return "# send the receipt until the server acknowledges it"
+        case Reboot():
+            return "# set BootNext to the new entry, unmount, sync, reboot"
