@@ -1,0 +1,238 @@
+"""What the command line and the server say to each other: the objects as an admin sees and changes them.
+
+The paths are in docs/api.md. Words of closed sets are the very words of the database and of `cloner_pxe.decision`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from msgspec import UNSET, UnsetType
+
+from cloner_core.layout import Layout
+from cloner_core.messages import Failure, Progress, Receipt, Strict
+from cloner_core.network import NodeNetwork
+
+NetbootWord = Literal["local", "cloner", "cloner-multicast", "capture", "discover", "rescue"]
+LocalMethodWord = Literal["exit", "grub-chain", "sanboot", "efi-order"]
+BootOrderWord = Literal["network-first", "local-first"]
+
+MAX_NODES = 32
+"""A command that destroys more nodes than this wants the number typed."""
+
+
+class TaskState(StrEnum):
+    """Where a task stands."""
+
+    QUEUED = "queued"
+    WAITING = "waiting"  # for its multicast session
+    BOOTING = "booting"  # a boot script with a claim was served
+    RUNNING = "running"
+    LOST = "lost"  # no heartbeat; comes back by itself
+    UNCONFIRMED = "unconfirmed"  # receipt accepted, the clone has not called yet
+    DONE = "done"
+    FAILED = "failed"
+    ABORTED = "aborted"
+    FROZEN = "frozen"  # two machines claimed it; a person decides
+
+
+class NodeSpec(Strict, frozen=True):
+    """A node to be added."""
+
+    name: str
+    macs: tuple[str, ...]
+    network: NodeNetwork | None = None  # None: host name = name, DHCP on the first MAC
+    image: str = ""
+    version: int | None = None  # None: the newest
+    layout: str = ""
+    local_method: LocalMethodWord = "exit"
+    boot_order: BootOrderWord = "network-first"
+    kernel_arguments: tuple[str, ...] = ()
+    is_protected: bool = False
+    protected_serials: tuple[str, ...] = ()
+
+
+class NodePatch(Strict, frozen=True, omit_defaults=True):
+    """A change of some fields; a field left out stays as it is."""
+
+    macs: tuple[str, ...] | UnsetType = UNSET
+    network: NodeNetwork | UnsetType = UNSET
+    image: str | UnsetType = UNSET
+    version: int | UnsetType | None = UNSET
+    layout: str | UnsetType = UNSET
+    local_method: LocalMethodWord | UnsetType = UNSET
+    boot_order: BootOrderWord | UnsetType = UNSET
+    kernel_arguments: tuple[str, ...] | UnsetType = UNSET
+    is_protected: bool | UnsetType = UNSET
+    protected_serials: tuple[str, ...] | UnsetType = UNSET
+    fingerprint: Literal[""] | UnsetType = UNSET  # "" forgets the accepted hardware: the next hello is believed
+    revision: int | UnsetType = UNSET  # the change happens only if the node still has this revision
+
+
+class NodeView(Strict, frozen=True):
+    """A node as it is."""
+
+    name: str
+    revision: int
+    macs: tuple[str, ...]
+    network: NodeNetwork
+    image: str
+    version: int | None
+    layout: str
+    netboot: NetbootWord
+    local_method: LocalMethodWord
+    boot_order: BootOrderWord
+    kernel_arguments: tuple[str, ...]
+    is_protected: bool
+    protected_serials: tuple[str, ...]
+    fingerprint: str  # accepted hardware; "" none yet
+    seen_s: float | None  # when the machine last told its facts; None never
+
+
+class DeployRequest(Strict, frozen=True):
+    """Arm one task on each of these nodes: all of them, or none."""
+
+    nodes: tuple[str, ...]
+    image: str = ""  # "": each node's own
+    version: int | None = None  # None: the newest (or the node's own when image is "")
+    layout: str = ""  # "": each node's own
+    limit: int = MAX_NODES  # refused when more nodes are named
+    dry_run: bool = False
+
+
+class NetbootRequest(Strict, frozen=True):
+    """Set the field netboot of these nodes: all of them, or none. `cloner` arms a task, as deploy does."""
+
+    nodes: tuple[str, ...]
+    value: NetbootWord
+    limit: int = MAX_NODES
+    dry_run: bool = False
+
+
+class DiskAtRisk(Strict, frozen=True):
+    """A disk that a deploy would destroy, by the last inventory."""
+
+    path: str
+    serial: str
+    model: str
+    size_bytes: int
+    holds: tuple[str, ...]  # what is recognised on it: "vda2: ext4 'data'"
+
+
+class Intent(Strict, frozen=True):
+    """What a deploy would do, or has begun to do, to one node."""
+
+    node: str
+    image: str
+    version: int
+    layout: str
+    layout_number: int
+    disks: tuple[DiskAtRisk, ...]
+    is_known: bool  # False: the machine never told its disks; they are chosen when it boots
+    note: str = ""
+    task_id: str = ""  # "" in a dry run
+
+
+class TaskView(Strict, frozen=True):
+    """A task as it is."""
+
+    id: str
+    revision: int
+    node: str
+    kind: str
+    state: TaskState
+    stage: str
+    image: str
+    version: int
+    digest: str
+    layout: str
+    layout_number: int
+    author: str
+    created_s: float
+    changed_s: float
+    attempts: int
+    progress: Progress | None  # None: nothing running was reported yet
+    failure: Failure | None  # None unless failed
+
+
+class LogEntry(Strict, frozen=True):
+    """One line of a task's log, as the agent sent it."""
+
+    id: int
+    attempt: str
+    time_s: float
+    level: str
+    text: str
+
+
+class EventView(Strict, frozen=True):
+    """One line of the audit: who did what to which object, and when."""
+
+    id: int
+    time_s: float
+    author: str
+    object: str
+    revision: int
+    what: str
+    detail: dict[str, Any]
+    is_alarm: bool
+
+
+class LayoutView(Strict, frozen=True):
+    """One number of a layout."""
+
+    name: str
+    number: int
+    created_s: float
+    author: str
+    layout: Layout
+
+
+class ImageView(Strict, frozen=True):
+    """One published version."""
+
+    image: str
+    number: int
+    digest: str
+    published_s: float
+    author: str
+    detail: dict[str, Any]  # the store's version record: message, source facts, sizes
+
+
+class Publish(Strict, frozen=True):
+    """Make a captured tree a version; everything it names was stored before."""
+
+    image: str
+    digest: str  # of the tree root
+    pack_map: str
+    record: dict[str, object]  # message, author, capture time, inexact paths: outside the digest
+
+
+class PlanView(Strict, frozen=True):
+    """What a node would run and destroy."""
+
+    node: str
+    rendered: str
+    digest: str
+    facts_s: float | None  # age of the inventory planned from; None when the caller gave the facts
+
+
+class ReceiptView(Strict, frozen=True):
+    """A receipt and the server's public key (hex) that its signature verifies with."""
+
+    receipt: Receipt
+    server_key: str
+
+
+class Status(Strict, frozen=True):
+    """The server at a glance."""
+
+    version: str
+    address: str
+    nodes: int
+    tasks: dict[str, int]  # by state
+    images: int
+    alarms: tuple[EventView, ...]  # of the last day
+    free_bytes: int  # of the file system under the state directory
+    services: tuple[str, ...]

@@ -1,0 +1,71 @@
+"""The audit: every change of an object is one row with author and time; rows are never changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, func, insert, select
+
+from cloner_core.admin import EventView
+from cloner_server.state.database import Act
+from cloner_server.state.tables import events
+
+
+def record(
+    connection: Connection,
+    act: Act,
+    obj: str,
+    what: str,
+    *,
+    revision: int = 0,
+    alarm: bool = False,
+    **detail: object,
+) -> None:
+    """Write one event; `detail` must hold no secret."""
+    text = msgspec.json.encode(detail).decode()
+    values = {
+        "time_s": act.now_s,
+        "author": act.author,
+        "object": obj,
+        "revision": revision,
+        "what": what,
+        "detail": text,
+        "is_alarm": alarm,
+    }
+    connection.execute(insert(events).values(values))
+
+
+def list_events(
+    connection: Connection,
+    *,
+    after: int = 0,
+    obj: str = "",
+    since_s: float = 0.0,
+    alarms: bool = False,
+    limit: int = 1000,
+) -> list[EventView]:
+    """Return events with an id above `after`, oldest first; of `obj` alone when it is given."""
+    query = select(events).where(events.c.id > after, events.c.time_s >= since_s).order_by(events.c.id).limit(limit)
+    if obj:
+        query = query.where(events.c.object == obj)
+    if alarms:
+        query = query.where(events.c.is_alarm)
+    return [_view(row) for row in connection.execute(query)]
+
+
+def last_id(connection: Connection) -> int:
+    """Return the id of the newest event, 0 when there is none."""
+    return int(connection.execute(select(func.coalesce(func.max(events.c.id), 0))).scalar_one())
+
+
+def count_since(connection: Connection, obj: str, what: str, since_s: float) -> int:
+    """Return how many events `what` of `obj` came at or after `since_s`."""
+    query = select(func.count()).where(events.c.object == obj, events.c.what == what, events.c.time_s >= since_s)
+    return int(connection.execute(query).scalar_one())
+
+
+def _view(row: Row[tuple[Any, ...]]) -> EventView:
+    fields = dict(row._mapping)
+    detail = msgspec.json.decode(fields["detail"], type=dict[str, Any])
+    return msgspec.convert({**fields, "detail": detail}, EventView)

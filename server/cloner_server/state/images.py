@@ -1,0 +1,40 @@
+"""Which versions are published: the row here is the last step of a publish, readers look nowhere else."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, Row, insert, select
+
+from cloner_core.errors import NotFoundError
+from cloner_server.state import events
+from cloner_server.state.database import Act
+from cloner_server.state.tables import versions
+
+
+def add_version(connection: Connection, act: Act, image: str, number: int, digest: str) -> None:
+    """Make a stored version visible; doing it twice changes nothing."""
+    query = select(versions.c.digest).where(versions.c.image == image, versions.c.number == number)
+    if connection.execute(query).first():
+        return
+    values = {"image": image, "number": number, "digest": digest}
+    connection.execute(insert(versions).values(values | {"published_s": act.now_s, "author": act.author}))
+    events.record(connection, act, f"image/{image}:{number}", "published", revision=number, digest=digest)
+
+
+def get_version(connection: Connection, image: str, number: int | None = None) -> Row[tuple[object, ...]]:
+    """Return the row of `image`:`number`, the newest when None; raises NotFoundError."""
+    query = select(versions).where(versions.c.image == image).order_by(versions.c.number.desc()).limit(1)
+    if number is not None:
+        query = query.where(versions.c.number == number)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        shown = image if number is None else f"{image}:{number}"
+        raise NotFoundError(f"no such image: '{shown}'", hint="cloner image-list shows all")
+    return row
+
+
+def list_versions(connection: Connection, image: str = "") -> list[Row[tuple[object, ...]]]:
+    """Return the published versions, of `image` alone when it is given, by name and number."""
+    query = select(versions).order_by(versions.c.image, versions.c.number)
+    if image:
+        query = query.where(versions.c.image == image)
+    return list(connection.execute(query))

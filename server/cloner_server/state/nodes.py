@@ -1,0 +1,186 @@
+"""Nodes: adding, changing by compare-and-swap, finding by key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+from sqlalchemy import Connection, delete, insert, select, update
+
+from cloner_core.admin import NodePatch, NodeSpec, NodeView
+from cloner_core.errors import ConflictError, InvalidError, NotFoundError, RefusedError
+from cloner_core.facts import Facts, normalize_mac
+from cloner_core.network import Interface, NodeNetwork, network_faults
+from cloner_server.state import events
+from cloner_server.state.database import Act
+from cloner_server.state.tables import node_keys, nodes
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
+_ARGUMENT = re.compile(r"[0-9A-Za-z._:/=,+@%~\-]+")
+_JSON_COLUMNS = ("network", "kernel_arguments", "protected_serials")
+
+
+def add_node(connection: Connection, act: Act, spec: NodeSpec) -> NodeView:
+    """Add a node in netboot `local`.
+
+    Raises InvalidError with every fault, ConflictError when the name or a MAC is taken.
+    """
+    macs, faults = _macs(spec.macs)
+    if not _NAME.fullmatch(spec.name) or len(spec.name) > 253:
+        faults.append(f"name: '{spec.name}' is not a host name (lower-case letters, digits, hyphens, dots)")
+    network = spec.network or NodeNetwork(spec.name, tuple(Interface(mac) for mac in macs[:1]))
+    faults += [f"network.{fault}" for fault in network_faults(network)] if spec.network else []
+    faults += _argument_faults(spec.kernel_arguments)
+    if faults:
+        raise InvalidError(f"the node '{spec.name}' cannot be added", faults=faults)
+    if connection.execute(select(nodes.c.name).where(nodes.c.name == spec.name)).first():
+        raise ConflictError(f"the node '{spec.name}' exists already", hint=f"change it: cloner node set {spec.name} …")
+    values = msgspec.structs.asdict(spec) | {"revision": 1, "created_s": act.now_s, "network": network}
+    del values["macs"]
+    connection.execute(insert(nodes).values(_columns(values)))
+    _set_macs(connection, spec.name, macs)
+    events.record(connection, act, f"node/{spec.name}", "added", revision=1, macs=macs, image=spec.image)
+    return get_node(connection, spec.name)
+
+
+def change_node(connection: Connection, act: Act, name: str, patch: NodePatch) -> NodeView:
+    """Apply `patch`; raises ConflictError when it names another revision than the node has."""
+    before = get_node(connection, name)
+    if patch.revision is not UNSET and patch.revision != before.revision:
+        raise ConflictError(
+            f"the node '{name}' has revision {before.revision}, not {patch.revision}", hint="read it again"
+        )
+    asked = {k: v for k, v in msgspec.structs.asdict(patch).items() if v is not UNSET and k != "revision"}
+    changes = {k: v for k, v in asked.items() if getattr(before, k) != v}
+    macs, faults = _macs(changes["macs"]) if "macs" in changes else ((), [])
+    if isinstance(network := changes.get("network"), NodeNetwork):
+        faults += [f"network.{fault}" for fault in network_faults(network)]
+    faults += _argument_faults(changes.get("kernel_arguments", ()))
+    if faults:
+        raise InvalidError(f"the node '{name}' cannot be changed", faults=faults)
+    if changes.pop("macs", None) is not None:
+        _set_macs(connection, name, macs)
+    elif not changes:
+        return before
+    told = {k: msgspec.to_builtins(v) for k, v in asked.items()}
+    return _update(connection, act, before, changes, what="changed", detail=told)
+
+
+def set_netboot(connection: Connection, act: Act, name: str, value: str, *, why: str) -> NodeView:
+    """Set the field netboot; arming a task is the caller's part."""
+    before = get_node(connection, name)
+    if before.netboot == value:
+        return before
+    detail = {"value": value, "before": before.netboot, "why": why}
+    return _update(connection, act, before, {"netboot": value}, what="netboot", detail=detail)
+
+
+def remember_facts(connection: Connection, act: Act, name: str, facts: Facts) -> None:
+    """Keep what the machine told last: the inventory plans are printed from."""
+    text = msgspec.json.encode(facts).decode()
+    connection.execute(update(nodes).where(nodes.c.name == name).values(facts=text, facts_s=act.now_s))
+
+
+def accept_fingerprint(connection: Connection, act: Act, name: str, fingerprint: str) -> None:
+    """Accept this hardware as the node's: the vault opens to it from now on."""
+    before = get_node(connection, name)
+    detail = {"fingerprint": fingerprint}
+    _update(connection, act, before, detail, what="hardware accepted", detail=detail)
+
+
+def remove_node(connection: Connection, act: Act, name: str) -> None:
+    """Remove a node; its events and receipts stay. The caller has made sure that no task is live."""
+    node = get_node(connection, name)
+    if node.is_protected:
+        raise RefusedError(f"the node '{name}' is protected", hint=f"first: cloner node set {name} --no-protected")
+    connection.execute(delete(nodes).where(nodes.c.name == name))
+    events.record(connection, act, f"node/{name}", "removed", revision=node.revision)
+
+
+def get_node(connection: Connection, name: str) -> NodeView:
+    """Return the node `name`; raises NotFoundError."""
+    return get_nodes(connection, [name])[0]
+
+
+def get_nodes(connection: Connection, names: Sequence[str]) -> list[NodeView]:
+    """Return the nodes in the order of `names`; raises NotFoundError naming every one that does not exist."""
+    found = {node.name: node for node in list_nodes(connection)}
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise NotFoundError(f"no such node: {', '.join(missing)}", hint="cloner node list shows all")
+    return [found[name] for name in names]
+
+
+def list_nodes(connection: Connection) -> list[NodeView]:
+    """Return every node, by name."""
+    macs: dict[str, list[str]] = {}
+    for row in connection.execute(select(node_keys).where(node_keys.c.kind == "mac").order_by(node_keys.c.value)):
+        macs.setdefault(row.node, []).append(row.value)
+    views = []
+    for columns in connection.execute(select(nodes).order_by(nodes.c.name)).mappings():
+        fields = dict(columns) | {column: msgspec.json.decode(columns[column]) for column in _JSON_COLUMNS}
+        fields |= {"macs": macs.get(columns["name"], []), "seen_s": columns["facts_s"]}
+        for unseen in ("facts", "facts_s", "created_s"):
+            del fields[unseen]
+        views.append(msgspec.convert(fields, NodeView))
+    return views
+
+
+def find_by_mac(connection: Connection, mac: str) -> NodeView | None:
+    """Return the node that owns `mac` (lower case, colons); None when nobody does."""
+    query = select(node_keys.c.node).where(node_keys.c.kind == "mac", node_keys.c.value == mac)
+    name = connection.execute(query).scalar_one_or_none()
+    return None if name is None else get_node(connection, name)
+
+
+def last_facts(connection: Connection, name: str) -> tuple[Facts, float] | None:
+    """Return the last inventory and its time; None when the machine was never seen."""
+    row = connection.execute(select(nodes.c.facts, nodes.c.facts_s).where(nodes.c.name == name)).one_or_none()
+    if row is None:
+        raise NotFoundError(f"no such node: {name}", hint="cloner node list shows all")
+    return None if row.facts is None else (msgspec.json.decode(row.facts, type=Facts), row.facts_s)
+
+
+def _update(
+    connection: Connection, act: Act, before: NodeView, values: dict[str, Any], *, what: str, detail: dict[str, Any]
+) -> NodeView:
+    after = before.revision + 1
+    same = nodes.c.name == before.name, nodes.c.revision == before.revision
+    done = connection.execute(update(nodes).where(*same).values(_columns(values | {"revision": after})))
+    if done.rowcount != 1:
+        raise ConflictError(f"the node '{before.name}' was changed meanwhile", hint="read it again")
+    events.record(connection, act, f"node/{before.name}", what, revision=after, **detail)
+    return get_node(connection, before.name)
+
+
+def _columns(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: msgspec.json.encode(v).decode() if k in _JSON_COLUMNS else v for k, v in values.items()}
+
+
+def _set_macs(connection: Connection, name: str, macs: Iterable[str]) -> None:
+    wanted = list(macs)
+    query = select(node_keys).where(node_keys.c.kind == "mac", node_keys.c.value.in_(wanted), node_keys.c.node != name)
+    taken = [f"{row.value} belongs to {row.node}" for row in connection.execute(query)]
+    if taken:
+        raise ConflictError("; ".join(taken), hint="a MAC belongs to one node")
+    connection.execute(delete(node_keys).where(node_keys.c.kind == "mac", node_keys.c.node == name))
+    connection.execute(insert(node_keys), [{"kind": "mac", "value": mac, "node": name} for mac in wanted])
+
+
+def _macs(texts: Iterable[str]) -> tuple[tuple[str, ...], list[str]]:
+    macs, faults = [], []
+    for text in texts:
+        try:
+            macs.append(normalize_mac(text))
+        except ValueError as fault:
+            faults.append(f"macs: {fault}")
+    if not macs and not faults:
+        faults.append("macs: a node needs at least one MAC address")
+    return tuple(dict.fromkeys(macs)), faults
+
+
+def _argument_faults(arguments: Iterable[str]) -> list[str]:
+    return [f"kernel_arguments: '{a}' is not one plain word" for a in arguments if not _ARGUMENT.fullmatch(a)]

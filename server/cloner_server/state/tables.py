@@ -1,0 +1,197 @@
+"""The tables, as SQLAlchemy Core knows them; the migrations make the very same ones.
+
+Documents (facts, layouts, networks) are JSON text of the types in `cloner_core`; what is searched or compared has a
+column of its own. Times are seconds since the epoch by the server's clock.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    text,
+)
+
+metadata = MetaData()
+
+LIVE_TASK = "state IN ('queued', 'waiting', 'booting', 'running', 'lost', 'unconfirmed', 'frozen')"
+"""SQL of a task that still holds its node; `cloner_server.tasks.states.LIVE` is the same set (a test compares)."""
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("revision", Integer, nullable=False),
+    Column("image", Text, nullable=False, server_default=""),
+    Column("version", Integer),  # NULL: the newest published at the time of the task
+    Column("layout", Text, nullable=False, server_default=""),
+    Column("netboot", Text, nullable=False, server_default="local"),
+    Column("network", Text, nullable=False),
+    Column("local_method", Text, nullable=False, server_default="exit"),
+    Column("boot_order", Text, nullable=False, server_default="network-first"),
+    Column("kernel_arguments", Text, nullable=False, server_default="[]"),
+    Column("is_protected", Boolean, nullable=False, server_default=text("0")),
+    Column("protected_serials", Text, nullable=False, server_default="[]"),
+    Column("fingerprint", Text, nullable=False, server_default=""),  # accepted hardware; "" none yet
+    Column("facts", Text),  # NULL: never seen
+    Column("facts_s", Float),
+    Column("created_s", Float, nullable=False),
+)
+
+node_keys = Table(
+    "node_keys",
+    metadata,
+    Column("kind", Text, nullable=False),  # "mac", "uuid", "serial"
+    Column("value", Text, nullable=False),
+    Column("node", Text, ForeignKey("nodes.name", ondelete="CASCADE"), nullable=False, index=True),
+    PrimaryKeyConstraint("kind", "value"),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("image", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("digest", Text, nullable=False, index=True),
+    Column("published_s", Float, nullable=False),
+    Column("author", Text, nullable=False),
+    PrimaryKeyConstraint("image", "number"),
+)
+
+layouts = Table(
+    "layouts",
+    metadata,
+    Column("name", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("created_s", Float, nullable=False),
+    Column("author", Text, nullable=False),
+    PrimaryKeyConstraint("name", "number"),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("revision", Integer, nullable=False),
+    Column("node", Text, nullable=False, index=True),  # no foreign key: a task outlives its node
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False, index=True),
+    Column("stage", Text, nullable=False, server_default=""),
+    Column("image", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("layout", Text, nullable=False),
+    Column("layout_number", Integer, nullable=False),
+    Column("document", Text, nullable=False),  # the layout as it was when the task was made
+    Column("failure", Text),
+    Column("author", Text, nullable=False),
+    Column("created_s", Float, nullable=False),
+    Column("changed_s", Float, nullable=False),
+    sqlite_autoincrement=True,
+)
+Index("one_live_task", tasks.c.node, unique=True, sqlite_where=text(LIVE_TASK), postgresql_where=text(LIVE_TASK))
+
+claims = Table(
+    "claims",
+    metadata,
+    Column("token_hash", Text, primary_key=True),
+    Column("task", Integer, ForeignKey("tasks.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("node", Text, nullable=False),
+    Column("minted_s", Float, nullable=False),
+    Column("expires_s", Float, nullable=False),
+    Column("used_s", Float),  # NULL: not used
+    Column("attempt", Text),  # the attempt it became
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("task", Integer, ForeignKey("tasks.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("number", Integer, nullable=False),  # from 1 within the task
+    Column("state", Text, nullable=False),  # "live", "holding", "released", "revoked", "ended"
+    Column("credential_hash", Text, nullable=False, unique=True),
+    Column("public_key", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("facts", Text, nullable=False),
+    Column("seed", Text, nullable=False),
+    Column("confirm_hash", Text, nullable=False, unique=True),
+    Column("started_s", Float, nullable=False),
+    Column("beat_s", Float, nullable=False),
+    Column("rival_s", Float),  # when a second claim came beside this one; NULL none
+    Column("progress", Text),
+    Column("is_destroyed", Boolean, nullable=False, server_default=text("0")),
+    Column("plan_digest", Text),  # NULL until confirmed
+    Column("plan", Text),
+    Column("identity_s", Float),
+    Column("committed_s", Float),
+    Column("ended_s", Float),
+)
+
+task_log = Table(
+    "task_log",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("task", Integer, ForeignKey("tasks.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("attempt", Text, nullable=False),
+    Column("time_s", Float, nullable=False),
+    Column("level", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("attempt", Text, primary_key=True),
+    Column("task", Integer, nullable=False, index=True),
+    Column("node", Text, nullable=False, index=True),
+    Column("body", Text, nullable=False),
+    Column("accepted_s", Float, nullable=False),
+    Column("signature", Text, nullable=False),
+    Column("confirmed_s", Float),
+    Column("boot_id", Text, nullable=False, server_default=""),
+)
+
+vault = Table(
+    "vault",
+    metadata,
+    Column("node", Text, primary_key=True),
+    Column("nonce", LargeBinary, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("created_s", Float, nullable=False),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("address", Text, nullable=False, unique=True),
+    Column("document", Text, nullable=False),
+    Column("expires_s", Float, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("time_s", Float, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("object", Text, nullable=False),  # "node/n01", "task/17", "image/debian:3", "site"
+    Column("revision", Integer, nullable=False),  # of the object after the change; 0 where it has none
+    Column("what", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("is_alarm", Boolean, nullable=False, server_default=text("0")),
+    Index("events_of_object", "object", "what", "time_s"),
+    sqlite_autoincrement=True,
+)

@@ -1,0 +1,144 @@
+"""Rows of tasks, attempts and logs; the rules are in `cloner_server.tasks`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, func, insert, select, text, update
+
+from cloner_core.admin import LogEntry, TaskState, TaskView
+from cloner_core.errors import ConflictError, NotFoundError
+from cloner_core.messages import Failure, LogLine, Progress
+from cloner_server.state import events
+from cloner_server.state.database import Act
+from cloner_server.state.tables import LIVE_TASK, attempts, task_log, tasks
+from cloner_server.tasks.states import Happening, next_state
+
+AnyRow = Row[tuple[Any, ...]]
+
+
+def get_task(connection: Connection, task_id: int | str) -> AnyRow:
+    """Return the row of a task; raises NotFoundError."""
+    row = None
+    if str(task_id).isdecimal() and len(str(task_id)) < 19:
+        row = connection.execute(select(tasks).where(tasks.c.id == int(task_id))).one_or_none()
+    if row is None:
+        raise NotFoundError(f"no such task: '{task_id}'", hint="cloner task list shows all")
+    return row
+
+
+def live_task(connection: Connection, node: str) -> AnyRow | None:
+    """Return the task that holds `node`; None when none does."""
+    return connection.execute(select(tasks).where(tasks.c.node == node, text(LIVE_TASK))).one_or_none()
+
+
+def add_task(connection: Connection, act: Act, values: dict[str, Any]) -> AnyRow:
+    """Insert a queued task."""
+    fixed = {"revision": 1, "state": TaskState.QUEUED.value, "author": act.author}
+    fixed |= {"created_s": act.now_s, "changed_s": act.now_s}
+    row = connection.execute(insert(tasks).values(values | fixed).returning(tasks)).one()
+    told = {k: values[k] for k in ("node", "image", "number", "layout", "layout_number")}
+    events.record(connection, act, f"task/{row.id}", "queued", revision=1, **told)
+    return row
+
+
+def happen(
+    connection: Connection,
+    act: Act,
+    task: AnyRow,
+    happening: Happening,
+    *,
+    values: dict[str, Any] | None = None,
+    alarm: bool = False,
+    **detail: object,
+) -> AnyRow:
+    """Move a task on: state, revision and event in one; raises RefusedError when it cannot happen now."""
+    after = next_state(TaskState(task.state), happening)
+    revision = task.revision + 1
+    changes = {"state": after.value, "revision": revision, "changed_s": act.now_s} | (values or {})
+    same = tasks.c.id == task.id, tasks.c.revision == task.revision
+    row = connection.execute(update(tasks).where(*same).values(changes).returning(tasks)).one_or_none()
+    if row is None:
+        raise ConflictError(f"task {task.id} was changed meanwhile", hint="read it again")
+    told = {"state": after.value, "node": task.node} | detail
+    events.record(connection, act, f"task/{task.id}", happening.value, revision=revision, alarm=alarm, **told)
+    return row
+
+
+def set_stage(connection: Connection, act: Act, task: AnyRow, stage: str) -> None:
+    """Note the stage a running task has reached."""
+    if task.stage == stage:
+        return
+    values = {"stage": stage, "changed_s": act.now_s}
+    connection.execute(update(tasks).where(tasks.c.id == task.id).values(values))
+    events.record(connection, act, f"task/{task.id}", "stage", revision=task.revision, stage=stage, node=task.node)
+
+
+def last_attempt(connection: Connection, task_id: int) -> AnyRow | None:
+    """Return the newest attempt of a task; None before the first."""
+    query = select(attempts).where(attempts.c.task == task_id).order_by(attempts.c.number.desc()).limit(1)
+    return connection.execute(query).one_or_none()
+
+
+def change_attempt(connection: Connection, attempt_id: str, **values: object) -> None:
+    """Set columns of an attempt."""
+    connection.execute(update(attempts).where(attempts.c.id == attempt_id).values(values))
+
+
+def append_log(connection: Connection, task_id: int, attempt_id: str, lines: tuple[LogLine, ...]) -> None:
+    """Keep lines of the agent's log, in the order they came."""
+    if lines:
+        rows = [
+            {"task": task_id, "attempt": attempt_id, "time_s": x.time_s, "level": x.level, "text": x.text}
+            for x in lines
+        ]
+        connection.execute(insert(task_log), rows)
+
+
+def list_log(connection: Connection, task_id: int, *, after: int = 0, limit: int = 10_000) -> list[LogEntry]:
+    """Return the lines of a task's log with an id above `after`."""
+    query = select(task_log).where(task_log.c.task == task_id, task_log.c.id > after)
+    rows = connection.execute(query.order_by(task_log.c.id).limit(limit))
+    return [LogEntry(id=r.id, attempt=r.attempt, time_s=r.time_s, level=r.level, text=r.text) for r in rows]
+
+
+def view_task(connection: Connection, row: AnyRow) -> TaskView:
+    """Return a task as an admin sees it."""
+    attempt = last_attempt(connection, row.id)
+    progress = attempt.progress if attempt is not None else None
+    return TaskView(
+        id=str(row.id),
+        revision=row.revision,
+        node=row.node,
+        kind=row.kind,
+        state=TaskState(row.state),
+        stage=row.stage,
+        image=row.image,
+        version=row.number,
+        digest=row.digest,
+        layout=row.layout,
+        layout_number=row.layout_number,
+        author=row.author,
+        created_s=row.created_s,
+        changed_s=row.changed_s,
+        attempts=0 if attempt is None else attempt.number,
+        progress=None if progress is None else msgspec.json.decode(progress, type=Progress),
+        failure=None if row.failure is None else msgspec.json.decode(row.failure, type=Failure),
+    )
+
+
+def list_tasks(connection: Connection, *, node: str = "", live_only: bool = False, limit: int = 200) -> list[TaskView]:
+    """Return tasks, the newest first."""
+    query = select(tasks).order_by(tasks.c.id.desc()).limit(limit)
+    if node:
+        query = query.where(tasks.c.node == node)
+    if live_only:
+        query = query.where(text(LIVE_TASK))
+    return [view_task(connection, row) for row in connection.execute(query)]
+
+
+def count_by_state(connection: Connection) -> dict[str, int]:
+    """Return how many tasks are in each state."""
+    rows = connection.execute(select(tasks.c.state, func.count()).group_by(tasks.c.state)).tuples()
+    return dict(sorted((state, count) for state, count in rows))
