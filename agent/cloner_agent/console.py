@@ -1,0 +1,98 @@
+"""What a person, or a test, reads on the screen and the serial line of the node: plain lines, nothing else.
+
+Marker lines (`CLONER STAGE restore`) are upper-case and stable; tests and monitoring wait for them.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+from cloner_core.messages import Failure, Progress, Stage
+
+_EVERY_S = 2.0  # a serial line carries 11 kB/s and each write waits for it
+
+
+class Console:
+    """Writes status lines; progress lines at most every two seconds."""
+
+    def __init__(self, out: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._out = out if out is not None else sys.stdout
+        self._clock = clock
+        self._next = 0.0
+
+    def line(self, text: str) -> None:
+        """Write one line at once."""
+        try:
+            self._out.write(f"cloner: {text}\n")
+            self._out.flush()
+        except OSError:
+            # A serial console that went away (BMC session closed, EIO) must not end a deploy.
+            return
+
+    def marker(self, text: str) -> None:
+        """Write one stable marker line."""
+        try:
+            self._out.write(f"CLONER {text}\n")
+            self._out.flush()
+        except OSError:
+            return
+
+    def stage(self, stage: Stage) -> None:
+        """Announce a stage."""
+        self._next = 0.0
+        self.marker(f"STAGE {stage}")
+
+    def progress(self, progress: Progress) -> None:
+        """Show how far the stage is, unless the last such line is younger than two seconds."""
+        now = self._clock()
+        if now < self._next:
+            return
+        self._next = now + _EVERY_S
+        self.line(progress_text(progress))
+
+    def failed(self, failure: Failure) -> None:
+        """Show a failure so that it can be understood at the machine."""
+        self.marker(f"FAILED stage={failure.stage} cause={failure.cause} destroyed={str(failure.is_destroyed).lower()}")
+        self.line(f"failed: {failure.message}")
+        if failure.hint:
+            self.line(f"hint: {failure.hint}")
+
+    def hold(self) -> None:
+        """Say that the node waits for a person."""
+        self.marker("HOLD")
+        self.line("holding: nothing is touched until 'cloner task retry' or 'cloner task abort'")
+
+    def reboot(self, why: str) -> None:
+        """Say that the node restarts now."""
+        self.marker(f"REBOOT {why}")
+
+
+class ConsoleHandler(logging.Handler):
+    """Shows the agent's log on the console."""
+
+    def __init__(self, console: Console, level: int = logging.INFO) -> None:
+        super().__init__(level)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record's text; its lines after the first are indented."""
+        self._console.line(record.getMessage().replace("\n", "\n        "))
+
+
+def progress_text(progress: Progress) -> str:
+    """Return one status line: `stage restore 45% 12.3 MB/s 180.0 of 400.0 MB: text`."""
+    words = [f"stage {progress.stage}"]
+    if progress.total > 0:
+        words.append(f"{min(100, 100 * progress.done // progress.total)}%")
+    if progress.unit == "bytes":
+        words.append(f"{progress.rate_per_s / 1e6:.1f} MB/s {progress.done / 1e6:.1f}")
+        if progress.total > 0:
+            words.append(f"of {progress.total / 1e6:.1f} MB")
+    elif progress.total > 0:
+        words.append(f"{progress.done}/{progress.total}")
+    line = " ".join(words)
+    return f"{line}: {progress.text}" if progress.text else line

@@ -1,0 +1,117 @@
+"""How a deploy ends badly: typed stops, and the naming of any exception as a `Failure` with cause and hint.
+
+Must not talk to the server or to the console.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from cloner_agent.host import ToolError
+from cloner_core.errors import ClonerError, IntegrityError, RefusedError, UnreachableError
+from cloner_core.messages import DESTRUCTIVE_FROM, Cause, Failure, Stage
+
+HINTS: dict[Cause, str] = {
+    Cause.PROTOCOL: "rebuild the initramfs with 'cloner initramfs build' and netboot the node again",
+    Cause.SIGNATURE: "this server did not publish the image: check 'cloner image-details' and who wrote to the store",
+    Cause.CORRUPT: "run 'cloner store check' on the server, capture the image again or restore the store from a backup",
+    Cause.MISSING_PACK: "run 'cloner store check' on the server, capture the image again or restore the store",
+    Cause.NO_DISK: "compare the selectors of the layout with the disks in 'cloner node show'",
+    Cause.AMBIGUOUS_DISK: "make the selector narrower: serial, model or size",
+    Cause.DISK_TOO_SMALL: "choose a smaller layout or image, or a bigger disk",
+    Cause.FIRMWARE: "set the firmware of the node to UEFI, or choose a layout for BIOS",
+    Cause.MEMORY: "the node needs more memory for this image",
+    Cause.FOREIGN_UUID: "take the other disk out, or wipe it: two disks with one identifier boot by chance",
+    Cause.PLAN_MISMATCH: "agent and server differ in version or in what they see: rebuild the initramfs",
+    Cause.DEVICE_BUSY: "something on the node holds the disk: look for mounts, swap, RAID arrays, volume groups",
+    Cause.DISK_IO: "replace the disk; its SMART data and the kernel's log name the sector",
+    Cause.NO_SPACE: "the filesystem is too small for the image: make it bigger in the layout",
+    Cause.READBACK: "the disk returned other bytes than were written: replace it, test the memory",
+    Cause.IDENTITY: "look at the log of the task; the image may have unusual files in the place of identity files",
+    Cause.NOT_BOOTABLE: "the image lacks what a boot needs: kernel, initramfs, signed shim and GRUB",
+    Cause.NVRAM: "the firmware did not keep what was written: delete stale boot entries in its setup, update it",
+    Cause.NETWORK: "check cable, switch port and that 'cloner serve' runs",
+    Cause.REFUSED: "look at 'cloner task show' for the reason",
+    Cause.TOOL: "look at the log of the task for the output of the program",
+    Cause.ABORTED: "",
+    Cause.INTERNAL: "this is a mistake in Cloner: report it with the log of the task",
+}
+"""What to do about each cause when the place that found it says nothing better."""
+
+_BY_ERRNO = {
+    errno.EIO: Cause.DISK_IO,
+    errno.EREMOTEIO: Cause.DISK_IO,
+    errno.EUCLEAN: Cause.DISK_IO,
+    errno.EBADMSG: Cause.DISK_IO,
+    errno.ENODEV: Cause.DISK_IO,
+    errno.ENXIO: Cause.DISK_IO,
+    errno.ENOMEDIUM: Cause.DISK_IO,
+    errno.EROFS: Cause.DISK_IO,  # ext4 remounts read-only after an error of the disk
+    errno.ENOSPC: Cause.NO_SPACE,
+    errno.EDQUOT: Cause.NO_SPACE,
+    errno.EBUSY: Cause.DEVICE_BUSY,
+    errno.ENOMEM: Cause.MEMORY,
+}
+_TOOL_STDERR = (
+    ("Device or resource busy", Cause.DEVICE_BUSY),
+    ("is mounted", Cause.DEVICE_BUSY),
+    ("in use", Cause.DEVICE_BUSY),
+    ("Input/output error", Cause.DISK_IO),
+    ("No space left", Cause.NO_SPACE),
+    ("Cannot allocate memory", Cause.MEMORY),
+)
+_BY_CLASS: tuple[tuple[type[BaseException], Cause], ...] = (
+    (UnreachableError, Cause.NETWORK),
+    (RefusedError, Cause.REFUSED),
+    (MemoryError, Cause.MEMORY),
+)
+_BY_STAGE = {Stage.IDENTITY: Cause.IDENTITY, Stage.CHECK: Cause.NOT_BOOTABLE, Stage.NVRAM: Cause.NVRAM}
+
+
+class StageError(ClonerError):
+    """A stage stops the deploy and knows why."""
+
+    def __init__(self, cause: Cause, message: str, *, hint: str = "") -> None:
+        self.cause = cause
+        super().__init__(message, hint=hint or HINTS.get(cause, ""))
+
+
+class AbortError(StageError):
+    """The server ordered the attempt to end."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(Cause.ABORTED, reason or "the server ordered an abort")
+
+
+def is_destructive(stage: Stage) -> bool:
+    """Say whether a failure in `stage` may have cost the old content of a disk."""
+    order = list(Stage)
+    return order.index(stage) >= order.index(DESTRUCTIVE_FROM)
+
+
+def failure_of(error: BaseException, stage: Stage, *, is_destroyed: bool) -> Failure:
+    """Name any exception as a failure of `stage`; never raises, so the server always hears something."""
+    cause = cause_of(error, stage)
+    message = error.message if isinstance(error, ClonerError) else str(error) or type(error).__name__
+    if cause is Cause.INTERNAL:
+        message = f"{type(error).__name__}: {message}"
+    hint = error.hint if isinstance(error, ClonerError) and error.hint else HINTS.get(cause, "")
+    return Failure(stage=stage, cause=cause, message=message, hint=hint, is_destroyed=is_destroyed)
+
+
+def cause_of(error: BaseException, stage: Stage) -> Cause:
+    """Choose the cause of an exception: what the raiser named, else the system's error number, else the stage."""
+    named = getattr(error, "cause", None)
+    if isinstance(named, Cause):
+        return named
+    if isinstance(error, ToolError):
+        return next((cause for text, cause in _TOOL_STDERR if text in error.stderr_tail), Cause.TOOL)
+    if isinstance(error, IntegrityError):
+        return Cause.READBACK if stage is Stage.READBACK else Cause.CORRUPT
+    for kind, cause in _BY_CLASS:
+        if isinstance(error, kind):
+            return cause
+    for system in (error, error.__cause__):
+        if isinstance(system, OSError) and system.errno in _BY_ERRNO:
+            return _BY_ERRNO[system.errno]
+    return _BY_STAGE.get(stage, Cause.INTERNAL) if isinstance(error, (OSError, ClonerError)) else Cause.INTERNAL

@@ -1,0 +1,81 @@
+"""What the deploy asks of a server, as a seam: `Server` over HTTPS on a node, an object in memory in tests.
+
+Must not open connections.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from cloner_core.errors import RefusedError
+from cloner_core.messages import (
+    Beat,
+    BeatReply,
+    Failure,
+    Fault,
+    Hello,
+    HelloReply,
+    PlanReport,
+    ReceiptBody,
+    Vaulted,
+)
+
+
+class ServerFault(RefusedError):
+    """The server understood and said no; asking again would not help."""
+
+    def __init__(self, http_status: int, fault: Fault) -> None:
+        self.http_status = http_status
+        self.fault = fault
+        message = "\n  - ".join((fault.error, *fault.faults))
+        super().__init__(message, hint=fault.hint)
+
+
+class Interrupt(Protocol):
+    """Called between tries of a request; raises to end the waiting."""
+
+    def __call__(self) -> None:
+        """Raise AbortError when the attempt is to end."""
+
+
+class Server(Protocol):
+    """The requests of one attempt, in the order of a deploy; each may be sent twice without harm.
+
+    Every method raises ServerFault for a refusal and UnreachableError when patience ended.
+    """
+
+    def hello(self, hello: Hello) -> HelloReply:
+        """Exchange the claim for an attempt; later requests carry its credential."""
+
+    def verify(self, version_digest: str) -> None:
+        """Have the server assert that every pack of the version is present and whole (it re-hashes them)."""
+
+    def confirm_plan(self, report: PlanReport) -> None:
+        """Have the plan compared with the server's own."""
+
+    def vaulted(self) -> Vaulted:
+        """Take the secret half of the identity."""
+
+    def commit(self) -> None:
+        """Ask to make the disk bootable."""
+
+    def receipt(self, body: ReceiptBody) -> None:
+        """Deliver the receipt; returns when it is stored and netboot is `local`."""
+
+    def fail(self, failure: Failure) -> None:
+        """Report the end of the attempt."""
+
+    def rebooting(self) -> None:
+        """Say good-bye."""
+
+    def beat(self, beat: Beat) -> BeatReply:
+        """Send one heartbeat, without patience."""
+
+    def root(self, version_digest: str) -> bytes:
+        """Fetch the stored bytes of a tree root."""
+
+    def segment(self, digest: str, limit_bytes: int) -> bytes:
+        """Fetch one stored (compressed) tree segment."""
+
+    def pack_map(self, digest: str) -> bytes:
+        """Fetch the stored bytes of a pack map."""

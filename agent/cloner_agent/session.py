@@ -1,0 +1,152 @@
+"""The requests of one attempt over HTTPS: `Server` for a real node.
+
+Must not interpret refusals; it fills in paths, credentials and bounds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from cloner_agent.client import PATIENCE_S, Credentials, Endpoint, Transport
+from cloner_agent.protocol import Interrupt
+from cloner_core.errors import InvalidError
+from cloner_core.messages import (
+    Beat,
+    BeatReply,
+    Failure,
+    Hello,
+    HelloReply,
+    PlanReport,
+    Receipt,
+    ReceiptBody,
+    Secret,
+    Vaulted,
+)
+
+API = "/agent/v1"
+T = TypeVar("T")
+_ROOT_BYTES = 64 << 20
+_MAP_BYTES = 256 << 20
+_VERIFY_S = 1800.0  # the server re-hashes every pack it has not seen since it changed
+_BEAT_S = 10.0
+
+
+class HttpsServer:
+    """Implements `cloner_agent.protocol.Server`."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        key: Ed25519PrivateKey,
+        *,
+        patience_s: float = PATIENCE_S,
+        interrupt: Interrupt | None = None,
+    ) -> None:
+        self._key = key
+        self._patience_s = patience_s
+        self._interrupt = interrupt
+        self._transport = Transport(endpoint, patience_s=patience_s, interrupt=interrupt)
+        self._credentials: Credentials | None = None
+        self._attempt = ""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where requests go now."""
+        return self._transport.endpoint
+
+    @property
+    def credential(self) -> Secret:
+        """The bearer credential of the attempt; blobs want it alone."""
+        return self._credentials.credential if self._credentials else Secret("")
+
+    def interrupted_by(self, interrupt: Interrupt) -> None:
+        """Have `interrupt` called while waiting for a server that is away."""
+        self._interrupt = interrupt
+        self._renew(self.endpoint)
+
+    def trust_clock(self) -> None:
+        """From now on check the dates of certificates too."""
+        self._renew(replace(self.endpoint, is_time_checked=True))
+
+    def hello(self, hello: Hello) -> HelloReply:
+        """Exchange the claim for an attempt. The server answers the same key's repeated hello alike."""
+        reply = self._decode(self._transport.request("POST", f"{API}/hello", msgspec.json.encode(hello)), HelloReply)
+        self._credentials = Credentials(reply.credential, self._key)
+        self._attempt = f"{API}/attempts/{reply.task.attempt_id}"
+        return reply
+
+    def verify(self, version_digest: str) -> None:
+        """Have the server assert that every pack of the version is present and whole."""
+        self._get(f"{API}/versions/{version_digest}/verified", 1 << 20, read_s=_VERIFY_S)
+
+    def confirm_plan(self, report: PlanReport) -> None:
+        """Have the plan compared with the server's own."""
+        self._post("plan", report)
+
+    def vaulted(self) -> Vaulted:
+        """Take the secret half of the identity."""
+        return self._decode(self._post("identity", {}), Vaulted)
+
+    def commit(self) -> None:
+        """Ask to make the disk bootable."""
+        self._post("commit", {})
+
+    def receipt(self, body: ReceiptBody) -> None:
+        """Deliver the receipt, however long the server is away: the disk is ready and only this is missing."""
+        self._decode(self._post("receipt", body, patience_s=float("inf")), Receipt)
+
+    def fail(self, failure: Failure) -> None:
+        """Report the end of the attempt."""
+        self._post("fail", failure)
+
+    def rebooting(self) -> None:
+        """Say good-bye; nobody waits for the answer."""
+        self._post("rebooting", {}, patience_s=0)
+
+    def beat(self, beat: Beat) -> BeatReply:
+        """Send one heartbeat, without patience: the next one carries newer news."""
+        return self._decode(self._post("beat", beat, patience_s=0, read_s=_BEAT_S), BeatReply)
+
+    def root(self, version_digest: str) -> bytes:
+        """Fetch the stored bytes of a tree root."""
+        return self._get(f"{API}/versions/{version_digest}/root", _ROOT_BYTES)
+
+    def segment(self, digest: str, limit_bytes: int) -> bytes:
+        """Fetch one stored (compressed) tree segment."""
+        return self._get(f"{API}/segments/{digest}", limit_bytes)
+
+    def pack_map(self, digest: str) -> bytes:
+        """Fetch the stored bytes of a pack map."""
+        return self._get(f"{API}/packmaps/{digest}", _MAP_BYTES)
+
+    def _renew(self, endpoint: Endpoint) -> None:
+        self._transport.close()
+        self._transport = Transport(endpoint, patience_s=self._patience_s, interrupt=self._interrupt)
+
+    def _get(self, path: str, limit_bytes: int, read_s: float = 60.0) -> bytes:
+        return self._transport.request(
+            "GET", path, credentials=self._credentials, limit_bytes=limit_bytes, read_s=read_s
+        )
+
+    def _post(self, name: str, message: object, *, patience_s: float | None = None, read_s: float = 60.0) -> bytes:
+        return self._transport.request(
+            "POST",
+            f"{self._attempt}/{name}",
+            msgspec.json.encode(message),
+            credentials=self._credentials,
+            patience_s=patience_s,
+            read_s=read_s,
+        )
+
+    def _decode(self, answer: bytes, kind: type[T]) -> T:
+        try:
+            return msgspec.json.decode(answer, type=kind)
+        except msgspec.MsgspecError as error:
+            raise InvalidError(
+                f"the server's {kind.__name__} is not understood: {error}",
+                hint="agent and server differ in version: rebuild the initramfs with 'cloner initramfs build'",
+            ) from error
