@@ -1,0 +1,65 @@
+"""`python -m cloner_initramfs --out DIR`: builds the layers and puts them, with the kernel, into a directory."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from cloner_core.errors import ClonerError
+from cloner_initramfs import Cache, build_base, build_drivers, default_cache, needed_memory_bytes
+from cloner_initramfs.drivers import FLAVOURS
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Build and copy; return the exit status."""
+    parser = argparse.ArgumentParser(prog="cloner_initramfs", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="directory for base, drivers and kernel")
+    parser.add_argument("--cache", type=Path, default=default_cache(), help="where built layers are kept")
+    parser.add_argument("--drivers", choices=sorted(FLAVOURS), default="vm", help="which kernel and modules")
+    parser.add_argument("--json", action="store_true", help="print what was built as JSON")
+    chosen = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    started = time.monotonic()
+    try:
+        cache = Cache(chosen.cache)
+        base = build_base(cache)
+        drivers = build_drivers(cache, chosen.drivers)
+        chosen.out.mkdir(parents=True, exist_ok=True)
+        for layer in (base, drivers.layer):
+            shutil.copyfile(layer.path, chosen.out / f"{layer.name}.cpio.zst")
+        shutil.copyfile(drivers.kernel, chosen.out / "vmlinuz")
+    except ClonerError as error:
+        print(f"cloner_initramfs: {error}", file=sys.stderr)
+        return error.exit_status
+    layers = [base, drivers.layer]
+    needed = needed_memory_bytes(layers)
+    if chosen.json:
+        facts = {
+            "release": drivers.release,
+            "needed_memory_bytes": needed,
+            "layers": [
+                {
+                    "name": one.name,
+                    "digest": one.digest,
+                    "size_bytes": one.size_bytes,
+                    "unpacked_bytes": one.unpacked_bytes,
+                }
+                for one in layers
+            ],
+        }
+        print(msgspec.json.encode(facts).decode())
+        return 0
+    for one in layers:
+        print(f"{one.name}: {one.size_bytes / 2**20:.1f} MiB, unpacked {one.unpacked_bytes / 2**20:.1f} MiB")
+    print(f"kernel {drivers.release}; a node needs {needed / 2**20:.0f} MiB; {time.monotonic() - started:.1f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
