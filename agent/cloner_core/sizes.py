@@ -6,7 +6,7 @@ import re
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 _UNITS = {"B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB, "TiB": TIB, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_SIZE = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,6}))? ?([kKMGT]?i?B)")
+_SIZE = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,6}))? ?([kKMGT]?i?B)")
 MAX_BYTES = 1 << 62
 
 

@@ -1,8 +1,4 @@
-"""Layouts: named, versioned descriptions of disks, kept apart from images.
-
-Types and the reading of documents; choosing disks is `selectors`, sizes and commands are `plan`. Sizes are bytes,
-so one layout serves 512-byte and 4096-byte sectors.
-"""
+"""The types of a layout. Sizes are bytes, so one layout serves 512-byte and 4096-byte sectors."""
 
 from __future__ import annotations
 
