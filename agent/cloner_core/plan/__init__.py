@@ -5,9 +5,10 @@ tests render this same value (`render`), and server and agent compare its digest
 """
 
 from cloner_core.plan.driving import apply, plan_digest, render, render_steps
-from cloner_core.plan.errors import PlanError
 from cloner_core.plan.guarding import foreign_identifiers
+from cloner_core.plan.making import make_plan, partition_path, plan_task
 from cloner_core.plan.values import Contents, Plan, PlannedDisk, PlannedPartition
+from cloner_core.refusals import PlanError
 
 __all__ = [
     "Contents",
@@ -17,7 +18,10 @@ __all__ = [
     "PlannedPartition",
     "apply",
     "foreign_identifiers",
+    "make_plan",
+    "partition_path",
     "plan_digest",
+    "plan_task",
     "render",
     "render_steps",
 ]

@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 from blake3 import blake3
 
-from cloner_core.facts import Disk
+from cloner_core.describing import describe_content, describe_disk
 from cloner_core.plan.values import Plan
-from cloner_core.sizes import format_bytes
 from cloner_core.steps import Step, wording
 
 
@@ -50,19 +49,3 @@ def render(plan: Plan) -> str:
         lines.append(f"# disk '{planned.id}' is {describe_disk(planned.disk)}; all of it will be destroyed:")
         lines += [f"#   {line}" for line in describe_content(planned.disk)]
     return "\n".join(lines) + "\n\n" + render_steps(plan.steps)
-
-
-def describe_disk(disk: Disk) -> str:
-    """Return one disk in words: path, model, serial, size."""
-    parts = [disk.model, f"serial {disk.serial}" if disk.serial else "no serial", format_bytes(disk.size_bytes)]
-    return f"{disk.path} ({', '.join(part for part in parts if part)}, {disk.sector_bytes}-byte sectors)"
-
-
-def describe_content(disk: Disk) -> list[str]:
-    """Return one line for each signature on `disk`, or a single line saying that there is none."""
-    lines = []
-    for found in disk.signatures:
-        label = f" '{found.label}'" if found.label else ""
-        uuid = f" {found.uuid}" if found.uuid else ""
-        lines.append(f"{found.device}: {found.kind}{label}{uuid}")
-    return lines or ["no signature found (blank or unknown content)"]

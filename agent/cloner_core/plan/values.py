@@ -30,6 +30,7 @@ class PlannedPartition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     filesystem: str  # "vfat", "ext4", "swap"
     uuid: str  # as blkid prints it: lower-case UUID; "1A2B-3C4D" for vfat
     label: str = ""  # of the filesystem
+    name: str = ""  # of the partition, in the table
     mount: str = ""  # path in the clone; "" for swap
     options: str = ""  # fourth field of fstab(5)
     source_uuids: tuple[str, ...] = ()  # what the image calls it

@@ -1,0 +1,22 @@
+"""Disks and what is on them, in words."""
+
+from __future__ import annotations
+
+from cloner_core.facts import Disk
+from cloner_core.sizes import format_bytes
+
+
+def describe_disk(disk: Disk) -> str:
+    """Return one disk in words: path, model, serial, size."""
+    parts = [disk.model, f"serial {disk.serial}" if disk.serial else "no serial", format_bytes(disk.size_bytes)]
+    return f"{disk.path} ({', '.join(part for part in parts if part)}, {disk.sector_bytes}-byte sectors)"
+
+
+def describe_content(disk: Disk) -> list[str]:
+    """Return one line for each signature on `disk`, or a single line saying that there is none."""
+    lines = []
+    for found in disk.signatures:
+        label = f" '{found.label}'" if found.label else ""
+        uuid = f" {found.uuid}" if found.uuid else ""
+        lines.append(f"{found.device}: {found.kind}{label}{uuid}")
+    return lines or ["no signature found (blank or unknown content)"]
