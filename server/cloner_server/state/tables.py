@@ -93,6 +93,7 @@ tasks = Table(
     Column("layout", Text, nullable=False),
     Column("layout_number", Integer, nullable=False),
     Column("document", Text, nullable=False),  # the layout as it was when the task was made
+    Column("attempts_allowed", Integer, nullable=False),  # number of the last attempt there may be
     Column("failure", Text),
     Column("author", Text, nullable=False),
     Column("created_s", Float, nullable=False),

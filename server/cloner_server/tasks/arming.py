@@ -1,0 +1,132 @@
+"""Arming tasks: what a deploy would do to which node, every objection at once, then all of it or nothing."""
+
+from __future__ import annotations
+
+import msgspec
+from sqlalchemy import Connection, select, update
+
+from cloner_core.admin import DeployRequest, DiskAtRisk, Intent, LayoutView, NodeView
+from cloner_core.errors import ClonerError, InvalidError, NotFoundError, RefusedError
+from cloner_core.facts import Disk
+from cloner_server import planning
+from cloner_server.state import images, layouts, nodes
+from cloner_server.state import tasks as rows
+from cloner_server.state.database import Act
+from cloner_server.state.tables import attempts, tasks
+from cloner_server.tasks.rules import Rules
+
+
+def intend(connection: Connection, request: DeployRequest) -> list[Intent]:
+    """Return what `request` would do, one entry a node; changes nothing.
+
+    Raises NotFoundError or RefusedError naming every objection found.
+    """
+    names = list(dict.fromkeys(request.nodes))
+    if not names:
+        raise InvalidError("no node is named", hint="--nodes node[01-02]")
+    if len(names) > request.limit:
+        raise RefusedError(
+            f"{len(names)} nodes are named, at most {request.limit} are deployed without saying so",
+            hint=f"--max {len(names)} says so",
+        )
+    objections: list[ClonerError] = []
+    intents = []
+    for node in nodes.get_nodes(connection, names):
+        try:
+            intents.append(_intend_one(connection, node, request))
+        except (NotFoundError, RefusedError, InvalidError) as fault:
+            objections.append(fault)
+    if objections:
+        raise _all_of(objections)
+    return intents
+
+
+def arm(connection: Connection, act: Act, intents: list[Intent], rules: Rules) -> list[Intent]:
+    """Queue one task for each intent and set netboot to `cloner`; returns them with their task ids."""
+    armed = []
+    for intent in intents:
+        view = layouts.get_layout(connection, intent.layout, intent.layout_number)
+        version = images.get_version(connection, intent.image, intent.version)
+        values = {
+            "node": intent.node,
+            "kind": "deploy",
+            "image": intent.image,
+            "number": intent.version,
+            "digest": version.digest,
+            "layout": view.name,
+            "layout_number": view.number,
+            "document": msgspec.json.encode(view.layout).decode(),
+            "attempts_allowed": rules.attempts,
+        }
+        release_attempts(connection, intent.node)
+        row = rows.add_task(connection, act, values)
+        nodes.set_netboot(connection, act, intent.node, "cloner", why=f"task {row.id}")
+        armed.append(msgspec.structs.replace(intent, task_id=str(row.id)))
+    return armed
+
+
+def release_attempts(connection: Connection, node: str) -> None:
+    """Let every agent that still stands on `node` reboot: its next beat is told `retry`."""
+    of_node = select(tasks.c.id).where(tasks.c.node == node)
+    standing = attempts.c.task.in_(of_node), attempts.c.state.in_(("live", "holding"))
+    connection.execute(update(attempts).where(*standing).values(state="released"))
+
+
+def _intend_one(connection: Connection, node: NodeView, request: DeployRequest) -> Intent:
+    if node.is_protected:
+        raise RefusedError(f"{node.name} is protected", hint=f"first: cloner node set {node.name} --no-protected")
+    if (live := rows.live_task(connection, node.name)) is not None:
+        raise RefusedError(
+            f"{node.name} has task {live.id}, which is {live.state}",
+            hint=f"wait for it, or: cloner task abort {live.id}",
+        )
+    faults = []
+    if not (image := request.image or node.image):
+        faults.append(f"{node.name} has no image (--image NAME, or: cloner node set {node.name} --image NAME)")
+    if not (layout_name := request.layout or node.layout):
+        faults.append(
+            f"{node.name} has no layout (--disklayout NAME, or: cloner node set {node.name} --disklayout NAME)"
+        )
+    if faults:
+        raise RefusedError("; ".join(faults))
+    number = request.version if request.image else (request.version or node.version)
+    version = images.get_version(connection, image, number)
+    view = layouts.get_layout(connection, layout_name)
+    return _with_disks(connection, node, view, image, version.number)
+
+
+def _with_disks(connection: Connection, node: NodeView, view: LayoutView, image: str, number: int) -> Intent:
+    known = nodes.last_facts(connection, node.name)
+    intent = Intent(
+        node=node.name,
+        image=image,
+        version=number,
+        layout=view.name,
+        layout_number=view.number,
+        disks=(),
+        is_known=False,
+        note="the machine has not told its disks yet; the layout chooses them when it boots",
+    )
+    if known is None:
+        return intent
+    try:
+        chosen = planning.chosen_disks(view.layout, known[0], node.protected_serials)
+    except RefusedError as fault:
+        # Not an objection: disks may have been changed since; the agent looks again before it touches anything.
+        return msgspec.structs.replace(intent, note=f"by the last inventory it would be refused: {fault.message}")
+    return msgspec.structs.replace(intent, disks=tuple(map(_at_risk, chosen)), is_known=True, note="")
+
+
+def _at_risk(disk: Disk) -> DiskAtRisk:
+    holds = tuple(
+        f"{found.device}: {found.kind}" + (f" '{found.label}'" if found.label else "") for found in disk.signatures
+    )
+    return DiskAtRisk(path=disk.path, serial=disk.serial, model=disk.model, size_bytes=disk.size_bytes, holds=holds)
+
+
+def _all_of(objections: list[ClonerError]) -> ClonerError:
+    if len(objections) == 1:
+        return objections[0]
+    kind = NotFoundError if all(isinstance(fault, NotFoundError) for fault in objections) else RefusedError
+    lines = dict.fromkeys(str(fault) for fault in objections)
+    return kind("\n  - ".join(("nothing was armed:", *lines)))

@@ -1,0 +1,217 @@
+"""Claims: the one-use token of a boot script, and its exchange for an attempt.
+
+Netboot proves nothing about who asks, so a token says only "the script for this task was served". What keeps a
+stranger out is here: one use, one hour, one accepted hardware, and never two attempts that beat.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+import msgspec
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from cloner_core.admin import NodeView, TaskState
+from cloner_core.errors import ClonerError, RefusedError, UnreachableError
+from cloner_core.facts import fingerprint
+from cloner_core.layout import Layout
+from cloner_core.messages import (
+    BootPolicy,
+    Cause,
+    ConfirmTo,
+    Failure,
+    Hello,
+    HelloReply,
+    Secret,
+    Stage,
+    Task,
+    VersionRef,
+)
+from cloner_server.state import events, nodes
+from cloner_server.state import tasks as rows
+from cloner_server.state.database import Act
+from cloner_server.state.tables import attempts, claims
+from cloner_server.state.tasks import AnyRow
+from cloner_server.tasks.rules import Catalog, Rules, token_hash
+from cloner_server.tasks.states import CLAIMABLE, Happening
+
+_OPEN_CLAIMS = 20  # of one task; anybody on the network can ask for boot scripts
+
+
+class UnknownClaimError(ClonerError):
+    """The token is not one of ours, or no longer good: 401."""
+
+
+def mint_claim(connection: Connection, act: Act, node: str, rules: Rules) -> str:
+    """Return a new claim token for the live task of `node`; raises RefusedError when there is none to claim."""
+    task = rows.live_task(connection, node)
+    if task is None or TaskState(task.state) not in CLAIMABLE:
+        raise RefusedError(f"{node} has no task that waits for an agent")
+    token = secrets.token_hex(20)
+    values = {"token_hash": token_hash(token), "task": task.id, "node": node}
+    times = {"minted_s": act.now_s, "expires_s": act.now_s + rules.claim_life_s}
+    connection.execute(insert(claims).values(values | times))
+    is_open = claims.c.task == task.id, claims.c.used_s.is_(None)
+    newest = select(claims.c.token_hash).where(*is_open).order_by(claims.c.minted_s.desc()).limit(_OPEN_CLAIMS)
+    connection.execute(delete(claims).where(*is_open, claims.c.token_hash.not_in(newest)))
+    if TaskState(task.state) is TaskState.QUEUED:
+        rows.happen(connection, act, task, Happening.SCRIPT)
+    return token
+
+
+def accept_hello(
+    connection: Connection, act: Act, hello: Hello, rules: Rules, catalog: Catalog
+) -> HelloReply | ClonerError:
+    """Exchange a claim for an attempt.
+
+    A refusal is returned, not raised: the alarm and the freeze that go with it must be committed first.
+    """
+    claim = connection.execute(select(claims).where(claims.c.token_hash == token_hash(hello.claim))).one_or_none()
+    if claim is None or claim.expires_s <= act.now_s:
+        events.record(connection, act, "site", "claim refused", why="unknown" if claim is None else "expired")
+        return UnknownClaimError("the claim is unknown or expired", hint="boot over the network again for a new one")
+    task, node = rows.get_task(connection, claim.task), nodes.get_node(connection, claim.node)
+    if TaskState(task.state) not in CLAIMABLE:
+        events.record(connection, act, f"task/{task.id}", "claim refused", why=f"the task is {task.state}")
+        return RefusedError(f"task {task.id} is {task.state}", hint="cloner task list shows what is to be done")
+    former = rows.last_attempt(connection, task.id)
+    if foreign := _foreign(claim, node, hello, former):
+        return _freeze(connection, act, task, foreign, fingerprint(hello.facts))
+    if claim.used_s is None:
+        if (refusal := _stand_back(connection, act, task, former, rules)) is not None:
+            return refusal
+        task, former = _become_attempt(connection, act, task, hello, claim)
+    elif former is None or former.state != "live":
+        return UnknownClaimError("the attempt of this claim has ended", hint="boot over the network again")
+    # A used claim shown again by its own attempt: our reply was lost on the way.
+    version = catalog.version_ref(task.image, task.number)
+    return _welcome(connection, act, _Meeting(task, node, former, version), rules)
+
+
+@dataclass(frozen=True, slots=True)
+class _Meeting:
+    task: AnyRow
+    node: NodeView
+    attempt: AnyRow
+    version: VersionRef
+
+
+def _stand_back(
+    connection: Connection, act: Act, task: AnyRow, former: AnyRow | None, rules: Rules
+) -> ClonerError | None:
+    """Return why no new attempt is made now; None when one may be."""
+    if former is None:
+        return None
+    if former.state == "live" and former.beat_s + rules.lost_s > act.now_s:
+        # The same hardware: a machine that was reset, or two of them? If the former attempt beats again, it is two.
+        rows.change_attempt(connection, former.id, rival_s=act.now_s)
+        left_s = former.beat_s + rules.lost_s - act.now_s
+        return UnreachableError(f"attempt {former.id} may still be alive; {left_s:.0f} s until it counts as lost")
+    return _give_up(connection, act, task, former.number) if former.number >= task.attempts_allowed else None
+
+
+def _become_attempt(
+    connection: Connection, act: Act, task: AnyRow, hello: Hello, claim: AnyRow
+) -> tuple[AnyRow, AnyRow]:
+    attempt = _new_attempt(connection, act, task, hello)
+    used = {"used_s": act.now_s, "attempt": attempt.id}
+    connection.execute(update(claims).where(claims.c.token_hash == claim.token_hash).values(used))
+    if not nodes.get_node(connection, claim.node).fingerprint:
+        nodes.accept_fingerprint(connection, act, claim.node, attempt.fingerprint)
+    nodes.remember_facts(connection, act, claim.node, hello.facts)
+    task = rows.happen(connection, act, task, Happening.CLAIM, attempt=attempt.id)
+    rows.set_stage(connection, act, task, Stage.HELLO.value)
+    return task, attempt
+
+
+def _foreign(claim: AnyRow, node: NodeView, hello: Hello, former: AnyRow | None) -> str:
+    """Return why this hello comes from another machine than it should; "" when it does not."""
+    if not set(node.macs) & {nic.mac for nic in hello.facts.nics}:
+        return f"the machine has none of the MAC addresses of {node.name}"
+    if node.fingerprint and node.fingerprint != fingerprint(hello.facts):
+        return f"the hardware is not the one accepted for {node.name}"
+    if claim.used_s is not None and (
+        former is None or former.id != claim.attempt or former.public_key != hello.public_key
+    ):
+        return "the claim was used before, by another machine or another boot"
+    return ""
+
+
+def _freeze(connection: Connection, act: Act, task: AnyRow, why: str, hardware: str) -> ClonerError:
+    rows.happen(connection, act, task, Happening.FREEZE, alarm=True, why=why, hardware=hardware)
+    return RefusedError(
+        f"task {task.id} is frozen: {why}",
+        hint=f"find out which machine is right, then: cloner task retry {task.id} "
+        f"(after a change of hardware also: cloner node set {task.node} --forget-hardware)",
+    )
+
+
+def _give_up(connection: Connection, act: Act, task: AnyRow, tried: int) -> ClonerError:
+    failure = Failure(
+        stage=Stage(task.stage or Stage.HELLO),
+        cause=Cause.LOST,
+        message=f"{tried} attempts were lost, one after the other",
+        hint="watch the console of the machine; then: cloner task retry",
+        is_destroyed=True,
+    )
+    values = {"failure": msgspec.json.encode(failure).decode()}
+    rows.happen(connection, act, task, Happening.FAIL, values=values, alarm=True, cause=failure.cause.value)
+    return RefusedError(f"task {task.id} failed: {failure.message}", hint=failure.hint)
+
+
+def _new_attempt(connection: Connection, act: Act, task: AnyRow, hello: Hello) -> AnyRow:
+    standing = attempts.c.task == task.id, attempts.c.state.in_(("live", "holding", "released"))
+    connection.execute(update(attempts).where(*standing).values(state="revoked", ended_s=act.now_s))
+    former = rows.last_attempt(connection, task.id)
+    number = 1 if former is None else former.number + 1
+    attempt_id = f"{task.id}-{number}-{secrets.token_hex(4)}"
+    values = {
+        "id": attempt_id,
+        "task": task.id,
+        "number": number,
+        "state": "live",
+        "credential_hash": attempt_id,  # replaced by _welcome, in this very transaction
+        "public_key": hello.public_key,
+        "fingerprint": fingerprint(hello.facts),
+        "facts": msgspec.json.encode(hello.facts).decode(),
+        "seed": secrets.token_hex(32),
+        "confirm_hash": attempt_id,
+        "started_s": act.now_s,
+        "beat_s": act.now_s,
+    }
+    return connection.execute(insert(attempts).values(values).returning(attempts)).one()
+
+
+def _welcome(connection: Connection, act: Act, met: _Meeting, rules: Rules) -> HelloReply:
+    """Give the attempt a credential and a confirm secret, new ones each time: the database knows their hashes only."""
+    credential, secret = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+    hashes = {"credential_hash": token_hash(credential), "confirm_hash": token_hash(secret)}
+    rows.change_attempt(connection, met.attempt.id, beat_s=act.now_s, **hashes)
+    confirm = ConfirmTo(host=rules.confirm_host, port=rules.confirm_port, secret=Secret(secret))
+    told = Task(
+        task_id=str(met.task.id),
+        attempt_id=met.attempt.id,
+        node=met.node.name,
+        version=met.version,
+        layout=msgspec.json.decode(met.task.document, type=Layout),
+        seed=met.attempt.seed,
+        network=met.node.network,
+        confirm=confirm if rules.confirm_host else None,
+        boot=BootPolicy(boot_order=met.node.boot_order, kernel_arguments=met.node.kernel_arguments),
+        protected_serials=met.node.protected_serials,
+    )
+    return HelloReply(
+        credential=Secret(credential), task=told, server_time_s=act.now_s, beat_every_s=rules.beat_every_s
+    )
+
+
+def count_open(connection: Connection, task_id: int) -> int:
+    """Return how many unused claims of a task there are."""
+    query = select(func.count()).where(claims.c.task == task_id, claims.c.used_s.is_(None))
+    return int(connection.execute(query).scalar_one())
+
+
+def remove_expired(connection: Connection, now_s: float) -> None:
+    """Forget unused claims that are no longer good; used ones stay, so that a second use is recognised."""
+    connection.execute(delete(claims).where(claims.c.used_s.is_(None), claims.c.expires_s <= now_s))

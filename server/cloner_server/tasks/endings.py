@@ -1,0 +1,195 @@
+"""How a task ends: receipt, failure, confirmation, abort, and how it begins anew.
+
+Receipt, state and netboot change in one transaction; what was acknowledged is on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, insert, select, update
+
+from cloner_core.admin import TaskState
+from cloner_core.errors import ClonerError, NotFoundError, RefusedError
+from cloner_core.messages import Cause, Confirm, Failure, Receipt, ReceiptBody, Stage, receipt_statement
+from cloner_server.state import events, nodes
+from cloner_server.state import tasks as rows
+from cloner_server.state.database import Act
+from cloner_server.state.tables import attempts, claims, receipts
+from cloner_server.state.tasks import AnyRow
+from cloner_server.tasks.arming import release_attempts
+from cloner_server.tasks.attempts import Bearer, require_active
+from cloner_server.tasks.rules import Rules, token_hash
+from cloner_server.tasks.states import Happening, can_happen
+
+_LATE = (Cause.UNCONFIRMED, Cause.BOOT_LOOP)
+"""Failures that a clone disproves by calling after all."""
+
+
+def accept_receipt(
+    connection: Connection,
+    act: Act,
+    bearer: Bearer,
+    body: ReceiptBody,
+    *,
+    machine_id: str,
+    sign: Callable[[bytes], bytes],
+    is_confirmed_later: bool,
+) -> Receipt:
+    """Check and keep the receipt, end the deploy and flip netboot to `local`; a second time it is only returned.
+
+    Raises RefusedError naming every field that contradicts what the server knows.
+    """
+    attempt, task = bearer.attempt, bearer.task
+    query = select(receipts).where(receipts.c.attempt == attempt.id)
+    if (kept := connection.execute(query).one_or_none()) is not None:
+        return _receipt(kept)
+    require_active(bearer)
+    if attempt.committed_s is None:
+        raise RefusedError("a receipt is accepted after the commit was granted, not before")
+    expected = {
+        "task_id": str(task.id),
+        "attempt_id": attempt.id,
+        "node": task.node,
+        "version_digest": task.digest,
+        "layout": task.layout,
+        "plan_digest": attempt.plan_digest,
+        "machine_id": machine_id,
+    }
+    wrong = [
+        f"{name} is '{getattr(body, name)}', want '{want}'"
+        for name, want in expected.items()
+        if getattr(body, name) != want
+    ]
+    if wrong:
+        raise RefusedError("the receipt contradicts the task: " + "; ".join(wrong))
+    receipt = Receipt(
+        body=body, accepted_s=act.now_s, confirmed_s=None, signature=sign(receipt_statement(body, act.now_s)).hex()
+    )
+    row = {
+        "attempt": attempt.id,
+        "task": task.id,
+        "node": task.node,
+        "body": msgspec.json.encode(body).decode(),
+        "accepted_s": act.now_s,
+        "signature": receipt.signature,
+    }
+    connection.execute(insert(receipts).values(row))
+    happening = Happening.RECEIPT if is_confirmed_later else Happening.RECEIPT_FINAL
+    rows.happen(connection, act, task, happening, values={"stage": Stage.RECEIPT.value}, attempt=attempt.id)
+    nodes.set_netboot(connection, act, task.node, "local", why=f"receipt of task {task.id}")
+    rows.change_attempt(connection, attempt.id, state="ended", beat_s=act.now_s)
+    return receipt
+
+
+def accept_failure(connection: Connection, act: Act, bearer: Bearer, failure: Failure) -> None:
+    """End the attempt as failed. Untouched disks: netboot back to `local`. Else the agent holds until `retry`."""
+    attempt, task = bearer.attempt, bearer.task
+    if attempt.state != "live":
+        return  # reported before; or released meanwhile, and the next beat says so
+    is_destroyed = failure.is_destroyed or attempt.is_destroyed
+    failure = msgspec.structs.replace(failure, is_destroyed=is_destroyed)
+    text = msgspec.json.encode(failure).decode()
+    if can_happen(TaskState(task.state), Happening.FAIL):
+        told = {"stage": failure.stage.value, "cause": failure.cause.value, "message": failure.message}
+        values = {"failure": text, "stage": failure.stage.value}
+        rows.happen(connection, act, task, Happening.FAIL, values=values, alarm=True, attempt=attempt.id, **told)
+    if is_destroyed:
+        rows.change_attempt(connection, attempt.id, state="holding", is_destroyed=True)
+        return
+    rows.change_attempt(connection, attempt.id, state="ended", ended_s=act.now_s)
+    nodes.set_netboot(connection, act, task.node, "local", why=f"task {task.id} failed before it touched a disk")
+
+
+def accept_confirm(connection: Connection, act: Act, message: Confirm) -> ClonerError | None:
+    """The clone calls: done, if it is the one the receipt speaks of. A refusal is returned, for its alarm must stay."""
+    attempt = connection.execute(
+        select(attempts).where(attempts.c.confirm_hash == token_hash(message.secret))
+    ).one_or_none()
+    kept = None
+    if attempt is not None:
+        kept = connection.execute(select(receipts).where(receipts.c.attempt == attempt.id)).one_or_none()
+    if attempt is None or kept is None:
+        events.record(connection, act, "site", "confirmation refused", why="the secret is unknown")
+        return RefusedError("the confirmation is not known")
+    task, body = rows.get_task(connection, attempt.task), msgspec.json.decode(kept.body, type=ReceiptBody)
+    told: dict[str, Any] = {
+        "machine_id": message.machine_id.lower(),
+        "root_part_uuid": message.root_part_uuid.lower(),
+    }
+    wrong = [name for name, value in told.items() if value != getattr(body, name).lower()]
+    if wrong:
+        why = f"{', '.join(wrong)} not as in the receipt"
+        events.record(connection, act, f"task/{task.id}", "confirmation refused", alarm=True, why=why, **told)
+        return RefusedError(f"the confirmation does not fit the receipt: {why}")
+    if kept.confirmed_s is not None:
+        return None
+    is_late = TaskState(task.state) is TaskState.FAILED and _cause(task) in _LATE
+    last = rows.last_attempt(connection, task.id)
+    is_current = last is not None and last.id == attempt.id
+    if not is_current or (TaskState(task.state) is not TaskState.UNCONFIRMED and not is_late):
+        return RefusedError(f"task {task.id} is {task.state}")
+    done = {"confirmed_s": act.now_s, "boot_id": message.boot_id}
+    connection.execute(update(receipts).where(receipts.c.attempt == attempt.id).values(done))
+    values = {"failure": None, "stage": ""}
+    rows.happen(connection, act, task, Happening.CONFIRM, values=values, boot_id=message.boot_id)
+    return None
+
+
+def fail_task(connection: Connection, act: Act, task: AnyRow, *, cause: Cause, message: str, hint: str) -> None:
+    """Fail a task whose clone is on disk already and does not show up."""
+    failure = Failure(stage=Stage.REBOOT, cause=cause, message=message, hint=hint, is_destroyed=True)
+    values = {"failure": msgspec.json.encode(failure).decode()}
+    told = {"cause": cause.value, "message": message}
+    rows.happen(connection, act, task, Happening.FAIL, values=values, alarm=True, **told)
+
+
+def abort_task(connection: Connection, act: Act, task_id: str) -> AnyRow:
+    """Stop a task; an agent at work stops at its next beat and reports whether disks were touched."""
+    task = rows.get_task(connection, task_id)
+    attempt = rows.last_attempt(connection, task.id)
+    after = rows.happen(connection, act, task, Happening.ABORT)
+    connection.execute(update(claims).where(claims.c.task == task.id, claims.c.used_s.is_(None)).values(expires_s=0.0))
+    if attempt is None or attempt.state not in ("live", "holding"):
+        nodes.set_netboot(connection, act, task.node, "local", why=f"task {task.id} aborted")
+    return after
+
+
+def retry_task(connection: Connection, act: Act, task_id: str, rules: Rules) -> AnyRow:
+    """Queue a failed, frozen or aborted task once more, with the same version and layout."""
+    task = rows.get_task(connection, task_id)
+    node = nodes.get_node(connection, task.node)
+    live = rows.live_task(connection, task.node)
+    if live is not None and live.id != task.id:
+        raise RefusedError(
+            f"{task.node} has task {live.id}, which is {live.state}", hint=f"cloner task abort {live.id}"
+        )
+    if node.is_protected:
+        raise RefusedError(f"{node.name} is protected", hint=f"first: cloner node set {node.name} --no-protected")
+    attempt = rows.last_attempt(connection, task.id)
+    allowed = rules.attempts + (0 if attempt is None else attempt.number)
+    values = {"failure": None, "stage": "", "attempts_allowed": allowed}
+    after = rows.happen(connection, act, task, Happening.RETRY, values=values)
+    release_attempts(connection, task.node)
+    nodes.set_netboot(connection, act, task.node, "cloner", why=f"task {task.id} retried")
+    return after
+
+
+def find_receipt(connection: Connection, key: str) -> Receipt:
+    """Return the newest receipt of a task id or a node name; raises NotFoundError."""
+    of = receipts.c.task == int(key) if key.isdecimal() and len(key) < 19 else receipts.c.node == key
+    row = connection.execute(select(receipts).where(of).order_by(receipts.c.accepted_s.desc()).limit(1)).one_or_none()
+    if row is None:
+        raise NotFoundError(f"there is no receipt of '{key}'", hint="cloner task list shows what became of its tasks")
+    return _receipt(row)
+
+
+def _receipt(row: AnyRow) -> Receipt:
+    body = msgspec.json.decode(row.body, type=ReceiptBody)
+    return Receipt(body=body, accepted_s=row.accepted_s, confirmed_s=row.confirmed_s, signature=row.signature)
+
+
+def _cause(task: AnyRow) -> Cause | None:
+    return msgspec.json.decode(task.failure, type=Failure).cause if task.failure else None

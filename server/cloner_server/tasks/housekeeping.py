@@ -1,0 +1,49 @@
+"""What happens because time passes: attempts are lost, confirmations are overdue, claims expire."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, select
+
+from cloner_core.admin import TaskState
+from cloner_core.messages import Cause
+from cloner_server.state import tasks as rows
+from cloner_server.state.database import Act
+from cloner_server.state.tables import attempts, tasks
+from cloner_server.tasks.claims import remove_expired
+from cloner_server.tasks.endings import fail_task
+from cloner_server.tasks.rules import Rules
+from cloner_server.tasks.states import Happening
+
+
+def is_due(connection: Connection, now_s: float, rules: Rules, started_s: float) -> bool:
+    """Return whether `tidy` would do anything; a look without a write transaction."""
+    return bool(_lost(connection, now_s, rules, started_s) or _overdue(connection, now_s, rules, started_s))
+
+
+def tidy(connection: Connection, act: Act, rules: Rules, started_s: float) -> None:
+    """Do what is due. Deadlines count from `started_s` at the earliest: while the server was away nobody could call."""
+    for task_id in _lost(connection, act.now_s, rules, started_s):
+        task = rows.get_task(connection, task_id)
+        rows.happen(connection, act, task, Happening.SILENCE, why=f"no heartbeat for {rules.lost_s:.0f} s")
+    for task_id in _overdue(connection, act.now_s, rules, started_s):
+        message = f"the clone did not call within {rules.confirm_s / 60:.0f} minutes of its receipt"
+        hint = "look at its console: it either does not boot or cannot reach this server"
+        task = rows.get_task(connection, task_id)
+        fail_task(connection, act, task, cause=Cause.UNCONFIRMED, message=message, hint=hint)
+    remove_expired(connection, act.now_s)
+
+
+def _lost(connection: Connection, now_s: float, rules: Rules, started_s: float) -> list[int]:
+    if started_s > now_s - rules.lost_s:
+        return []
+    silent = attempts.c.state == "live", attempts.c.beat_s <= now_s - rules.lost_s
+    query = select(tasks.c.id).join(attempts, attempts.c.task == tasks.c.id)
+    return list(connection.execute(query.where(tasks.c.state == TaskState.RUNNING.value, *silent)).scalars())
+
+
+def _overdue(connection: Connection, now_s: float, rules: Rules, started_s: float) -> list[int]:
+    if started_s > now_s - rules.confirm_s:
+        return []
+    # An unconfirmed task changed last when its receipt came.
+    late = tasks.c.state == TaskState.UNCONFIRMED.value, tasks.c.changed_s <= now_s - rules.confirm_s
+    return list(connection.execute(select(tasks.c.id).where(*late)).scalars())
