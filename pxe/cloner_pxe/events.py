@@ -1,0 +1,38 @@
+"""What netboot tells the timeline of a machine: one typed event per thing that happened on the wire.
+
+No clock here: whoever receives an event stamps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+
+import msgspec
+
+
+class EventKind(StrEnum):
+    OFFER = "dhcp-offer"
+    ACK = "dhcp-ack"
+    NAK = "dhcp-nak"
+    RELEASE = "dhcp-release"
+    DECLINE = "dhcp-decline"
+    POOL_EMPTY = "dhcp-pool-empty"
+    OTHER_DHCP = "other-dhcp"
+    TFTP_START = "tftp-start"
+    TFTP_DONE = "tftp-done"
+    TFTP_FAILED = "tftp-failed"
+    SCRIPT = "script-served"
+    ALARM = "alarm"
+
+
+class NetbootEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a machine's timeline."""
+
+    kind: EventKind
+    text: str
+    mac: str = ""  # "" where the route does not tell (TFTP)
+    address: str = ""  # IP address of the machine; "" before it has one
+
+
+EventSink = Callable[[NetbootEvent], None]
