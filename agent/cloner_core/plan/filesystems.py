@@ -7,7 +7,7 @@ mke2fs.conf or the defaults of a tool's version.
 from __future__ import annotations
 
 from cloner_core.plan.values import Contents, PlannedPartition
-from cloner_core.sizes import GIB, MIB
+from cloner_core.sizes import GIB, MIB, TIB
 from cloner_core.steps import Command
 
 _BLOCK = 4096
@@ -66,7 +66,9 @@ def is_backup_group(group: int) -> bool:
 
 def fits(contents: Contents, filesystem: str, size_bytes: int, sector_bytes: int) -> bool:
     """Whether `contents` fit into a new filesystem of `size_bytes`."""
-    if filesystem != "vfat" and ext4_inodes(size_bytes, contents.inodes) > size_bytes // _BLOCK // 2:
+    if (
+        filesystem != "vfat" and ext4_inodes(size_bytes, contents.inodes) > size_bytes // _BLOCK
+    ):  # a group holds no more
         return False
     return contents.allocated_bytes <= usable_bytes(filesystem, size_bytes, sector_bytes, contents.inodes)
 
@@ -87,8 +89,9 @@ def least_bytes(contents: Contents, filesystem: str, sector_bytes: int) -> int:
 
 
 def ext4_inodes(size_bytes: int, inodes: int) -> int:
-    """Return how many inodes to make: one per 16 KiB, and never less than a fifth above what is restored."""
-    return max(size_bytes // 16384, inodes * 6 // 5 + 4096)
+    """Return how many inodes to make: mke2fs's own ratios, and never less than a fifth above what is restored."""
+    ratio = 16384 if size_bytes < 4 * TIB else 65536
+    return max(size_bytes // ratio, inodes * 6 // 5 + 4096)
 
 
 def journal_mib(size_bytes: int) -> int:

@@ -68,8 +68,8 @@ def place(disk: Disk, sizes: Sequence[Size], least: Sequence[int]) -> list[tuple
         need = sum(_up(max(size.min_bytes, bound)) for size, bound in zip(sizes, least, strict=True)) * MIB
         raise PlanError(
             Cause.DISK_TOO_SMALL,
-            f"{describe_disk(disk)} has room for {format_bytes(max(end - start, 0))}; the layout needs at least"
-            f" {format_bytes(need)}",
+            f"{describe_disk(disk)} has room for {format_bytes(max(end - start, 0))}; the layout with what the"
+            f" image puts there needs at least {format_bytes(need)}",
             hint="take a larger disk, or a layout with smaller partitions",
         )
     places = []
