@@ -90,6 +90,15 @@ def make_context(endpoint: Endpoint) -> ssl.SSLContext:
     return context
 
 
+Connect = Callable[[Endpoint, float], http.client.HTTPConnection]
+"""Makes a connection, not yet opened, with a time limit for reads in seconds."""
+
+
+def pinned(endpoint: Endpoint, read_s: float) -> http.client.HTTPConnection:
+    """Return a connection that will check CA and name."""
+    return _PinnedConnection(endpoint, make_context(endpoint), read_s)
+
+
 class Transport:
     """One kept-alive connection with retries; safe to carry through fork, where it opens its own."""
 
@@ -99,15 +108,16 @@ class Transport:
         *,
         patience_s: float = PATIENCE_S,
         interrupt: Interrupt | None = None,
+        connect: Connect = pinned,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.endpoint = endpoint
         self._patience_s = patience_s
         self._interrupt = interrupt
+        self._connect = connect
         self._sleep = sleep
         self._clock = clock
-        self._context: ssl.SSLContext | None = None
         self._connection: http.client.HTTPConnection | None = None
         self._owner = 0
 
@@ -192,9 +202,7 @@ class Transport:
 
     def _open(self, read_s: float) -> http.client.HTTPConnection:
         if self._connection is None or self._owner != os.getpid():
-            if self._context is None:
-                self._context = make_context(self.endpoint)
-            self._connection = _PinnedConnection(self.endpoint, self._context, read_s)
+            self._connection = self._connect(self.endpoint, read_s)
             self._owner = os.getpid()
         if self._connection.sock is not None:
             self._connection.sock.settimeout(read_s)

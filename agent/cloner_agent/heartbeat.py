@@ -40,7 +40,7 @@ class Pulse:
         self._kept: list[LogLine] = []
 
     def beat(self) -> None:
-        """Send one beat; lines are kept until acknowledged; a refusal becomes the order to abort.
+        """Send one beat; lines are kept until acknowledged; a refusal of the beat itself becomes the order to hold.
 
         An answer that does not come changes nothing: the deploy goes on without a network as long as it can.
         """
@@ -50,7 +50,7 @@ class Pulse:
         try:
             reply = self._server.beat(Beat(progress=self._progress.get(), log=batch))
         except ServerFault as error:
-            self._orders.put(BeatReply(order="abort", reason=error.message))
+            self._orders.put(BeatReply(order="hold", reason=error.message))
         except ClonerError as error:
             log.debug("beat: %s", error)
         else:

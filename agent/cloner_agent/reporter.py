@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Literal
 
 from cloner_agent.console import Console
-from cloner_agent.failures import AbortError
-from cloner_core.messages import BeatReply, Progress, Stage, StageTime
+from cloner_agent.failures import AbortError, StageError
+from cloner_core.messages import BeatReply, Cause, Progress, Stage, StageTime
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ _WINDOW_S = 5.0
 
 
 class Reporter:
-    """Tells console and heartbeat about stages; raises AbortError where the server wants an end."""
+    """Tells console and heartbeat about stages; raises StageError where the server wants an end."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Reporter:
     def tick(self, done: int, total: int, unit: Literal["bytes", "steps"] = "steps", text: str = "") -> None:
         """Say how far the stage is.
 
-        Raises AbortError when the server ordered an end and the commit was not granted yet.
+        Raises StageError when the server wants an end and the commit was not granted yet.
         """
         now = self._clock()
         self._samples.append((now, done))
@@ -81,12 +81,14 @@ class Reporter:
         self.check()
 
     def check(self) -> None:
-        """Raise AbortError when the server ordered an end; after the commit nothing stops the last steps."""
+        """Raise StageError when the server wants an end; after the commit nothing stops the last steps."""
         if self._is_committed:
             return
         order = self._order()
-        if order.order in ("abort", "hold"):
+        if order.order == "abort":
             raise AbortError(order.reason)
+        if order.order == "hold":
+            raise StageError(Cause.REFUSED, order.reason or "the server ended this attempt")
 
     def commit(self) -> None:
         """From now on finishing is safer than stopping."""

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloner_agent.client import PATIENCE_S, Credentials, Endpoint, Transport
 from cloner_agent.protocol import Interrupt
-from cloner_core.errors import InvalidError
+from cloner_core.errors import InvalidError, UnreachableError
 from cloner_core.messages import (
     Beat,
     BeatReply,
@@ -133,6 +133,8 @@ class HttpsServer:
         )
 
     def _post(self, name: str, message: object, *, patience_s: float | None = None, read_s: float = 60.0) -> bytes:
+        if self._credentials is None:
+            raise UnreachableError("there is no attempt yet that this could be said of")
         return self._transport.request(
             "POST",
             f"{self._attempt}/{name}",

@@ -1,0 +1,44 @@
+"""The few effects on the running machine that are neither programs nor files of the target: sync, caches, restart.
+
+Each is a field, so that a test restarts nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+log = logging.getLogger(__name__)
+
+_RB_AUTOBOOT = 0x01234567  # include/uapi/linux/reboot.h, LINUX_REBOOT_CMD_RESTART
+
+
+def drop_caches() -> None:
+    """Write back everything and forget page cache, entries and inodes, so that what is read next comes from disk."""
+    os.sync()
+    try:
+        with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as file:
+            file.write("3\n")
+    except OSError as error:
+        log.warning("caches not dropped (%s): each file is dropped alone", error.strerror)
+
+
+def reboot() -> None:
+    """Restart the machine at once; everything was unmounted and synced before. Needs CAP_SYS_BOOT."""
+    os.sync()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.reboot(_RB_AUTOBOOT) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), "reboot(2)")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a deploy does to the machine as a whole."""
+
+    sync: Callable[[], None] = os.sync
+    drop_caches: Callable[[], None] = drop_caches
+    reboot: Callable[[], None] = reboot

@@ -1,0 +1,70 @@
+"""Every way to fail gets a cause of the closed vocabulary, and a hint."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from cloner_agent.failures import HINTS, AbortError, StageError, cause_of, failure_of, is_destructive
+from cloner_agent.host import ToolError
+from cloner_agent.protocol import ServerFault
+from cloner_core.errors import ClonerError, IntegrityError, UnreachableError
+from cloner_core.messages import Cause, Fault, Stage
+from cloner_core.plan import PlanError
+
+OTHERS = {Cause.LOST, Cause.BOOT_LOOP, Cause.UNCONFIRMED}  # causes that only the server finds
+
+
+@pytest.mark.parametrize(
+    ("error", "stage", "cause"),
+    [
+        (StageError(Cause.SIGNATURE, "x"), Stage.VERIFY, Cause.SIGNATURE),
+        (PlanError(Cause.NO_DISK, "x"), Stage.PLAN, Cause.NO_DISK),
+        (AbortError(""), Stage.RESTORE, Cause.ABORTED),
+        (ToolError(("mkfs.ext4",), 1, "/dev/vda2: Device or resource busy"), Stage.MKFS, Cause.DEVICE_BUSY),
+        (ToolError(("mkfs.ext4",), 1, "Input/output error while writing"), Stage.MKFS, Cause.DISK_IO),
+        (ToolError(("sfdisk",), 1, "what?"), Stage.PARTITION, Cause.TOOL),
+        (IntegrityError("x"), Stage.RESTORE, Cause.CORRUPT),
+        (IntegrityError("x"), Stage.READBACK, Cause.READBACK),
+        (UnreachableError("x"), Stage.RESTORE, Cause.NETWORK),
+        (ServerFault(409, Fault(error="no")), Stage.COMMIT, Cause.REFUSED),
+        (OSError(errno.EIO, "x"), Stage.RESTORE, Cause.DISK_IO),
+        (OSError(errno.ENOSPC, "x"), Stage.RESTORE, Cause.NO_SPACE),
+        (OSError(errno.ENOENT, "x"), Stage.CHECK, Cause.NOT_BOOTABLE),
+        (MemoryError(), Stage.RESTORE, Cause.MEMORY),
+        (ClonerError("x"), Stage.IDENTITY, Cause.IDENTITY),
+        (KeyError("x"), Stage.IDENTITY, Cause.INTERNAL),
+    ],
+    ids=lambda value: getattr(value, "value", type(value).__name__),
+)
+def test_an_exception_becomes_a_cause(error: BaseException, stage: Stage, cause: Cause) -> None:
+    assert cause_of(error, stage) is cause
+
+
+def test_the_cause_of_a_wrapped_system_error_is_seen() -> None:
+    error = ClonerError("writing failed")
+    error.__cause__ = OSError(errno.EIO, "x")
+    assert cause_of(error, Stage.RESTORE) is Cause.DISK_IO
+
+
+def test_every_cause_that_an_agent_finds_has_a_hint() -> None:
+    assert set(HINTS) == set(Cause) - OTHERS
+    assert [cause for cause, hint in HINTS.items() if not hint] == [Cause.ABORTED]
+
+
+def test_the_hint_of_the_raiser_wins() -> None:
+    failure = failure_of(StageError(Cause.NO_DISK, "x", hint="look there"), Stage.PLAN, is_destroyed=False)
+    assert failure.hint == "look there"
+
+
+def test_a_mistake_of_ours_is_called_one() -> None:
+    failure = failure_of(KeyError("x"), Stage.MKFS, is_destroyed=True)
+    assert failure.cause is Cause.INTERNAL
+    assert "KeyError" in failure.message
+
+
+def test_partitioning_is_the_first_stage_that_destroys() -> None:
+    assert not is_destructive(Stage.GUARD)
+    assert is_destructive(Stage.PARTITION)
+    assert is_destructive(Stage.REBOOT)

@@ -1,0 +1,87 @@
+"""Stands in for the server in tests of the agent: the network is false, everything else is real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cloner_agent.protocol import ServerFault
+from cloner_core.errors import UnreachableError
+from cloner_core.messages import Beat, BeatReply, Failure, Fault, Hello, HelloReply, PlanReport, ReceiptBody, Vaulted
+
+
+class FakeServer:
+    """Answers from memory and remembers what it was told, in order."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.beats: list[Beat] = []
+        self.failures: list[Failure] = []
+        self.receipts: list[ReceiptBody] = []
+        self.plans: list[PlanReport] = []
+        self.reply = BeatReply()
+        self.hello_reply: HelloReply | None = None
+        self.vault: Vaulted | None = None
+        self.blobs: dict[str, bytes] = {}
+        self.verifier: Callable[[str], None] = lambda _: None
+        self.refuse: dict[str, Fault] = {}  # by name of the request
+        self.is_away = False
+
+    def _heard(self, what: str) -> None:
+        if self.is_away:
+            raise UnreachableError("nobody there")
+        self.said.append(what)
+        if what in self.refuse:
+            raise ServerFault(409, self.refuse[what])
+
+    def hello(self, hello: Hello) -> HelloReply:
+        self._heard("hello")
+        assert self.hello_reply is not None
+        return self.hello_reply
+
+    def verify(self, version_digest: str) -> None:
+        self._heard("verify")
+        self.verifier(version_digest)
+
+    def confirm_plan(self, report: PlanReport) -> None:
+        self._heard("plan")
+        self.plans.append(report)
+
+    def vaulted(self) -> Vaulted:
+        self._heard("identity")
+        assert self.vault is not None
+        return self.vault
+
+    def commit(self) -> None:
+        self._heard("commit")
+
+    def receipt(self, body: ReceiptBody) -> None:
+        self._heard("receipt")
+        self.receipts.append(body)
+
+    def fail(self, failure: Failure) -> None:
+        self._heard("fail")
+        self.failures.append(failure)
+
+    def rebooting(self) -> None:
+        self._heard("rebooting")
+
+    def beat(self, beat: Beat) -> BeatReply:
+        self._heard("beat")
+        self.beats.append(beat)
+        return self.reply
+
+    def root(self, version_digest: str) -> bytes:
+        return self._blob(f"root {version_digest}")
+
+    def segment(self, digest: str, limit_bytes: int) -> bytes:
+        data = self._blob(f"segment {digest}")
+        assert len(data) <= limit_bytes
+        return data
+
+    def pack_map(self, digest: str) -> bytes:
+        return self._blob(f"map {digest}")
+
+    def _blob(self, name: str) -> bytes:
+        if name not in self.blobs:
+            raise ServerFault(404, Fault(error=f"there is no {name}", status=3))
+        return self.blobs[name]
