@@ -140,7 +140,7 @@ def _part_uuids(run: Runner, disk: str) -> dict[str, str]:
         listed = run(("sfdisk", "--json", disk), timeout_s=_TOOL_S).stdout
     except ToolError:
         return {}
-    partitions = json.loads(listed).get("partitiontable", {}).get("partitions", [])
+    partitions = json.loads(listed or "{}").get("partitiontable", {}).get("partitions", [])
     return {entry["node"]: entry.get("uuid", "").lower() for entry in partitions}
 
 

@@ -1,0 +1,146 @@
+"""The machine as sysfs, udev and wipefs show it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from agentbench.runner import FakeRunner
+from agentbench.sysfs import Sysfs
+from cloner_agent.host import run
+from cloner_agent.probe import probe
+from cloner_core.facts import Facts, Firmware
+
+PCI = "pci0000:00/0000:00:04.0"
+UDEV: dict[str, Mapping[str, str]] = {
+    "sda": {"ID_SERIAL_SHORT": "S1", "ID_MODEL": "Samsung_SSD", "ID_BUS": "ata", "ID_WWN": "0x5002"},
+    "sdb": {"ID_SERIAL_SHORT": "USB7", "ID_BUS": "usb"},
+}
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Sysfs:
+    sysfs = Sysfs(tmp_path)
+    sysfs.disk("vda", "254:0", at=f"{PCI}/virtio2", serial="golden-1", queue__logical_block_size="512")
+    sysfs.partition("vda", "vda2", "254:2")
+    sysfs.partition("vda", "vda10", "254:10")
+    sysfs.disk(
+        "nvme0n1", "259:0", at=f"{PCI}/nvme/nvme0", queue__logical_block_size="4096", device__model="Fast 1TB   "
+    )
+    sysfs.disk("sda", "8:0", at=f"{PCI}/ata1/host0/target0", queue__rotational="1")
+    sysfs.disk("sdb", "8:16", at=f"{PCI}/usb1/1-1/host6", removable="1", ro="1")
+    sysfs.disk("loop0", "7:0", at="virtual")
+    sysfs.disk("sr0", "11:0", at=f"{PCI}/ata2/host1")
+    return sysfs
+
+
+def _probe(sysfs: Sysfs, runner: FakeRunner | None = None) -> Facts:
+    return probe(
+        runner or FakeRunner(),
+        root=str(sysfs.root),
+        properties=lambda name: UDEV.get(name, {}),
+        addresses=lambda: {"eth0": ("10.77.0.12/24",)},
+    )
+
+
+def test_disks_are_what_holds_data_and_nothing_else(machine: Sysfs) -> None:
+    assert [disk.path for disk in _probe(machine).disks] == ["/dev/nvme0n1", "/dev/sda", "/dev/sdb", "/dev/vda"]
+
+
+def test_serial_model_bus_and_sectors_come_from_where_each_driver_has_them(machine: Sysfs) -> None:
+    nvme, ata, usb, virtio = _probe(machine).disks
+    assert (virtio.serial, virtio.bus, virtio.size_bytes) == ("golden-1", "virtio", 2048 * 512)
+    assert (nvme.model, nvme.bus, nvme.sector_bytes) == ("Fast 1TB", "nvme", 4096)
+    assert (ata.serial, ata.model, ata.bus, ata.wwn, ata.is_rotational) == ("S1", "Samsung SSD", "ata", "0x5002", True)
+    assert (usb.bus, usb.is_removable, usb.is_read_only) == ("usb", True, True)
+
+
+@pytest.mark.parametrize("how", ["disk mounted", "partition mounted", "swap", "holder", "source of a subvolume"])
+def test_a_disk_in_use_is_seen_as_such(machine: Sysfs, how: str) -> None:
+    match how:
+        case "disk mounted":
+            machine.append("proc/self/mountinfo", "2 1 254:0 / /mnt rw - ext4 /dev/vda rw")
+        case "partition mounted":
+            machine.append("proc/self/mountinfo", "2 1 254:2 / /mnt rw - ext4 /dev/vda2 rw")
+        case "swap":
+            machine.append("proc/swaps", "/dev/vda2 partition 1 0 -2")
+        case "holder":
+            machine.hold("vda2", "md0")
+        case "source of a subvolume":
+            machine.append("proc/self/mountinfo", "2 1 0:45 / /mnt rw shared:1 - btrfs /dev/vda2 rw")
+    assert [disk.path for disk in _probe(machine).disks if disk.is_mounted] == ["/dev/vda"]
+
+
+def test_signatures_come_with_the_guid_of_their_partition(machine: Sysfs) -> None:
+    runner = FakeRunner()
+    gpt = {"device": "vda", "type": "gpt", "uuid": None, "label": None}
+    ext4 = {"device": "vda2", "type": "ext4", "uuid": "u-1", "label": "root"}
+    runner.output["wipefs"] = json.dumps({"signatures": [gpt, gpt, ext4]})
+    nodes = [{"node": "/dev/vda2", "uuid": "AB-CD"}, {"node": "/dev/vda10", "uuid": "EF"}]
+    runner.output["sfdisk"] = json.dumps({"partitiontable": {"partitions": nodes}})
+    disk = _probe(machine, runner).disks[-1]
+    assert [(s.device, s.kind, s.uuid, s.label, s.part_uuid) for s in disk.signatures] == [
+        ("/dev/vda", "gpt", "", "", ""),
+        ("/dev/vda2", "ext4", "u-1", "root", "ab-cd"),
+        ("/dev/vda10", "", "", "", "ef"),
+    ]
+
+
+def test_only_real_interfaces_count_and_the_pci_id_is_that_of_the_card(machine: Sysfs) -> None:
+    home = machine.root / "sys/devices" / PCI
+    machine.write(f"sys/devices/{PCI}/vendor", "0x1af4\n")
+    machine.write(f"sys/devices/{PCI}/device", "0x1041\n")
+    for name, mac, kind in (
+        ("eth0", "52:54:00:AA:00:01", "1"),
+        ("ib0", "80:00", "32"),
+        ("br0", "52:54:00:00:00:09", "1"),
+    ):
+        machine.write(f"sys/class/net/{name}/address", mac)
+        machine.write(f"sys/class/net/{name}/type", kind)
+        machine.write(f"sys/class/net/{name}/carrier", "1")
+    (machine.root / "sys/class/net/eth0/device").symlink_to(home / "virtio2")
+    (nic,) = _probe(machine).nics
+    assert (nic.name, nic.mac, nic.pci_id, nic.has_carrier) == ("eth0", "52:54:00:aa:00:01", "1af4:1041", True)
+    assert nic.addresses == ("10.77.0.12/24",)
+
+
+@pytest.mark.parametrize(("value", "is_on"), [(b"\6\0\0\0\1", True), (b"\6\0\0\0\0", False), (b"", False)])
+def test_firmware_and_secure_boot(machine: Sysfs, value: bytes, is_on: bool) -> None:
+    assert _probe(machine).firmware is Firmware.BIOS
+    machine.write("sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c", value.decode())
+    facts = _probe(machine)
+    assert (facts.firmware, facts.is_secure_boot) == (Firmware.UEFI, is_on)
+
+
+def test_memory_and_dmi(machine: Sysfs) -> None:
+    machine.write("sys/class/dmi/id/product_uuid", "ABCDEF\n")
+    facts = _probe(machine)
+    assert (facts.memory_bytes, facts.dmi.system_uuid) == (512 << 20, "abcdef")
+
+
+@pytest.mark.root
+def test_a_real_disk_with_a_real_table_is_read(tmp_path: Path) -> None:
+    image = tmp_path / "disk"
+    image.touch()
+    os.truncate(image, 64 << 20)
+    made = subprocess.run(("losetup", "--show", "-f", image), check=True, capture_output=True, text=True)
+    loop = made.stdout.strip()
+    try:
+        run(("sfdisk", "--quiet", loop), stdin="label: gpt\nsize=10M, uuid=0B1C2D3E-0000-4000-8000-000000000001\n")
+        run(("partx", "--update", loop))
+        run(("mkfs.ext4", "-q", "-L", "data", f"{loop}p1"))
+        facts = probe(run, disk_names=lambda name: name == loop.removeprefix("/dev/"))
+        (disk,) = facts.disks
+        by_kind = {signature.kind: signature for signature in disk.signatures}
+        assert set(by_kind) == {"gpt", "PMBR", "ext4"}
+        assert by_kind["ext4"].label == "data"
+        assert by_kind["ext4"].part_uuid == "0b1c2d3e-0000-4000-8000-000000000001"
+        assert not disk.is_mounted
+    finally:
+        subprocess.run(("partx", "--delete", loop), check=False)
+        subprocess.run(("losetup", "-d", loop), check=True)
