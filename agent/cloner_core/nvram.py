@@ -1,0 +1,189 @@
+r"""What a deploy writes into the firmware's boot variables: the entry, the order, and which entries go.
+
+Pure: takes a snapshot of the variables, gives writes and deletions. The rules are measured ones (docs/adr/0041):
+the network entry stays first so that the server keeps control, ours comes right behind it, because firmware that
+falls through PXEv6 and HTTP boot first takes over a minute.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Literal
+
+import msgspec
+
+from cloner_core.efi import (
+    HardDrive,
+    LoadOption,
+    build_load_option,
+    build_order,
+    disk_entry,
+    entry_name,
+    parse_load_option,
+    parse_order,
+)
+from cloner_core.errors import InvalidError, RefusedError
+
+OURS = "cloner "
+"""Start of the description of every entry Cloner writes."""
+_ENTRY = re.compile(r"Boot([0-9A-Fa-f]{4})")
+
+
+class Nvram(msgspec.Struct, frozen=True):
+    """The boot variables as they were read."""
+
+    entries: dict[int, LoadOption]
+    unreadable: tuple[int, ...] = ()  # numbers of entries that are no load option; never touched
+    order: tuple[int, ...] = ()
+    current: int | None = None  # the entry this boot used; None when the firmware does not say
+
+
+class Write(msgspec.Struct, frozen=True):
+    """One variable and its new value, without efivarfs's attributes."""
+
+    name: str
+    value: bytes
+
+
+class NvramPlan(msgspec.Struct, frozen=True):
+    """What to do, in this order: delete, write the entry, write the order; `boot_next` at the very end."""
+
+    number: int
+    option: LoadOption
+    delete: tuple[str, ...]
+    writes: tuple[Write, ...]
+    order: tuple[int, ...]
+    boot_next: Write
+
+
+def read_nvram(variables: Mapping[str, bytes]) -> Nvram:
+    """Return the boot variables among `variables` (name without GUID → value without attributes)."""
+    entries: dict[int, LoadOption] = {}
+    unreadable = []
+    for name, value in variables.items():
+        if not (match := _ENTRY.fullmatch(name)):
+            continue
+        number = int(match[1], 16)
+        try:
+            entries[number] = parse_load_option(value)
+        except InvalidError:
+            unreadable.append(number)
+    current = parse_order(variables.get("BootCurrent", b""))
+    return Nvram(
+        entries=entries,
+        unreadable=tuple(sorted(unreadable)),
+        order=parse_order(variables.get("BootOrder", b"")),
+        current=current[0] if current else None,
+    )
+
+
+def nvram_plan(
+    before: Nvram,
+    drive: HardDrive,
+    loader: str,
+    *,
+    description: str,
+    policy: Literal["network-first", "local-first"],
+    destroyed: Collection[str],
+    live: Collection[str],
+) -> NvramPlan:
+    r"""Return what makes the firmware boot `loader` ("\\EFI\\debian\\shimx64.efi") from `drive`.
+
+    `destroyed` are GUIDs of partitions that this deploy overwrote, `live` those on any disk now. Entries for a
+    destroyed partition go, whoever wrote them, and entries of ours for a partition that no longer exists; an entry of
+    another system on a disk that is merely absent stays.
+    Raises RefusedError when all entry numbers are taken.
+    """
+    stale = {
+        number
+        for number, option in before.entries.items()
+        if (old := option.hard_drive)
+        and not is_same(option, drive, loader)
+        and (
+            old.guid in destroyed
+            or old.guid == drive.guid
+            or (option.description.startswith(OURS) and old.guid not in live)
+        )
+    }
+    same = sorted(number for number, option in before.entries.items() if is_same(option, drive, loader))
+    stale.update(same[1:])
+    number = same[0] if same else _free_number(before)
+    option = disk_entry(description, drive, loader)
+    order = new_boot_order(before, number, stale, policy)
+    return NvramPlan(
+        number=number,
+        option=option,
+        delete=tuple(entry_name(one) for one in sorted(stale)),
+        writes=(Write(entry_name(number), build_load_option(option)), Write("BootOrder", build_order(order))),
+        order=order,
+        boot_next=Write("BootNext", build_order((number,))),
+    )
+
+
+def is_same(option: LoadOption, drive: HardDrive, loader: str) -> bool:
+    """Whether `option` boots `loader` from the partition with `drive`'s GUID; FAT paths ignore case."""
+    found = option.hard_drive
+    return found is not None and found.guid == drive.guid and option.loader.lower() == loader.lower()
+
+
+def new_boot_order(
+    before: Nvram, ours: int, gone: Collection[int], policy: Literal["network-first", "local-first"]
+) -> tuple[int, ...]:
+    """Return the new BootOrder: network entry, ours, the rest (or ours first); no dangling and no double numbers."""
+    known = before.entries.keys() | set(before.unreadable)
+    rest = [number for number in dict.fromkeys(before.order) if number in known and number not in {ours, *gone}]
+    network = network_entry(before)
+    if network is None or network in gone or network == ours:
+        return (ours, *rest)
+    rest = [number for number in rest if number != network]
+    first = (network, ours) if policy == "network-first" else (ours, network)
+    return (*first, *rest)
+
+
+def network_entry(before: Nvram) -> int | None:
+    """Return the entry used for the network: this boot's, else the first network entry in the order.
+
+    None when there is none (a machine started without the network).
+    """
+    candidates = (*(() if before.current is None else (before.current,)), *before.order)
+    return next((one for one in candidates if (found := before.entries.get(one)) and found.is_network), None)
+
+
+def nvram_faults(after: Nvram, plan: NvramPlan) -> list[str]:
+    """Return what differs between the variables as read back and `plan`; an empty list when it took."""
+    faults = []
+    got = after.entries.get(plan.number)
+    drive = plan.option.hard_drive
+    if got is None or drive is None or not is_same(got, drive, plan.option.loader):
+        faults.append(f"{entry_name(plan.number)} does not name our loader")
+    elif not got.attributes & 1:
+        faults.append(f"{entry_name(plan.number)} is not active")
+    if after.order != plan.order:
+        faults.append(f"BootOrder is {describe_order(after.order)}, want {describe_order(plan.order)}")
+    return faults
+
+
+def describe(nvram: Nvram) -> tuple[str, ...]:
+    """Return the boot variables in words, one line each, for the receipt."""
+    lines = [f"BootOrder {describe_order(nvram.order)}"]
+    for number, option in sorted(nvram.entries.items()):
+        drive = option.hard_drive
+        where = f" HD({drive.number},GPT,{drive.guid})" if drive else ""
+        network = " network" if option.is_network else ""
+        text = option.description.encode("utf-8", "replace").decode()
+        lines.append(f"{entry_name(number)} '{text}'{network}{where}{option.loader}")
+    return tuple(line.encode("utf-8", "replace").decode() for line in lines)
+
+
+def describe_order(order: tuple[int, ...]) -> str:
+    """Return a boot order as efibootmgr prints it."""
+    return ",".join(f"{number:04X}" for number in order)
+
+
+def _free_number(before: Nvram) -> int:
+    taken = {*before.entries, *before.unreadable, *before.order}
+    for number in range(0x10000):
+        if number not in taken:
+            return number
+    raise RefusedError("the firmware has no free boot entry number", hint="remove boot entries in firmware setup")
