@@ -51,23 +51,24 @@ def map_digest(data: bytes) -> bytes:
     return digest(data)
 
 
-def decode_map(data: bytes, version: bytes) -> PackMap:
-    """Return the pack map in `data`, which must be of `version`; raises IntegrityError when anything is wrong."""
+def decode_map(data: bytes, version: bytes | None = None) -> PackMap:
+    """Return the pack map in `data`, of `version` when one is given; raises IntegrityError when anything is wrong."""
+    what = f"the pack map of version {version.hex()}" if version else "a pack map"
     if len(data) > MAX_MAP_BYTES:
         raise IntegrityError(f"a pack map of {len(data)} bytes is above {MAX_MAP_BYTES}")
     try:
         pack_map = _decoder.decode(data)
     except msgspec.MsgspecError as error:
-        raise IntegrityError(f"the pack map of version {version.hex()} cannot be read: {error}") from error
+        raise IntegrityError(f"{what} cannot be read: {error}") from error
     faults = [] if _encoder.encode(pack_map) == data else ["it is not in its canonical form"]
     if pack_map.format != FORMAT:
         faults.append(f"format {pack_map.format} seen, {FORMAT} known")
-    if pack_map.version != version:
+    if version is not None and pack_map.version != version:
         faults.append(f"it belongs to version {pack_map.version.hex()}")
     if len({pack.digest for pack in pack_map.packs}) != len(pack_map.packs):
         faults.append("it names a pack twice")
     if faults:
-        raise IntegrityError(f"the pack map of version {version.hex()}: {'; '.join(faults)}")
+        raise IntegrityError(f"{what}: {'; '.join(faults)}")
     return pack_map
 
 

@@ -70,6 +70,13 @@ class PackOffer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     entries: bytes  # pack.ENTRY after pack.ENTRY
 
 
+class Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A published version whose packs the next capture may refer to."""
+
+    version: Digest
+    packs: tuple[PackOffer, ...]
+
+
 class Draft(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All that a capture says when it asks to publish; segments and packs were put before."""
 

@@ -1,0 +1,175 @@
+"""Content-addressed files in a directory: put if absent, durable before the name exists, never half there."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cloner_core.errors import NotFoundError
+from cloner_server.store.protocol import StoreFullError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Files:
+    """The directory of a store: how single files get into it, and the lock that keeps gc away from writers."""
+
+    def __init__(self, root: Path) -> None:
+        """Take a directory and make it if it is missing."""
+        self.root = root
+        self.temporary = root / "tmp"
+        self.temporary.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock_path = root / "lock"
+        self._lock_path.touch(mode=0o600)
+
+    @contextmanager
+    def locked(self, *, exclusive: bool = False) -> Iterator[None]:
+        """Hold the store's lock: shared for writers, exclusive for gc. Each holder has a descriptor of its own."""
+        fd = os.open(self._lock_path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(fd)
+
+    def write_temporary(self, data: bytes | bytearray | memoryview, what: str) -> Path:
+        """Write and sync a file without a name of its own yet; raises StoreFullError, leaving nothing behind."""
+        path = self.temporary / f"{os.getpid()}-{secrets.token_hex(8)}"
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fsync(fd)
+        except BaseException as error:
+            path.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                raise self._full(what, len(data)) from error
+            raise
+        finally:
+            os.close(fd)
+        return path
+
+    def _full(self, what: str, wanted: int) -> StoreFullError:
+        status = os.statvfs(self.root)
+        free = status.f_bavail * status.f_frsize
+        return StoreFullError(
+            f"the store {self.root} has no room for {what}: {wanted} bytes wanted, {free} free",
+            hint="remove versions ('cloner image-remove') and run 'cloner store gc', or enlarge the filesystem",
+        )
+
+    def replace(self, path: Path, data: bytes) -> None:
+        """Make `path` have this content, durably, whatever it had."""
+        temporary = self.write_temporary(data, str(path))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_directory(path.parent)
+
+    def create(self, path: Path, data: bytes) -> bool:
+        """Make `path` with this content, durably and exclusively; return False when somebody else was first."""
+        temporary = self.write_temporary(data, str(path))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_directory(path.parent)
+        return True
+
+
+class Blobs:
+    """One kind of content-addressed file: KIND/ab/abcd… named by a digest."""
+
+    def __init__(self, files: Files, kind: str, suffix: str = "") -> None:
+        """Take the store's files, the name of the kind (also its directory) and a suffix for the names."""
+        self._files = files
+        self.kind = kind
+        self._suffix = suffix
+        self.directory = files.root / kind
+
+    def path_of(self, name: bytes) -> Path:
+        """Return where the blob is or would be."""
+        digits = name.hex()
+        return self.directory / digits[:2] / (digits + self._suffix)
+
+    def put(self, name: bytes, data: bytes | bytearray) -> bool:
+        """Keep a blob whose digest the caller has checked; return False when it was there."""
+        path = self.path_of(name)
+        with self._files.locked():
+            if self._is_there(path, len(data)):
+                return False
+            temporary = self._files.write_temporary(data, f"{self.kind} {name.hex()}")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                os.rename(temporary, path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+        return True
+
+    def _is_there(self, path: Path, size: int) -> bool:
+        try:
+            if os.stat(path).st_size != size:
+                return False  # not ours to trust: replaced by what the caller has
+            os.utime(path)  # gc counts its grace from here
+        except FileNotFoundError:
+            return False
+        return True
+
+    def size(self, name: bytes) -> int | None:
+        """Return the size of a blob, None when it is absent."""
+        try:
+            return os.stat(self.path_of(name)).st_size
+        except FileNotFoundError:
+            return None
+
+    def existing_path(self, name: bytes) -> Path:
+        """Return the path of a blob; raises NotFoundError when it is absent."""
+        path = self.path_of(name)
+        if not path.is_file():
+            raise NotFoundError(f"{self.kind} {name.hex()} is not in the store {self._files.root}")
+        return path
+
+    def read(self, name: bytes) -> bytes:
+        """Return the content of a blob, digest unchecked; raises NotFoundError when it is absent."""
+        return self.existing_path(name).read_bytes()
+
+    def names(self) -> Iterator[tuple[bytes, os.DirEntry[str]]]:
+        """Give every blob's digest and directory entry; files with other names are passed over."""
+        if not self.directory.is_dir():
+            return
+        for prefix in sorted(os.listdir(self.directory)):
+            with os.scandir(self.directory / prefix) as entries:
+                for entry in entries:
+                    digits = entry.name.removesuffix(self._suffix)
+                    try:
+                        yield bytes.fromhex(digits), entry
+                    except ValueError:
+                        continue
+
+    def sync(self, names: set[bytes]) -> None:
+        """Make the directory entries of these blobs durable."""
+        for prefix in {name.hex()[:2] for name in names}:
+            sync_directory(self.directory / prefix)
+        if names:
+            sync_directory(self.directory)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the entries of a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

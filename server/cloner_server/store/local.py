@@ -1,0 +1,105 @@
+"""The store in a local directory, and the sink that captures straight into it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cloner_core.errors import NotFoundError, RefusedError
+from cloner_core.image.compression import decompress
+from cloner_core.image.digest import require_digest
+from cloner_core.image.limits import MAX_RECORD_BYTES, PACK_STORED_BYTES
+from cloner_core.image.pack import Pack
+from cloner_core.image.tree import SegmentRef
+from cloner_core.image.version import Base, Draft, SignedMap, Signer, VersionRecord
+from cloner_server.store.blobs import sync_directory
+from cloner_server.store.protocol import CheckReport, Collected
+from cloner_server.store.publish import Clock, publish
+from cloner_server.store.reader import StoreReader
+from cloner_server.store.upkeep import check, gc, repack
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class LocalStore(StoreReader):
+    """A store in a directory; satisfies protocol.Store."""
+
+    def __init__(self, root: Path, signer: Signer | None = None, *, clock: Clock = _now) -> None:
+        """Take the directory, and the key that signs when versions are to be published."""
+        super().__init__(root)
+        self._signer = signer
+        self._clock = clock
+
+    def put_pack(self, name: bytes, data: bytes) -> bool:
+        """Keep a pack; return False when it was there. Raises IntegrityError when `name` is not its digest."""
+        if len(data) > PACK_STORED_BYTES:
+            raise RefusedError(f"a pack of {len(data)} bytes is above {PACK_STORED_BYTES}")
+        require_digest(data, name, f"pack {name.hex()}")
+        return self.packs.put(name, data)
+
+    def put_segment(self, name: bytes, raw_size: int, stored: bytes) -> bool:
+        """Keep a segment of a tree, a zstd frame of `raw_size` bytes with digest `name`; False when it was there."""
+        if not 0 < raw_size <= MAX_RECORD_BYTES:
+            raise RefusedError(f"a segment of {raw_size} bytes is above {MAX_RECORD_BYTES}")
+        what = f"segment {name.hex()}"
+        require_digest(decompress(stored, raw_size, what), name, what)
+        return self.segments.put(name, stored)
+
+    def publish(self, draft: Draft, *, is_trusted: bool = False) -> VersionRecord:
+        """Check everything, sign, and make the next version of an image appear at once."""
+        return publish(self, draft, self._key(), self._clock, is_trusted=is_trusted)
+
+    def remove_version(self, image: str, number: int) -> None:
+        """Take a version away; its files go at the next gc. Raises NotFoundError."""
+        path = self.record_path(image, number)
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            raise NotFoundError(f"image {image} has no version {number}") from None
+        sync_directory(path.parent)
+
+    def check(self, *, read_data: bool = False) -> CheckReport:
+        """Verify everything published; with `read_data` also every byte of every pack."""
+        return check(self, read_data=read_data, public_key=self._signer.public_key if self._signer else None)
+
+    def gc(self, grace_s: float, *, keep_maps: Collection[bytes] = ()) -> Collected:
+        """Remove what no published version needs and nothing touched for `grace_s`, except the maps in use."""
+        # File times come from the kernel's clock, so the grace does too.
+        return gc(self, grace_s, time.time(), keep_maps)
+
+    def repack(self, version: bytes) -> SignedMap:
+        """Write the chunks of a version into new packs, in tree order; its digest stays."""
+        return repack(self, version, self._key())
+
+    def _key(self) -> Signer:
+        if self._signer is None:
+            raise RefusedError("this store is open for reading only: it has no key to sign with")
+        return self._signer
+
+
+class LocalSink:
+    """Where a capture in this very process puts its packs; satisfies the agent's CaptureSink."""
+
+    def __init__(self, store: LocalStore) -> None:
+        """Take a store that can sign."""
+        self._store = store
+
+    def base(self, image: str) -> Base | None:
+        """Return the packs of the latest version of `image`."""
+        return self._store.base(image)
+
+    def put_pack(self, pack: Pack) -> None:
+        """Keep a pack whose digest this process has just computed."""
+        self._store.packs.put(pack.digest, pack.stored)
+
+    def put_segment(self, ref: SegmentRef, stored: bytes) -> None:
+        """Keep a segment whose digest this process has just computed."""
+        self._store.segments.put(ref.digest, stored)
+
+    def publish(self, draft: Draft) -> VersionRecord:
+        """Publish what was put."""
+        return self._store.publish(draft, is_trusted=True)

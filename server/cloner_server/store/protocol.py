@@ -1,0 +1,103 @@
+"""What the rest of the server may ask of a store, wherever its bytes are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from cloner_core.errors import ClonerError
+from cloner_core.image.version import Base, Draft, SignedMap, VersionRecord
+
+
+class StoreFullError(ClonerError):
+    """The store has no room; what was being written is gone again, everything published is untouched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing a check found wrong."""
+
+    what: str  # version image/number, pack …, segment …
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What a check saw."""
+
+    faults: tuple[Fault, ...]
+    versions: int
+    packs: int
+    stored_bytes: int  # of the packs of published versions
+    unused_bytes: int  # of packs no published version needs; gc removes them
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a gc removed."""
+
+    files: int
+    stored_bytes: int
+
+
+class Store(Protocol):
+    """A place for images. Safe for several threads and processes at once."""
+
+    def put_pack(self, name: bytes, data: bytes) -> bool:
+        """Keep a pack; return False when it was there. Raises IntegrityError when `name` is not its digest."""
+
+    def put_segment(self, name: bytes, raw_size: int, stored: bytes) -> bool:
+        """Keep a segment of a tree, a zstd frame of `raw_size` bytes with digest `name`; False when it was there."""
+
+    def base(self, image: str) -> Base | None:
+        """Return the packs of the latest version of `image` for the next capture, or None when there is none."""
+
+    def publish(self, draft: Draft, *, is_trusted: bool = False) -> VersionRecord:
+        """Check everything, sign, and make the next version of an image appear at once.
+
+        With `is_trusted` the packs' content is taken as the draft tells it: only for a capture in this process.
+        """
+
+    def images(self) -> list[str]:
+        """Return the names of the images that have versions, sorted."""
+
+    def numbers(self, image: str) -> list[int]:
+        """Return the numbers of the versions of `image`, rising; raises NotFoundError when there are none."""
+
+    def version(self, image: str, number: int | None = None) -> VersionRecord:
+        """Return one version, the latest when no number is given; raises NotFoundError."""
+
+    def remove_version(self, image: str, number: int) -> None:
+        """Take a version away; its files go at the next gc. Raises NotFoundError."""
+
+    def root(self, version: bytes) -> bytes:
+        """Return the encoded tree root of a version; raises NotFoundError."""
+
+    def signed_map(self, version: bytes) -> SignedMap:
+        """Return which pack map a version has at present; raises NotFoundError."""
+
+    def pack_map(self, name: bytes) -> bytes:
+        """Return the encoded pack map of this digest; raises NotFoundError."""
+
+    def segment_path(self, name: bytes) -> Path:
+        """Return the file of a compressed segment; raises NotFoundError."""
+
+    def pack_path(self, name: bytes) -> Path:
+        """Return the file of a pack; raises NotFoundError."""
+
+    def placement(self, pack_map: bytes, ordinal: int) -> bytes:
+        """Return the placement record of pack `ordinal` (from 0) of the map of this digest; raises NotFoundError."""
+
+    def missing_packs(self, version: bytes) -> list[bytes]:
+        """Return the packs of a version that are absent or of another size: a deploy must not begin with any."""
+
+    def check(self, *, read_data: bool = False) -> CheckReport:
+        """Verify everything published; with `read_data` also every byte of every pack."""
+
+    def gc(self, grace_s: float, *, keep_maps: Collection[bytes] = ()) -> Collected:
+        """Remove what no published version needs and nothing touched for `grace_s`, except the maps in use."""
+
+    def repack(self, version: bytes) -> SignedMap:
+        """Write the chunks of a version into new packs, in tree order; its digest stays."""

@@ -1,0 +1,152 @@
+"""Publishing: from a draft to a version that appears at once, checked from its root to its last chunk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+
+import msgspec
+
+from cloner_core.errors import IntegrityError, NotFoundError
+from cloner_core.image.derive import derive_placements
+from cloner_core.image.digest import version_digest
+from cloner_core.image.pack import check_entries, decode_pack
+from cloner_core.image.packmap import MapBuilder, encode_map, map_digest
+from cloner_core.image.tree import TreeRoot, decode_root
+from cloner_core.image.version import (
+    Draft,
+    PackOffer,
+    SignedMap,
+    Signer,
+    VersionRecord,
+    check_image_name,
+    map_statement,
+    version_statement,
+)
+from cloner_server.store.blobs import sync_directory
+from cloner_server.store.placements import encode_set
+from cloner_server.store.reader import StoreReader
+
+Clock = Callable[[], datetime]
+
+
+def publish(
+    store: StoreReader, draft: Draft, signer: Signer, clock: Clock, *, is_trusted: bool = False
+) -> VersionRecord:
+    """Publish `draft` as the next version of its image; raises IntegrityError, having shown nothing to any reader."""
+    check_image_name(draft.image)
+    version = version_digest(draft.root)
+    root = decode_root(draft.root, version)
+    with store.files.locked():  # keeps gc away from what is checked here until it is published
+        if not _has_complete_map(store, version):
+            offers = _offers(store, draft, is_trusted)
+            store.roots.put(version, draft.root)
+            place_map(store, version, root, offers, signer)
+        store.roots.sync({version})
+        store.segments.sync({ref.digest for ref in root.segments})
+        record = VersionRecord(
+            image=draft.image,
+            number=1,
+            version=version.hex(),
+            signature=signer.sign(version_statement(version)).hex(),
+            public_key=signer.public_key.hex(),
+            inodes=root.inodes,
+            data_bytes=root.data_bytes,
+            published_at=clock().isoformat(timespec="seconds"),
+            message=draft.message,
+            author=draft.author,
+            source=draft.source,
+            inexact=draft.inexact,
+        )
+        return _append(store, record)
+
+
+def place_map(
+    store: StoreReader, version: bytes, root: TreeRoot, offers: Iterable[PackOffer], signer: Signer
+) -> SignedMap:
+    """Make the map of a version over the packs offered, with its placements, durable and current."""
+    builder = MapBuilder()
+    for offer in offers:
+        builder.add_pack(offer.digest, offer.stored_size, offer.raw_size, offer.entries)
+    entries = derive_placements(root, _segments(store, root), builder)
+    pack_map, index = builder.finish(version)
+    _require_packs(store, [(pack.digest, pack.stored_size) for pack in pack_map.packs])
+    data = encode_map(pack_map)
+    name = map_digest(data)
+    store.indexes.put(pack_map.index_digest, index)
+    store.placement_sets.put(name, encode_set(pack_map, entries))
+    store.maps.put(name, data)
+    store.packs.sync({pack.digest for pack in pack_map.packs})
+    store.indexes.sync({pack_map.index_digest})
+    store.placement_sets.sync({name})
+    store.maps.sync({name})
+    signed = SignedMap(
+        version=version.hex(),
+        map=name.hex(),
+        signature=signer.sign(map_statement(version, name)).hex(),
+        public_key=signer.public_key.hex(),
+    )
+    store.files.replace(store.current_path(version), msgspec.json.encode(signed))
+    return signed
+
+
+def _segments(store: StoreReader, root: TreeRoot) -> Iterable[bytes]:
+    try:
+        yield from store.raw_segments(root)
+    except NotFoundError as error:
+        raise IntegrityError(f"the tree is not complete: {error.message}", hint="capture the image again") from error
+
+
+def _has_complete_map(store: StoreReader, version: bytes) -> bool:
+    """Tell whether the very same tree is published already, with everything it needs."""
+    try:
+        signed = store.signed_map(version)
+        root = store.tree_root(version)
+        if store.missing_packs(version) or store.placement_sets.size(bytes.fromhex(signed.map)) is None:
+            return False
+        return all(store.segments.size(ref.digest) is not None for ref in root.segments)
+    except (NotFoundError, IntegrityError):
+        return False
+
+
+def _offers(store: StoreReader, draft: Draft, is_trusted: bool) -> list[PackOffer]:
+    """Return the packs a draft may use; raises IntegrityError when one is absent or holds something else."""
+    try:
+        offers = list(store.offers(draft.base)) if draft.base else []
+    except NotFoundError as error:
+        raise IntegrityError(f"the base of the capture is gone: {error.message}", hint="capture again") from error
+    _require_packs(store, [(offer.digest, offer.stored_size) for offer in draft.packs])
+    if not is_trusted:
+        # Decoding and hashing release the GIL. A published map is believed by later captures: it must be true.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for _ in pool.map(lambda offer: verify_offer(store, offer), draft.packs):
+                pass
+    return offers + list(draft.packs)
+
+
+def verify_offer(store: StoreReader, offer: PackOffer) -> None:
+    """Raise IntegrityError unless the pack in the store holds what `offer` says."""
+    check_entries(decode_pack(store.packs.read(offer.digest), offer.digest, offer.raw_size), offer.entries)
+
+
+def _require_packs(store: StoreReader, wanted: list[tuple[bytes, int]]) -> None:
+    missing = [name.hex() for name, size in wanted if store.packs.size(name) != size]
+    if missing:
+        listed = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
+        raise IntegrityError(f"{len(missing)} of {len(wanted)} packs are not in the store: {listed}")
+
+
+def _append(store: StoreReader, record: VersionRecord) -> VersionRecord:
+    """Give the record the next free number; link(2) decides between two publishers."""
+    while True:
+        try:
+            number = store.numbers(record.image)[-1] + 1
+        except NotFoundError:
+            number = 1
+        numbered = msgspec.structs.replace(record, number=number)
+        path = store.record_path(record.image, number)
+        if store.files.create(path, msgspec.json.encode(numbered)):
+            sync_directory(path.parent.parent)
+            return numbered

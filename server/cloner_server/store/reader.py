@@ -1,0 +1,162 @@
+"""Reading a local store: everything a node, a capture or a check asks for, found by digest or by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from cloner_core.errors import IntegrityError, NotFoundError
+from cloner_core.image.compression import decompress
+from cloner_core.image.digest import require_digest
+from cloner_core.image.packmap import PackMap, decode_map, iter_index
+from cloner_core.image.tree import TreeRoot, decode_root
+from cloner_core.image.version import Base, PackOffer, SignedMap, VersionRecord, check_image_name
+from cloner_server.store.blobs import Blobs, Files
+from cloner_server.store.placements import read_record
+
+_NUMBER = re.compile(r"([1-9][0-9]{0,8})\.json\Z")
+
+
+class StoreReader:
+    """A local store, read."""
+
+    def __init__(self, root: Path) -> None:
+        """Take the directory of the store; it is made when missing."""
+        self.files = Files(root)
+        self.packs = Blobs(self.files, "packs")
+        self.segments = Blobs(self.files, "segments", ".zst")
+        self.roots = Blobs(self.files, "roots")
+        self.maps = Blobs(self.files, "packmaps")
+        self.indexes = Blobs(self.files, "packindexes")
+        self.placement_sets = Blobs(self.files, "placements")
+        self._images = root / "images"
+        self._current = root / "current"
+
+    def images(self) -> list[str]:
+        """Return the names of the images that have versions, sorted."""
+        if not self._images.is_dir():
+            return []
+        return sorted(path.name for path in self._images.iterdir() if self._numbers(path))
+
+    def numbers(self, image: str) -> list[int]:
+        """Return the numbers of the versions of `image`, rising; raises NotFoundError when there are none."""
+        numbers = self._numbers(self._images / check_image_name(image))
+        if not numbers:
+            raise NotFoundError(f"there is no image {image}", hint=f"images are {', '.join(self.images()) or 'none'}")
+        return numbers
+
+    def _numbers(self, directory: Path) -> list[int]:
+        if not directory.is_dir():
+            return []
+        matches = (_NUMBER.match(path.name) for path in directory.iterdir())
+        return sorted(int(match.group(1)) for match in matches if match)
+
+    def record_path(self, image: str, number: int) -> Path:
+        """Return the file that is the version `number` of `image`."""
+        return self._images / check_image_name(image) / f"{number}.json"
+
+    def version(self, image: str, number: int | None = None) -> VersionRecord:
+        """Return one version, the latest when no number is given; raises NotFoundError."""
+        numbers = self.numbers(image)
+        chosen = numbers[-1] if number is None else number
+        try:
+            data = self.record_path(image, chosen).read_bytes()
+        except FileNotFoundError:
+            listed = ", ".join(map(str, numbers[-10:]))
+            raise NotFoundError(f"image {image} has no version {chosen}", hint=f"it has {listed}") from None
+        try:
+            record = msgspec.json.decode(data, type=VersionRecord)
+        except msgspec.MsgspecError as error:
+            raise IntegrityError(f"the record of version {image}/{chosen} cannot be read: {error}") from error
+        if (record.image, record.number) != (image, chosen):
+            raise IntegrityError(f"the record of version {image}/{chosen} is of {record.image}/{record.number}")
+        return record
+
+    def records(self) -> Iterator[VersionRecord]:
+        """Give every published version."""
+        for image in self.images():
+            for number in self.numbers(image):
+                yield self.version(image, number)
+
+    def current_path(self, version: bytes) -> Path:
+        """Return the file that says which map a version has."""
+        return self._current / f"{version.hex()}.json"
+
+    def signed_map(self, version: bytes) -> SignedMap:
+        """Return which pack map a version has at present; raises NotFoundError."""
+        try:
+            data = self.current_path(version).read_bytes()
+        except FileNotFoundError:
+            raise NotFoundError(f"version {version.hex()} has no pack map") from None
+        try:
+            signed = msgspec.json.decode(data, type=SignedMap)
+        except msgspec.MsgspecError as error:
+            raise IntegrityError(f"the pack map of version {version.hex()} cannot be read: {error}") from error
+        if signed.version != version.hex():
+            raise IntegrityError(f"the pack map of version {version.hex()} is of version {signed.version}")
+        return signed
+
+    def root(self, version: bytes) -> bytes:
+        """Return the encoded tree root of a version; raises NotFoundError."""
+        return self.roots.read(version)
+
+    def tree_root(self, version: bytes) -> TreeRoot:
+        """Return the tree root of a version, verified; raises NotFoundError, IntegrityError."""
+        return decode_root(self.root(version), version)
+
+    def raw_segments(self, root: TreeRoot) -> Iterator[bytes]:
+        """Give the raw bytes of each segment of `root`; whoever uses them checks their digest."""
+        for ref in root.segments:
+            yield decompress(self.segments.read(ref.digest), ref.raw_size, f"segment {ref.digest.hex()}")
+
+    def pack_map(self, name: bytes) -> bytes:
+        """Return the encoded pack map of this digest; raises NotFoundError."""
+        return self.maps.read(name)
+
+    def map_of(self, name: bytes) -> PackMap:
+        """Return the pack map of this digest, verified against it; raises NotFoundError, IntegrityError."""
+        data = self.pack_map(name)
+        require_digest(data, name, f"pack map {name.hex()}")
+        return decode_map(data)
+
+    def current_map(self, version: bytes) -> PackMap:
+        """Return the pack map a version has at present, signature unchecked; raises NotFoundError."""
+        pack_map = self.map_of(bytes.fromhex(self.signed_map(version).map))
+        if pack_map.version != version:
+            raise IntegrityError(f"the pack map of version {version.hex()} is of {pack_map.version.hex()}")
+        return pack_map
+
+    def offers(self, version: bytes) -> Iterator[PackOffer]:
+        """Give the packs of a version and the chunks it uses of each."""
+        pack_map = self.current_map(version)
+        index = self.indexes.read(pack_map.index_digest)
+        for pack, entries in iter_index(pack_map, index):
+            yield PackOffer(pack.digest, pack.stored_size, pack.raw_size, entries)
+
+    def base(self, image: str) -> Base | None:
+        """Return the packs of the latest version of `image` for the next capture, or None when there is none."""
+        try:
+            version = bytes.fromhex(self.version(image).version)
+        except NotFoundError:
+            return None
+        return Base(version, tuple(self.offers(version)))
+
+    def missing_packs(self, version: bytes) -> list[bytes]:
+        """Return the packs of a version that are absent or of another size: a deploy must not begin with any."""
+        packs = self.current_map(version).packs
+        return [pack.digest for pack in packs if self.packs.size(pack.digest) != pack.stored_size]
+
+    def segment_path(self, name: bytes) -> Path:
+        """Return the file of a compressed segment; raises NotFoundError."""
+        return self.segments.existing_path(name)
+
+    def pack_path(self, name: bytes) -> Path:
+        """Return the file of a pack; raises NotFoundError."""
+        return self.packs.existing_path(name)
+
+    def placement(self, pack_map: bytes, ordinal: int) -> bytes:
+        """Return the placement record of pack `ordinal` (from 0) of the map of this digest; raises NotFoundError."""
+        return read_record(self.placement_sets.existing_path(pack_map), ordinal)

@@ -1,0 +1,201 @@
+"""Upkeep of a local store: check everything, remove what nobody needs, write a version into new packs."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+
+from cloner_core.errors import ClonerError, IntegrityError
+from cloner_core.image.derive import derive_placements
+from cloner_core.image.limits import DIGEST_BYTES
+from cloner_core.image.pack import ENTRY, Pack, PackWriter, RawPack, check_entries, compress_pack, decode_pack
+from cloner_core.image.packmap import MapBuilder, PackMap, iter_index
+from cloner_core.image.tree import iter_segment
+from cloner_core.image.version import PackOffer, SignedMap, Signer, VersionRecord, verify_map, verify_version
+from cloner_server.store.blobs import Blobs
+from cloner_server.store.placements import encode_set
+from cloner_server.store.protocol import CheckReport, Collected, Fault
+from cloner_server.store.publish import place_map
+from cloner_server.store.reader import StoreReader
+
+_DECODED_PACKS = 16  # 64 MiB at most; a repack reads chunks nearly in the order of the old packs
+
+
+@dataclass(slots=True)
+class _Live:
+    """Everything the published versions need."""
+
+    roots: set[bytes] = field(default_factory=set)
+    segments: set[bytes] = field(default_factory=set)
+    maps: set[bytes] = field(default_factory=set)
+    indexes: set[bytes] = field(default_factory=set)
+    packs: set[bytes] = field(default_factory=set)
+
+
+def check(store: StoreReader, *, read_data: bool, public_key: bytes | None) -> CheckReport:
+    """Verify everything published; `public_key` is the only signer accepted, when one is given."""
+    faults: list[Fault] = []
+    seen: dict[bytes, list[Fault]] = {}
+    packs: dict[bytes, int] = {}
+    versions = 0
+    for record in store.records():
+        versions += 1
+        version = bytes.fromhex(record.version)
+        name = f"version {record.image}/{record.number}"
+        key = public_key or bytes.fromhex(record.public_key)
+        try:
+            verify_version(version, bytes.fromhex(record.signature), key)
+        except IntegrityError as error:
+            faults.append(Fault(name, error.message))
+        if version not in seen:
+            seen[version] = list(_check_version(store, version, key, packs, read_data))
+        faults += [Fault(f"{name}, {fault.what}", fault.why) for fault in seen[version]]
+    unused = sum(entry.stat().st_size for name, entry in store.packs.names() if name not in packs)
+    return CheckReport(tuple(faults), versions, len(packs), sum(packs.values()), unused)
+
+
+def _check_version(
+    store: StoreReader, version: bytes, key: bytes, packs: dict[bytes, int], read_data: bool
+) -> Iterator[Fault]:
+    try:
+        root = store.tree_root(version)
+        signed = store.signed_map(version)
+        data = store.pack_map(bytes.fromhex(signed.map))
+        pack_map = verify_map(data, bytes.fromhex(signed.signature), version, key)
+        builder = MapBuilder()
+        offered = list(iter_index(pack_map, store.indexes.read(pack_map.index_digest)))
+        for pack, flat in offered:
+            builder.add_pack(pack.digest, pack.stored_size, pack.raw_size, flat)
+        placed = derive_placements(root, store.raw_segments(root), builder)
+        if builder.finish(version)[0] != pack_map:
+            yield Fault("pack map", "it is not the map its tree and packs give")
+        elif store.placement_sets.read(bytes.fromhex(signed.map)) != encode_set(pack_map, placed):
+            yield Fault("placements", "they are not what the tree and the map give")
+    except ClonerError as error:
+        yield Fault("tree", error.message)
+        return
+    for pack, flat in offered:
+        known = pack.digest in packs
+        packs[pack.digest] = pack.stored_size
+        if store.packs.size(pack.digest) != pack.stored_size:
+            yield Fault(f"pack {pack.digest.hex()}", f"it is missing or has not {pack.stored_size} bytes")
+        elif read_data and not known:
+            try:
+                check_entries(decode_pack(store.packs.read(pack.digest), pack.digest, pack.raw_size), flat)
+            except ClonerError as error:
+                yield Fault(f"pack {pack.digest.hex()}", error.message)
+
+
+def gc(store: StoreReader, grace_s: float, now: float, keep_maps: Collection[bytes]) -> Collected:
+    """Remove what no published version needs and nobody touched since `now - grace_s` (seconds since 1970)."""
+    with store.files.locked(exclusive=True):
+        live = _Live()
+        for record in store.records():
+            _mark(store, record, live)
+        for name in keep_maps:
+            _mark_map(store, name, live)
+        before = now - grace_s
+        files = stored = 0
+        for blobs, keep in (
+            (store.packs, live.packs),
+            (store.segments, live.segments),
+            (store.roots, live.roots),
+            (store.placement_sets, live.maps),
+            (store.maps, live.maps),
+            (store.indexes, live.indexes),
+        ):
+            for size in _sweep(blobs, keep, before):
+                files += 1
+                stored += size
+        for path in store.files.temporary.iterdir():
+            if path.stat().st_mtime < before:
+                stored += path.stat().st_size
+                files += 1
+                path.unlink()
+        for version in [name for name in _current_versions(store) if name not in live.roots]:
+            if store.current_path(version).stat().st_mtime < before:
+                store.current_path(version).unlink()
+        return Collected(files, stored)
+
+
+def _current_versions(store: StoreReader) -> list[bytes]:
+    directory = store.current_path(bytes(DIGEST_BYTES)).parent
+    return [bytes.fromhex(path.stem) for path in directory.glob("*.json")] if directory.is_dir() else []
+
+
+def _sweep(blobs: Blobs, keep: set[bytes], before: float) -> Iterator[int]:
+    for name, entry in blobs.names():
+        status = entry.stat()
+        if name not in keep and status.st_mtime < before:
+            os.unlink(entry.path)
+            yield status.st_size
+
+
+def _mark(store: StoreReader, record: VersionRecord, live: _Live) -> None:
+    version = bytes.fromhex(record.version)
+    if version in live.roots:
+        return
+    live.roots.add(version)
+    live.segments.update(ref.digest for ref in store.tree_root(version).segments)
+    _mark_map(store, bytes.fromhex(store.signed_map(version).map), live)
+
+
+def _mark_map(store: StoreReader, name: bytes, live: _Live) -> None:
+    live.maps.add(name)
+    pack_map = store.map_of(name)
+    live.indexes.add(pack_map.index_digest)
+    live.packs.update(pack.digest for pack in pack_map.packs)
+
+
+def repack(store: StoreReader, version: bytes, signer: Signer) -> SignedMap:
+    """Write the chunks of a version into new packs in tree order and make a map over them current."""
+    root = store.tree_root(version)
+    source = _ChunkSource(store, store.current_map(version))
+    writer = PackWriter()
+    done: set[bytes] = set()
+    offers: list[PackOffer] = []
+
+    def keep(raw: RawPack | None) -> None:
+        if raw is not None:
+            pack: Pack = compress_pack(raw)
+            store.packs.put(pack.digest, pack.stored)
+            offers.append(PackOffer(pack.digest, len(pack.stored), pack.raw_size, pack.entries))
+
+    for ref, segment in zip(root.segments, store.raw_segments(root), strict=True):
+        for inode, _ in iter_segment(segment, ref):
+            for start in range(0, len(inode.chunks), DIGEST_BYTES):
+                chunk = inode.chunks[start : start + DIGEST_BYTES]
+                if chunk not in done:
+                    done.add(chunk)
+                    keep(writer.add(chunk, source.read(chunk)))
+    keep(writer.close())
+    with store.files.locked():
+        return place_map(store, version, root, offers, signer)
+
+
+class _ChunkSource:
+    """The chunks of a map, read through a few decoded packs."""
+
+    def __init__(self, store: StoreReader, pack_map: PackMap) -> None:
+        self._store = store
+        self._packs = pack_map.packs
+        self._decoded: OrderedDict[int, bytes] = OrderedDict()
+        self._where: dict[bytes, tuple[int, int, int]] = {}
+        index = store.indexes.read(pack_map.index_digest)
+        for ordinal, (_, entries) in enumerate(iter_index(pack_map, index)):
+            for chunk, offset, length in ENTRY.iter_unpack(entries):
+                self._where.setdefault(chunk, (ordinal, offset, length))
+
+    def read(self, chunk: bytes) -> bytes:
+        ordinal, offset, length = self._where[chunk]
+        raw = self._decoded.get(ordinal)
+        if raw is None:
+            pack = self._packs[ordinal]
+            raw = decode_pack(self._store.packs.read(pack.digest), pack.digest, pack.raw_size)
+            if len(self._decoded) >= _DECODED_PACKS:
+                self._decoded.popitem(last=False)
+        self._decoded[ordinal] = raw
+        self._decoded.move_to_end(ordinal)
+        return raw[offset : offset + length]

@@ -1,0 +1,141 @@
+"""Check finds every damage, gc keeps what is needed, repack keeps the version."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cloner_core.image.digest import digest
+from cloner_server.store.local import LocalStore
+from store_images import Image, Key, files_from, make_image, some_contents
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "store", Key())
+
+
+@pytest.fixture
+def image(store: LocalStore) -> Image:
+    image = make_image(some_contents())
+    image.put(store)
+    store.publish(image.draft)
+    return image
+
+
+def age(store: LocalStore, seconds: float = 1e6) -> None:
+    for path in store.files.root.rglob("*"):
+        if path.is_file():
+            old = path.stat().st_mtime - seconds
+            os.utime(path, (old, old))
+
+
+def flip(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+PARTS: dict[str, Callable[[LocalStore, Image], Path]] = {
+    "pack": lambda store, image: store.pack_path(image.packs[1].digest),
+    "segment": lambda store, image: store.segment_path(image.segments[0].ref.digest),
+    "root": lambda store, image: store.roots.path_of(image.version),
+    "map": lambda store, image: store.maps.path_of(bytes.fromhex(store.signed_map(image.version).map)),
+    "index": lambda store, image: store.indexes.path_of(store.current_map(image.version).index_digest),
+    "placements": lambda store, image: store.placement_sets.path_of(bytes.fromhex(store.signed_map(image.version).map)),
+    "current": lambda store, image: store.current_path(image.version),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("where", [0, 1, 2])
+def test_a_flipped_byte_anywhere_is_found(store: LocalStore, image: Image, part: str, where: int) -> None:
+    path = PARTS[part](store, image)
+    flip(path, (path.stat().st_size - 1) * where // 2)
+    assert store.check(read_data=True).faults != ()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_missing_part_is_found(store: LocalStore, image: Image, part: str) -> None:
+    PARTS[part](store, image).unlink()
+    assert store.check().faults != ()
+
+
+def test_a_signature_of_another_key_is_found(store: LocalStore, image: Image) -> None:
+    assert len(LocalStore(store.files.root, Key(1)).check().faults) == 2  # the version's and the map's
+    record = store.version("golden")
+    wrong = msgspec.structs.replace(record, signature=Key(1).sign(b"").hex())
+    store.record_path("golden", 1).write_bytes(msgspec.json.encode(wrong))
+    assert [fault.what for fault in store.check().faults] == ["version golden/1"]
+
+
+def test_missing_packs_are_known_before_a_deploy_begins(store: LocalStore, image: Image) -> None:
+    assert store.missing_packs(image.version) == []
+    store.pack_path(image.packs[0].digest).unlink()
+    path = store.pack_path(image.packs[1].digest)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert set(store.missing_packs(image.version)) == {image.packs[0].digest, image.packs[1].digest}
+
+
+def test_gc_removes_only_what_no_version_needs_and_nobody_touched(store: LocalStore, image: Image) -> None:
+    other = make_image(some_contents(1), "other")
+    other.put(store)
+    store.publish(other.draft)
+    age(store)
+    assert store.gc(3600).files == 0
+    store.remove_version("other", 1)
+    fresh = make_image(some_contents(2), "fresh")
+    fresh.put(store)  # being written: younger than the grace
+    (store.files.temporary / "left-by-a-crash").write_bytes(b"x")
+    os.utime(store.files.temporary / "left-by-a-crash", (0, 0))
+    collected = store.gc(3600)
+    packs = {pack.digest for pack in other.packs} - {pack.digest for pack in image.packs}
+    # … and a segment, root, map, index, set of placements, and the crash's temporary.
+    assert collected.files == len(packs) + 6
+    assert files_from(store, image.version) == some_contents()
+    store.publish(fresh.draft)
+    assert files_from(store, fresh.version) == some_contents(2)
+    assert store.check(read_data=True).faults == ()
+    assert os.listdir(store.files.temporary) == []
+
+
+def test_a_pack_put_again_is_young_again(store: LocalStore, image: Image) -> None:
+    stray = b"stray"
+    store.put_pack(digest(stray), stray)
+    age(store)
+    store.put_pack(digest(stray), stray)
+    assert store.gc(3600).files == 0
+    age(store)
+    assert store.gc(3600).files == 1
+
+
+def test_gc_keeps_the_map_of_a_deploy_that_runs(store: LocalStore, image: Image) -> None:
+    name = bytes.fromhex(store.signed_map(image.version).map)
+    store.remove_version("golden", 1)
+    age(store)
+    store.gc(3600, keep_maps=[name])
+    assert store.placement(name, 0)
+    assert store.pack_path(image.packs[0].digest)
+    assert store.gc(3600).files >= len(image.packs)
+
+
+def test_repacking_keeps_the_version_and_its_files(store: LocalStore) -> None:
+    contents = {b"%04d" % number: os.urandom(2000) for number in range(30)}
+    image = make_image(contents, pack_every=2)
+    image.put(store)
+    record = store.publish(image.draft)
+    before = store.signed_map(image.version)
+    after = store.repack(image.version)
+    assert after.map != before.map
+    assert store.version("golden") == record
+    assert len(store.current_map(image.version).packs) == 1
+    assert files_from(store, image.version) == contents
+    assert store.check(read_data=True).faults == ()
+    age(store)
+    store.gc(3600)
+    assert files_from(store, image.version) == contents
+    assert store.check(read_data=True).unused_bytes == 0
