@@ -1,7 +1,7 @@
 """Runs a DhcpServer on one interface: sockets on ports 67 and 4011, inside the server's asyncio loop.
 
-Must not decide: it asks the BootDirectory. What comes in goes through one bounded queue, so a flood costs packets,
-never memory.
+Must not decide: it asks the BootDirectory. Junk is dropped where it is received; what remains goes through one bounded
+queue, so a flood costs packets, never memory.
 """
 
 from __future__ import annotations
@@ -13,34 +13,20 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from cloner_core.errors import ClonerError, RefusedError
-from cloner_pxe.decision import AnyAnswer
-from cloner_pxe.dhcp import DhcpServer, Mode, Reply
-from cloner_pxe.dhcp_leases import Reservation
+from cloner_pxe.dhcp import DhcpServer, Inquiry, Mode, Reply
 from cloner_pxe.dhcp_packet import PXE_PORT, SERVER_PORT
 from cloner_pxe.dhcp_probe import OtherServer, find_other_servers
+from cloner_pxe.directory import BootDirectory
 from cloner_pxe.events import EventKind, EventSink, NetbootEvent
-from cloner_pxe.request import BootRequest
 
 log = logging.getLogger(__name__)
 
 WATCH_S = 55.0  # with the probe's own 3 s, a foreign server is told within a minute
 _QUEUE_PACKETS = 256
 _PACKETS_A_TURN = 64
-
-
-class BootDirectory(Protocol):
-    """What DHCP asks of the server's state."""
-
-    async def lookup(self, mac: str, request: BootRequest) -> AnyAnswer:
-        """Return what `decide` says for the node with this MAC."""
-        ...
-
-    async def reservation(self, mac: str) -> Reservation | None:
-        """Return the fixed address of the node with this MAC; None when it has none."""
-        ...
+_RECEIVE_BYTES = 1 << 20  # a rack that is switched on at once fits
 
 
 class DhcpService:
@@ -60,7 +46,7 @@ class DhcpService:
         self._directory = directory
         self._emit = emit
         self._clock = clock
-        self._queue: asyncio.Queue[tuple[bytes, tuple[str, int], int]] = asyncio.Queue(_QUEUE_PACKETS)
+        self._queue: asyncio.Queue[tuple[Inquiry, int]] = asyncio.Queue(_QUEUE_PACKETS)
         self._sockets: dict[int, socket.socket] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._probe_mac = ""
@@ -120,6 +106,7 @@ class DhcpService:
         try:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._interface.encode())
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
             # No SO_REUSEADDR: a second server on this port of this machine must be an error.
             opened.bind(("", port))
         except OSError:
@@ -137,18 +124,18 @@ class DhcpService:
             except OSError as fault:  # an ICMP error of an earlier reply comes back here
                 log.debug("port %d: %s", port, fault)
                 return
+            inquiry = self._server.read(datagram, source, port=port)
+            # Linux loops our own broadcasts back to us; answering our probe would burn an address.
+            if inquiry is None or inquiry.packet.mac == self._probe_mac:
+                continue
             try:
-                self._queue.put_nowait((datagram, source, port))
+                self._queue.put_nowait((inquiry, port))
             except asyncio.QueueFull:
                 self.overflowed += 1
 
     async def _serve(self) -> None:
         while True:
-            datagram, source, port = await self._queue.get()
-            inquiry = self._server.read(datagram, source, port=port)
-            # Linux loops our own broadcasts back to us; answering our probe would burn an address.
-            if inquiry is None or inquiry.packet.mac == self._probe_mac:
-                continue
+            inquiry, port = await self._queue.get()
             mac = inquiry.packet.mac
             try:
                 answer = await self._directory.lookup(mac, inquiry.request)

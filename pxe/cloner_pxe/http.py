@@ -7,31 +7,21 @@ loaders, kernels and initramfs layers are not read here: the answer names them a
 from __future__ import annotations
 
 import re
-from typing import Protocol
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from cloner_core.errors import ClonerError, InvalidError
-from cloner_pxe.decision import AnyAnswer, BootPolicy, Loader, Script, ScriptKind, script_url
+from cloner_pxe.decision import BootPolicy, Loader, Script, ScriptKind, script_url
+from cloner_pxe.directory import BootSite, Lookup
 from cloner_pxe.grub import FIRST_STAGE, render_grub
 from cloner_pxe.request import BootRequest, Route, normal_mac
-from cloner_pxe.scripts import AgentBoot, chain_to_server, render
+from cloner_pxe.scripts import chain_to_server, render
 
 _QUERY_BYTES = 1024
 _ARCH_OF_PLATFORM = {("pcbios", ""): 0, ("efi", ""): 7, ("efi", "x86_64"): 7, ("efi", "arm64"): 11, ("efi", "i386"): 6}
 _KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}\Z")
 _TEXT = "text/plain; charset=utf-8"
-
-
-class BootSite(Protocol):
-    """What HTTP needs of the server: the decision over its state, and one claim when the agent is due."""
-
-    async def lookup(self, mac: str, request: BootRequest) -> AnyAnswer: ...
-
-    async def agent_boot(self, mac: str, request: BootRequest) -> AgentBoot:
-        """Mint a claim for the live task of this node and return the parts of its boot."""
-        ...
 
 
 class HttpAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,14 +99,14 @@ async def _ipxe(query: str, site: BootSite, policy: BootPolicy) -> HttpAnswer:
     return HttpAnswer(status=200, body=text.encode(), mac=request.mac, why=answer.why, alarm=answer.alarm)
 
 
-async def _loader(name: str, site: BootSite) -> HttpAnswer:
+async def _loader(name: str, site: Lookup) -> HttpAnswer:
     answer = await site.lookup("", BootRequest(route=Route.HTTP_BOOT, file=name))
     if isinstance(answer, Loader):
         return HttpAnswer(status=200, content_type="application/efi", kind="loader", name=answer.file, why=answer.why)
     return HttpAnswer(status=404, body=b"not found\n", why=answer.why)
 
 
-async def grub_answer(name: str, site: BootSite) -> HttpAnswer:
+async def grub_answer(name: str, site: Lookup) -> HttpAnswer:
     """Answer for `grub.cfg` or `nodes/MAC.cfg` beneath `/grub`; the TFTP side serves the same texts."""
     if name == "grub.cfg":
         return HttpAnswer(status=200, body=FIRST_STAGE.encode())
