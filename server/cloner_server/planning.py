@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cloner_core.facts import Disk, Facts
 from cloner_core.layout import Layout
+from cloner_core.messages import Task
+from cloner_core.plan import plan_digest, plan_task, render
+from cloner_core.plan.contents import contents_of
+from cloner_core.selectors import select_disks
+from cloner_server.catalog import Catalog
 
 
-def chosen_disks(layout: Layout, facts: Facts, protected_serials: tuple[str, ...]) -> tuple[Disk, ...]:
+def chosen_disks(layout: Layout, facts: Facts, protected_serials: Sequence[str]) -> tuple[Disk, ...]:
     """Return the disks `layout` selects on this machine; raises PlanError when it does not select one each."""
-    from cloner_core.selectors import select_disks
-
     return tuple(select_disks(layout, facts.disks, protected_serials).values())
+
+
+def expected_digest(catalog: Catalog, facts: Facts, told: Task) -> str:
+    """Return the digest of the plan an attempt with these facts and this task must have made.
+
+    Raises PlanError when no plan can be made.
+    """
+    return plan_digest(plan_task(facts, told, contents_of(catalog.find(told.version).root)))
+
+
+def preview(catalog: Catalog, facts: Facts, told: Task) -> tuple[str, str]:
+    """Return the plan as text, and its digest; raises PlanError when no plan can be made."""
+    plan = plan_task(facts, told, contents_of(catalog.find(told.version).root))
+    return render(plan), plan_digest(plan)

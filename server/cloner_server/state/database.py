@@ -53,6 +53,18 @@ class Database:
         ):
             yield connection
 
+    @contextmanager
+    def trial(self, is_dry: bool) -> Iterator[Connection]:
+        """One transaction as `write`, undone at its end when `is_dry`: a dry run meets every rule of the real one."""
+        with (
+            self.writer,
+            self.engine.connect().execution_options(cloner_write=True) as connection,
+            connection.begin() as transaction,
+        ):
+            yield connection
+            if is_dry:
+                transaction.rollback()
+
     def close(self) -> None:
         """Close every connection; the write-ahead log is folded into the file."""
         self.engine.dispose()

@@ -66,6 +66,6 @@ def count_since(connection: Connection, obj: str, what: str, since_s: float) -> 
 
 
 def _view(row: Row[tuple[Any, ...]]) -> EventView:
-    fields = dict(row._mapping)
+    fields = {str(name): value for name, value in row._mapping.items()}
     detail = msgspec.json.decode(fields["detail"], type=dict[str, Any])
     return msgspec.convert({**fields, "detail": detail}, EventView)

@@ -121,7 +121,9 @@ def list_nodes(connection: Connection) -> list[NodeView]:
         macs.setdefault(row.node, []).append(row.value)
     views = []
     for columns in connection.execute(select(nodes).order_by(nodes.c.name)).mappings():
-        fields = dict(columns) | {column: msgspec.json.decode(columns[column]) for column in _JSON_COLUMNS}
+        # msgspec wants plain strings, SQLAlchemy's names are a subclass
+        fields = {str(name): value for name, value in columns.items()}
+        fields |= {column: msgspec.json.decode(columns[column]) for column in _JSON_COLUMNS}
         fields |= {"macs": macs.get(columns["name"], []), "seen_s": columns["facts_s"]}
         for unseen in ("facts", "facts_s", "created_s"):
             del fields[unseen]

@@ -126,6 +126,7 @@ attempts = Table(
     Column("fingerprint", Text, nullable=False),
     Column("facts", Text, nullable=False),
     Column("seed", Text, nullable=False),
+    Column("told", Text, nullable=False),  # the task as the attempt was told it, without its confirm secret
     Column("confirm_hash", Text, nullable=False, unique=True),
     Column("started_s", Float, nullable=False),
     Column("beat_s", Float, nullable=False),
@@ -176,10 +177,12 @@ vault = Table(
 leases = Table(
     "leases",
     metadata,
-    Column("key", Text, primary_key=True),
-    Column("address", Text, nullable=False, unique=True),
-    Column("document", Text, nullable=False),
+    Column("address", Text, primary_key=True),
+    Column("mac", Text, nullable=False),  # "": declined, somebody unknown uses it
     Column("expires_s", Float, nullable=False),
+)
+Index(
+    "one_lease_a_machine", leases.c.mac, unique=True, sqlite_where=text("mac <> ''"), postgresql_where=text("mac <> ''")
 )
 
 events = Table(

@@ -33,7 +33,7 @@ from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act
 from cloner_server.state.tables import attempts, claims
 from cloner_server.state.tasks import AnyRow
-from cloner_server.tasks.rules import Catalog, Rules, token_hash
+from cloner_server.tasks.rules import Catalog, Rules, attempt_seed, token_hash
 from cloner_server.tasks.states import CLAIMABLE, Happening
 
 _OPEN_CLAIMS = 20  # of one task; anybody on the network can ask for boot scripts
@@ -81,7 +81,7 @@ def accept_hello(
     if claim.used_s is None:
         if (refusal := _stand_back(connection, act, task, former, rules)) is not None:
             return refusal
-        task, former = _become_attempt(connection, act, task, hello, claim)
+        task, former = _become_attempt(connection, act, hello, task=task, claim=claim, rules=rules)
     elif former is None or former.state != "live":
         return UnknownClaimError("the attempt of this claim has ended", hint="boot over the network again")
     # A used claim shown again by its own attempt: our reply was lost on the way.
@@ -112,9 +112,9 @@ def _stand_back(
 
 
 def _become_attempt(
-    connection: Connection, act: Act, task: AnyRow, hello: Hello, claim: AnyRow
+    connection: Connection, act: Act, hello: Hello, *, task: AnyRow, claim: AnyRow, rules: Rules
 ) -> tuple[AnyRow, AnyRow]:
-    attempt = _new_attempt(connection, act, task, hello)
+    attempt = _new_attempt(connection, act, task, hello, rules)
     used = {"used_s": act.now_s, "attempt": attempt.id}
     connection.execute(update(claims).where(claims.c.token_hash == claim.token_hash).values(used))
     if not nodes.get_node(connection, claim.node).fingerprint:
@@ -160,7 +160,7 @@ def _give_up(connection: Connection, act: Act, task: AnyRow, tried: int) -> Clon
     return RefusedError(f"task {task.id} failed: {failure.message}", hint=failure.hint)
 
 
-def _new_attempt(connection: Connection, act: Act, task: AnyRow, hello: Hello) -> AnyRow:
+def _new_attempt(connection: Connection, act: Act, task: AnyRow, hello: Hello, rules: Rules) -> AnyRow:
     standing = attempts.c.task == task.id, attempts.c.state.in_(("live", "holding", "released"))
     connection.execute(update(attempts).where(*standing).values(state="revoked", ended_s=act.now_s))
     former = rows.last_attempt(connection, task.id)
@@ -175,7 +175,8 @@ def _new_attempt(connection: Connection, act: Act, task: AnyRow, hello: Hello) -
         "public_key": hello.public_key,
         "fingerprint": fingerprint(hello.facts),
         "facts": msgspec.json.encode(hello.facts).decode(),
-        "seed": secrets.token_hex(32),
+        "seed": attempt_seed(rules, task.id, number),
+        "told": "",
         "confirm_hash": attempt_id,
         "started_s": act.now_s,
         "beat_s": act.now_s,
@@ -186,23 +187,32 @@ def _new_attempt(connection: Connection, act: Act, task: AnyRow, hello: Hello) -
 def _welcome(connection: Connection, act: Act, met: _Meeting, rules: Rules) -> HelloReply:
     """Give the attempt a credential and a confirm secret, new ones each time: the database knows their hashes only."""
     credential, secret = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
-    hashes = {"credential_hash": token_hash(credential), "confirm_hash": token_hash(secret)}
-    rows.change_attempt(connection, met.attempt.id, beat_s=act.now_s, **hashes)
     confirm = ConfirmTo(host=rules.confirm_host, port=rules.confirm_port, secret=Secret(secret))
-    told = Task(
-        task_id=str(met.task.id),
-        attempt_id=met.attempt.id,
-        node=met.node.name,
-        version=met.version,
-        layout=msgspec.json.decode(met.task.document, type=Layout),
-        seed=met.attempt.seed,
-        network=met.node.network,
-        confirm=confirm if rules.confirm_host else None,
-        boot=BootPolicy(boot_order=met.node.boot_order, kernel_arguments=met.node.kernel_arguments),
-        protected_serials=met.node.protected_serials,
-    )
+    ids = {"task_id": str(met.task.id), "attempt_id": met.attempt.id, "seed": met.attempt.seed}
+    told = task_for(met.node, met.version, met.task.document, **ids)
+    hashes = {"credential_hash": token_hash(credential), "confirm_hash": token_hash(secret)}
+    text = msgspec.json.encode(told).decode()  # without the secret
+    rows.change_attempt(connection, met.attempt.id, beat_s=act.now_s, told=text, **hashes)
+    if rules.confirm_host:
+        told = msgspec.structs.replace(told, confirm=confirm)
     return HelloReply(
         credential=Secret(credential), task=told, server_time_s=act.now_s, beat_every_s=rules.beat_every_s
+    )
+
+
+def task_for(node: NodeView, version: VersionRef, document: str, *, task_id: str, attempt_id: str, seed: str) -> Task:
+    """Return what an attempt is told to do, without the confirm secret; `document` is the layout as JSON."""
+    return Task(
+        task_id=task_id,
+        attempt_id=attempt_id,
+        node=node.name,
+        version=version,
+        layout=msgspec.json.decode(document, type=Layout),
+        seed=seed,
+        network=node.network,
+        confirm=None,
+        boot=BootPolicy(boot_order=node.boot_order, kernel_arguments=node.kernel_arguments),
+        protected_serials=node.protected_serials,
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
+
+from blake3 import blake3
 
 from cloner_core.messages import VersionRef
 
@@ -20,6 +22,7 @@ class Rules:
     attempts: int = 5  # before a task fails by itself
     confirm_host: str = ""  # where clones call; "" asks for no confirmation
     confirm_port: int = 8080
+    seed_key: bytes = field(default=b"", repr=False)  # secret; the seeds of all attempts derive from it
 
 
 class Catalog(Protocol):
@@ -33,3 +36,12 @@ class Catalog(Protocol):
 def token_hash(token: str) -> str:
     """Return what the database keeps of a token: its SHA-256. Tokens are random, so no salt is needed."""
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+def attempt_seed(rules: Rules, task_id: int, number: int) -> str:
+    """Return the seed (64 hex digits) of attempt `number` of a task.
+
+    Derived, not drawn: so the plan of the next attempt can be shown before it exists. Nobody else can foresee it.
+    """
+    material = rules.seed_key + f"{task_id}/{number}".encode()
+    return blake3(material, derive_key_context="cloner 2026 seed of an attempt").hexdigest()

@@ -36,12 +36,18 @@ def upgrade() -> None:
     )
     op.create_table(
         "leases",
-        sa.Column("key", sa.Text(), nullable=False),
         sa.Column("address", sa.Text(), nullable=False),
-        sa.Column("document", sa.Text(), nullable=False),
+        sa.Column("mac", sa.Text(), nullable=False),
         sa.Column("expires_s", sa.Float(), nullable=False),
-        sa.PrimaryKeyConstraint("key"),
-        sa.UniqueConstraint("address"),
+        sa.PrimaryKeyConstraint("address"),
+    )
+    op.create_index(
+        "one_lease_a_machine",
+        "leases",
+        ["mac"],
+        unique=True,
+        sqlite_where=sa.text("mac <> ''"),
+        postgresql_where=sa.text("mac <> ''"),
     )
     op.create_table(
         "nodes",
@@ -140,6 +146,7 @@ def upgrade() -> None:
         sa.Column("fingerprint", sa.Text(), nullable=False),
         sa.Column("facts", sa.Text(), nullable=False),
         sa.Column("seed", sa.Text(), nullable=False),
+        sa.Column("told", sa.Text(), nullable=False),
         sa.Column("confirm_hash", sa.Text(), nullable=False),
         sa.Column("started_s", sa.Float(), nullable=False),
         sa.Column("beat_s", sa.Float(), nullable=False),

@@ -1,0 +1,240 @@
+"""The API of agents. Control requests show credential and proof; blobs the credential alone (docs/api.md)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from litestar import Router, get, post
+from litestar.params import Dependency
+from litestar.types import ASGIApp
+from sqlalchemy import Connection
+from starlette.responses import FileResponse, Response
+
+from cloner_core.errors import ClonerError, InvalidError, NotFoundError
+from cloner_core.facts import Facts, fingerprint
+from cloner_core.image.digest import parse_digest
+from cloner_core.messages import (
+    PROTOCOL,
+    Beat,
+    BeatReply,
+    Failure,
+    Granted,
+    Hello,
+    HelloReply,
+    PlanReport,
+    Receipt,
+    ReceiptBody,
+    Task,
+    Vaulted,
+)
+from cloner_server import planning, vault
+from cloner_server.api.faults import AnyRequest
+from cloner_server.catalog import Part, Version
+from cloner_server.core import Core
+from cloner_server.tasks import attempts, claims, endings
+from cloner_server.tasks.attempts import Bearer, CredentialError, Shown
+
+CoreDependency = Annotated[Core, Dependency(skip_validation=True)]
+T = TypeVar("T")
+_CHUNK_BYTES = 1 << 20  # Starlette's 64 KiB costs two to four times the CPU
+_OK = 200
+
+
+class _Versioned(msgspec.Struct):
+    protocol: int
+
+
+@post("/hello", sync_to_thread=True, status_code=_OK)
+def hello(core: CoreDependency, body: bytes) -> HelloReply:
+    """Exchange the claim of a boot script for an attempt."""
+    spoken = _decode(body, _Versioned).protocol
+    if spoken != PROTOCOL:
+        raise InvalidError(
+            f"the agent speaks protocol {spoken}, this server {PROTOCOL}",
+            hint="rebuild the initramfs with 'cloner initramfs build' of the server's version",
+        )
+    message = _decode(body, Hello)
+    if len(message.public_key) != 64 or not all(c in "0123456789abcdef" for c in message.public_key):
+        raise InvalidError("public_key is not 64 lower-case hex digits")
+    with core.database.write() as connection:
+        act = core.act(f"agent {fingerprint(message.facts)}")
+        reply = claims.accept_hello(connection, act, message, core.rules, core.catalog)
+    if isinstance(reply, ClonerError):
+        raise reply  # after the transaction: its alarm is written
+    return reply
+
+
+@post("/attempts/{attempt_id:str}/beat", sync_to_thread=True, status_code=_OK)
+def beat(core: CoreDependency, request: AnyRequest, attempt_id: str, body: bytes) -> BeatReply:
+    """Take a heartbeat and say what to do."""
+    message = _decode(body, Beat)
+    with core.database.write() as connection:
+        bearer = _bearer(connection, request, body, attempt_id)
+        return attempts.beat(connection, core.act(_author(bearer)), bearer, message)
+
+
+@post("/attempts/{attempt_id:str}/plan", sync_to_thread=True, status_code=_OK)
+def plan(core: CoreDependency, request: AnyRequest, attempt_id: str, body: bytes) -> Granted:
+    """Compare the agent's plan with the server's own; from here on disks may be destroyed."""
+    report = _decode(body, PlanReport)
+    with core.database.read() as connection:
+        bearer = _bearer(connection, request, body, attempt_id)
+    attempts.require_active(bearer)
+    facts, told = _decode(bearer.attempt.facts, Facts), _decode(bearer.attempt.told, Task)
+    core.verifier.verify(core.catalog.find(told.version))
+    expected = planning.expected_digest(core.catalog, facts, told)
+    with core.database.write() as connection:
+        bearer = _bearer(connection, request, body, attempt_id)
+        attempts.confirm_plan(connection, core.act(_author(bearer)), bearer, report, expected)
+    return Granted()
+
+
+@post("/attempts/{attempt_id:str}/identity", sync_to_thread=True, status_code=_OK)
+def identity(core: CoreDependency, request: AnyRequest, attempt_id: str, body: bytes) -> Vaulted:
+    """Release the secret half of the node's identity to its accepted hardware."""
+    with core.database.write() as connection:
+        bearer = _bearer(connection, request, body, attempt_id)
+        return attempts.release_identity(connection, core.act(_author(bearer)), bearer, core.site.vault_key)
+
+
+@post("/attempts/{attempt_id:str}/commit", sync_to_thread=True, status_code=_OK)
+def commit(core: CoreDependency, request: AnyRequest, attempt_id: str, body: bytes) -> Granted:
+    """Grant that the disk be made bootable."""
+    with core.database.write() as connection:
+        bearer = _bearer(connection, request, body, attempt_id)
+        attempts.grant_commit(connection, core.act(_author(bearer)), bearer)
+    return Granted()
+
+
+@post("/attempts/{attempt_id:str}/receipt", sync_to_thread=True, status_code=_OK)
+def receipt(core: CoreDependency, request: AnyRequest, attempt_id: str, body: bytes) -> Receipt:
+    """Take the receipt, end the deploy, flip netboot: one transaction, then the answer."""
+    message = _decode(body, ReceiptBody)
+    with core.database.write() as connection:
+        bearer = _bearer(connection, request, body, attempt_id)
+        return endings.accept_receipt(
+            connection,
+            core.act(_author(bearer)),
+            bearer,
+            message,
+            machine_id=vault.machine_id(connection, bearer.task.node, core.site.vault_key),
+            sign=core.site.sign,
+            is_confirmed_later=bool(core.rules.confirm_host),
+        )
+
+
+@post("/attempts/{attempt_id:str}/fail", sync_to_thread=True, status_code=_OK)
+def fail(core: CoreDependency, request: AnyRequest, attempt_id: str, body: bytes) -> Granted:
+    """Take the failure of an attempt."""
+    message = _decode(body, Failure)
+    with core.database.write() as connection:
+        bearer = _bearer(connection, request, body, attempt_id)
+        endings.accept_failure(connection, core.act(_author(bearer)), bearer, message)
+    return Granted()
+
+
+@post("/attempts/{attempt_id:str}/rebooting", sync_to_thread=True, status_code=_OK)
+def rebooting(core: CoreDependency, request: AnyRequest, attempt_id: str, body: bytes) -> Granted:
+    """Take the agent's good-bye."""
+    with core.database.write() as connection:
+        bearer = _bearer(connection, request, body, attempt_id)
+        attempts.note_reboot(connection, core.act(_author(bearer)), bearer)
+    return Granted()
+
+
+@get("/versions/{digest:str}/verified", sync_to_thread=True)
+def verified(core: CoreDependency, request: AnyRequest, digest: str) -> Granted:
+    """Assert that every part of the version is present and whole, having read it."""
+    core.verifier.verify(_task_version(core, request, digest))
+    return Granted()
+
+
+@get("/versions/{digest:str}/root", sync_to_thread=True)
+def root(core: CoreDependency, request: AnyRequest, digest: str) -> ASGIApp:
+    """Send the tree root."""
+    return _blob(core, _task_version(core, request, digest), Part.ROOT, digest)
+
+
+@get("/segments/{digest:str}", sync_to_thread=True)
+def segment(core: CoreDependency, request: AnyRequest, digest: str) -> ASGIApp:
+    """Send one segment of the task's tree."""
+    return _blob(core, _task_version(core, request), Part.SEGMENT, digest)
+
+
+@get("/packmaps/{digest:str}", sync_to_thread=True)
+def pack_map(core: CoreDependency, request: AnyRequest, digest: str) -> ASGIApp:
+    """Send the pack map of the task's version."""
+    return _blob(core, _task_version(core, request), Part.PACK_MAP, digest)
+
+
+@get("/versions/{digest:str}/packs/{pack:str}", sync_to_thread=True)
+def pack(core: CoreDependency, request: AnyRequest, digest: str, pack: str) -> ASGIApp:
+    """Send one pack of the task's version."""
+    return _blob(core, _task_version(core, request, digest), Part.PACK, pack)
+
+
+@get("/versions/{digest:str}/placements/{pack:str}", sync_to_thread=True)
+def placement(core: CoreDependency, request: AnyRequest, digest: str, pack: str) -> ASGIApp:
+    """Send the placement record that goes with one pack of the task's version."""
+    return _blob(core, _task_version(core, request, digest), Part.PLACEMENT, pack)
+
+
+def agent_router() -> Router:
+    """Return the routes of agents."""
+    control: list[Any] = [hello, beat, plan, identity, commit, receipt, fail, rebooting]
+    blobs: list[Any] = [verified, root, segment, pack_map, pack, placement]
+    return Router("/agent/v1", route_handlers=[*control, *blobs], request_max_body_size=4 << 20, tags=["agent"])
+
+
+def _decode(body: bytes | str, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.MsgspecError as fault:
+        raise InvalidError(f"the body is not a {kind.__name__.strip('_')}: {fault}") from fault
+
+
+def _credential(request: AnyRequest) -> str:
+    scheme, _, credential = request.headers.get("authorization", "").partition(" ")
+    if scheme != "Bearer" or not credential:
+        raise CredentialError("the request carries no credential")
+    return credential
+
+
+def _bearer(connection: Connection, request: AnyRequest, body: bytes, attempt_id: str) -> Bearer:
+    credential = _credential(request)
+    bearer = attempts.authenticate(connection, credential)
+    if bearer.attempt.id != attempt_id:
+        raise CredentialError("the credential is of another attempt")
+    path = request.scope["path"]
+    proof = request.headers.get("cloner-proof", "")
+    attempts.check_proof(bearer, Shown(request.method, path, body, credential, proof))
+    return bearer
+
+
+def _task_version(core: Core, request: AnyRequest, digest: str = "") -> Version:
+    """Return the version the bearer's task restores; `digest`, when given, must be its."""
+    with core.database.read() as connection:
+        bearer = attempts.authenticate(connection, _credential(request))
+    attempts.require_active(bearer)
+    told = _decode(bearer.attempt.told, Task).version
+    if digest and digest != told.digest:
+        raise NotFoundError("the task restores another version")
+    return core.catalog.find(told)
+
+
+def _blob(core: Core, version: Version, part: Part, digest: str) -> ASGIApp:
+    found = core.catalog.locate(version, part, parse_digest(digest))
+    if isinstance(found, bytes):
+        return _as_asgi(Response(found, media_type="application/octet-stream"))
+    response = FileResponse(found, media_type="application/octet-stream")
+    response.chunk_size = _CHUNK_BYTES
+    return _as_asgi(response)
+
+
+def _as_asgi(response: Response) -> ASGIApp:
+    return response  # type: ignore[return-value]  # Starlette and Litestar name the same protocol differently
+
+
+def _author(bearer: Bearer) -> str:
+    return f"agent {bearer.attempt.id}"

@@ -1,0 +1,51 @@
+"""Puts the applications together: one for agents, one for admins. They share nothing but the errors' form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Litestar, Router
+from litestar.config.app import AppConfig
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.openapi import OpenAPIConfig
+from litestar.types import ExceptionHandlersMap
+
+from cloner_core.errors import ClonerError
+from cloner_server import VERSION
+from cloner_server.api.admin import admin_router
+from cloner_server.api.agent import agent_router
+from cloner_server.api.faults import answer_bug, answer_error, answer_http_error
+from cloner_server.api.images import image_handlers
+from cloner_server.api.stream import stream_handlers
+from cloner_server.core import Core
+
+
+def agent_app(core: Core) -> Litestar:
+    """Return the application of the TLS port."""
+    return _app(core, agent_router(), openapi=None)
+
+
+def admin_app(core: Core) -> Litestar:
+    """Return the application of the Unix socket; its OpenAPI description is at /schema/openapi.json."""
+    more: list[Any] = [*image_handlers(), *stream_handlers()]
+    return _app(core, admin_router(more), openapi=OpenAPIConfig(title="Cloner", version=VERSION))
+
+
+def _app(core: Core, router: Router, openapi: OpenAPIConfig | None) -> Litestar:
+    def plainly(config: AppConfig) -> AppConfig:
+        config.logging_config = None  # ours is set up by `serve`; Litestar would log request lines of its own
+        return config
+
+    handlers: ExceptionHandlersMap = {
+        ClonerError: answer_error,
+        HTTPException: answer_http_error,
+        Exception: answer_bug,
+    }
+    return Litestar(
+        [router],
+        dependencies={"core": Provide(lambda: core, sync_to_thread=False)},
+        exception_handlers=handlers,
+        openapi_config=openapi,
+        on_app_init=[plainly],
+    )

@@ -1,0 +1,93 @@
+"""Images over the API of admins: what is published, and the putting of parts by a capture on another machine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Response, get, post, put
+from litestar.params import Dependency
+from sqlalchemy import Row
+
+from cloner_core.admin import ImageView
+from cloner_core.errors import InvalidError
+from cloner_core.image.digest import parse_digest
+from cloner_core.image.version import Draft, check_image_name
+from cloner_core.messages import Granted
+from cloner_server.api.admin import who
+from cloner_server.api.faults import AnyRequest
+from cloner_server.core import Core
+from cloner_server.state import images
+
+CoreDependency = Annotated[Core, Dependency(skip_validation=True)]
+_PACK_BYTES, _DRAFT_BYTES = 64 << 20, 1 << 30
+_MESSAGEPACK = "application/vnd.msgpack"
+_OK = 200
+
+
+@get("/images", sync_to_thread=True)
+def image_list(core: CoreDependency) -> list[ImageView]:
+    """List every published version."""
+    with core.database.read() as connection:
+        published = images.list_versions(connection)
+    return [_view(core, row) for row in published]
+
+
+@get("/images/{name:str}", sync_to_thread=True)
+def image_show(core: CoreDependency, name: str, number: int | None = None) -> ImageView:
+    """Show one version of an image, the newest by default."""
+    with core.database.read() as connection:
+        row = images.get_version(connection, name, number)
+    return _view(core, row)
+
+
+@get("/chunks/known", sync_to_thread=True)
+def known(core: CoreDependency, image: str) -> Response[bytes]:
+    """Send the packs of the latest version of an image, in MessagePack: what the next capture need not send."""
+    base = core.catalog.store.base(check_image_name(image))
+    return Response(msgspec.msgpack.encode(base), media_type=_MESSAGEPACK)
+
+
+@put("/packs/{digest:str}", sync_to_thread=True, request_max_body_size=_PACK_BYTES, status_code=_OK)
+def pack_put(core: CoreDependency, digest: str, body: bytes) -> Granted:
+    """Keep a pack; it must have this digest."""
+    core.catalog.store.put_pack(parse_digest(digest), body)
+    return Granted()
+
+
+@put("/segments/{digest:str}", sync_to_thread=True, request_max_body_size=_PACK_BYTES, status_code=_OK)
+def segment_put(core: CoreDependency, digest: str, raw_size: int, body: bytes) -> Granted:
+    """Keep a compressed segment of a tree; unpacked it must have this size and digest."""
+    core.catalog.store.put_segment(parse_digest(digest), raw_size, body)
+    return Granted()
+
+
+@post("/publish", sync_to_thread=True, request_max_body_size=_DRAFT_BYTES, status_code=_OK)
+def publish(core: CoreDependency, request: AnyRequest, body: bytes) -> ImageView:
+    """Make a draft (MessagePack) the next version of its image: checked from its root to its last chunk, then shown."""
+    try:
+        draft = msgspec.msgpack.decode(body, type=Draft)
+    except msgspec.MsgspecError as fault:
+        raise InvalidError(f"the body is not a draft: {fault}") from fault
+    record = core.catalog.store.publish(draft)
+    with core.database.write() as connection:
+        images.add_version(connection, who(core, request), record.image, record.number, record.version)
+        row = images.get_version(connection, record.image, record.number)
+    return _view(core, row)
+
+
+def image_handlers() -> list[Any]:
+    """Return the handlers of images."""
+    return [image_list, image_show, known, pack_put, segment_put, publish]
+
+
+def _view(core: Core, row: Row[tuple[Any, ...]]) -> ImageView:
+    record = msgspec.to_builtins(core.catalog.store.version(row.image, row.number))
+    return ImageView(
+        image=row.image,
+        number=row.number,
+        digest=row.digest,
+        published_s=row.published_s,
+        author=row.author,
+        detail=record,
+    )

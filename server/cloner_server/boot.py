@@ -1,0 +1,170 @@
+"""Answers netboot from the server's state: the node behind a MAC, the claim for its agent, its timeline."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections import deque
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection
+
+from cloner_core.admin import NodeView, TaskState
+from cloner_core.errors import RefusedError
+from cloner_core.messages import Cause
+from cloner_pxe.decision import (
+    LOCAL_ANSWERS_AN_HOUR,
+    AnyAnswer,
+    BootOrder,
+    BootPolicy,
+    LocalMethod,
+    Netboot,
+    NodeBoot,
+    Script,
+    ScriptKind,
+    decide,
+)
+from cloner_pxe.dhcp_leases import Reservation
+from cloner_pxe.events import EventKind, NetbootEvent
+from cloner_pxe.request import BootRequest, Route
+from cloner_pxe.scripts import AgentBoot
+from cloner_server.core import Core
+from cloner_server.installer import Installer
+from cloner_server.state import events, nodes
+from cloner_server.state import tasks as rows
+from cloner_server.state.database import Act
+from cloner_server.tasks import endings
+from cloner_server.tasks.claims import mint_claim
+from cloner_server.tasks.states import CLAIMABLE
+
+_HOUR_S = 3600.0
+_SCRIPT_ROUTES = (Route.HTTP_SCRIPT, Route.GRUB_CFG)
+_LOCAL_ANSWER = "boot local"
+_KEPT_EVENTS = 1000  # between two flushes; a flood on the wire must not fill the database
+_QUIET = (EventKind.OFFER, EventKind.ACK, EventKind.RELEASE, EventKind.TFTP_START)
+
+
+@dataclass(frozen=True, slots=True)
+class BootDesk:
+    """Implements what DHCP, TFTP and boot HTTP ask of the server."""
+
+    core: Core
+    policy: BootPolicy
+    installer: Installer | None  # None: this server offers no agent
+    server_url: str  # https://ADDRESS:8443, as nodes reach it
+    network: ipaddress.IPv4Network | None = None
+    kernel_arguments: tuple[str, ...] = ("console=tty0", "console=ttyS0", "panic=-1")
+    _told: deque[NetbootEvent] = field(default_factory=lambda: deque(maxlen=_KEPT_EVENTS))
+
+    async def lookup(self, mac: str, request: BootRequest) -> AnyAnswer:
+        """Return what `request` gets; a script that is served is noted in the timeline."""
+        if request.route in _SCRIPT_ROUTES:
+            return await asyncio.to_thread(self._script, mac, request)
+        return await asyncio.to_thread(self._look, mac, request)
+
+    async def reservation(self, mac: str) -> Reservation | None:
+        """Return the fixed address of a machine: the static one of its node's interface in our network."""
+        return await asyncio.to_thread(self._reservation, mac)
+
+    async def agent_boot(self, mac: str, request: BootRequest) -> AgentBoot:
+        """Mint a claim and return the parts of the agent's boot."""
+        return await asyncio.to_thread(self._agent_boot, mac)
+
+    def emit(self, event: NetbootEvent) -> None:
+        """Take one event of the wire; `flush` writes it. Called from several threads."""
+        self._told.append(event)
+
+    def flush(self, connection: Connection, act: Act) -> None:
+        """Write the events taken since the last time."""
+        while self._told:
+            event = self._told.popleft()
+            if event.kind in _QUIET:
+                continue
+            node = nodes.find_by_mac(connection, event.mac) if event.mac else None
+            obj = f"node/{node.name}" if node else f"machine/{event.mac or event.address or 'unknown'}"
+            alarm = event.kind in (EventKind.ALARM, EventKind.OTHER_DHCP, EventKind.POOL_EMPTY)
+            events.record(connection, act, obj, event.kind.value, alarm=alarm, text=event.text)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether `flush` has something to write."""
+        return bool(self._told)
+
+    def _look(self, mac: str, request: BootRequest) -> AnyAnswer:
+        with self.core.database.read() as connection:
+            node = nodes.find_by_mac(connection, mac) if mac else None
+            return decide(self._state_of(connection, node), request, self.policy)
+
+    def _script(self, mac: str, request: BootRequest) -> AnyAnswer:
+        act = self.core.act("boot")
+        with self.core.database.write() as connection:
+            node = nodes.find_by_mac(connection, mac)
+            answer = decide(self._state_of(connection, node), request, self.policy)
+            if not isinstance(answer, Script):
+                return answer
+            obj = f"node/{node.name}" if node else f"machine/{mac}"
+            what = _LOCAL_ANSWER if answer.kind is ScriptKind.LOCAL else f"boot {answer.kind.value}"
+            events.record(connection, act, obj, what, alarm=bool(answer.alarm), why=answer.why, mac=mac)
+            if node is not None and answer.kind is ScriptKind.LOCAL:
+                self._check_loop(connection, act, node)
+            return answer
+
+    def _state_of(self, connection: Connection, node: NodeView | None) -> NodeBoot | None:
+        if node is None:
+            return None
+        live = rows.live_task(connection, node.name)
+        known = nodes.last_facts(connection, node.name)
+        return NodeBoot(
+            name=node.name,
+            netboot=Netboot(node.netboot),
+            has_live_task=live is not None and TaskState(live.state) in CLAIMABLE,
+            local_method=LocalMethod(node.local_method),
+            boot_order=BootOrder(node.boot_order),
+            unconfirmed_local_answers_last_hour=self._local_answers(connection, node),
+            memory_bytes=known[0].memory_bytes if known else None,
+        )
+
+    def _local_answers(self, connection: Connection, node: NodeView) -> int:
+        """Count local answers since the receipt of an unconfirmed task, within the hour; 0 when there is none."""
+        live = rows.live_task(connection, node.name)
+        if live is None or TaskState(live.state) is not TaskState.UNCONFIRMED:
+            return 0
+        since_s = max(self.core.clock() - _HOUR_S, live.changed_s)
+        return events.count_since(connection, f"node/{node.name}", _LOCAL_ANSWER, since_s)
+
+    def _check_loop(self, connection: Connection, act: Act, node: NodeView) -> None:
+        seen = self._local_answers(connection, node)
+        live = rows.live_task(connection, node.name)
+        if seen > LOCAL_ANSWERS_AN_HOUR and live is not None:
+            message = f"boot loop: sent to its disk {seen} times within an hour, and never confirmed"
+            hint = "look at its console: the clone does not boot; its disk and boot entry are in the receipt"
+            endings.fail_task(connection, act, live, cause=Cause.BOOT_LOOP, message=message, hint=hint)
+
+    def _reservation(self, mac: str) -> Reservation | None:
+        with self.core.database.read() as connection:
+            node = nodes.find_by_mac(connection, mac)
+        if node is None or self.network is None:
+            return None
+        for interface in node.network.interfaces:
+            for text in interface.addresses if interface.mac == mac else ():
+                address = ipaddress.ip_interface(text).ip
+                if address.version == 4 and address in self.network:
+                    return Reservation(address=str(address), hostname=node.network.hostname)
+        return None
+
+    def _agent_boot(self, mac: str) -> AgentBoot:
+        if self.installer is None:
+            raise RefusedError("this server has no installer", hint="cloner serve --installer DIR")
+        with self.core.database.write() as connection:
+            node = nodes.find_by_mac(connection, mac)
+            if node is None:
+                raise RefusedError("nobody knows this machine")
+            token = mint_claim(connection, self.core.act("boot"), node.name, self.core.rules)
+        base = self.policy.http_base
+        return AgentBoot(
+            kernel_url=f"{base}/boot/kernel/{self.installer.kernel_key}",
+            initramfs_url=f"{base}/boot/initramfs/{self.installer.initramfs_key}",
+            server_url=self.server_url,
+            claim=token,
+            arguments=self.kernel_arguments,
+        )

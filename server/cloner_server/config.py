@@ -1,0 +1,93 @@
+"""What the server is told at its start: by the command line, over /etc/cloner/server.toml, over the defaults."""
+
+from __future__ import annotations
+
+import ipaddress
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from cloner_core.errors import InvalidError
+
+CONFIG_FILE = Path("/etc/cloner/server.toml")
+
+
+class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Settings of `cloner serve`; the names are those of server.toml."""
+
+    state: str = "/var/lib/cloner"
+    socket: str = "/run/cloner/cloner.sock"
+    installer: str = ""  # "": no agent is offered
+    interface: str = ""  # "": neither DHCP nor router advertisements
+    address: str = ""  # as nodes reach us; "" takes the interface's, or 127.0.0.1 without one
+    netmask: str = "255.255.255.0"
+    dhcp: Literal["none", "proxy"] | str = "none"  # "FIRST-LAST" gives out addresses
+    beside_another_dhcp: bool = False
+    router: str = ""
+    tls_port: int = 8443
+    http_port: int = 8080
+    tftp_port: int = 69  # 0: no TFTP
+    confirm: bool = True
+    confirm_s: float = 1800.0
+    lost_s: float = 60.0
+    claim_life_s: float = 3600.0
+    beat_every_s: float = 2.0
+    attempts: int = 5
+    kernel_arguments: tuple[str, ...] = ("console=tty0", "console=ttyS0", "panic=-1")
+
+
+def load_config(path: Path, given: dict[str, Any]) -> ServerConfig:
+    """Return the settings of the file at `path` (none when absent) with `given` on top.
+
+    Raises InvalidError that names every fault found.
+    """
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        text = ""
+    except OSError as fault:
+        raise InvalidError(f"{path} cannot be read: {fault}") from fault
+    try:
+        config = msgspec.convert(tomllib.loads(text) | given, ServerConfig)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as fault:
+        raise InvalidError(f"{path}: {fault}") from fault
+    if faults := config_faults(config):
+        raise InvalidError("the server cannot start with these settings", faults=faults)
+    return config
+
+
+def config_faults(config: ServerConfig) -> list[str]:
+    """Return what is wrong with `config`, as "name: what"."""
+    faults = []
+    for name in ("address", "router", "netmask"):
+        value = getattr(config, name)
+        try:
+            if value:
+                ipaddress.IPv4Address(value)
+        except ValueError as fault:
+            faults.append(f"{name}: {fault}")
+    ports = {name: getattr(config, name) for name in ("tls_port", "http_port", "tftp_port")}
+    faults += [f"{name}: {port} is not a port" for name, port in ports.items() if not 0 <= port < 65536]
+    if config.tls_port and config.tls_port == config.http_port:
+        faults.append(f"http_port: {config.http_port} is the TLS port too")
+    for name in ("confirm_s", "lost_s", "claim_life_s", "beat_every_s", "attempts"):
+        if getattr(config, name) <= 0:
+            faults.append(f"{name}: {getattr(config, name)} is not above 0")
+    if config.claim_life_s > 3600:
+        faults.append("claim_life_s: a claim token lives an hour at most")
+    if config.dhcp != "none" and not config.interface:
+        faults.append("interface: DHCP needs one (--interface)")
+    if config.dhcp not in ("none", "proxy"):
+        try:
+            pool(config)
+        except ValueError as fault:
+            faults.append(f"dhcp: '{config.dhcp}' is not FIRST-LAST: {fault}")
+    return faults
+
+
+def pool(config: ServerConfig) -> tuple[ipaddress.IPv4Address, ipaddress.IPv4Address]:
+    """Return the first and last address given out; raises ValueError when `dhcp` names no range."""
+    first, _, last = config.dhcp.partition("-")
+    return ipaddress.IPv4Address(first.strip()), ipaddress.IPv4Address(last.strip())

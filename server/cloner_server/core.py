@@ -1,0 +1,35 @@
+"""What every request handler has at hand: database, keys, rules, store, clock. One value, made at the start."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cloner_server.catalog import Catalog
+from cloner_server.site import Site
+from cloner_server.state.database import Act, Database
+from cloner_server.tasks.rules import Rules
+from cloner_server.verified import Verifier
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """The server's parts that outlive a request."""
+
+    state_directory: Path
+    database: Database
+    site: Site
+    rules: Rules
+    catalog: Catalog
+    verifier: Verifier
+    address: str = ""
+    services: tuple[str, ...] = ()
+    clock: Callable[[], float] = time.time
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def act(self, author: str) -> Act:
+        """Return who acts, at this moment."""
+        return Act(author, self.clock())

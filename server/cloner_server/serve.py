@@ -1,0 +1,254 @@
+"""The server as one process: API and boot listeners, DHCP, TFTP, and what time makes due.
+
+Nothing lives in memory alone: a kill at any moment and a new start go on where the database stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import ipaddress
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from blake3 import blake3
+
+from cloner_core.errors import RefusedError
+from cloner_initramfs.memory import KERNEL_BYTES
+from cloner_pxe.decision import BootPolicy
+from cloner_pxe.dhcp import DhcpConfig, DhcpServer, Mode
+from cloner_pxe.dhcp_leases import Pool
+from cloner_pxe.dhcp_service import DhcpService
+from cloner_pxe.loaders import find_loaders
+from cloner_pxe.router import RouterService
+from cloner_pxe.tftp import TftpService
+from cloner_server.api.app import admin_app, agent_app
+from cloner_server.api.boot import boot_app
+from cloner_server.boot import BootDesk
+from cloner_server.catalog import Catalog
+from cloner_server.config import ServerConfig, pool
+from cloner_server.core import Core
+from cloner_server.installer import assemble
+from cloner_server.listeners import Listener, interface_network, listener, tcp_socket, unix_socket
+from cloner_server.site import Site, open_site
+from cloner_server.state import events, images
+from cloner_server.state.database import open_database
+from cloner_server.state.leases import SqlLeases
+from cloner_server.store.local import LocalStore
+from cloner_server.store.protocol import Store
+from cloner_server.tasks import housekeeping
+from cloner_server.tasks.rules import Rules
+from cloner_server.verified import Verifier
+
+log = logging.getLogger(__name__)
+
+READY = "CLONER READY"
+_TURN_S = 0.25  # between two looks at what is due; events of the wire are written once a turn
+
+
+@dataclass(frozen=True, slots=True)
+class _Network:
+    address: str
+    network: ipaddress.IPv4Network | None  # None without an interface
+
+
+def serve(config: ServerConfig, announce: Callable[[str], None] = print) -> None:
+    """Run until SIGTERM or SIGINT; raises ClonerError when something is in the way of starting."""
+    if os.geteuid() != 0:
+        raise RefusedError("cloner serve needs root: it has ports below 1024 and a socket for root alone")
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for chatty in ("uvicorn", "alembic", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    import uvloop
+
+    with _locked(Path(config.state)), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(config, announce))
+
+
+async def _run(config: ServerConfig, announce: Callable[[str], None]) -> None:
+    place = _place(config)
+    core = open_core(config, place.address)
+    desk, loaders = _boot_desk(config, core, place)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(core.database.close)
+        admin = unix_socket(Path(config.socket))
+        stack.callback(Path(config.socket).unlink, missing_ok=True)
+        tls = tcp_socket(place.address, config.tls_port, "the API of nodes (TLS)")
+        plain = tcp_socket(place.address, config.http_port, "boot HTTP")
+        listeners = [
+            listener(admin_app(core)),
+            listener(agent_app(core), core.site),
+            listener(boot_app(core, desk, loaders)),
+        ]
+        serving = [asyncio.create_task(one.serve([on])) for one, on in zip(listeners, (admin, tls, plain), strict=True)]
+        await _start_netboot(config, place, desk, loaders, stack)
+        _stop_on_signals(core)
+        started = await _all_started(listeners, serving)
+        if started:
+            announce(
+                f"{READY} https={place.address}:{config.tls_port} http={place.address}:{config.http_port} "
+                f"socket={config.socket} state={config.state}"
+            )
+            await _until_stopped(core, desk, serving)
+        core.stopping.set()
+        for one in listeners:
+            one.should_exit = True
+        await asyncio.gather(*serving)
+    log.info("stopped")
+
+
+def open_core(config: ServerConfig, address: str) -> Core:
+    """Open or make everything that lasts: keys, database, store. Published versions of the store are adopted."""
+    state = Path(config.state)
+    site, is_new = open_site(state)
+    database = open_database(state / "cloner.db")
+    store: Store = LocalStore(state / "store", site)
+    catalog = Catalog(store)
+    core = Core(
+        state_directory=state,
+        database=database,
+        site=site,
+        rules=_rules(config, site, address),
+        catalog=catalog,
+        verifier=Verifier(catalog),
+        address=address,
+        services=_services(config),
+    )
+    act = core.act("server")
+    with database.write() as connection:
+        if is_new:
+            events.record(connection, act, "site", "made", key=site.public_key.hex())
+        events.record(connection, act, "site", "started", address=address)
+        for image in store.images():
+            # A kill between the store's publish and ours leaves a version that is whole: it is shown now.
+            for number in store.numbers(image):
+                images.add_version(connection, act, image, number, store.version(image, number).version)
+    return core
+
+
+def _rules(config: ServerConfig, site: Site, address: str) -> Rules:
+    return Rules(
+        claim_life_s=config.claim_life_s,
+        beat_every_s=config.beat_every_s,
+        lost_s=config.lost_s,
+        confirm_s=config.confirm_s,
+        attempts=config.attempts,
+        confirm_host=address if config.confirm else "",
+        confirm_port=config.http_port,
+        seed_key=blake3(site.vault_key, derive_key_context="cloner 2026 seeds of attempts").digest(),
+    )
+
+
+def _services(config: ServerConfig) -> tuple[str, ...]:
+    parts = [f"api {config.tls_port}", f"http {config.http_port}"]
+    parts += [f"tftp {config.tftp_port}"] if config.tftp_port else []
+    parts += [f"dhcp {config.dhcp} on {config.interface}"] if config.dhcp != "none" else []
+    parts += [f"installer {config.installer}"] if config.installer else ["no installer: no agent is offered"]
+    return tuple(parts)
+
+
+def _place(config: ServerConfig) -> _Network:
+    if not config.interface:
+        return _Network(config.address or "127.0.0.1", None)
+    found = interface_network(config.interface)
+    return _Network(config.address or str(found.ip), found.network)
+
+
+def _boot_desk(config: ServerConfig, core: Core, place: _Network) -> tuple[BootDesk, dict[str, Path]]:
+    installer = None
+    if config.installer:
+        boot = core.state_directory / "boot"
+        boot.mkdir(exist_ok=True)
+        installer = assemble(Path(config.installer), core.site, boot)
+        log.info("installer %s needs %d MiB of memory", installer.initramfs_key, installer.memory_bytes >> 20)
+    policy = BootPolicy(
+        server_address=place.address,
+        http_base=f"http://{place.address}:{config.http_port}",
+        # MemTotal, which nodes report, lacks already what the kernel takes for itself.
+        agent_memory_bytes=max(0, installer.memory_bytes - KERNEL_BYTES) if installer else 0,
+    )
+    needs_loaders = bool(config.tftp_port) or config.dhcp != "none"
+    desk = BootDesk(
+        core=core,
+        policy=policy,
+        installer=installer,
+        server_url=f"https://{place.address}:{config.tls_port}",
+        network=place.network,
+        kernel_arguments=config.kernel_arguments,
+    )
+    return desk, find_loaders(policy.offered_files) if needs_loaders else {}
+
+
+async def _start_netboot(
+    config: ServerConfig, place: _Network, desk: BootDesk, loaders: dict[str, Path], stack: contextlib.AsyncExitStack
+) -> None:
+    if config.tftp_port:
+        tftp = TftpService(loaders, desk.emit, address=place.address, port=config.tftp_port)
+        tftp.start()
+        stack.callback(tftp.stop)
+    if config.dhcp == "none" or place.network is None:
+        return
+    is_proxy = config.dhcp == "proxy"
+    settings = DhcpConfig(
+        server_address=ipaddress.IPv4Address(place.address),
+        network=place.network,
+        pool=None if is_proxy else Pool(*pool(config)),
+        mode=Mode.PROXY if is_proxy else Mode.AUTHORITATIVE,
+        router=ipaddress.IPv4Address(config.router) if config.router else None,
+    )
+    dhcp = DhcpService(config.interface, DhcpServer(settings, SqlLeases(desk.core.database)), desk, desk.emit)
+    await dhcp.start(beside_another=config.beside_another_dhcp)
+    stack.push_async_callback(dhcp.stop)
+    router = RouterService(config.interface)
+    router.start()
+    stack.callback(router.stop)
+
+
+def _stop_on_signals(core: Core) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, core.stopping.set)
+
+
+async def _all_started(listeners: list[Listener], serving: list[asyncio.Task[None]]) -> bool:
+    while not all(one.started for one in listeners):
+        if any(task.done() for task in serving):
+            return False
+        await asyncio.sleep(0.02)
+    return True
+
+
+async def _until_stopped(core: Core, desk: BootDesk, serving: list[asyncio.Task[None]]) -> None:
+    started_s = time.time()
+    while not core.stopping.is_set() and not any(task.done() for task in serving):
+        await asyncio.to_thread(_keep_house, core, desk, started_s)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(core.stopping.wait(), _TURN_S)
+
+
+def _keep_house(core: Core, desk: BootDesk, started_s: float) -> None:
+    act = core.act("server")
+    with core.database.read() as connection:
+        is_due = housekeeping.is_due(connection, act.now_s, core.rules, started_s)
+    if is_due or desk.has_news:
+        with core.database.write() as connection:
+            housekeeping.tidy(connection, act, core.rules, started_s)
+            desk.flush(connection, act)
+
+
+@contextlib.contextmanager
+def _locked(state: Path) -> Iterator[None]:
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (state / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as fault:
+            raise RefusedError(f"another server runs on {state}", hint="stop it, or choose another --state") from fault
+        yield
