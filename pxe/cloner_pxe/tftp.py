@@ -59,13 +59,17 @@ class _ReadState(TftpStateServerRecvRRQ):  # type: ignore[misc]  # tftpy has no 
 @dataclass(slots=True)
 class _Transfer:
     context: TftpContextServer
-    name: str
+    request: ReadRequest
     address: str
     started_s: float
     heard_s: float
     sent_s: float
     tries: int = 0
     has_ack: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.request.name
 
 
 @dataclass(slots=True)
@@ -189,16 +193,21 @@ class TftpService:
             self.counts.malformed += 1
         elif isinstance(request, ErrorCode):
             self._refuse(wire, peer, request)
-        elif peer in wire.transfers:
-            self._again(wire.transfers[peer])
-        elif self._is_crowded(wire, peer[0]):
-            self.counts.crowded += 1  # without an answer: the client asks again in a second
+        elif peer in wire.transfers and wire.transfers[peer].request == request:
+            self._again(wire, peer)
         else:
-            content = self._open(request.name, peer[0])
-            if content is None:
-                self._refuse(wire, peer, ErrorCode.NOT_FOUND)
-            else:
-                self._begin(wire, peer, request, content)
+            self._end(wire, peer)  # a client that asks for something else has given up what it had
+            self._serve_request(wire, peer, request)
+
+    def _serve_request(self, wire: _Wire, peer: tuple[str, int], request: ReadRequest) -> None:
+        if self._is_crowded(wire, peer[0]):
+            self.counts.crowded += 1  # without an answer: the client asks again in a second
+            return
+        content = self._open(request.name, peer[0])
+        if content is None:
+            self._refuse(wire, peer, ErrorCode.NOT_FOUND)
+        else:
+            self._begin(wire, peer, request, content)
 
     def _is_crowded(self, wire: _Wire, address: str) -> bool:
         same = sum(1 for other, _ in wire.transfers if other == address)
@@ -242,7 +251,7 @@ class TftpService:
             context.end()
             log.warning("TFTP of %s to %s did not begin: %s", request.name, peer[0], fault)
             return
-        wire.transfers[peer] = _Transfer(context, request.name, peer[0], now, heard_s=now, sent_s=now)
+        wire.transfers[peer] = _Transfer(context, request, peer[0], now, heard_s=now, sent_s=now)
         wire.selector.register(context.sock, selectors.EVENT_READ, peer)
         self._tell(EventKind.TFTP_START, wire.transfers[peer], f"TFTP of {request.name} began")
 
@@ -291,15 +300,19 @@ class TftpService:
                     self._tell(EventKind.TFTP_FAILED, transfer, text)
                     self._end(wire, peer)
                 else:
-                    self._again(transfer)
+                    self._again(wire, peer)
 
-    def _again(self, transfer: _Transfer) -> None:
+    def _again(self, wire: _Wire, peer: tuple[str, int]) -> None:
+        transfer = wire.transfers[peer]
         transfer.tries += 1
         transfer.sent_s = time.monotonic()
         try:
             transfer.context.state.resendLast()
         except OSError as fault:
             log.debug("TFTP block to %s not sent again: %s", transfer.address, fault)
+        except TftpException as fault:  # the same datagram twenty times
+            self._tell(EventKind.TFTP_FAILED, transfer, f"TFTP of {transfer.name}: {fault}")
+            self._end(wire, peer)
 
     def _end(self, wire: _Wire, peer: tuple[str, int]) -> None:
         transfer = wire.transfers.pop(peer, None)
