@@ -99,6 +99,8 @@ class BootFiles(Action, frozen=True, tag="boot-files"):
     esp: str  # mount point
     root_uuid: str
     kernel_arguments: tuple[str, ...] = ()
+    root_part_uuid: str = ""  # for a kernel without initramfs
+    boot_uuid: str = ""  # of the filesystem mounted at /boot; "" when /boot lies on the root
 
 
 class Check(Action, frozen=True, tag="check"):

@@ -114,7 +114,8 @@ def _file_steps(plan: Plan, hostname: str, boot: BootPolicy) -> Iterator[Step]:
     yield Step(Stage.IDENTITY, f"write the identity of {hostname}", Identity(hostname))
     yield Step(Stage.IDENTITY, "rewrite references", Rewrite(references_of(plan)))
     if esp:
-        action = BootFiles(esp_mount, plan.root.uuid, boot.kernel_arguments)
+        boot_uuid = next((mounted.uuid for mounted in plan.mounts if mounted.mount == "/boot"), "")
+        action = BootFiles(esp_mount, plan.root.uuid, boot.kernel_arguments, plan.root.part_uuid, boot_uuid)
         yield Step(Stage.BOOTFILES, "place boot files", action)
     yield Step(Stage.CHECK, "check identity and bootability", Check())
 

@@ -1,0 +1,27 @@
+r"""Boot files of a clone: which of the image's own loaders go where on the ESP, and the GRUB configuration.
+
+Pure: the agent says what the image has (`Image`), and gets copies, writes and removals to do. The image's signed shim
+and GRUB are preferred, so that Secure Boot keeps working; shim's fbx64 is never placed, because it reorders BootOrder.
+"""
+
+from cloner_core.bootfiles.errors import NotBootableError
+from cloner_core.bootfiles.grub import append_arguments, named_files
+from cloner_core.bootfiles.image import Image, Kernel, kernels_of
+from cloner_core.bootfiles.making import BootFilesMade, CopyFile, RemoveFile, WriteFile, boot_files
+from cloner_core.bootfiles.sources import LOADERS, TEXTS
+
+__all__ = [
+    "LOADERS",
+    "TEXTS",
+    "BootFilesMade",
+    "CopyFile",
+    "Image",
+    "Kernel",
+    "NotBootableError",
+    "RemoveFile",
+    "WriteFile",
+    "append_arguments",
+    "boot_files",
+    "kernels_of",
+    "named_files",
+]

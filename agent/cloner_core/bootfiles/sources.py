@@ -1,0 +1,40 @@
+"""Where distributions keep their EFI loaders and the texts that say how to boot; paths in the clone, absolute."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SUFFIX: Final = {"x86_64": "x64", "aarch64": "aa64"}
+"""The firmware's own name of an architecture, as in BOOTX64.EFI (UEFI 2.10 §3.5.1.1)."""
+_GRUB_TARGET: Final = {"x86_64": "x86_64-efi", "aarch64": "arm64-efi"}
+
+
+def shims(arch: str) -> tuple[str, ...]:
+    """Return where a package keeps a signed shim, best first (Debian; Ubuntu's `.latest` is a link)."""
+    suffix = SUFFIX[arch]
+    names = (f"shim{suffix}.efi.signed", f"shim{suffix}.efi.signed.latest", f"shim{suffix}.efi.dualsigned")
+    return tuple(f"/usr/lib/shim/{name}" for name in names)
+
+
+def grubs(arch: str) -> tuple[str, ...]:
+    """Return where a package keeps a GRUB that finds its configuration on the ESP, signed first."""
+    suffix, target = SUFFIX[arch], _GRUB_TARGET[arch]
+    return (
+        f"/usr/lib/grub/{target}-signed/grub{suffix}.efi.signed",
+        f"/usr/lib/grub/{target}/monolithic/grub{suffix}.efi",
+    )
+
+
+def mok_managers(arch: str) -> tuple[str, ...]:
+    """Return where a package keeps shim's key manager."""
+    suffix = SUFFIX[arch]
+    return (f"/usr/lib/shim/mm{suffix}.efi.signed", f"/usr/lib/shim/mm{suffix}.efi")
+
+
+LOADERS: Final = tuple(path for arch in SUFFIX for find in (shims, grubs, mok_managers) for path in find(arch))
+"""Files whose presence the agent reports in `Image.present`."""
+
+GRUB_CONFIGS: Final = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg")
+DEFAULT_GRUB: Final = "/etc/default/grub"
+TEXTS: Final = ("/etc/os-release", "/usr/lib/os-release", DEFAULT_GRUB, "/etc/default/grub.d/*.cfg", *GRUB_CONFIGS)
+"""Files whose content the agent gives in `Image.texts` where they exist; the pattern stands for every match."""
