@@ -197,9 +197,10 @@ def wording(action: AnyAction) -> str:  # noqa: PLR0911, PLR0912 — one line fo
         case Rewrite(references=references):
             pairs = "".join(f"\n#   {r.old} -> {r.new}" for r in references)
             return "# rewrite references; /etc/fstab names the new filesystems" + pairs
-        case BootFiles(esp=esp, root_uuid=uuid, kernel_arguments=arguments):
-            more = f", kernel arguments: {' '.join(arguments)}" if arguments else ""
-            return f"# place loaders on the staged {esp}, root is UUID={uuid}{more}"
+        case BootFiles():
+            more = f", /boot is UUID={action.boot_uuid}" if action.boot_uuid else ""
+            more += f", kernel arguments: {' '.join(action.kernel_arguments)}" if action.kernel_arguments else ""
+            return f"# place loaders on the staged {action.esp}, root is UUID={action.root_uuid}{more}"
         case Check():
             return "# check identity and bootability"
         case Commit():
