@@ -48,7 +48,9 @@ def main() -> int:
         import pyudev
 
         disks = pyudev.Context().list_devices(subsystem="block", DEVTYPE="disk")
-        say("disks", {one.sys_name: one.get("ID_SERIAL") for one in disks if not one.sys_name.startswith("loop")})
+        real = [one for one in disks if not one.sys_name.startswith("loop")]
+        # ID_SERIAL of SCSI and NVMe has the model before the serial number; virtio has no short form.
+        say("disks", {one.sys_name: one.get("ID_SERIAL_SHORT") or one.get("ID_SERIAL") for one in real})
     say("interfaces", sorted(os.listdir("/sys/class/net")))
     if "psutil" not in missing:
         import psutil

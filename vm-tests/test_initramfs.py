@@ -1,0 +1,61 @@
+"""The initramfs as a kernel sees it: started directly in a machine of 512 MiB."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cloner_initramfs import Cache, needed_memory_bytes
+from vmlab import Bus, DirectBoot, Lab, Machine, Nic, Vm, blank_disk
+from vmlab.disk import GIB
+from vmlab.initramfs import initramfs
+
+pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
+
+MAC = "52:54:00:77:00:01"
+BOOTIF = "BOOTIF=01-52-54-00-77-00-01"
+CONSOLE = "console=ttyS0 panic=-1"
+
+
+def facts(said: str) -> dict[str, object]:
+    """Return what the probe printed."""
+    lines = [line.partition("cloner-probe: ")[2] for line in said.splitlines() if "cloner-probe: " in line]
+    return {name: json.loads(value) for name, _, value in (line.partition("=") for line in lines)}
+
+
+def test_everything_the_agent_needs_is_there_in_512_mib(lab: Lab, cache: Cache) -> None:
+    built = initramfs(cache, lab.directory / "initramfs", ca_pem=b"a certificate", site={"protocol": 1})
+    disks = (
+        blank_disk(lab.directory / "first", 2 * GIB, serial="SERIAL-VIRTIO"),
+        blank_disk(lab.directory / "second", GIB, serial="SERIAL-NVME", bus=Bus.NVME, sector_bytes=4096),
+    )
+    direct = DirectBoot(built.kernel, built.image, f"{CONSOLE} cloner.probe=1")
+    with Machine(lab, Vm("probe", disks=disks, nics=(Nic(MAC),), direct=direct, reboots=False)) as machine:
+        machine.wait_for(r"cloner-init .*: probe ended with status 0", 180)
+        machine.wait_off(30)
+        said = machine.said()
+    seen = facts(said)
+    assert "unpacking failed" not in said
+    assert seen["missing"] == {}
+    assert seen["kernel"] == built.release
+    assert isinstance(seen["efivars"], int)
+    assert seen["efivars"] > 5
+    assert seen["disks"] == {"vda": "SERIAL-VIRTIO", "nvme0n1": "SERIAL-NVME"}
+    assert needed_memory_bytes(built.layers) < 512 << 20
+
+
+def test_the_agent_is_started_again_and_again_after_the_network_is_up(lab: Lab, cache: Cache) -> None:
+    # Without a server the agent cannot go on; whatever it does, PID 1 starts it again and tells it so.
+    built = initramfs(cache, lab.directory / "initramfs")
+    line = f"{CONSOLE} {BOOTIF} cloner.server=https://10.77.0.1:8443 cloner.ip=10.77.0.20/24"
+    vm = Vm("node", nics=(Nic("52:54:00:77:00:02"), Nic(MAC)), direct=DirectBoot(built.kernel, built.image, line))
+    with Machine(lab, vm) as machine:
+        match = machine.wait_for(r"cloner-net .*: (\S+) has 10\.77\.0\.20/24", 180)
+        machine.wait_for(r"starting the agent \(restart 0\)", 30)
+        assert match[1] != "lo"
+        # Nobody listens there, but to be refused one must be found: by the MAC that BOOTIF named.
+        lab.run(["bash", "-c", "exec 3<>/dev/tcp/10.77.0.20/9"], check=False)
+        assert MAC in lab.run(["ip", "neighbour", "show", "10.77.0.20"])
+        machine.wait_for(r"the agent ended with status [1-9]", 60)
+        machine.wait_for(r"starting the agent \(restart 1\)", 30)

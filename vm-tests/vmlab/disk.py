@@ -1,0 +1,52 @@
+"""Disks of virtual machines: sparse files, and how each is attached.
+
+Must not look into a disk; `offline` does.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+GIB = 1 << 30
+MIB = 1 << 20
+
+
+class Bus(Enum):
+    """What a disk hangs on."""
+
+    VIRTIO = "virtio"
+    NVME = "nvme"
+    SATA = "sata"  # needs the drivers flavour `full`: the cloud kernel has no AHCI
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """One disk of a machine."""
+
+    path: Path
+    serial: str  # at most 20 characters: virtio cuts there
+    bus: Bus = Bus.VIRTIO
+    sector_bytes: int = 512
+
+    def arguments(self, index: int) -> list[str]:
+        """Return QEMU's arguments for this disk as number `index` (from 0) of its machine."""
+        # cache=unsafe: flushes are not waited for. A killed QEMU loses nothing by that, only a killed host would.
+        drive = f"if=none,id=disk{index},format=raw,file={self.path},cache=unsafe,discard=unmap"
+        sectors = f"logical_block_size={self.sector_bytes},physical_block_size={self.sector_bytes}"
+        device = {
+            Bus.VIRTIO: f"virtio-blk-pci,drive=disk{index},serial={self.serial},{sectors}",
+            Bus.NVME: f"nvme,drive=disk{index},serial={self.serial},{sectors}",
+            Bus.SATA: f"ide-hd,drive=disk{index},serial={self.serial},bus=ide.{index}",
+        }[self.bus]
+        return ["-drive", drive, "-device", device]
+
+
+def blank_disk(path: Path, size_bytes: int, *, serial: str, bus: Bus = Bus.VIRTIO, sector_bytes: int = 512) -> Disk:
+    """Make a disk of zeros, sparse, and return it; an older file of the name is replaced."""
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    os.truncate(path, size_bytes)
+    return Disk(path, serial, bus, sector_bytes)
