@@ -1,0 +1,127 @@
+"""The server as the command line sees it: typed requests, and every refusal as the error of its class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
+from urllib.parse import quote
+
+import httpx2
+import msgspec
+
+from cloner_core.errors import (
+    ClonerError,
+    ConflictError,
+    ExitStatus,
+    IntegrityError,
+    InvalidError,
+    NotFoundError,
+    RefusedError,
+    UnreachableError,
+)
+from cloner_core.messages import Fault
+
+T = TypeVar("T")
+Query = Mapping[str, str | int | bool | None]  # None: left out
+_NOTHING: Query = {}
+_CLASSES: tuple[type[ClonerError], ...] = (
+    NotFoundError,
+    RefusedError,
+    ConflictError,
+    UnreachableError,
+    IntegrityError,
+    ClonerError,
+)
+
+
+def segment(text: str) -> str:
+    """Return `text` as one segment of a path, whatever is in it."""
+    return quote(text, safe="").replace(".", "%2E") if text in (".", "..") else quote(text, safe="")
+
+
+class Api:
+    """Requests to one server. Safe for several threads."""
+
+    def __init__(self, client: httpx2.Client, where: str, author: str) -> None:
+        """Take an open client; `where` names the server to a person, `author` goes into the audit."""
+        self._client = client
+        self._where = where
+        self._headers = {"cloner-author": author.encode("ascii", "replace").decode()}
+
+    def get(self, path: str, kind: type[T], query: Query = _NOTHING) -> T:
+        """Return the answer to GET `path`."""
+        return self._decode(self._send("GET", path, query), kind)
+
+    def post(self, path: str, kind: type[T], body: object = None, query: Query = _NOTHING) -> T:
+        """Return the answer to POST; `body` is sent as JSON."""
+        return self._with_body("POST", path, kind, body, query)
+
+    def patch(self, path: str, kind: type[T], body: object, query: Query = _NOTHING) -> T:
+        """Return the answer to PATCH."""
+        return self._with_body("PATCH", path, kind, body, query)
+
+    def delete(self, path: str, kind: type[T], query: Query = _NOTHING) -> T:
+        """Return the answer to DELETE."""
+        return self._decode(self._send("DELETE", path, query), kind)
+
+    def get_bytes(self, path: str, query: Query = _NOTHING) -> bytes:
+        """Return the body of the answer to GET `path` as it came."""
+        return self._send("GET", path, query).content
+
+    def put_bytes(self, path: str, content: bytes, query: Query = _NOTHING) -> None:
+        """Send `content` as it is; doing it twice is no harm."""
+        self._send("PUT", path, query, content, "application/octet-stream")
+
+    def post_bytes(self, path: str, content: bytes, kind: type[T], media_type: str) -> T:
+        """Send `content` as it is, and return the answer."""
+        return self._decode(self._send("POST", path, _NOTHING, content, media_type), kind)
+
+    def _with_body(self, method: str, path: str, kind: type[T], body: object, query: Query) -> T:
+        content = None if body is None else msgspec.json.encode(body)
+        return self._decode(self._send(method, path, query, content, "application/json"), kind)
+
+    def _send(
+        self, method: str, path: str, query: Query, content: bytes | None = None, media_type: str = ""
+    ) -> httpx2.Response:
+        headers = self._headers | ({"content-type": media_type} if content is not None else {})
+        with self._reaching():
+            answer = self._client.request(method, path, params=_params(query), content=content, headers=headers)
+        if answer.status_code >= 400:
+            raise _error(answer)
+        return answer
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx2.TimeoutException as fault:
+            raise UnreachableError(f"the server at {self._where} took too long to answer") from fault
+        except httpx2.TransportError as fault:
+            hint = "is 'cloner serve' running, and are you root? (another socket: --socket PATH or CLONER_SOCKET)"
+            raise UnreachableError(f"the server at {self._where} does not answer: {fault}", hint=hint) from fault
+
+    def _decode(self, answer: httpx2.Response, kind: type[T]) -> T:
+        try:
+            return msgspec.json.decode(answer.content, type=kind)
+        except msgspec.MsgspecError as fault:
+            raise ClonerError(
+                f"the answer of the server cannot be read: {fault}",
+                hint="the server and this command are of different versions",
+            ) from fault
+
+
+def _params(query: Query) -> dict[str, str]:
+    texts = {name: value for name, value in query.items() if value is not None}
+    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in texts.items()}
+
+
+def _error(answer: httpx2.Response) -> ClonerError:
+    try:
+        fault = msgspec.json.decode(answer.content, type=Fault)
+    except msgspec.MsgspecError:
+        return ClonerError(f"the server answered {answer.status_code} and no reason")
+    if fault.status == ExitStatus.USAGE:
+        return InvalidError(fault.error, faults=fault.faults, hint=fault.hint)
+    kind = next((kind for kind in _CLASSES if kind.exit_status == fault.status), ClonerError)
+    return kind("\n  - ".join((fault.error, *fault.faults)), hint=fault.hint)

@@ -1,0 +1,94 @@
+"""What all commands share: --json, --dry-run, an example in the help, and every fault of a command line at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+from click.core import iter_params_for_processing
+
+from cloner_cli.invocation import Invocation
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _note_json(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.ensure_object(Invocation).is_json = True
+
+
+json_option = click.option(
+    "--json", "is_json", is_flag=True, expose_value=False, callback=_note_json, help="Print the result as JSON."
+)
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Check everything and say what would happen; change nothing."
+)
+yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+nodes_option = click.option(
+    "--nodes", "-n", multiple=True, required=True, metavar="SET", help="Nodes: node[01-16],head."
+)
+image_option = click.option(
+    "--image", "-i", default="", metavar="NAME[:N]", help="Image; the newest version unless told."
+)
+layout_option = click.option("--disklayout", "-l", default="", metavar="NAME", help="Layout of the disks.")
+kernel_argument_option = click.option(
+    "--kernel-argument", multiple=True, metavar="WORD", help="Added to the clone's kernel command line. Repeatable."
+)
+
+
+class Command(click.Command):
+    """A command that names every wrong option, not only the first, and ends its help with an example."""
+
+    example: str = ""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the example."""
+        if self.example:
+            with formatter.section("Example"):
+                for line in self.example.splitlines():
+                    formatter.write_text(line)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse as click does; when anything is wrong, go on and collect what else is."""
+        try:
+            return super().parse_args(ctx, list(args))
+        except (click.NoSuchOption, click.BadOptionUsage):
+            raise  # nothing after it was understood
+        except click.UsageError as first:
+            faults = self._faults(ctx, args)
+            if len(faults) < 2:
+                raise
+            raise click.UsageError("\n  - ".join((f"{len(faults)} faults:", *faults)), ctx) from first
+
+    def _faults(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given, left_over, order = self.make_parser(ctx).parse_args(args=list(args))
+        faults = []
+        for param in iter_params_for_processing(order, self.get_params(ctx)):
+            try:
+                _, left_over = param.handle_parse_result(ctx, given, left_over)
+            except click.UsageError as fault:
+                faults.append(fault.format_message().rstrip("."))
+        if left_over:
+            faults.append(f"Got unexpected extra arguments: {' '.join(left_over)}")
+        return faults
+
+
+class Group(click.Group):
+    """A noun with verbs."""
+
+    command_class = Command
+
+
+def command(name: str, *, example: str, group: click.Group | None = None) -> Callable[[F], Command]:
+    """Return a decorator that makes a function a command with --json; it gets the Invocation first."""
+
+    def decorate(function: F) -> Command:
+        make = click.command(name, cls=Command)
+        made: Command = make(json_option(click.pass_obj(function)))
+        made.example = example
+        if group is not None:
+            group.add_command(made)
+        return made
+
+    return decorate

@@ -1,0 +1,88 @@
+"""One run of the command line: its settings, its way to the server, and what it may touch.
+
+What reaches outside (connection, clock, terminal) is a field of `World`, so that tests give their own.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from cloner_cli.api import Api
+
+DEFAULT_SOCKET = Path("/run/cloner/cloner.sock")
+
+
+def open_socket(path: Path) -> httpx2.Client:
+    """Return a client over the Unix socket at `path`; connects at the first request."""
+    import httpx2
+
+    # Reads may take long: a publish checks every chunk it names.
+    timeout = httpx2.Timeout(10.0, read=600.0)
+    return httpx2.Client(transport=httpx2.HTTPTransport(uds=str(path)), base_url="http://cloner", timeout=timeout)
+
+
+def who_asks() -> str:
+    """Return who runs the command, for the audit: the person behind sudo where there is one."""
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a uid without a name
+        return f"uid{os.getuid()}"
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What the command line touches beside its arguments."""
+
+    open_client: Callable[[Path], httpx2.Client] = open_socket
+    author: Callable[[], str] = who_asks
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    can_ask: Callable[[], bool] = lambda: sys.stdin.isatty() and sys.stderr.isatty()
+    is_live: Callable[[], bool] = lambda: bool(sys.stderr.isatty())
+
+
+@dataclass
+class Invocation:
+    """Settings of one run; click's context object. The options of any level fill it in."""
+
+    world: World = field(default_factory=World)
+    socket: Path = DEFAULT_SOCKET
+    is_json: bool = False
+
+    @cached_property
+    def api(self) -> Api:
+        """The server; closed with the context of the command."""
+        from cloner_cli.api import Api
+
+        client = self.world.open_client(self.socket)
+        click.get_current_context().find_root().call_on_close(client.close)
+        return Api(client, str(self.socket), self.world.author())
+
+    def result(self, value: object, text: Callable[[], str]) -> None:
+        """Print the result: `value` as JSON with --json, else what `text` returns. Nothing else goes to stdout."""
+        if self.is_json:
+            click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+        elif shown := text():
+            click.echo(shown)
+
+    def result_line(self, value: object, text: Callable[[], str]) -> None:
+        """Print one of a stream of results: one line, of JSON with --json."""
+        click.echo(msgspec.json.encode(value) if self.is_json else text())
+
+    def say(self, text: str) -> None:
+        """Tell the person something that is not the result."""
+        click.echo(text, err=True)

@@ -1,0 +1,132 @@
+"""The entry of the `cloner` command: finds the command, and turns every refusal into a message and an exit status.
+
+Commands are imported when they are named, so that `cloner task list` pays for nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cloner_cli.commands import json_option
+from cloner_cli.invocation import DEFAULT_SOCKET, Invocation
+from cloner_cli.reporting import report
+from cloner_core.errors import ClonerError, ExitStatus, InvalidError
+
+COMMANDS = {
+    "deploy": "cloner_cli.deploy",
+    "disklayout": "cloner_cli.disklayout",
+    "disklayout-list": "cloner_cli.disklayout",
+    "disklayout-upload": "cloner_cli.disklayout",
+    "events": "cloner_cli.events",
+    "image-details": "cloner_cli.image",
+    "image-list": "cloner_cli.image",
+    "initramfs": "cloner_cli.initramfs",
+    "netboot": "cloner_cli.netboot",
+    "new-image": "cloner_cli.capture",
+    "node": "cloner_cli.node",
+    "plan": "cloner_cli.plan",
+    "receipt": "cloner_cli.receipt",
+    "serve": "cloner_cli.serve",
+    "status": "cloner_cli.status",
+    "task": "cloner_cli.task",
+}
+"""The module of each command; there it is the attribute `NAME_command`, with `_` for `-`."""
+
+MEANINGS = {
+    ExitStatus.OK: "done",
+    ExitStatus.FAILED: "the work was tried and failed",
+    ExitStatus.USAGE: "the command line or a document is wrong; nothing was changed",
+    ExitStatus.NOT_FOUND: "a named node, image, layout or task does not exist; nothing was changed",
+    ExitStatus.REFUSED: "understood, and not allowed now; nothing was changed",
+    ExitStatus.CONFLICT: "somebody else changed it first; read it again",
+    ExitStatus.UNREACHABLE: "the server does not answer",
+    ExitStatus.INTEGRITY: "bytes do not match their digest or signature",
+    ExitStatus.INEXACT: "the capture is complete and lists files that kept changing",
+    ExitStatus.TIMEOUT: "waited as long as asked; the work goes on",
+    ExitStatus.INTERRUPTED: "interrupted (Ctrl-C); what the server has accepted goes on",
+}
+
+
+class Root(click.Group):
+    """The command `cloner`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, sorted."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Return the command `name`, importing its module now."""
+        if name not in COMMANDS:
+            return None
+        found = getattr(importlib.import_module(COMMANDS[name]), name.replace("-", "_") + "_command")
+        return found if isinstance(found, click.Command) else None
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the exit statuses: scripts rely on them."""
+        with formatter.section("Exit status"):
+            formatter.write_dl([(str(int(status)), meaning) for status, meaning in MEANINGS.items()])
+        formatter.write_paragraph()
+        formatter.write_text("Example: cloner deploy --nodes node[01-02] --image debian --wait")
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]
+        """Run, and exit with one of the documented statuses."""
+        words = list(sys.argv[1:] if args is None else args)
+        run = extra.pop("obj", None) or Invocation()
+        sys.exit(int(self._run(words, run, **extra)))
+
+    def _run(self, words: list[str], run: Invocation, **extra: Any) -> ExitStatus | int:
+        try:
+            extra["standalone_mode"] = False
+            status = super().main(words, "cloner", obj=run, **extra)
+            return status if isinstance(status, int) else ExitStatus.OK
+        except ClonerError as error:
+            fault: ClonerError = error
+        except click.UsageError as error:
+            path = error.ctx.command_path if error.ctx else "cloner"
+            fault = InvalidError(error.format_message(), hint=f"{path} --help")
+        except click.ClickException as error:
+            fault = InvalidError(error.format_message())
+        except (click.Abort, KeyboardInterrupt):
+            return ExitStatus.INTERRUPTED
+        except BrokenPipeError:
+            # `cloner events | head`: the reader has what it wanted. Python would complain when it flushes at exit.
+            sys.stdout = None
+            return ExitStatus.OK
+        except OSError as error:
+            fault = ClonerError(str(error))
+        report(fault, is_json=run.is_json or "--json" in words)
+        return fault.exit_status
+
+
+@click.command(cls=Root, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--socket",
+    type=click.Path(path_type=Path),
+    envvar="CLONER_SOCKET",
+    show_envvar=True,
+    default=DEFAULT_SOCKET,
+    show_default=True,
+    help="The server's socket.",
+)
+@json_option
+@click.version_option(package_name="cloner", message="%(prog)s %(version)s")
+@click.pass_obj
+def cli(run: Invocation, socket: Path) -> None:
+    """Turn one configured machine into an image, and put it on many, each with its own identity."""
+    run.socket = socket
+
+
+def main() -> int:
+    """Run the command line of this process; exits."""
+    cli.main()
+    return 0
+
+
+if __name__ == "__main__":
+    main()
