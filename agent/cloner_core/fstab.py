@@ -80,7 +80,7 @@ def line_of(partition: PlannedPartition) -> str:
 
 
 def _lines(content: bytes) -> list[str]:
-    return content.decode("utf-8", "surrogateescape").splitlines(keepends=True)
+    return re.findall(r"[^\n]*\n|[^\n]+", content.decode("utf-8", "surrogateescape"))
 
 
 def _entry(number: int, line: str) -> Entry | None:

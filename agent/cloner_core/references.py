@@ -14,12 +14,8 @@ from cloner_core.steps import Reference
 
 FSTAB = "/etc/fstab"
 _GRUB_CONFIGS = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg")
-_COMMAND_LINES = (
-    "/etc/default/grub",
-    "/etc/default/grub.d/*.cfg",
-    "/etc/kernel/cmdline",
-    "/boot/loader/entries/*.conf",
-)
+_DEFAULTS = ("/etc/default/grub", "/etc/default/grub.d/*.cfg")
+_COMMAND_LINES = (*_DEFAULTS, "/etc/kernel/cmdline", "/boot/loader/entries/*.conf")
 _RESUME = "/etc/initramfs-tools/conf.d/resume"
 
 REWRITTEN_FILES = (
@@ -85,14 +81,10 @@ def reference_notes(texts: Mapping[str, bytes], mapping: Mapping[str, str]) -> l
     notes = []
     for path, content in texts.items():
         named = {match.lower() for match in _LONG.findall(content.decode("latin-1"))} & mapping.keys()
-        if path == _RESUME and named:
+        if named and is_listed(path, (_RESUME, "/etc/dracut.conf.d/*.conf")):
             notes.append(
-                f"the image's initramfs was made with {path} naming the former swap {', '.join(sorted(named))}: until it"
-                " is rebuilt each boot waits for that device for some seconds"
-            )
-        if is_listed(path, ("/etc/dracut.conf.d/*.conf",)) and named:
-            notes.append(
-                f"{path} named {', '.join(sorted(named))}: the image's initramfs may embed it until it is rebuilt"
+                f"{path} named {', '.join(sorted(named))}: the image's initramfs may embed that, and then waits for it"
+                " for some seconds at each boot until it is rebuilt"
             )
     return notes
 
