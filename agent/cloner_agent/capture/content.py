@@ -1,0 +1,97 @@
+"""The bytes of one file into chunks, and the proof that it stood still meanwhile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cloner_agent.capture.metadata import find_holes
+from cloner_core.image.limits import CHUNK_BYTES
+from cloner_core.image.spans import Spans, encode_holes
+
+ATTEMPTS = 3
+_SWAP_AT = 4086  # the last ten bytes of the first page, mkswap(8)
+_SWAP_MAGICS = (b"SWAPSPACE2", b"SWAP-SPACE")
+_SWAP_MIN_BYTES = 40960
+
+AddChunk = Callable[[bytes], bytes]  # keeps a chunk and returns its digest
+
+
+class SwapFileError(Exception):
+    """The file is swap space: its content means nothing on another machine. Caught by the walker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What was read of a file."""
+
+    status: os.stat_result  # what the file said of itself before this reading
+    size: int
+    holes: bytes = b""  # as the record holds them
+    chunks: bytes = b""
+    data_bytes: int = 0
+    is_exact: bool = True  # False when it changed during every reading
+
+
+def read_content(fd: int, status: os.stat_result, add: AddChunk, *, is_sparse_kept: bool = True) -> Content:
+    """Read a regular file; its holes are read as zeros unless `is_sparse_kept`.
+
+    Reads again when the file changes meanwhile, three times in all; then the content is not exact, but is what one
+    reading saw. Raises SwapFileError when it is swap space.
+    """
+    for _ in range(ATTEMPTS):
+        content = _read_once(fd, status, add, is_sparse_kept)
+        after = os.fstat(fd)
+        if content is not None and _is_unchanged(status, after):
+            return content
+        status = after
+    return _read_to_end(fd, status, add)
+
+
+def _is_unchanged(before: os.stat_result, after: os.stat_result) -> bool:
+    return (
+        before.st_mtime_ns == after.st_mtime_ns
+        and before.st_ctime_ns == after.st_ctime_ns
+        and before.st_size == after.st_size
+    )
+
+
+def _read_once(fd: int, status: os.stat_result, add: AddChunk, is_sparse_kept: bool) -> Content | None:
+    """Return the content of `status.st_size` bytes, or None when the file was shorter."""
+    size = status.st_size
+    holes = find_holes(fd, size) if is_sparse_kept else []
+    if not holes and size <= CHUNK_BYTES:
+        data = os.pread(fd, size, 0)
+        if len(data) != size:
+            return None
+        _refuse_swap(size, data)
+        return Content(status, size, b"", add(data), size)
+    flat = encode_holes(holes)
+    spans = Spans(size, flat)
+    digests = bytearray()
+    for offset, length in spans:
+        data = os.pread(fd, length, offset)
+        if len(data) != length:
+            return None
+        if offset == 0:
+            _refuse_swap(size, data)
+        digests += add(data)
+    return Content(status, size, flat, bytes(digests), spans.data_bytes)
+
+
+def _read_to_end(fd: int, status: os.stat_result, add: AddChunk) -> Content:
+    """Return whatever is there from the start to where reading ends: a file that keeps changing has no right size."""
+    size = 0
+    digests = bytearray()
+    while data := os.pread(fd, CHUNK_BYTES, size):
+        digests += add(data)
+        size += len(data)
+        if len(data) < CHUNK_BYTES:
+            break
+    return Content(status, size, b"", bytes(digests), size, is_exact=False)
+
+
+def _refuse_swap(size: int, data: bytes) -> None:
+    if size >= _SWAP_MIN_BYTES and data[_SWAP_AT : _SWAP_AT + 10] in _SWAP_MAGICS:
+        raise SwapFileError

@@ -1,0 +1,52 @@
+"""The identity of the golden node: the closed list of what must never be in an image.
+
+A clone gets its own from the server or makes it at its first boot. Keeping this list in one place lets a person
+read in a minute what a capture leaves out.
+"""
+
+from __future__ import annotations
+
+from cloner_agent.capture.rules import Action, Rule
+
+_MADE_ANEW = "each node makes or gets its own"
+
+# systemd makes a machine-id only where the file is empty or missing; many images mount it read-only, so it stays.
+EMPTIED = (b"etc/machine-id",)
+
+OMITTED = (
+    b"boot/efi/loader/random-seed",
+    b"boot/loader/random-seed",
+    b"efi/loader/random-seed",
+    b"etc/dhcpcd.duid",
+    b"etc/hostid",
+    b"etc/iscsi/initiatorname.iscsi",
+    b"etc/krb5.keytab",
+    b"etc/nvme/hostid",
+    b"etc/nvme/hostnqn",
+    b"etc/ssh/ssh_host_*_key",
+    b"etc/ssh/ssh_host_*_key-cert.pub",
+    b"etc/ssh/ssh_host_*_key.pub",
+    b"etc/ssh/ssh_host_key",
+    b"etc/ssh/ssh_host_key.pub",
+    b"etc/udev/rules.d/70-persistent-net.rules",
+    b"var/lib/NetworkManager/*.lease",
+    b"var/lib/NetworkManager/secret_key",
+    b"var/lib/dbus/machine-id",
+    b"var/lib/dhclient/*.lease",
+    b"var/lib/dhclient/*.leases",
+    b"var/lib/dhcp/*.lease",
+    b"var/lib/dhcp/*.leases",
+    b"var/lib/dhcpcd/*.lease",
+    b"var/lib/dhcpcd/*.lease6",
+    b"var/lib/dhcpcd/duid",
+    b"var/lib/dhcpcd/secret",
+    b"var/lib/systemd/credential.secret",
+    b"var/lib/systemd/random-seed",
+    b"var/lib/urandom/random-seed",
+)
+
+RULES = tuple(
+    Rule(path, action, _MADE_ANEW, files_only=True)
+    for action, paths in ((Action.EMPTY, EMPTIED), (Action.OMIT, OMITTED))
+    for path in paths
+)

@@ -1,0 +1,210 @@
+"""A whole capture: walk, pack, publish."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import stat
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloner_agent.capture import golden_identity
+from cloner_agent.capture.mounts import filesystems_of, find_boundaries, parse_mountinfo
+from cloner_agent.capture.packing import PackStream
+from cloner_agent.capture.records import CaptureError, Notes, RecordMaker
+from cloner_agent.capture.rules import DEFAULTS, RuleBook, parse_excludes
+from cloner_agent.capture.sink import CaptureSink
+from cloner_agent.capture.walk import Walker
+from cloner_agent.rooted import Rooted
+from cloner_core.image.checker import TreeChecker
+from cloner_core.image.inode import encode_inode
+from cloner_core.image.limits import FORMAT, MAX_PATH_BYTES
+from cloner_core.image.tree import Facts, Filesystem, Segment, SegmentRef, SegmentWriter, TreeRoot, encode_root
+from cloner_core.image.version import Draft, VersionRecord, check_image_name
+
+_PROGRESS_S = 0.25
+_OS_RELEASE = re.compile(r"""^(ID|VERSION_ID)=["']?([^"'\n]*)["']?$""", re.MULTILINE)
+_PROGRAMS = ("bin/sh", "bin/busybox", "usr/lib/systemd/systemd")
+_ELF_MACHINES = {62: "x86_64", 183: "aarch64"}  # e_machine, elf(5)
+# One descriptor for each directory on the way down; a path of 4095 bytes can have two thousand.
+_DESCRIPTORS = MAX_PATH_BYTES // 2 + 256
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureOptions:
+    """What a person says of a capture."""
+
+    image: str
+    excludes: tuple[str, ...] = ()  # paths or patterns from the root of the tree
+    esp: str | None = "/boot/efi"  # taken for the ESP where it is a directory; None for a tree without one
+    message: str = ""
+    author: str = ""
+    source: str = ""  # host name of the machine captured
+    architecture: str = ""  # as uname shows it; read from the tree's own programs when ""
+    threads: int | None = None  # that compress; the number of CPUs when None
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureProgress:
+    """How far a capture is. The whole is not known before its end."""
+
+    inodes: int
+    data_bytes: int
+    stored_bytes: int  # of the packs made so far
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """What a capture made."""
+
+    record: VersionRecord
+    inodes: int
+    data_bytes: int
+    new_packs: int
+    new_stored_bytes: int
+    notes: Notes
+    unmatched_excludes: tuple[str, ...]  # excludes that named nothing
+
+
+def _ignore(_: CaptureProgress) -> None:
+    pass
+
+
+def capture(
+    root: str | Path,
+    sink: CaptureSink,
+    options: CaptureOptions,
+    progress: Callable[[CaptureProgress], None] = _ignore,
+) -> Captured:
+    """Make the next version of an image of the tree beneath `root` and return what was published.
+
+    `progress` is called a few times a second. Raises CaptureError when something cannot be read, InvalidError for
+    wrong options, IntegrityError from the sink; then no version was made.
+    """
+    check_image_name(options.image)
+    excludes = parse_excludes(options.excludes)
+    book = RuleBook((*excludes, *golden_identity.RULES, *DEFAULTS))
+    _raise_descriptor_limit()
+    real = os.path.realpath(os.fsencode(root))
+    try:
+        mounts = parse_mountinfo(Path("/proc/self/mountinfo").read_bytes())
+        rooted = Rooted(real)
+    except OSError as error:
+        raise CaptureError(f"cannot capture {os.fsdecode(real)}: {error.strerror}") from error
+    with rooted, PackStream(sink, base := sink.base(options.image), threads=options.threads) as packs:
+        boundaries = find_boundaries(real, mounts)
+        esp = _find_esp(rooted, options.esp, boundaries.crossed)
+        filesystems = filesystems_of(boundaries, esp, _read(rooted, "etc/fstab"))
+        notes = Notes()
+        walker = Walker(boundaries, book, RecordMaker(boundaries, esp, packs.add, notes), notes)
+        tree = _write_tree(walker, rooted.fd, filesystems, packs, progress)
+        offers = packs.finish()
+        facts = _facts(rooted, options)
+    tree_root = TreeRoot(FORMAT, facts, tree.filesystems, tree.inodes, tree.data_bytes, tuple(tree.segments))
+    record = sink.publish(
+        Draft(
+            image=options.image,
+            root=encode_root(tree_root),
+            packs=offers,
+            base=base.version if base else b"",
+            message=options.message,
+            author=options.author,
+            source=options.source,
+            inexact=tuple(path.decode(errors="backslashreplace") for path in notes.inexact),
+        )
+    )
+    unmatched = tuple(text for text, rule in zip(options.excludes, excludes, strict=True) if rule not in book.used)
+    return Captured(record, tree.inodes, tree.data_bytes, len(offers), packs.stored_bytes, notes, unmatched)
+
+
+@dataclass(slots=True)
+class _Tree:
+    segments: list[SegmentRef]
+    filesystems: tuple[Filesystem, ...]
+    inodes: int = 0
+    data_bytes: int = 0
+
+
+def _write_tree(
+    walker: Walker,
+    root_fd: int,
+    filesystems: tuple[Filesystem, ...],
+    packs: PackStream,
+    progress: Callable[[CaptureProgress], None],
+) -> _Tree:
+    checker = TreeChecker(filesystems)
+    writer = SegmentWriter()
+    tree = _Tree([], filesystems)
+
+    def keep(segment: Segment | None) -> None:
+        if segment is not None:
+            tree.segments.append(segment.ref)
+            packs.add_segment(segment)
+
+    due = time.monotonic() + _PROGRESS_S
+    for inode, data_bytes in walker.walk(root_fd):
+        checker.add(inode)
+        keep(writer.add(encode_inode(inode), data_bytes))
+        tree.data_bytes += data_bytes
+        if not inode.number % 64 and time.monotonic() >= due:
+            due = time.monotonic() + _PROGRESS_S
+            progress(CaptureProgress(inode.number, tree.data_bytes, packs.stored_bytes))
+    keep(writer.close())
+    tree.inodes = checker.count
+    tree.filesystems = checker.counted()
+    progress(CaptureProgress(tree.inodes, tree.data_bytes, packs.stored_bytes))
+    return tree
+
+
+def _raise_descriptor_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < _DESCRIPTORS:
+        wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+
+
+def _find_esp(rooted: Rooted, path: str | None, crossed: dict[bytes, str]) -> bytes | None:
+    """Return the directory to be taken for the ESP, or None; a FAT mounted there is known as one anyway."""
+    if path is None:
+        return None
+    relative = os.fsencode(path).strip(b"/")
+    if not relative or crossed.get(relative, "vfat") != "vfat":
+        return None
+    try:
+        status = rooted.lstat(relative)
+    except OSError:
+        return None
+    return relative if stat.S_ISDIR(status.st_mode) else None
+
+
+def _read(rooted: Rooted, path: str) -> bytes:
+    try:
+        return rooted.read(path)
+    except OSError:
+        return b""  # an image need not have one
+
+
+def _architecture(rooted: Rooted) -> str:
+    """Return what the tree's shell was built for: the tree need not be of this machine."""
+    for program in _PROGRAMS:
+        try:
+            fd = rooted.open(program, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            continue
+        try:
+            header = os.pread(fd, 20, 0)
+        finally:
+            os.close(fd)
+        if header[:4] == b"\x7fELF":
+            return _ELF_MACHINES.get(int.from_bytes(header[18:20], "little"), "")
+    return ""
+
+
+def _facts(rooted: Rooted, options: CaptureOptions) -> Facts:
+    text = (_read(rooted, "etc/os-release") or _read(rooted, "usr/lib/os-release")).decode(errors="replace")
+    told = dict(_OS_RELEASE.findall(text))
+    architecture = options.architecture or _architecture(rooted)
+    return Facts(architecture, told.get("ID", ""), told.get("VERSION_ID", ""), tuple(sorted(options.excludes)))

@@ -1,0 +1,135 @@
+"""Where one filesystem ends and another begins beneath a captured tree."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cloner_core.image.tree import ROLE_ESP, ROLE_ROOT, Filesystem
+
+# Filesystems whose content is the machine's own. Everything else mounted (network, memory, overlays, images) is
+# somebody else's or volatile, and its mount point is captured as an empty directory.
+LOCAL_TYPES = frozenset({"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "vfat", "xfs"})
+
+_SYS_OPEN_TREE = 428
+_OPEN_TREE_CLONE = 1  # include/uapi/linux/mount.h
+_AT_EMPTY_PATH = 0x1000
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A line of /proc/self/mountinfo; see proc_pid_mountinfo(5)."""
+
+    path: bytes
+    device: bytes  # major:minor
+    root: bytes  # of the mount within its filesystem
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Boundaries:
+    """What lies beneath the root of a capture, by path relative to it."""
+
+    crossed: dict[bytes, str]  # mount point → filesystem type: captured
+    closed: frozenset[bytes]  # mount points whose content is not
+
+
+def parse_mountinfo(data: bytes) -> list[Mount]:
+    """Return the mounts of a mountinfo file, in its order."""
+    mounts: list[Mount] = []
+    for line in data.splitlines():
+        left, _, right = line.partition(b" - ")
+        fields = left.split(b" ")
+        if len(fields) < 5 or not right:
+            continue
+        root, path = (_OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field) for field in fields[3:5])
+        mounts.append(Mount(path, fields[2], root, right.split(b" ")[0].decode(errors="replace")))
+    return mounts
+
+
+def find_boundaries(root: bytes, mounts: Iterable[Mount]) -> Boundaries:
+    """Sort the mounts beneath `root`, an absolute real path, into those to cross and those to close."""
+    crossed: dict[bytes, str] = {}
+    closed: set[bytes] = set()
+    devices: set[bytes] = set()
+    prefix = root.rstrip(b"/") + b"/"
+    for mount in mounts:
+        if not (mount.path + b"/").startswith(prefix):
+            if prefix.startswith(mount.path.rstrip(b"/") + b"/"):
+                devices = {mount.device}  # the last such mount is the one the root lies on
+            continue
+        path = mount.path[len(prefix) :]
+        if not path:
+            devices = {mount.device}
+            continue
+        # A bind mount shows a part of a filesystem a second time; a btrfs subvolume is a part shown once.
+        is_whole = mount.root == b"/" or mount.type == "btrfs"
+        if mount.type in LOCAL_TYPES and is_whole and mount.device not in devices:
+            devices.add(mount.device)
+            crossed[path] = mount.type
+            closed.discard(path)
+        else:
+            crossed.pop(path, None)
+            closed.add(path)
+    hidden = {path for path in crossed if any(path.startswith(barrier + b"/") for barrier in closed)}
+    return Boundaries({path: kind for path, kind in crossed.items() if path not in hidden}, frozenset(closed))
+
+
+def filesystems_of(boundaries: Boundaries, esp: bytes | None, fstab: bytes) -> tuple[Filesystem, ...]:
+    """Return the filesystems of the tree, sorted by mount: its root, the mounts crossed, and the ESP.
+
+    `esp` is a directory to be taken for the ESP though nothing is mounted there. What `fstab` says of a mount
+    point gives type, UUID and label.
+    """
+    told = parse_fstab(fstab)
+    roles = {b"": ROLE_ROOT} | dict.fromkeys(boundaries.crossed, "data")
+    roles |= {path: ROLE_ESP for path, kind in boundaries.crossed.items() if kind == "vfat"}
+    if esp is not None:
+        roles[esp] = ROLE_ESP
+    result: list[Filesystem] = []
+    for path, role in sorted(roles.items()):
+        kind, uuid, label = told.get(path, ("", "", ""))
+        result.append(Filesystem(path, role, boundaries.crossed.get(path, kind), uuid, label))
+    return tuple(result)
+
+
+def parse_fstab(data: bytes) -> dict[bytes, tuple[str, str, str]]:
+    """Return mount point (relative) → (type, UUID, label) as far as an fstab(5) tells; the rest is ""."""
+    told: dict[bytes, tuple[str, str, str]] = {}
+    for line in data.splitlines():
+        fields = line.split()
+        if len(fields) < 3 or fields[0].startswith(b"#") or not fields[1].startswith(b"/"):
+            continue
+        spec, path, kind = fields[:3]
+        tag, _, value = spec.decode(errors="replace").replace('"', "").partition("=")
+        path = _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), path).strip(b"/")
+        told[path] = (
+            kind.decode(errors="replace"),
+            value if tag == "UUID" else "",
+            value if tag == "LABEL" else "",
+        )
+    return told
+
+
+def open_beneath_mount(parent_fd: int, name: bytes) -> int | None:
+    """Open the directory that a mount on `name` hides, or return None when this process may not (CAP_SYS_ADMIN).
+
+    A clone of the parent's mount alone, made by open_tree(2), has no mounts on top.
+    """
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_EMPTY_PATH
+    clone = int(_libc.syscall(_SYS_OPEN_TREE, parent_fd, b"", flags))
+    if clone < 0:
+        return None
+    try:
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=clone)
+    except OSError:
+        return None
+    finally:
+        os.close(clone)

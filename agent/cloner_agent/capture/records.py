@@ -1,0 +1,154 @@
+"""One entry of the source to one record of the tree."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass, field
+
+from cloner_agent.capture.content import AddChunk, Content, read_content
+from cloner_agent.capture.metadata import MetadataReader, Xattrs
+from cloner_agent.capture.mounts import Boundaries
+from cloner_core.errors import ClonerError
+from cloner_core.image.inode import SYMLINK_MODE, Inode, Kind
+
+_SPECIAL = {stat.S_IFCHR: Kind.CHARACTER, stat.S_IFBLK: Kind.BLOCK, stat.S_IFIFO: Kind.FIFO}
+
+Record = tuple[Inode, int]  # the inode and its bytes that are not holes
+
+
+class CaptureError(ClonerError):
+    """A path of the source could not be read; no version is made."""
+
+
+@dataclass(slots=True)
+class Notes:
+    """What a capture did not take as it was; shown to the person who asked for it."""
+
+    inexact: list[bytes] = field(default_factory=list)  # changed during each of three readings
+    vanished: list[bytes] = field(default_factory=list)
+    sockets: list[bytes] = field(default_factory=list)
+    swap_files: list[bytes] = field(default_factory=list)
+    identity: list[bytes] = field(default_factory=list)  # of the golden node, left out or emptied
+    mount_points: list[bytes] = field(default_factory=list)  # of filesystems that are not captured
+    dropped_evm: int = 0
+
+
+class RecordMaker:
+    """Makes the records of one tree; numbers them and remembers hard-linked inodes."""
+
+    def __init__(self, boundaries: Boundaries, esp: bytes | None, add_chunk: AddChunk, notes: Notes) -> None:
+        """Take where filesystems end, the ESP's directory, what keeps chunks, and where to note peculiarities."""
+        fat = [path for path, kind in boundaries.crossed.items() if kind == "vfat"]
+        self._fat_tops = frozenset(fat)
+        self._esp_prefixes = tuple(path + b"/" for path in (*fat, *((esp,) if esp else ())))
+        self._add_chunk = add_chunk
+        self._notes = notes
+        self._metadata = MetadataReader(self._count_evm)
+        self._number = 0
+        self._leaders: dict[tuple[int, int], int] = {}
+
+    def _count_evm(self) -> None:
+        self._notes.dropped_evm += 1
+
+    def _is_on_esp(self, path: bytes) -> bool:
+        return bool(self._esp_prefixes) and path.startswith(self._esp_prefixes)
+
+    def _next(self) -> int:
+        self._number += 1
+        return self._number
+
+    def directory(self, fd: int, path: bytes) -> Inode:
+        """Return the record of an open directory."""
+        if self._is_on_esp(path):
+            return Inode(self._next(), Kind.DIRECTORY, path)
+        if path in self._fat_tops:
+            # Owner, mode and times of a mounted FAT's root are those of the mount, not of the machine.
+            return Inode(self._next(), Kind.DIRECTORY, path, 0o755)
+        status = os.fstat(fd)
+        flags = self._metadata.flags(fd, status.st_dev)
+        return self._inode(Kind.DIRECTORY, path, status, self._metadata.xattrs(fd), flags=flags)
+
+    def file(self, fd: int, path: bytes, *, is_emptied: bool) -> Record:
+        """Return the record of an open regular file, its chunks kept; with `is_emptied` it is recorded without any."""
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.ENOENT, "it was a file a moment ago")
+        if self._is_on_esp(path):
+            content = read_content(fd, status, self._add_chunk, is_sparse_kept=False)
+            self._note(path, content)
+            inode = Inode(self._next(), Kind.FILE, path, size=content.size, chunks=content.chunks)
+            return inode, content.data_bytes
+        link = self._link(path, status)
+        if link is not None:
+            return link, 0
+        if is_emptied or not status.st_size:
+            content = Content(status, 0)
+        else:
+            content = read_content(fd, status, self._add_chunk)
+            self._note(path, content)
+        xattrs, flags = self._metadata.xattrs(fd), self._metadata.flags(fd, status.st_dev)
+        return self._inode(Kind.FILE, path, content.status, xattrs, flags=flags, content=content), content.data_bytes
+
+    def _note(self, path: bytes, content: Content) -> None:
+        if not content.is_exact:
+            self._notes.inexact.append(path)
+
+    def special(self, parent_fd: int, name: bytes, path: bytes) -> Inode | None:
+        """Return the record of a link, device or fifo, or None for a socket, which is never part of an image."""
+        if self._is_on_esp(path):
+            raise CaptureError(f"/{os.fsdecode(path)} is on the ESP, which holds files and directories only")
+        status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+        link = self._link(path, status)
+        if link is not None:
+            return link
+        kind = _SPECIAL.get(stat.S_IFMT(status.st_mode))
+        if kind is None and not stat.S_ISLNK(status.st_mode):
+            self._notes.sockets.append(path)
+            return None
+        # No descriptor can be had of a link or device without opening it, so its attributes go by path.
+        xattrs = self._metadata.xattrs(b"/proc/self/fd/%d/%s" % (parent_fd, name))
+        if kind is not None:
+            return self._inode(kind, path, status, xattrs)
+        target = os.fsencode(os.readlink(name, dir_fd=parent_fd))
+        return self._inode(Kind.SYMLINK, path, status, xattrs, target=target)
+
+    def _link(self, path: bytes, status: os.stat_result) -> Inode | None:
+        if status.st_nlink < 2:
+            return None
+        leader = self._leaders.get((status.st_dev, status.st_ino))
+        return Inode(self._next(), Kind.LINK, path, leader=leader) if leader else None
+
+    def _inode(
+        self,
+        kind: Kind,
+        path: bytes,
+        status: os.stat_result,
+        xattrs: Xattrs,
+        *,
+        flags: int = 0,
+        target: bytes = b"",
+        content: Content | None = None,
+    ) -> Inode:
+        number = self._next()
+        if status.st_nlink > 1 and kind is not Kind.DIRECTORY:
+            self._leaders[status.st_dev, status.st_ino] = number
+        is_device = kind is Kind.CHARACTER or kind is Kind.BLOCK
+        return Inode(
+            number,
+            kind,
+            path,
+            SYMLINK_MODE if kind is Kind.SYMLINK else stat.S_IMODE(status.st_mode),
+            status.st_uid,
+            status.st_gid,
+            status.st_mtime_ns,
+            content.size if content else 0,
+            (os.major(status.st_rdev), os.minor(status.st_rdev)) if is_device else (0, 0),
+            target,
+            0,
+            xattrs,
+            flags,
+            content.holes if content else b"",
+            content.chunks if content else b"",
+        )

@@ -1,0 +1,148 @@
+"""The walk over a tree: depth first, names in byte order. Follows no link, opens no device, waits for nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cloner_agent.capture.content import SwapFileError
+from cloner_agent.capture.mounts import Boundaries, open_beneath_mount
+from cloner_agent.capture.records import CaptureError, Notes, Record, RecordMaker
+from cloner_agent.capture.rules import Action, Rule, RuleBook
+from cloner_core.image.limits import MAX_PATH_BYTES
+
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_GONE = (errno.ENOENT, errno.ESTALE)
+_LOST_AND_FOUND = b"lost+found"
+
+
+@dataclass(slots=True)
+class _Directory:
+    """A directory being walked."""
+
+    fd: int
+    path: bytes
+    entries: Iterator[tuple[bytes, os.DirEntry[str]]]
+    rules: list[tuple[bytes, Rule]]
+    is_top: bool  # of a filesystem
+
+    def child(self, name: bytes) -> bytes:
+        return self.path + b"/" + name if self.path else name
+
+
+class Walker:
+    """One walk over one tree."""
+
+    def __init__(self, boundaries: Boundaries, book: RuleBook, maker: RecordMaker, notes: Notes) -> None:
+        """Take where filesystems end, what to leave out, who makes the records, and where to note peculiarities."""
+        self._boundaries = boundaries
+        self._book = book
+        self._maker = maker
+        self._notes = notes
+        self._noatime = os.O_NOATIME
+
+    def walk(self, root_fd: int) -> Iterator[Record]:
+        """Give the records of everything beneath the directory `root_fd`, itself first, in the order of a tree."""
+        stack = [self._enter(os.dup(root_fd), b"", is_top=True)]
+        try:
+            yield self._maker.directory(stack[0].fd, b""), 0
+            while stack:
+                directory = stack[-1]
+                item = next(directory.entries, None)
+                if item is None:
+                    os.close(stack.pop().fd)
+                    continue
+                name, entry = item
+                path = directory.child(name)
+                try:
+                    child = self._visit_directory(directory, name, entry, path)
+                    if child is not None:
+                        stack.append(child)
+                        yield self._maker.directory(child.fd, path), 0
+                        continue
+                    record = self._visit_other(directory, name, entry, path)
+                except SwapFileError:
+                    self._notes.swap_files.append(path)
+                except OSError as error:
+                    if error.errno not in _GONE:
+                        raise CaptureError(f"cannot read /{os.fsdecode(path)}: {error.strerror}") from error
+                    self._notes.vanished.append(path)
+                else:
+                    if record is not None:
+                        yield record
+        finally:
+            for directory in stack:
+                os.close(directory.fd)
+
+    def _enter(self, fd: int, path: bytes, *, is_top: bool = False, is_hollow: bool = False) -> _Directory:
+        entries: list[tuple[bytes, os.DirEntry[str]]] = []
+        if not is_hollow:
+            with os.scandir(fd) as scan:
+                entries = [(os.fsencode(entry.name), entry) for entry in scan]
+            entries.sort(key=lambda item: item[0])
+        return _Directory(fd, path, iter(entries), self._book.of_directory(path), is_top)
+
+    def _rule(self, directory: _Directory, name: bytes, is_file: bool) -> Rule | None:
+        if not directory.rules:
+            return None
+        rule = self._book.of_entry(directory.rules, name, is_file)
+        if rule is not None and rule.files_only:
+            self._notes.identity.append(directory.child(name))
+        return rule
+
+    def _open(self, directory: _Directory, name: bytes, flags: int) -> int:
+        try:
+            return os.open(name, flags | self._noatime, dir_fd=directory.fd)
+        except PermissionError:
+            if not self._noatime:
+                raise
+            # O_NOATIME is for the owner and CAP_FOWNER only; do without it from here on.
+            self._noatime = 0
+            return os.open(name, flags, dir_fd=directory.fd)
+
+    def _visit_directory(
+        self, directory: _Directory, name: bytes, entry: os.DirEntry[str], path: bytes
+    ) -> _Directory | None:
+        """Return the directory to go into next, or None when the entry is none or is left out."""
+        if not entry.is_dir(follow_symlinks=False):
+            return None
+        rule = self._rule(directory, name, False)
+        if rule is not None and rule.action is Action.OMIT:
+            return None
+        if directory.is_top and name == _LOST_AND_FOUND:
+            return None  # mkfs makes it anew
+        _check_length(path)
+        if path in self._boundaries.closed:
+            self._notes.mount_points.append(path)
+            fd = open_beneath_mount(directory.fd, name)
+            fd = self._open(directory, name, _OPEN | os.O_DIRECTORY) if fd is None else fd
+            return self._enter(fd, path, is_hollow=True)
+        fd = self._open(directory, name, _OPEN | os.O_DIRECTORY)
+        is_hollow = rule is not None and rule.action is Action.HOLLOW
+        return self._enter(fd, path, is_top=path in self._boundaries.crossed, is_hollow=is_hollow)
+
+    def _visit_other(self, directory: _Directory, name: bytes, entry: os.DirEntry[str], path: bytes) -> Record | None:
+        """Return the record of anything but a directory, None when it is left out."""
+        if entry.is_dir(follow_symlinks=False):
+            return None
+        is_file = entry.is_file(follow_symlinks=False)
+        rule = self._rule(directory, name, is_file)
+        if rule is not None and rule.action is Action.OMIT:
+            return None
+        _check_length(path)
+        if not is_file:
+            inode = self._maker.special(directory.fd, name, path)
+            return None if inode is None else (inode, 0)
+        fd = self._open(directory, name, _OPEN)
+        try:
+            is_emptied = rule is not None and rule.action is Action.EMPTY
+            return self._maker.file(fd, path, is_emptied=is_emptied)
+        finally:
+            os.close(fd)
+
+
+def _check_length(path: bytes) -> None:
+    if len(path) > MAX_PATH_BYTES:
+        raise CaptureError(f"/{os.fsdecode(path[:200])}… has {len(path)} bytes, the most is {MAX_PATH_BYTES}")
