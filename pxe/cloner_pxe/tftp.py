@@ -253,7 +253,6 @@ class TftpService:
             return
         wire.transfers[peer] = _Transfer(context, request, peer[0], now, heard_s=now, sent_s=now)
         wire.selector.register(context.sock, selectors.EVENT_READ, peer)
-        self._tell(EventKind.TFTP_START, wire.transfers[peer], f"TFTP of {request.name} began")
 
     def _next_datagram(self, wire: _Wire, peer: tuple[str, int]) -> None:
         transfer = wire.transfers[peer]
@@ -271,6 +270,8 @@ class TftpService:
                 # A repeated ACK must not make a repeated block, or both go on twice for ever (RFC 1123 §4.2.3.1).
                 self.counts.malformed += opcode != Opcode.ACK
                 return
+            if not transfer.has_ack:
+                self._tell(EventKind.TFTP_START, transfer, f"TFTP of {transfer.name} began")
             transfer.has_ack, transfer.tries = True, 0
             transfer.heard_s = transfer.sent_s = time.monotonic()
             context.state = context.state.handle(context.factory.parse(datagram[:4]), *peer)
