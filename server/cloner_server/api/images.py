@@ -12,7 +12,7 @@ from sqlalchemy import Row
 from cloner_core.admin import ImageView
 from cloner_core.errors import InvalidError
 from cloner_core.image.digest import parse_digest
-from cloner_core.image.version import Draft, check_image_name
+from cloner_core.image.version import Draft, VersionRecord, check_image_name
 from cloner_core.messages import Granted
 from cloner_server.api.admin import who
 from cloner_server.api.faults import AnyRequest
@@ -63,7 +63,7 @@ def segment_put(core: CoreDependency, digest: str, raw_size: int, body: bytes) -
 
 
 @post("/publish", sync_to_thread=True, request_max_body_size=_DRAFT_BYTES, status_code=_OK)
-def publish(core: CoreDependency, request: AnyRequest, body: bytes) -> ImageView:
+def publish(core: CoreDependency, request: AnyRequest, body: bytes) -> VersionRecord:
     """Make a draft (MessagePack) the next version of its image: checked from its root to its last chunk, then shown."""
     try:
         draft = msgspec.msgpack.decode(body, type=Draft)
@@ -72,8 +72,7 @@ def publish(core: CoreDependency, request: AnyRequest, body: bytes) -> ImageView
     record = core.catalog.store.publish(draft)
     with core.database.write() as connection:
         images.add_version(connection, who(core, request), record.image, record.number, record.version)
-        row = images.get_version(connection, record.image, record.number)
-    return _view(core, row)
+    return record
 
 
 def image_handlers() -> list[Any]:

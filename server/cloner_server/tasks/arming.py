@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 from sqlalchemy import Connection, select, update
 
@@ -29,9 +31,10 @@ def intend(connection: Connection, request: DeployRequest) -> list[Intent]:
             f"{len(names)} nodes are named, at most {request.limit} are deployed without saying so",
             hint=f"--max {len(names)} says so",
         )
-    objections: list[ClonerError] = []
+    objections = _missing(connection, names, request)
     intents = []
-    for node in nodes.get_nodes(connection, names):
+    known = {node.name: node for node in nodes.list_nodes(connection)}
+    for node in (known[name] for name in names if name in known):
         try:
             intents.append(_intend_one(connection, node, request))
         except (NotFoundError, RefusedError, InvalidError) as fault:
@@ -70,6 +73,22 @@ def release_attempts(connection: Connection, node: str) -> None:
     of_node = select(tasks.c.id).where(tasks.c.node == node)
     standing = attempts.c.task.in_(of_node), attempts.c.state.in_(("live", "holding"))
     connection.execute(update(attempts).where(*standing).values(state="released"))
+
+
+def _missing(connection: Connection, names: list[str], request: DeployRequest) -> list[ClonerError]:
+    """Return what the request itself names and does not exist."""
+    missing: list[ClonerError] = []
+    looks: list[Callable[[], object]] = [lambda: nodes.get_nodes(connection, names)]
+    if request.image:
+        looks.append(lambda: images.get_version(connection, request.image, request.version))
+    if request.layout:
+        looks.append(lambda: layouts.get_layout(connection, request.layout))
+    for look in looks:
+        try:
+            look()
+        except NotFoundError as fault:
+            missing.append(fault)
+    return missing
 
 
 def _intend_one(connection: Connection, node: NodeView, request: DeployRequest) -> Intent:
@@ -125,8 +144,8 @@ def _at_risk(disk: Disk) -> DiskAtRisk:
 
 
 def _all_of(objections: list[ClonerError]) -> ClonerError:
-    if len(objections) == 1:
+    lines = dict.fromkeys(str(fault) for fault in objections)  # one image missing for ten nodes is said once
+    if len(lines) == 1:
         return objections[0]
     kind = NotFoundError if all(isinstance(fault, NotFoundError) for fault in objections) else RefusedError
-    lines = dict.fromkeys(str(fault) for fault in objections)
     return kind("\n  - ".join(("nothing was armed:", *lines)))
