@@ -1,0 +1,173 @@
+"""The head of the lab: a real `cloner serve` in the namespace, and the real `cloner` command against it.
+
+What the tests and the demo share. Must not take short cuts: everything goes through the command line a person
+would type, and what comes back is what he would read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.parse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cloner_initramfs import Cache
+from vmlab import host
+from vmlab.errors import LabError
+from vmlab.lab import BRIDGE, SERVER_ADDRESS, Lab
+from vmlab.machine import DirectBoot
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PACKAGES = ("agent", "server", "pxe", "initramfs", "cli", "vm-tests", "bench")
+POOL = "10.77.0.100-10.77.0.199"
+READY = b"CLONER READY"
+START_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What one `cloner` command answered."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The result of a command run with --json."""
+        return json.loads(self.out)
+
+
+class Head:
+    """One server of a lab with its state directory; it outlives stops and kills of the process."""
+
+    def __init__(self, lab: Lab, installer: Path, *, more: Sequence[str] = (), name: str = "head") -> None:
+        """Prepare names; `installer` holds kernel and layers, `more` are further arguments of `cloner serve`."""
+        self.lab = lab
+        self.state = lab.directory / name
+        self.socket = lab.directory / f"{name}.sock"
+        self._name = name
+        self._installer = installer
+        self._more = tuple(more)
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the server and wait until it says that it is ready; raises LabError with its log otherwise."""
+        argv = ["serve", "--state", str(self.state), "--interface", BRIDGE, "--address", SERVER_ADDRESS]
+        argv += ["--dhcp", POOL, "--installer", str(self._installer), *self._more]
+        log = self.lab.evidence.path(f"{self._name}.log")
+        seen = log.stat().st_size if log.exists() else 0
+        self._child = self.lab.popen(self._command(*argv), log_name=self._name, environment=environment())
+        end = time.monotonic() + START_S
+        while READY not in (said := log.read_bytes()[seen:]):
+            if self._child.poll() is not None or time.monotonic() > end:
+                raise LabError(f"cloner serve did not start:\n{said.decode(errors='replace')[-4000:]}")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Stop the server as an administrator does."""
+        if self._child is not None:
+            self.lab.stop(self._child)
+
+    def kill(self) -> None:
+        """Kill the server without warning."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+
+    def cloner(self, *arguments: str | Path, timeout_s: float = 600, check: bool = True) -> Said:
+        """Run one `cloner` command; with `check` raises LabError unless its status is 0."""
+        done = subprocess.run(
+            self.lab.inside(self._command(*map(str, arguments))),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=environment(),
+            timeout=timeout_s,
+            check=False,
+        )
+        said = Said(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+        if check and said.status != 0:
+            words = " ".join(map(str, arguments))
+            raise LabError(f"cloner {words} ended with status {said.status}:\n{said.out[-2000:]}{said.err[-2000:]}")
+        return said
+
+    def json(self, *arguments: str | Path, timeout_s: float = 600) -> Any:
+        """Run one `cloner` command with --json and return its result."""
+        return self.cloner("--json", *arguments, timeout_s=timeout_s).json
+
+    def popen(self, *arguments: str | Path, out: int | None = None) -> subprocess.Popen[bytes]:
+        """Start one `cloner` command that shows its progress where our own output goes (or on descriptor `out`)."""
+        argv = self.lab.inside(self._command(*map(str, arguments)))
+        return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, env=environment())
+
+    def wait_state(self, node: str, wanted: str, deadline_s: float) -> dict[str, Any]:
+        """Wait until the node's newest task is in a state and return it.
+
+        Raises LabError when it ends in another, or not within `deadline_s`.
+        """
+        end = time.monotonic() + deadline_s
+        while True:
+            task: dict[str, Any] = self.task(node)
+            if task["state"] == wanted:
+                return task
+            if task["state"] in ("done", "failed", "aborted", "frozen") or time.monotonic() > end:
+                log = self.cloner("task", "log", task["id"], check=False).out[-3000:]
+                raise LabError(f"the task of {node} is {task['state']}, not {wanted}: {task}\n{log}")
+            time.sleep(0.5)
+
+    def task(self, node: str) -> dict[str, Any]:
+        """Return the newest task of a node."""
+        tasks = [task for task in self.json("task", "list", "--nodes", node) if task["node"] == node]
+        if not tasks:
+            raise LabError(f"{node} has no task")
+        return dict(max(tasks, key=lambda task: float(task["created_s"])))
+
+    def direct_boot(self, mac: str) -> DirectBoot:
+        """Return what a machine needs to start the agent without the network's help, its claim included.
+
+        Asks for the boot script as iPXE would, so the claim is one like any other.
+        """
+        url = f"http://{SERVER_ADDRESS}:8080/boot/ipxe?mac={mac.replace(':', '-')}&platform=efi"
+        script = self.fetch(url).decode()
+        kernel = re.search(r"^kernel\s+(?:--\S+\s+\S+\s+)*(\S+)\s+(.*?)(?: \|\|.*)?$", script, re.MULTILINE)
+        initrd = re.search(r"^initrd\s+(?:--\S+\s+\S+\s+)*(\S+)", script, re.MULTILINE)
+        if not kernel or not initrd:
+            raise LabError(f"the server offers {mac} no agent:\n{script}")
+        files = []
+        for found in (kernel, initrd):
+            address = urllib.parse.urljoin(url, found[1])
+            path = self.lab.directory / f"direct-{urllib.parse.urlsplit(address).path.rsplit('/', 1)[-1]}"
+            path.write_bytes(self.fetch(address))
+            files.append(path)
+        return DirectBoot(files[0], files[1], kernel[2])
+
+    def fetch(self, url: str) -> bytes:
+        """Fetch a URL from inside the namespace."""
+        program = "import sys, urllib.request; sys.stdout.buffer.write(urllib.request.urlopen(sys.argv[1]).read())"
+        return host.run_bytes(self.lab.inside([sys.executable, "-c", program, url]), timeout_s=60)
+
+    def _command(self, *arguments: str) -> list[str]:
+        start = "import sys; from cloner_cli.main import main; sys.exit(main())"
+        return [sys.executable, "-c", start, "--socket", str(self.socket), *arguments]
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of our own programs in the lab: this checkout's code, no settings of the host."""
+    path = os.pathsep.join(str(CHECKOUT / name) for name in PACKAGES)
+    return {**host.ENVIRONMENT, "PYTHONPATH": path, "TERM": os.environ.get("TERM", "dumb")}
+
+
+def build_installer(cache: Cache, place: Path, *, drivers: str = "vm") -> Path:
+    """Put kernel and layers into `place` as an administrator does, and return it; quick when the cache has them."""
+    argv = [sys.executable, "-m", "cloner_initramfs", "--out", str(place), "--cache", str(cache.root)]
+    done = subprocess.run([*argv, "--drivers", drivers], env=environment(), capture_output=True, check=False)
+    if done.returncode != 0:
+        raise LabError(f"the installer could not be built:\n{done.stderr.decode(errors='replace')[-2000:]}")
+    return place
