@@ -19,7 +19,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloner_agent.protocol import Interrupt, ServerFault
-from cloner_core.errors import UnreachableError
+from cloner_core.errors import IntegrityError, UnreachableError
 from cloner_core.messages import Fault, Secret, proof_statement
 
 log = logging.getLogger(__name__)
@@ -128,17 +128,23 @@ class Transport:
         body: bytes = b"",
         *,
         credentials: Credentials | None = None,
+        credential: Secret | None = None,
         limit_bytes: int = CONTROL_BYTES,
         patience_s: float | None = None,
         read_s: float = _READ_S,
     ) -> bytes:
         """Return the body of the answer to one request, which must be safe to send twice.
 
-        Raises ServerFault for an answer that is a refusal, UnreachableError when patience ends.
+        `credentials` add bearer and proof; `credential` alone is the bearer, which is enough for blobs.
+
+        Raises ServerFault for an answer that is a refusal, UnreachableError when patience ends, IntegrityError for an
+        answer longer than `limit_bytes`.
         """
         headers = {"Accept": "application/json"}
+        bearer = credentials.credential if credentials is not None else credential
+        if bearer is not None:
+            headers["Authorization"] = f"Bearer {bearer.value}"
         if credentials is not None:
-            headers["Authorization"] = f"Bearer {credentials.credential.value}"
             headers["Cloner-Proof"] = credentials.key.sign(
                 proof_statement(method, path, body, credentials.credential.value)
             ).hex()
@@ -193,7 +199,8 @@ class Transport:
         response = connection.getresponse()
         answer = response.read(limit_bytes + 1)
         if len(answer) > limit_bytes:
-            raise http.client.HTTPException(f"more than {limit_bytes} bytes")
+            self.close()
+            raise IntegrityError(f"the answer to {method} {path} is longer than {limit_bytes} bytes")
         if response.length:
             raise http.client.IncompleteRead(answer, response.length)
         if response.will_close:

@@ -33,17 +33,17 @@ class EfiVars:
     """The variables of the firmware's own vendor GUID (Boot####, BootOrder, …)."""
 
     def __init__(self, directory: str | Path) -> None:
-        self._directory = Path(directory)
+        self.directory = Path(directory)
 
     @property
     def is_there(self) -> bool:
         """Say whether this machine shows its variables at all."""
-        return self._directory.is_dir() and any(self._directory.iterdir())
+        return self.directory.is_dir() and any(self.directory.iterdir())
 
     def all(self) -> dict[str, bytes]:
         """Return every variable of the global GUID by name, without attributes; unreadable ones are left out."""
         found = {}
-        for path in sorted(self._directory.glob(f"*-{GLOBAL_GUID}")):
+        for path in sorted(self.directory.glob(f"*-{GLOBAL_GUID}")):
             # Some firmware refuses single variables (EIO); that must not hide the rest.
             with contextlib.suppress(OSError):
                 found[path.name[: -len(GLOBAL_GUID) - 1]] = unframe(path.read_bytes())
@@ -82,13 +82,13 @@ class EfiVars:
 
     def delete_crash_dumps(self) -> int:
         """Remove crash dumps that Linux left in the variable store; returns how many."""
-        dumps = list(self._directory.glob(f"{_CRASH_PREFIX}*"))
+        dumps = list(self.directory.glob(f"{_CRASH_PREFIX}*"))
         for path in dumps:
             self._unlink(path)
         return len(dumps)
 
     def _path(self, name: str) -> Path:
-        return self._directory / f"{name}-{GLOBAL_GUID}"
+        return self.directory / f"{name}-{GLOBAL_GUID}"
 
     def _unlink(self, path: Path) -> None:
         self._make_mutable(path)

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cloner_agent.client import Credentials, Endpoint, Transport
 from cloner_agent.failures import AbortError
 from cloner_agent.protocol import ServerFault
-from cloner_core.errors import ExitStatus, UnreachableError
+from cloner_core.errors import ExitStatus, IntegrityError, UnreachableError
 from cloner_core.messages import Fault, Secret, proof_statement
 
 ENDPOINT = Endpoint("192.0.2.1", 8443, "")
@@ -129,7 +129,7 @@ def test_an_order_to_abort_ends_the_waiting() -> None:
 
 def test_more_bytes_than_allowed_are_never_returned() -> None:
     network = _Network((200, b"x" * 11))
-    with pytest.raises(UnreachableError, match="more than 10 bytes"):
+    with pytest.raises(IntegrityError, match="longer than 10 bytes"):
         network.transport.request("GET", "/x", limit_bytes=10)
 
 

@@ -1,0 +1,80 @@
+"""What the stages of one attempt share: the tools they work with and the record they leave.
+
+Holds values and seams only; the order is `deploy`, the work is `stages`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cloner_agent.efivars import EfiVars
+from cloner_agent.host import Runner
+from cloner_agent.machine import Machine
+from cloner_agent.probe import EFIVARS
+from cloner_agent.protocol import Server
+from cloner_agent.reporter import Reporter
+from cloner_core.facts import Facts
+from cloner_core.messages import HelloReply, Task
+from cloner_core.plan import Plan
+from cloner_core.steps import TARGET
+
+if TYPE_CHECKING:
+    from cloner_agent.restore.source import PackSource
+    from cloner_agent.stages.verify import VerifiedVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Everything with an effect that a deploy uses; a test gives others."""
+
+    server: Server
+    run: Runner
+    reporter: Reporter
+    probe: Callable[[], Facts]
+    packs: Callable[[Task], PackSource]
+    server_key: bytes  # 32 bytes, Ed25519: signs versions and pack maps
+    machine: Machine = field(default_factory=Machine)
+    accepted: Callable[[HelloReply], None] = lambda _: None  # called once the attempt is known
+    target: str = TARGET
+    efivars: EfiVars = field(default_factory=lambda: EfiVars(EFIVARS))
+    workers: int = os.cpu_count() or 1
+
+
+@dataclass(slots=True)
+class Record:
+    """What was done so far, for the receipt."""
+
+    is_destroyed: bool = False  # a destructive step has begun
+    packs: int = 0
+    files: int = 0
+    bytes_restored: int = 0
+    bytes_read_back: int = 0
+    identity: tuple[str, ...] = ()
+    rewritten: tuple[str, ...] = ()
+    written_identity: dict[bytes, bytes] = field(default_factory=dict)  # path in the clone → BLAKE3
+    written_boot: dict[bytes, bytes] = field(default_factory=dict)
+    machine_id: str = ""
+    host_key_fingerprints: tuple[str, ...] = ()
+    nvram_before: tuple[str, ...] = ()
+    nvram_after: tuple[str, ...] = ()
+    loader: str = ""  # path on the ESP that the boot entry starts, "\\EFI\\debian\\shimx64.efi"
+    boot_number: int | None = None  # of our NVRAM entry; None when there is none
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One attempt: what is known before anything is touched, and the record."""
+
+    tools: Tools
+    task: Task
+    facts: Facts
+    version: VerifiedVersion
+    plan: Plan
+    record: Record = field(default_factory=Record)
+
+    def path(self, where: str) -> str:
+        """Return the path of the clone's `where` as this machine sees it; only for mounts, never for image files."""
+        return self.tools.target if where == "/" else f"{self.tools.target}{where}"

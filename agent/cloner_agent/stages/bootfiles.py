@@ -1,0 +1,86 @@
+"""Places loaders and their configuration on the staged ESP, as `cloner_core.bootfiles` chooses.
+
+Must not choose anything; every path is resolved beneath the target.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+
+from blake3 import blake3
+
+from cloner_agent.attempt import Attempt
+from cloner_agent.failures import StageError
+from cloner_agent.rooted import Rooted
+from cloner_agent.stages.listed import listed_files
+from cloner_core.bootfiles import (
+    LOADERS,
+    TEXTS,
+    CopyFile,
+    Image,
+    NotBootableError,
+    RemoveFile,
+    WriteFile,
+    boot_files,
+)
+from cloner_core.messages import Cause
+from cloner_core.steps import BootFiles
+
+log = logging.getLogger(__name__)
+
+_LOADER_BYTES = 64 << 20
+
+
+def place(attempt: Attempt, action: BootFiles) -> None:
+    """Write the boot files and remember what was written, for the check; raises StageError (NOT_BOOTABLE)."""
+    with Rooted(attempt.tools.target) as tree:
+        try:
+            made = boot_files(look(tree, action.esp), action, attempt.facts.arch)
+        except NotBootableError as error:
+            raise StageError(Cause.NOT_BOOTABLE, error.message, hint=error.hint) from error
+        for file in made.files:
+            path = file.path.lstrip("/").encode(errors="surrogateescape")
+            match file:
+                case CopyFile(source=source):
+                    _write(attempt, tree, path, tree.read(source, limit_bytes=_LOADER_BYTES), 0o644)
+                case WriteFile(content=content, mode=mode):
+                    _write(attempt, tree, path, content, mode)
+                case RemoveFile():
+                    tree.unlink(path, missing_ok=True)
+                    attempt.record.written_boot.pop(path, None)
+    for note in made.notes:
+        attempt.tools.reporter.note(note)
+    attempt.record.loader = made.loader
+    log.info("loader %s, newest kernel %s", made.loader, made.kernels[0].version if made.kernels else "unknown")
+
+
+def look(tree: Rooted, esp: str) -> Image:
+    """Return what the restored image has to boot with."""
+    texts = {path: tree.read(path) for path in listed_files(tree, TEXTS)}
+    return Image(
+        present=frozenset(path for path in LOADERS if tree.exists(path)),
+        boot=tuple(map(os.fsdecode, tree.listdir("boot"))) if tree.exists("boot") else (),
+        esp=tuple(_files(tree, os.fsencode(esp.lstrip("/")))),
+        texts=texts,
+    )
+
+
+def _files(tree: Rooted, folder: bytes, prefix: str = "") -> list[str]:
+    """Return every file beneath `folder`, relative to it."""
+    found: list[str] = []
+    for name in tree.listdir(folder):
+        path = folder + b"/" + name
+        relative = prefix + os.fsdecode(name)
+        if stat.S_ISDIR(tree.lstat(path).st_mode):
+            found += _files(tree, path, f"{relative}/")
+        else:
+            found.append(relative)
+    return found
+
+
+def _write(attempt: Attempt, tree: Rooted, path: bytes, content: bytes, mode: int) -> None:
+    tree.mkdir(path.rpartition(b"/")[0])
+    tree.write(path, content, mode=mode)
+    attempt.record.written_boot[path] = blake3(content).digest()

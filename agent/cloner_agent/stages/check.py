@@ -1,0 +1,156 @@
+"""The last look before the commit: devices carry the planned names, files of ours are as written, a kernel can start.
+
+Reads only; everything comes from the disk, not from what the earlier stages remember to have done.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+
+from blake3 import blake3
+
+from cloner_agent.attempt import Attempt
+from cloner_agent.failures import StageError
+from cloner_agent.rooted import Rooted
+from cloner_agent.stages.listed import listed_files
+from cloner_core.messages import Cause
+from cloner_core.plan import Plan
+from cloner_core.references import root_faults
+from cloner_core.steps import WORK, Check
+
+log = logging.getLogger(__name__)
+
+_GRUB_CONFIGS = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg")
+_BLS = "/boot/loader/entries"
+_BOOT_LINE = re.compile(rb"^\s*(linux|initrd)(?:efi|16)?\s+(\S.*)$")
+_BZIMAGE_MAGIC = (0x202, b"HdrS")  # Documentation/arch/x86/boot.rst
+_EFI_MAGIC = b"MZ"
+_KERNEL_HEAD_BYTES = 0x206
+
+
+def check(attempt: Attempt, action: Check) -> None:
+    """Raise StageError naming every fault at once: IDENTITY when only identity is wrong, else NOT_BOOTABLE."""
+    attempt.tools.machine.drop_caches()
+    with Rooted(attempt.tools.target) as tree:
+        identity = list(_changed(tree, attempt.record.written_identity))
+        faults = [
+            *_device_faults(attempt),
+            *_changed(tree, attempt.record.written_boot),
+            *_fstab_faults(tree, attempt.plan),
+            *_root_faults(tree, attempt.plan),
+            *_kernel_faults(tree),
+        ]
+        if tree.exists(WORK):
+            faults.append(f"{WORK} of the restore is still there")
+    if faults:
+        raise StageError(Cause.NOT_BOOTABLE, "; ".join((*faults, *identity)))
+    if identity:
+        raise StageError(Cause.IDENTITY, "; ".join(identity))
+
+
+def _changed(tree: Rooted, written: dict[bytes, bytes]) -> Iterator[str]:
+    for path, digest in written.items():
+        try:
+            content = tree.read(path, limit_bytes=1 << 30)
+        except OSError as error:
+            yield f"/{os.fsdecode(path)} cannot be read: {error.strerror}"
+            continue
+        if blake3(content).digest() != digest:
+            yield f"/{os.fsdecode(path)} is not as it was written"
+        elif path.lower().endswith(b".efi") and not content.startswith(_EFI_MAGIC):
+            yield f"/{os.fsdecode(path)} is no EFI program"
+
+
+def _device_faults(attempt: Attempt) -> Iterator[str]:
+    """Compare superblocks and partition table, read anew, with the plan."""
+    seen = [signature for disk in attempt.tools.probe().disks for signature in disk.signatures]
+    for partition in attempt.plan.partitions:
+        here = [signature for signature in seen if signature.device == partition.device]
+        uuids = {signature.uuid.lower() for signature in here if signature.kind == partition.filesystem}
+        guids = {signature.part_uuid for signature in here if signature.part_uuid}
+        if partition.uuid.lower() not in uuids:
+            found = ", ".join(f"{signature.kind} {signature.uuid}" for signature in here) or "nothing"
+            yield f"{partition.device} shows {found}, want {partition.filesystem} {partition.uuid}"
+        if guids != {partition.part_uuid}:
+            yield f"{partition.device} has GUID {', '.join(guids) or 'none'}, want {partition.part_uuid}"
+
+
+def _fstab_faults(tree: Rooted, plan: Plan) -> Iterator[str]:
+    """Each mount point of the layout is in fstab, once, with the UUID that was made."""
+    try:
+        lines = tree.read(b"etc/fstab").decode(errors="surrogateescape").splitlines()
+    except OSError as error:
+        yield f"/etc/fstab: {error.strerror}"
+        return
+    fields = [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    for partition in plan.partitions:
+        wanted = f"UUID={partition.uuid}".lower()
+        if partition.mount:
+            sources = [field[0] for field in fields if len(field) > 1 and field[1] == partition.mount]
+        else:
+            sources = [field[0] for field in fields if len(field) > 2 and field[2] == "swap"]
+        if wanted not in (source.strip('"').lower() for source in sources):
+            yield f"/etc/fstab has {sources or 'nothing'} for {partition.mount or 'swap'}, want UUID={partition.uuid}"
+
+
+def _root_faults(tree: Rooted, plan: Plan) -> Iterator[str]:
+    for path in listed_files(tree, (*_GRUB_CONFIGS, f"{_BLS}/*.conf")):
+        yield from root_faults(path, tree.read(path), plan.root)
+
+
+def _kernel_faults(tree: Rooted) -> Iterator[str]:
+    """At least one boot entry names a kernel and an initramfs that exist."""
+    missing: list[str] = []
+    for kernel, initrds in _boot_entries(tree):
+        lost = [name for name in (kernel, *initrds) if _find(tree, name) is None]
+        if lost:
+            missing += [os.fsdecode(name) for name in lost]
+            continue
+        place = _find(tree, kernel)
+        if place is not None and _is_kernel(tree, place):
+            if missing:
+                log.warning("boot entries name files that do not exist: %s", ", ".join(missing))
+            return
+        missing.append(f"{os.fsdecode(kernel)} (not a kernel)")
+    yield f"no boot entry has its kernel and initramfs; missing: {', '.join(missing) or 'there is no entry at all'}"
+
+
+def _boot_entries(tree: Rooted) -> Iterator[tuple[bytes, list[bytes]]]:
+    """Give (kernel, initramfs files) of each entry of GRUB and of the Boot Loader Specification, in order."""
+    texts = [tree.read(path) for path in listed_files(tree, (*_GRUB_CONFIGS, f"{_BLS}/*.conf"))]
+    for text in texts:
+        kernel, initrds = b"", list[bytes]()
+        for line in text.splitlines():
+            match = _BOOT_LINE.match(line)
+            if match is None:
+                continue
+            if match[1] == b"linux":
+                if kernel:
+                    yield kernel, initrds
+                kernel, initrds = match[2].split()[0], []
+            elif kernel:
+                initrds += [word for word in match[2].split() if word.startswith((b"/", b"$", b"("))]
+        if kernel:
+            yield kernel, initrds
+
+
+def _find(tree: Rooted, name: bytes) -> bytes | None:
+    """Return where a boot loader's path lies in the tree: it is relative to /boot when that is a partition."""
+    bare = re.sub(rb"^\([^)]*\)|^\$\{?root\}?", b"", name).strip(b"\"'").lstrip(b"/")
+    for candidate in (bare, b"boot/" + bare):
+        if bare and tree.exists(candidate):
+            return candidate
+    return None
+
+
+def _is_kernel(tree: Rooted, path: bytes) -> bool:
+    fd = tree.open(path, os.O_RDONLY)
+    try:
+        head = os.pread(fd, _KERNEL_HEAD_BYTES, 0)
+    finally:
+        os.close(fd)
+    offset, magic = _BZIMAGE_MAGIC
+    return head.startswith(_EFI_MAGIC) or head[offset : offset + len(magic)] == magic

@@ -1,0 +1,119 @@
+"""The commit: leave of the server, the ESP made bootable, the receipt, the restart.
+
+Until `activate_esp` nothing on the disk boots; the order of its effects is what survives a power cut.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+
+from blake3 import blake3
+
+from cloner_agent.attempt import Attempt
+from cloner_agent.failures import StageError
+from cloner_agent.rooted import Rooted
+from cloner_core.messages import Cause, DiskWritten, ReceiptBody
+from cloner_core.plan import plan_digest
+from cloner_core.steps import STAGING, ActivateEsp
+
+log = logging.getLogger(__name__)
+
+_PIECE_BYTES = 1 << 20
+
+
+def ask(attempt: Attempt) -> None:
+    """Ask the server for leave; from then on orders to abort are not heard, because half is worse than done."""
+    attempt.tools.machine.sync()
+    attempt.tools.server.commit()
+    attempt.tools.reporter.commit()
+
+
+def activate_esp(attempt: Attempt, action: ActivateEsp) -> None:
+    """Unbind the staging folder, move its children up, make that durable, and read every byte of it back."""
+    where = attempt.path(action.where)
+    with Rooted(where) as staged:
+        wanted = tree_digests(staged, b"")
+    if not wanted:
+        raise StageError(Cause.NOT_BOOTABLE, f"nothing was staged for {action.where}")
+    attempt.tools.run(("umount", where))
+    with Rooted(where) as esp:
+        folder = STAGING.encode()
+        for name in esp.listdir(folder):
+            esp.rename(folder + b"/" + name, name)
+        os.rmdir(folder, dir_fd=esp.fd)
+    attempt.tools.machine.sync()
+    attempt.tools.machine.drop_caches()
+    with Rooted(where) as esp:
+        seen = tree_digests(esp, b"")
+    if seen != wanted:
+        differing = sorted(os.fsdecode(path) for path, _ in wanted.items() ^ seen.items())
+        raise StageError(Cause.READBACK, f"{action.where} differs after the move: {', '.join(differing[:5])}")
+
+
+def tree_digests(tree: Rooted, path: bytes) -> dict[bytes, bytes]:
+    """Return BLAKE3 by path of every file beneath `path`, read past the page cache where the kernel lets go of it."""
+    found: dict[bytes, bytes] = {}
+    for name in tree.listdir(path):
+        child = path + b"/" + name if path else name
+        mode = tree.lstat(child).st_mode
+        if stat.S_ISDIR(mode):
+            found |= tree_digests(tree, child)
+        else:
+            found[child] = _file_digest(tree, child)
+    return found
+
+
+def _file_digest(tree: Rooted, path: bytes) -> bytes:
+    fd = tree.open(path, os.O_RDONLY, follow=False)
+    try:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        hasher = blake3()
+        while piece := os.read(fd, _PIECE_BYTES):
+            hasher.update(piece)
+        digest: bytes = hasher.digest()
+        return digest
+    finally:
+        os.close(fd)
+
+
+def send_receipt(attempt: Attempt) -> None:
+    """Tell the server what was done, until it is stored; then netboot is `local`."""
+    attempt.tools.server.receipt(receipt_body(attempt))
+
+
+def receipt_body(attempt: Attempt) -> ReceiptBody:
+    """Return the record as the server keeps it."""
+    record, plan, task = attempt.record, attempt.plan, attempt.task
+    return ReceiptBody(
+        task_id=task.task_id,
+        attempt_id=task.attempt_id,
+        node=task.node,
+        version_digest=task.version.digest,
+        layout=plan.layout,
+        plan_digest=plan_digest(plan),
+        disks=tuple(
+            DiskWritten(
+                selector_id=planned.id,
+                path=planned.disk.path,
+                serial=planned.disk.serial,
+                model=planned.disk.model,
+                size_bytes=planned.disk.size_bytes,
+            )
+            for planned in plan.disks
+        ),
+        packs=record.packs,
+        files=record.files,
+        bytes_restored=record.bytes_restored,
+        bytes_read_back=record.bytes_read_back,
+        identity=record.identity,
+        rewritten=record.rewritten,
+        machine_id=record.machine_id,
+        host_key_fingerprints=record.host_key_fingerprints,
+        root_part_uuid=plan.root.part_uuid,
+        nvram_before=record.nvram_before,
+        nvram_after=record.nvram_after,
+        stages=attempt.tools.reporter.times(),
+        notes=(*plan.notes, *attempt.tools.reporter.notes),
+    )

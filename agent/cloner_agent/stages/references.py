@@ -1,0 +1,47 @@
+"""The image's references to its old filesystems, rewritten in the closed list of files, and a right fstab.
+
+Must not decide what is replaced; that is `cloner_core.references` and `cloner_core.fstab`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from blake3 import blake3
+
+from cloner_agent.attempt import Attempt
+from cloner_agent.rooted import Rooted
+from cloner_agent.stages.listed import listed_files, replace_content
+from cloner_core import references
+from cloner_core.fstab import make_fstab
+from cloner_core.steps import Rewrite
+
+log = logging.getLogger(__name__)
+
+
+def rewrite(attempt: Attempt, action: Rewrite) -> None:
+    """Rewrite, note what cannot be reached, and remember what was written, for the check and the receipt."""
+    changed: list[str] = []
+    with Rooted(attempt.tools.target) as tree:
+        texts = {path: tree.read(path) for path in listed_files(tree, references.REWRITTEN_FILES)}
+        mapping = references.mapping_of(attempt.plan, action.references, texts)
+        for note in references.reference_notes(texts, mapping):
+            attempt.tools.reporter.note(note)
+        wanted = {path: references.rewrite(path, content, mapping) for path, content in texts.items()}
+        fstab = make_fstab(wanted.get(references.FSTAB), attempt.plan.partitions)
+        for note in fstab.notes:
+            attempt.tools.reporter.note(note)
+        wanted[references.FSTAB] = fstab.content
+        for path, content in wanted.items():
+            if content == texts.get(path):
+                continue
+            if path in texts:
+                replace_content(tree, path, content)
+            else:
+                tree.mkdir(os.path.dirname(path))
+                tree.write(path, content)
+            attempt.record.written_boot[os.fsencode(path.lstrip("/"))] = blake3(content).digest()
+            changed.append(path)
+    attempt.record.rewritten = tuple(changed)
+    log.info("references rewritten in %s", ", ".join(changed) or "no file")

@@ -1,0 +1,138 @@
+"""The last look before the commit finds what would not boot or not be itself, all faults at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from blake3 import blake3
+
+from agentbench.scene import Scene
+from cloner_agent.failures import StageError
+from cloner_agent.stages.check import check
+from cloner_core.facts import Signature
+from cloner_core.messages import Cause
+from cloner_core.steps import WORK, Check
+
+KERNEL = bytes(0x202) + b"HdrS" + bytes(100)
+
+
+class _Clone(Scene):
+    """A finished clone in a plain directory."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        partitions = self.attempt.plan.partitions
+        self.put("boot/vmlinuz-6.1", KERNEL)
+        self.put("boot/initrd.img-6.1", b"initrd")
+        self.put(
+            "boot/grub/grub.cfg", b"menuentry x {\n\tlinux /boot/vmlinuz-6.1 ro\n\tinitrd /boot/initrd.img-6.1\n}\n"
+        )
+        lines = [f"UUID={p.uuid} {p.mount or 'none'} {p.filesystem} defaults 0 0" for p in partitions]
+        self.put("etc/fstab", "# made\n{}\n".format("\n".join(lines)).encode())
+        self.identity("etc/machine-id", b"1" * 32 + b"\n")
+        self.boot("boot/efi/EFI/debian/shimx64.efi", b"MZ shim")
+        signatures = tuple(Signature(p.device, p.filesystem, p.uuid, part_uuid=p.part_uuid) for p in partitions)
+        self.show(signatures)
+
+    def put(self, path: str, content: bytes) -> None:
+        file = self.target / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+
+    def identity(self, path: str, content: bytes) -> None:
+        self.put(path, content)
+        self.attempt.record.written_identity[path.encode()] = blake3(content).digest()
+
+    def boot(self, path: str, content: bytes) -> None:
+        self.put(path, content)
+        self.attempt.record.written_boot[path.encode()] = blake3(content).digest()
+
+    def show(self, signatures: tuple[Signature, ...]) -> None:
+        disk = msgspec.structs.replace(self.facts_now.disks[0], signatures=signatures)
+        self.facts_now = msgspec.structs.replace(self.facts_now, disks=(disk, *self.facts_now.disks[1:]))
+
+    def check(self) -> None:
+        check(self.attempt, Check())
+
+
+def test_a_finished_clone_passes_and_was_read_from_the_disk(tmp_path: Path) -> None:
+    clone = _Clone(tmp_path)
+    clone.check()
+    assert clone.happened == ["drop-caches"]
+
+
+FAULTS: dict[str, tuple[Callable[[_Clone], object], Cause, str]] = {
+    "another machine-id": (lambda c: c.put("etc/machine-id", b"2" * 32), Cause.IDENTITY, "/etc/machine-id"),
+    "no machine-id": (lambda c: (c.target / "etc/machine-id").unlink(), Cause.IDENTITY, "cannot be read"),
+    "loader changed": (lambda c: c.put("boot/efi/EFI/debian/shimx64.efi", b"MZ"), Cause.NOT_BOOTABLE, "shimx64"),
+    "loader is no program": (lambda c: c.boot("boot/efi/EFI/x.efi", b"text"), Cause.NOT_BOOTABLE, "no EFI program"),
+    "no kernel": (lambda c: (c.target / "boot/vmlinuz-6.1").unlink(), Cause.NOT_BOOTABLE, "vmlinuz-6.1"),
+    "no initramfs": (lambda c: (c.target / "boot/initrd.img-6.1").unlink(), Cause.NOT_BOOTABLE, "initrd.img-6.1"),
+    "not a kernel": (lambda c: c.put("boot/vmlinuz-6.1", b"text"), Cause.NOT_BOOTABLE, "not a kernel"),
+    "no grub.cfg": (lambda c: (c.target / "boot/grub/grub.cfg").unlink(), Cause.NOT_BOOTABLE, "no entry at all"),
+    "golden fstab": (lambda c: c.put("etc/fstab", b"UUID=0 / ext4\n"), Cause.NOT_BOOTABLE, "/etc/fstab has"),
+    "no fstab": (lambda c: (c.target / "etc/fstab").unlink(), Cause.NOT_BOOTABLE, "/etc/fstab"),
+    "superblocks not there": (lambda c: c.show(()), Cause.NOT_BOOTABLE, "shows nothing"),
+    "work left over": (lambda c: (c.target / WORK).mkdir(), Cause.NOT_BOOTABLE, WORK),
+}
+
+
+@pytest.mark.parametrize(("spoil", "cause", "says"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_is_found(tmp_path: Path, spoil: Callable[[_Clone], object], cause: Cause, says: str) -> None:
+    clone = _Clone(tmp_path)
+    spoil(clone)
+    with pytest.raises(StageError, match=says) as caught:
+        clone.check()
+    assert caught.value.cause is cause
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    clone = _Clone(tmp_path)
+    for name in ("another machine-id", "no kernel", "golden fstab"):
+        FAULTS[name][0](clone)
+    with pytest.raises(StageError) as caught:
+        clone.check()
+    assert all(word in caught.value.message for word in ("machine-id", "vmlinuz", "fstab"))
+
+
+def test_the_wrong_identifier_of_a_partition_is_found(tmp_path: Path) -> None:
+    clone = _Clone(tmp_path)
+    good = clone.facts_now.disks[0].signatures
+    clone.show((*good[:-1], msgspec.structs.replace(good[-1], part_uuid="0" * 36)))
+    with pytest.raises(StageError, match="has GUID 0000"):
+        clone.check()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "linux /vmlinuz-6.1\ninitrd /initrd.img-6.1\n",  # /boot is a partition of its own
+        "linuxefi ($root)/boot/vmlinuz-6.1\ninitrdefi ($root)/boot/initrd.img-6.1 \n",
+        "linux /boot/vmlinuz-old\ninitrd /boot/x\nlinux /boot/vmlinuz-6.1\ninitrd /boot/initrd.img-6.1\n",
+    ],
+    ids=["own /boot", "with a device", "an older entry is broken"],
+)
+def test_entries_are_found_as_distributions_write_them(tmp_path: Path, config: str) -> None:
+    clone = _Clone(tmp_path)
+    clone.put("boot/grub/grub.cfg", config.encode())
+    clone.check()
+
+
+def test_entries_of_the_boot_loader_specification_count(tmp_path: Path) -> None:
+    clone = _Clone(tmp_path)
+    (clone.target / "boot/grub/grub.cfg").unlink()
+    clone.put("boot/loader/entries/a.conf", b"title x\nlinux /vmlinuz-6.1\ninitrd /initrd.img-6.1\n")
+    clone.check()
+
+
+def test_a_link_that_leads_out_of_the_clone_is_not_followed(tmp_path: Path) -> None:
+    clone = _Clone(tmp_path)
+    outside = tmp_path / "outside"
+    outside.write_bytes(KERNEL)
+    (clone.target / "boot/vmlinuz-6.1").unlink()
+    (clone.target / "boot/vmlinuz-6.1").symlink_to(outside)
+    with pytest.raises(StageError, match="vmlinuz"):
+        clone.check()

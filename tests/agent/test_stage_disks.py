@@ -1,0 +1,131 @@
+"""Guard, commands, mounts and the ESP's staging, up to the move that makes the disk bootable."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from agentbench.runner import FakeRunner
+from agentbench.scene import Scene
+from cloner_agent.failures import StageError
+from cloner_agent.stages.commit import activate_esp
+from cloner_agent.stages.disks import command, guard, unmount_all, wait_for_device
+from cloner_core.facts import Signature
+from cloner_core.messages import Cause
+from cloner_core.steps import STAGING, ActivateEsp, Command, Guard
+
+
+def _with_disk(scene: Scene, index: int, **changes: object) -> None:
+    disks = list(scene.facts_now.disks)
+    disks[index] = msgspec.structs.replace(disks[index], **changes)
+    scene.facts_now = msgspec.structs.replace(scene.facts_now, disks=tuple(disks))
+
+
+def test_the_guard_passes_a_machine_that_is_as_it_was(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    guard(scene.attempt, scene.action(Guard))
+
+
+def test_another_disk_with_an_identifier_of_ours_is_refused(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    root = scene.attempt.plan.root
+    _with_disk(scene, 1, signatures=(Signature("/dev/vdb1", "ext4", root.uuid),))
+    with pytest.raises(StageError, match=root.uuid) as caught:
+        guard(scene.attempt, scene.action(Guard))
+    assert caught.value.cause is Cause.FOREIGN_UUID
+
+
+@pytest.mark.parametrize("change", [{"serial": "X"}, {"size_bytes": 1}, {"path": "/dev/vdz"}], ids=str)
+def test_a_disk_that_was_swapped_since_the_plan_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    scene = Scene(tmp_path)
+    _with_disk(scene, 0, **change)
+    with pytest.raises(StageError) as caught:
+        guard(scene.attempt, scene.action(Guard))
+    assert caught.value.cause is Cause.NO_DISK
+
+
+def test_a_command_runs_as_the_plan_says(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    command(scene.attempt, Command(("sfdisk", "/dev/vda"), stdin="label: gpt\n"))
+    assert scene.runner.ran == [("sfdisk", "/dev/vda")]
+
+
+def test_a_partition_that_never_appears_is_an_error_after_the_table_was_told_again() -> None:
+    runner, now = FakeRunner(), [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    with pytest.raises(StageError, match="did not appear within 9 s") as caught:
+        wait_for_device("/dev/cloner9", "/dev/cloner", runner, timeout_s=9, sleep=sleep, clock=lambda: now[0])
+    assert caught.value.cause is Cause.DISK_IO
+    assert set(runner.ran) == {("partx", "--update", "/dev/cloner")}
+
+
+def test_everything_beneath_the_target_is_unmounted_children_first() -> None:
+    runner = FakeRunner()
+    mounted = ["/", "/mnt/target", "/mnt/target2", "/mnt/target/boot/efi", "/mnt/target/boot/efi"]
+    runner.output["findmnt"] = json.dumps({"filesystems": [{"target": where} for where in mounted]})
+    unmount_all(runner, "/mnt/target")
+    assert runner.ran[1:] == [
+        ("umount", "/mnt/target/boot/efi"),
+        ("umount", "/mnt/target/boot/efi"),
+        ("umount", "/mnt/target"),
+    ]
+
+
+class _Esp:
+    """The ESP with its bind, played with directories: unmounting shows the real one."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.where = scene.target / "boot/efi"
+        self.real = scene.target.parent / "esp"
+        self.where.mkdir(parents=True)
+        scene.runner.effects[("umount", str(self.where))] = self._unbind
+
+    def stage(self, path: str, content: bytes) -> None:
+        file = self.where / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+
+    def _unbind(self) -> None:
+        self.real.mkdir()
+        self.where.rename(self.real / STAGING)
+        self.real.rename(self.where)
+
+
+def test_activation_moves_the_staged_children_up(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    esp = _Esp(scene)
+    esp.stage("EFI/debian/shimx64.efi", b"MZ shim")
+    esp.stage("EFI/BOOT/BOOTX64.EFI", b"MZ fallback")
+    activate_esp(scene.attempt, ActivateEsp("/boot/efi"))
+    assert (esp.where / "EFI/debian/shimx64.efi").read_bytes() == b"MZ shim"
+    assert [path.name for path in esp.where.iterdir()] == ["EFI"]
+    assert scene.happened == ["sync", "drop-caches"]
+
+
+def test_an_esp_that_reads_back_differently_is_found_out(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    esp = _Esp(scene)
+    esp.stage("EFI/debian/shimx64.efi", b"MZ shim")
+
+    def corrupt() -> None:
+        (esp.where / "EFI/debian/shimx64.efi").write_bytes(b"MZ shxm")
+
+    scene.on["drop-caches"] = corrupt
+    with pytest.raises(StageError, match="shimx64") as caught:
+        activate_esp(scene.attempt, ActivateEsp("/boot/efi"))
+    assert caught.value.cause is Cause.READBACK
+
+
+def test_an_empty_staging_folder_is_not_committed(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    _Esp(scene)
+    with pytest.raises(StageError) as caught:
+        activate_esp(scene.attempt, ActivateEsp("/boot/efi"))
+    assert caught.value.cause is Cause.NOT_BOOTABLE
+    assert scene.runner.ran == []

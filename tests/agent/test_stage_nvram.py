@@ -1,0 +1,127 @@
+"""The boot entry is written, ordered behind the network and read back; what the firmware will not keep is said."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from agentbench.scene import OLD_GUID, OTHER_GUID, Scene
+from cloner_agent.efivars import EfiVars, NvramFullError
+from cloner_agent.failures import StageError
+from cloner_agent.stages.nvram import write
+from cloner_agent.stages.reboot import restart
+from cloner_core.efi import HardDrive, LoadOption, build_load_option, build_order, disk_entry, parse_order
+from cloner_core.messages import Cause
+from cloner_core.nvram import read_nvram
+from cloner_core.steps import Reboot
+
+MAC_PATH = struct.pack("<BBH", 3, 11, 37) + bytes(33) + struct.pack("<BBH", 0x7F, 0xFF, 4)
+LOADER = "\\EFI\\debian\\shimx64.efi"
+
+
+class _Forgetful(EfiVars):
+    """Supermicro X10 accepts BootOrder and keeps its own (rhboot/efibootmgr#19)."""
+
+    def write(self, name: str, value: bytes) -> None:
+        if name != "BootOrder":
+            super().write(name, value)
+
+
+class _Full(EfiVars):
+    """Has no room while crash dumps are in the way."""
+
+    is_hopeless = False
+
+    def write(self, name: str, value: bytes) -> None:
+        if self.is_hopeless or list(self.directory.glob("dump-type0-*")):
+            raise NvramFullError(28, "full", name)
+        super().write(name, value)
+
+
+class _Hopeless(_Full):
+    is_hopeless = True
+
+
+def _scene(tmp_path: Path, kind: type[EfiVars] = EfiVars) -> Scene:
+    scene = Scene(tmp_path, kind)
+    scene.attempt.record.loader = LOADER
+    variables = EfiVars(scene.efivars)
+    old = disk_entry("debian", HardDrive(1, 2048, 4096, OLD_GUID), LOADER)
+    other = disk_entry("windows", HardDrive(1, 2048, 4096, OTHER_GUID), "\\EFI\\Microsoft\\bootmgfw.efi")
+    variables.write("Boot0000", build_load_option(old))
+    variables.write("Boot0001", build_load_option(LoadOption("UEFI PXEv4", MAC_PATH)))
+    variables.write("Boot0002", build_load_option(other))
+    variables.write("BootOrder", build_order((0, 2, 1)))
+    variables.write("BootCurrent", build_order((1,)))
+    return scene
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return _scene(tmp_path)
+
+
+def _variables(scene: Scene) -> dict[str, bytes]:
+    return EfiVars(scene.efivars).all()
+
+
+def test_network_first_ours_second_the_rest_after_and_the_stale_entry_gone(scene: Scene) -> None:
+    write(scene.attempt, scene.nvram())
+    after = read_nvram(_variables(scene))
+    ours = scene.attempt.record.boot_number
+    assert ours is not None
+    assert after.order == (1, ours, 2)
+    assert "debian" not in {option.description for option in after.entries.values()}
+    drive = after.entries[ours].hard_drive
+    assert drive is not None
+    assert drive.guid == scene.attempt.plan.partitions[0].part_uuid
+    assert scene.attempt.record.nvram_before[0] == "BootOrder 0000,0002,0001"
+    assert scene.attempt.record.nvram_after[0].startswith("BootOrder 0001,")
+
+
+def test_writing_twice_changes_nothing_more(scene: Scene) -> None:
+    write(scene.attempt, scene.nvram())
+    once = _variables(scene)
+    write(scene.attempt, scene.nvram())
+    assert _variables(scene) == once
+
+
+def test_firmware_that_forgets_is_found_out(tmp_path: Path) -> None:
+    scene = _scene(tmp_path, _Forgetful)
+    with pytest.raises(StageError, match="BootOrder is") as caught:
+        write(scene.attempt, scene.nvram())
+    assert caught.value.cause is Cause.NVRAM
+
+
+def test_a_store_full_of_crash_dumps_is_cleared(tmp_path: Path) -> None:
+    scene = _scene(tmp_path, _Full)
+    for number in range(2):
+        (scene.efivars / f"dump-type0-{number}-x").write_bytes(b"dump")
+    write(scene.attempt, scene.nvram())
+    assert scene.attempt.record.boot_number is not None
+    assert scene.attempt.tools.reporter.notes == []
+
+
+def test_a_store_that_stays_full_is_noted_and_the_fallback_path_boots(tmp_path: Path) -> None:
+    scene = _scene(tmp_path, _Hopeless)
+    write(scene.attempt, scene.nvram())
+    assert scene.attempt.record.boot_number is None
+    assert "BOOTX64.EFI" in scene.attempt.tools.reporter.notes[0]
+
+
+def test_a_machine_that_shows_no_variables_is_refused(scene: Scene) -> None:
+    for path in scene.efivars.iterdir():
+        path.unlink()
+    with pytest.raises(StageError) as caught:
+        write(scene.attempt, scene.nvram())
+    assert caught.value.cause is Cause.NVRAM
+
+
+def test_the_next_boot_is_from_the_new_entry(scene: Scene) -> None:
+    write(scene.attempt, scene.nvram())
+    restart(scene.attempt, Reboot())
+    assert parse_order(_variables(scene)["BootNext"]) == (scene.attempt.record.boot_number,)
+    assert scene.happened[-2:] == ["sync", "reboot"]
+    assert scene.server.said == ["rebooting"]
