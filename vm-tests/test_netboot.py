@@ -62,7 +62,7 @@ def test_a_blank_machine_netboots_into_the_agent(lab: Lab, cache: Cache) -> None
         told = iter(server.events)
         for kind, text in wanted:
             assert any(event.kind is kind and text in event.text for event in told), (kind, text, server.events)
-        assert server.service.router.answered > 0
+        assert server.router.answered > 0
         assert not [event for event in server.events if event.kind is EventKind.ALARM]
 
 

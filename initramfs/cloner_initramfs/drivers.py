@@ -77,18 +77,16 @@ def build_drivers(cache: Cache, flavour: str = "vm") -> Drivers:
     if flavour not in FLAVOURS:
         raise InvalidError(f"no drivers flavour {flavour!r}", hint=f"there are {', '.join(FLAVOURS)}")
     chosen = FLAVOURS[flavour]
-    image = _image_archive(cache, chosen.package)
+    image = kernel_archive(cache, chosen.package)
     key = key_of([image.file, image.digest, repr(chosen), Path(__file__).read_bytes()])
 
     def make(place: Path) -> None:
         tree, root = place / "tree", place / "root"
-        tree.mkdir()
-        packages.merge_directories(tree)
-        packages.unpack(packages.fetch(cache, [chosen.package]) / image.file, tree)
-        (release,) = (path.name for path in (tree / "usr/lib/modules").iterdir())
+        release = unpack_kernel(cache, chosen.package, tree)
         shutil.copy2(tree / f"boot/vmlinuz-{release}", place / KERNEL_NAME)
         (place / RELEASE_NAME).write_text(release)
-        _stage(tree, root, release, chosen)
+        packages.merge_directories(root)
+        stage_modules(tree, root, release, chosen)
         store(place, newc.with_parents(entries_of(root)))
         shutil.rmtree(tree)
         shutil.rmtree(root)
@@ -99,16 +97,24 @@ def build_drivers(cache: Cache, flavour: str = "vm") -> Drivers:
     return Drivers(layer, place / KERNEL_NAME, (place / RELEASE_NAME).read_text())
 
 
-def _stage(tree: Path, root: Path, release: str, flavour: Flavour) -> None:
-    """Choose modules by the tables of the whole kernel, then make tables for the chosen ones."""
-    modules = tree / "usr/lib/modules" / release
+def unpack_kernel(cache: Cache, package: str, tree: Path) -> str:
+    """Unpack the kernel a meta package stands for into a new directory, tables of modules made; return its release."""
+    archive = kernel_archive(cache, package)
+    packages.merge_directories(tree)
+    packages.unpack(packages.fetch(cache, [package]) / archive.file, tree)
+    (release,) = (path.name for path in (tree / "usr/lib/modules").iterdir())
     host.run(["depmod", "-b", tree, release])
+    return release
+
+
+def stage_modules(tree: Path, root: Path, release: str, flavour: Flavour) -> None:
+    """Copy the modules of a flavour from an unpacked kernel, chosen by its tables, and make tables for them."""
+    modules = tree / "usr/lib/modules" / release
     table = ModuleTable.parse(
         (modules / "modules.dep").read_text(),
         (modules / "modules.softdep").read_text(),
         (modules / "modules.builtin").read_text(),
     )
-    packages.merge_directories(root)
     target = root / "usr/lib/modules" / release
     for path in table.closure([*flavour.wanted, *table.beneath(flavour.directories)], optional=flavour.optional):
         place = target / path
@@ -119,7 +125,7 @@ def _stage(tree: Path, root: Path, release: str, flavour: Flavour) -> None:
     host.run(["depmod", "-b", root, release])
 
 
-def _image_archive(cache: Cache, package: str) -> packages.Archive:
+def kernel_archive(cache: Cache, package: str) -> packages.Archive:
     """Return the one package that holds the kernel the meta package stands for."""
     resolved = packages.resolve(cache, [package])
     images = [one for one in resolved if one.package.startswith("linux-image-") and one.package != package]

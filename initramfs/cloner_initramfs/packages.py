@@ -66,12 +66,13 @@ def fetch(cache: Cache, packages: Sequence[str]) -> Path:
     return archives
 
 
-def sysroot(cache: Cache, packages: Sequence[str], *, without: Sequence[str] = ()) -> Path:
+def sysroot(cache: Cache, packages: Sequence[str], *, only: Sequence[str] = ()) -> Path:
     """Return a directory holding the files of these packages and their dependencies, unpacked, not configured.
 
-    `without` names packages whose files are left out, such as what a kernel package asks for only to install itself.
+    `only` names the packages wanted when the dependencies are not, such as what a loader's package asks for to
+    install itself; empty takes all.
     """
-    chosen = [one for one in resolve(cache, packages) if one.package not in without]
+    chosen = [one for one in resolve(cache, packages) if not only or one.package in only]
     key = key_of([*(f"{one.file} {one.digest}" for one in chosen), Path(__file__).read_bytes()])
 
     def make(place: Path) -> None:
