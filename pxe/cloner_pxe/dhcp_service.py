@@ -140,7 +140,8 @@ class DhcpService:
             try:
                 answer = await self._directory.lookup(mac, inquiry.request)
                 reservation = await self._directory.reservation(mac)
-                reply = self._server.reply(inquiry, answer, reservation, self._clock())
+                # In a thread: the lease store writes to a disk, and the loop serves everybody.
+                reply = await asyncio.to_thread(self._server.reply, inquiry, answer, reservation, self._clock())
             except ClonerError as fault:
                 log.error("no DHCP answer for %s: %s", mac, fault)  # the machine asks again within seconds
                 continue

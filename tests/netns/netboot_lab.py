@@ -17,14 +17,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from cloner_pxe.boot_files import GrubFiles, tftp_files
 from cloner_pxe.decision import AnyAnswer, BootPolicy, NodeBoot, decide
-from cloner_pxe.dhcp import DhcpConfig, Mode
+from cloner_pxe.dhcp import DhcpConfig, DhcpServer, Mode
 from cloner_pxe.dhcp_leases import MemoryLeases, Pool, Reservation
+from cloner_pxe.dhcp_service import DhcpService
 from cloner_pxe.events import EventKind, NetbootEvent
 from cloner_pxe.http import answer_http
-from cloner_pxe.netboot import NetbootService
+from cloner_pxe.loaders import find_loaders
 from cloner_pxe.request import BootRequest
+from cloner_pxe.router import RouterService
 from cloner_pxe.scripts import AgentBoot
+from cloner_pxe.tftp import TftpService
 from vmlab.lab import BRIDGE, SERVER_ADDRESS, Lab
 
 HTTP_PORT = 8080
@@ -102,14 +106,10 @@ class NetbootLab:
             pool=Pool(IPv4Address("10.77.0.100"), IPv4Address("10.77.0.150")),
             mode=mode,
         )
-        self.service = NetbootService(
-            interface,
-            policy=self.policy,
-            dhcp=config,
-            directory=self,
-            leases=MemoryLeases(),
-            emit=self.events.append,
-        )
+        self._interface = interface
+        self.dhcp = DhcpService(interface, DhcpServer(config, MemoryLeases()), self, self.events.append)
+        self.router = RouterService(interface)
+        self.tftp: TftpService | None = None
         self._thread = threading.Thread(target=self._run, name="netboot-lab")
 
     def __enter__(self) -> Self:
@@ -158,13 +158,19 @@ class NetbootLab:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        await self.service.start(beside_another=self._beside_another)
+        files = tftp_files(self.policy, find_loaders(self.policy.offered_files))
+        self.tftp = TftpService(files, self.events.append, dynamic=GrubFiles(self), interface=self._interface)
+        await self.dhcp.start(beside_another=self._beside_another)
         try:
+            self.tftp.start()
+            self.router.start()
             async with await asyncio.start_server(self._http, self.policy.server_address, HTTP_PORT):
                 self._ready.set()
                 await self._stop.wait()
         finally:
-            await self.service.stop()
+            self.router.stop()
+            self.tftp.stop()
+            await self.dhcp.stop()
 
     async def _http(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):

@@ -260,7 +260,7 @@ def test_signed_grub_is_led_to_the_file_of_its_node(client: socket.socket) -> No
 
 
 def test_the_port_is_free_after_stop(labs: tuple[Lab, Lab], server: NetbootLab) -> None:
-    tftp = server.service.tftp
+    tftp = server.tftp
     assert tftp is not None
     tftp.stop()
     with inside(labs[0].name):
