@@ -1,0 +1,56 @@
+"""`cloner image-list` and `image-details`: what is published."""
+
+from __future__ import annotations
+
+import click
+
+from cloner_cli.api import segment
+from cloner_cli.checking import Checks
+from cloner_cli.commands import command
+from cloner_cli.invocation import Invocation
+from cloner_cli.text import columns, fields, moment
+from cloner_core.admin import ImageView
+from cloner_core.sizes import format_bytes
+
+
+@command("image-list", example="cloner image-list")
+def image_list_command(run: Invocation) -> None:
+    """List every version of every image."""
+    views = run.api.get("/v1/images", list[ImageView])
+    rows = [
+        (f"{v.image}:{v.number}", _size(v), v.detail.get("inodes", "-"), moment(v.published_s), v.author, v.digest[:12])
+        for v in views
+    ]
+    run.result(views, lambda: columns(("IMAGE", "SIZE", "FILES", "PUBLISHED", "AUTHOR", "DIGEST"), rows))
+
+
+@command("image-details", example="cloner image-details --image debian:3")
+@click.option("--image", "-i", required=True, metavar="NAME[:N]", help="Image; the newest version unless told.")
+def image_details_command(run: Invocation, image: str) -> None:
+    """Show one version of an image."""
+    checks = Checks()
+    name, number = checks.image(image)
+    checks.settle("the command line is wrong")
+    view = run.api.get(f"/v1/images/{segment(name)}", ImageView, {"number": number})
+    run.result(view, lambda: image_fields(view))
+
+
+def image_fields(view: ImageView) -> str:
+    """Return a version as text."""
+    detail = view.detail
+    shown: list[tuple[str, object]] = [
+        ("image", f"{view.image}:{view.number}"),
+        ("digest", view.digest),
+        ("published", f"{moment(view.published_s)} by {view.author}"),
+        ("size", _size(view)),
+        ("files", detail.get("inodes", "-")),
+    ]
+    shown += [(name, detail[name]) for name in ("message", "source") if detail.get(name)]
+    if inexact := detail.get("inexact"):
+        shown.append(("inexact", "\n".join(map(str, inexact))))
+    return fields(shown)
+
+
+def _size(view: ImageView) -> str:
+    size_bytes = view.detail.get("data_bytes")
+    return format_bytes(size_bytes) if isinstance(size_bytes, int) else "-"

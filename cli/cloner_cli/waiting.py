@@ -1,0 +1,115 @@
+"""Waiting for tasks with live progress. Asks the server again and again: a restart of it goes unnoticed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from cloner_cli.api import segment
+from cloner_cli.invocation import Invocation
+from cloner_cli.progress import Ticker, has_ended, share, standing, why_failed
+from cloner_core.admin import TaskState, TaskView
+from cloner_core.errors import ClonerError, ExitStatus, UnreachableError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_LOOK_EVERY_S = 0.5
+_AWAY_S = 120.0  # a server may restart, or be replaced by a newer one
+
+Show = Callable[[Sequence[TaskView], float], None]
+
+
+class WaitTimeoutError(ClonerError):
+    """Waited as long as asked."""
+
+    exit_status = ExitStatus.TIMEOUT
+
+
+class TasksFailedError(ClonerError):
+    """Some task waited for did not end in `done`."""
+
+
+def wait_for(run: Invocation, ids: Sequence[str], timeout_s: float | None) -> list[TaskView]:
+    """Return the tasks when all have ended; progress goes to stderr meanwhile.
+
+    Raises WaitTimeoutError after `timeout_s` (None: never), UnreachableError when the server stays away.
+    """
+    begun_s = seen_s = run.world.monotonic()
+    tasks: dict[str, TaskView] = {}
+    with _display(run) as show:
+        while True:
+            try:
+                _look(run, ids, tasks)
+                seen_s = run.world.monotonic()
+            except UnreachableError:
+                # The first answer must come: only a server that was there once is waited for.
+                if not tasks or run.world.monotonic() - seen_s > _AWAY_S:
+                    raise
+            known = [tasks[task_id] for task_id in ids if task_id in tasks]
+            show(known, run.world.monotonic())
+            if len(known) == len(ids) and all(map(has_ended, known)):
+                return known
+            if timeout_s is not None and run.world.monotonic() - begun_s >= timeout_s:
+                going = [task for task in known if not has_ended(task)]
+                raise WaitTimeoutError(
+                    "\n  - ".join(
+                        (f"{len(going)} of {len(ids)} tasks go on:", *(f"{t.node}: {standing(t)}" for t in going))
+                    ),
+                    hint=f"cloner task wait {' '.join(task.id for task in going)}",
+                )
+            run.world.sleep(_LOOK_EVERY_S)
+
+
+def require_done(tasks: Sequence[TaskView]) -> None:
+    """Raise TasksFailedError with stage, cause and hint of every task that is not done."""
+    bad = [task for task in tasks if task.state is not TaskState.DONE]
+    if bad:
+        headline = f"{len(bad)} of {len(tasks)} tasks did not end well:"
+        hint = f"more: cloner task log {bad[0].id}; again: cloner task retry {bad[0].id}"
+        raise TasksFailedError("\n  - ".join((headline, *map(why_failed, bad))), hint=hint)
+
+
+def _look(run: Invocation, ids: Sequence[str], tasks: dict[str, TaskView]) -> None:
+    """Bring `tasks` up to date: one request for what lives, one more for each that has just ended."""
+    if len(ids) > 1:
+        live = {task.id: task for task in run.api.get("/v1/tasks", list[TaskView], {"live": True, "limit": 10_000})}
+    else:
+        live = {}
+    for task_id in ids:
+        if task_id in live:
+            tasks[task_id] = live[task_id]
+        elif task_id not in tasks or not has_ended(tasks[task_id]) or len(ids) == 1:
+            tasks[task_id] = run.api.get(f"/v1/tasks/{segment(task_id)}", TaskView)
+
+
+@contextmanager
+def _display(run: Invocation) -> Iterator[Show]:
+    if not run.world.is_live():
+        ticker = Ticker()
+
+        def say(tasks: Sequence[TaskView], now_s: float) -> None:
+            for line in ticker.lines(tasks, now_s):
+                run.say(line)
+
+        yield say
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(stderr=True), auto_refresh=False) as live:
+        yield lambda tasks, _: live.update(_table(tasks), refresh=True)
+
+
+def _table(tasks: Sequence[TaskView]) -> Table:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for task in tasks:
+        done = share(task)
+        bar = ProgressBar(total=1.0, completed=done, width=24) if done is not None else Text("")
+        table.add_row(Text(task.node), bar, Text(standing(task)))
+    return table
