@@ -1,0 +1,103 @@
+"""The one-shot in the clone, run for real by bash against a server on loopback and a made-up system tree."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cloner_core.confirmation import SCRIPT, SCRIPT_CONTENT, SETTINGS, UNIT, UNIT_CONTENT, WANTS, settings_content
+from cloner_core.messages import Confirm, ConfirmTo, Secret
+
+pytestmark = pytest.mark.root  # starts a process and opens a socket on loopback
+
+PART = "6a7eeea2-4e2a-4fd4-9723-030c3f336df6"
+
+
+def tree(base: Path, port: int) -> None:
+    """Lay out what the script reads and removes: / is on 254:3, which is vda3."""
+    texts = {
+        "etc/machine-id": "0123456789abcdef0123456789abcdef\n",
+        "proc/sys/kernel/random/boot_id": "11111111-2222-4333-8444-555555555555\n",
+        "proc/self/mountinfo": "20 1 0:5 / /proc rw - proc proc rw\n21 1 254:3 / / rw,relatime - ext4 /dev/vda3 rw\n",
+        "sys/class/block/vda1/dev": "254:1\n",
+        "sys/class/block/vda3/dev": "254:3\n",
+    }
+    for path, text in texts.items():
+        (base / path).parent.mkdir(parents=True, exist_ok=True)
+        (base / path).write_text(text)
+    links = base / "dev/disk/by-partuuid"
+    links.mkdir(parents=True)
+    (links / "ffffffff-0000-4000-8000-000000000000").symlink_to("../../vda1")
+    (links / PART).symlink_to("../../vda3")
+    settings = settings_content(ConfirmTo("127.0.0.1", port, Secret("one-use-secret")))
+    for path, content in ((SETTINGS, settings), (SCRIPT, SCRIPT_CONTENT), (UNIT, UNIT_CONTENT)):
+        (base / path.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+        (base / path.lstrip("/")).write_bytes(content)
+    (base / WANTS.lstrip("/")).parent.mkdir(parents=True)
+    (base / WANTS.lstrip("/")).symlink_to("../cloner-confirm.service")
+
+
+class Server:
+    """Answers one connection after the other with the given status lines and keeps what it was sent."""
+
+    def __init__(self, answers: list[bytes]) -> None:
+        self.answers = answers
+        self.requests: list[bytes] = []
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.thread = threading.Thread(target=self._serve)
+        self.thread.start()
+
+    def _serve(self) -> None:
+        for answer in self.answers:
+            connection, _ = self.socket.accept()
+            with connection:
+                connection.settimeout(10)
+                received = b""
+                while b"\r\n\r\n" not in received or not received.endswith(b"}"):
+                    received += connection.recv(4096)
+                self.requests.append(received)
+                connection.sendall(answer)
+
+    def close(self) -> None:
+        self.thread.join(timeout=30)
+        self.socket.close()
+
+
+def test_a_clone_reports_until_it_is_acknowledged_and_then_leaves_nothing_behind(tmp_path: Path) -> None:
+    server = Server([b"HTTP/1.1 503 Service Unavailable\r\n\r\n", b"HTTP/1.1 204 No Content\r\n\r\n"])
+    tree(tmp_path, server.port)
+    script = tmp_path / SCRIPT.lstrip("/")
+    done = subprocess.run(
+        ["bash", str(script), str(tmp_path)], capture_output=True, text=True, timeout=60, check=False, env={}
+    )
+    server.close()
+    assert done.returncode == 0, done.stderr
+    assert len(server.requests) == 2
+    head, _, body = server.requests[1].partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /confirm HTTP/1.1\r\n")
+    assert f"Content-Length: {len(body)}".encode() in head
+    assert msgspec.json.decode(body, type=Confirm) == Confirm(
+        secret="one-use-secret",
+        machine_id="0123456789abcdef0123456789abcdef",
+        boot_id="11111111-2222-4333-8444-555555555555",
+        root_part_uuid=PART,
+    )
+    for path in (SETTINGS, SCRIPT, UNIT, WANTS):
+        assert not (tmp_path / path.lstrip("/")).is_symlink()
+        assert not (tmp_path / path.lstrip("/")).exists()
+    assert not (tmp_path / "usr/lib/cloner").exists()
+    assert "one-use-secret" not in done.stdout + done.stderr
+
+
+def test_without_its_settings_the_one_shot_does_nothing(tmp_path: Path) -> None:
+    script = tmp_path / "confirm"
+    script.write_bytes(SCRIPT_CONTENT)
+    done = subprocess.run(["bash", str(script), str(tmp_path)], capture_output=True, timeout=10, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert script.exists()
