@@ -63,6 +63,7 @@ def open_site(state: Path) -> tuple[Site, bool]:
     Raises ClonerError when parts of it are missing: a CA made anew would lock out every node and version.
     """
     directory = state / "site"
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
     is_new = not directory.exists()
     if is_new:
         _make(state, directory)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 from litestar import Router, delete, get, patch, post
-from litestar.params import Dependency
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody, SkipValidation
 from sqlalchemy import Connection
 
 from cloner_core.admin import (
@@ -40,7 +41,7 @@ from cloner_server.tasks import arming, claims, endings
 from cloner_server.tasks.rules import attempt_seed
 from cloner_server.tasks.states import CLAIMABLE
 
-CoreDependency = Annotated[Core, Dependency(skip_validation=True)]
+CoreDependency = NamedDependency[SkipValidation[Core]]
 _OK, _DAY_S = 200, 86400.0
 _EXAMPLE_SEED = "00" * 32
 
@@ -59,7 +60,9 @@ def node_list(core: CoreDependency) -> list[NodeView]:
 
 
 @post("/nodes", sync_to_thread=True)
-def node_add(core: CoreDependency, request: AnyRequest, data: NodeSpec, dry_run: bool = False) -> NodeView:
+def node_add(
+    core: CoreDependency, request: AnyRequest, data: JSONBody[NodeSpec], dry_run: FromQuery[bool] = False
+) -> NodeView:
     """Add a node."""
     with core.database.trial(dry_run) as connection:
         _check_references(connection, data.image, data.version, data.layout)
@@ -67,14 +70,20 @@ def node_add(core: CoreDependency, request: AnyRequest, data: NodeSpec, dry_run:
 
 
 @get("/nodes/{name:str}", sync_to_thread=True)
-def node_show(core: CoreDependency, name: str) -> NodeView:
+def node_show(core: CoreDependency, name: FromPath[str]) -> NodeView:
     """Show a node."""
     with core.database.read() as connection:
         return nodes.get_node(connection, name)
 
 
 @patch("/nodes/{name:str}", sync_to_thread=True)
-def node_set(core: CoreDependency, request: AnyRequest, name: str, data: NodePatch, dry_run: bool = False) -> NodeView:
+def node_set(
+    core: CoreDependency,
+    request: AnyRequest,
+    name: FromPath[str],
+    data: JSONBody[NodePatch],
+    dry_run: FromQuery[bool] = False,
+) -> NodeView:
     """Change fields of a node."""
     with core.database.trial(dry_run) as connection:
         before = nodes.get_node(connection, name)
@@ -87,7 +96,9 @@ def node_set(core: CoreDependency, request: AnyRequest, name: str, data: NodePat
 
 
 @delete("/nodes/{name:str}", sync_to_thread=True, status_code=_OK)
-def node_remove(core: CoreDependency, request: AnyRequest, name: str, dry_run: bool = False) -> NodeView:
+def node_remove(
+    core: CoreDependency, request: AnyRequest, name: FromPath[str], dry_run: FromQuery[bool] = False
+) -> NodeView:
     """Remove a node; its identity stays in the vault, so that adding it again gives the same machine."""
     with core.database.trial(dry_run) as connection:
         node = nodes.get_node(connection, name)
@@ -98,7 +109,7 @@ def node_remove(core: CoreDependency, request: AnyRequest, name: str, dry_run: b
 
 
 @get("/nodes/{name:str}/facts", sync_to_thread=True)
-def node_facts(core: CoreDependency, name: str) -> Facts:
+def node_facts(core: CoreDependency, name: FromPath[str]) -> Facts:
     """Show the last inventory of a machine."""
     with core.database.read() as connection:
         known = nodes.last_facts(connection, name)
@@ -115,14 +126,16 @@ def layout_list(core: CoreDependency) -> list[LayoutView]:
 
 
 @get("/layouts/{name:str}", sync_to_thread=True)
-def layout_show(core: CoreDependency, name: str, number: int | None = None) -> LayoutView:
+def layout_show(core: CoreDependency, name: FromPath[str], number: FromQuery[int | None] = None) -> LayoutView:
     """Show one number of a layout, the newest by default."""
     with core.database.read() as connection:
         return layouts.get_layout(connection, name, number)
 
 
 @post("/layouts", sync_to_thread=True, status_code=_OK)
-def layout_add(core: CoreDependency, request: AnyRequest, data: Layout, dry_run: bool = False) -> LayoutView:
+def layout_add(
+    core: CoreDependency, request: AnyRequest, data: JSONBody[Layout], dry_run: FromQuery[bool] = False
+) -> LayoutView:
     """Keep a layout under the next number of its name."""
     from cloner_core.layout.rules import layout_faults
 
@@ -133,7 +146,7 @@ def layout_add(core: CoreDependency, request: AnyRequest, data: Layout, dry_run:
 
 
 @post("/deploy", sync_to_thread=True, status_code=_OK)
-def deploy(core: CoreDependency, request: AnyRequest, data: DeployRequest) -> list[Intent]:
+def deploy(core: CoreDependency, request: AnyRequest, data: JSONBody[DeployRequest]) -> list[Intent]:
     """Arm one task on each node: all of them, or none."""
     act = who(core, request)
     with core.database.read() as connection:
@@ -146,7 +159,7 @@ def deploy(core: CoreDependency, request: AnyRequest, data: DeployRequest) -> li
 
 
 @post("/netboot", sync_to_thread=True, status_code=_OK)
-def netboot(core: CoreDependency, request: AnyRequest, data: NetbootRequest) -> list[NodeView]:
+def netboot(core: CoreDependency, request: AnyRequest, data: JSONBody[NetbootRequest]) -> list[NodeView]:
     """Set netboot of nodes; `cloner` arms a task from the node's image and layout."""
     names = list(dict.fromkeys(data.nodes))
     if data.value == "cloner":
@@ -169,7 +182,9 @@ def netboot(core: CoreDependency, request: AnyRequest, data: NetbootRequest) -> 
 
 
 @get("/plan/{name:str}", sync_to_thread=True)
-def plan_show(core: CoreDependency, name: str, image: str = "", layout: str = "") -> PlanView:
+def plan_show(
+    core: CoreDependency, name: FromPath[str], image: FromQuery[str] = "", layout: FromQuery[str] = ""
+) -> PlanView:
     """Show what a node would run, planned from its last inventory."""
     with core.database.read() as connection:
         known = nodes.last_facts(connection, name)
@@ -184,7 +199,13 @@ def plan_show(core: CoreDependency, name: str, image: str = "", layout: str = ""
 
 
 @post("/plan/{name:str}", sync_to_thread=True, status_code=_OK)
-def plan_for(core: CoreDependency, name: str, data: Facts, image: str = "", layout: str = "") -> PlanView:
+def plan_for(
+    core: CoreDependency,
+    name: FromPath[str],
+    data: JSONBody[Facts],
+    image: FromQuery[str] = "",
+    layout: FromQuery[str] = "",
+) -> PlanView:
     """Show what a node would run if its machine were as given."""
     with core.database.read() as connection:
         task = _task_to_come(core, connection, name, image, layout)
@@ -193,49 +214,57 @@ def plan_for(core: CoreDependency, name: str, data: Facts, image: str = "", layo
 
 
 @get("/tasks", sync_to_thread=True)
-def task_list(core: CoreDependency, node: str = "", live: bool = False, limit: int = 200) -> list[TaskView]:
+def task_list(
+    core: CoreDependency, node: FromQuery[str] = "", live: FromQuery[bool] = False, limit: FromQuery[int] = 200
+) -> list[TaskView]:
     """List tasks, the newest first."""
     with core.database.read() as connection:
         return rows.list_tasks(connection, node=node, live_only=live, limit=max(1, min(limit, 10_000)))
 
 
 @get("/tasks/{task_id:str}", sync_to_thread=True)
-def task_show(core: CoreDependency, task_id: str) -> TaskView:
+def task_show(core: CoreDependency, task_id: FromPath[str]) -> TaskView:
     """Show a task."""
     with core.database.read() as connection:
         return rows.view_task(connection, rows.get_task(connection, task_id))
 
 
 @get("/tasks/{task_id:str}/log", sync_to_thread=True)
-def task_log(core: CoreDependency, task_id: str, after: int = 0) -> list[LogEntry]:
+def task_log(core: CoreDependency, task_id: FromPath[str], after: FromQuery[int] = 0) -> list[LogEntry]:
     """Return what the agents of a task logged."""
     with core.database.read() as connection:
         return rows.list_log(connection, rows.get_task(connection, task_id).id, after=after)
 
 
 @post("/tasks/{task_id:str}/abort", sync_to_thread=True, status_code=_OK)
-def task_abort(core: CoreDependency, request: AnyRequest, task_id: str, dry_run: bool = False) -> TaskView:
+def task_abort(
+    core: CoreDependency, request: AnyRequest, task_id: FromPath[str], dry_run: FromQuery[bool] = False
+) -> TaskView:
     """Stop a task."""
     with core.database.trial(dry_run) as connection:
         return rows.view_task(connection, endings.abort_task(connection, who(core, request), task_id))
 
 
 @post("/tasks/{task_id:str}/retry", sync_to_thread=True, status_code=_OK)
-def task_retry(core: CoreDependency, request: AnyRequest, task_id: str, dry_run: bool = False) -> TaskView:
+def task_retry(
+    core: CoreDependency, request: AnyRequest, task_id: FromPath[str], dry_run: FromQuery[bool] = False
+) -> TaskView:
     """Queue a failed, frozen or aborted task once more."""
     with core.database.trial(dry_run) as connection:
         return rows.view_task(connection, endings.retry_task(connection, who(core, request), task_id, core.rules))
 
 
 @get("/receipts/{key:str}", sync_to_thread=True)
-def receipt_show(core: CoreDependency, key: str) -> ReceiptView:
+def receipt_show(core: CoreDependency, key: FromPath[str]) -> ReceiptView:
     """Show the newest receipt of a task or a node."""
     with core.database.read() as connection:
         return ReceiptView(receipt=endings.find_receipt(connection, key), server_key=core.site.public_key.hex())
 
 
 @get("/events", sync_to_thread=True)
-def event_list(core: CoreDependency, after: int = 0, subject: str = "", limit: int = 1000) -> list[EventView]:
+def event_list(
+    core: CoreDependency, after: FromQuery[int] = 0, subject: FromQuery[str] = "", limit: FromQuery[int] = 1000
+) -> list[EventView]:
     """List events after one, oldest first."""
     with core.database.read() as connection:
         return events.list_events(connection, after=after, obj=subject, limit=max(1, min(limit, 10_000)))

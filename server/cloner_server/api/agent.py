@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from litestar import Router, get, post
-from litestar.params import Dependency
+from litestar.di import NamedDependency
+from litestar.params import FromPath, RawBody, SkipValidation
 from litestar.types import ASGIApp
 from sqlalchemy import Connection
 from starlette.responses import FileResponse, Response
@@ -35,7 +36,7 @@ from cloner_server.core import Core
 from cloner_server.tasks import attempts, claims, endings
 from cloner_server.tasks.attempts import Bearer, CredentialError, Shown
 
-CoreDependency = Annotated[Core, Dependency(skip_validation=True)]
+CoreDependency = NamedDependency[SkipValidation[Core]]
 T = TypeVar("T")
 _CHUNK_BYTES = 1 << 20  # Starlette's 64 KiB costs two to four times the CPU
 _OK = 200
@@ -46,7 +47,7 @@ class _Versioned(msgspec.Struct):
 
 
 @post("/hello", sync_to_thread=True, status_code=_OK)
-def hello(core: CoreDependency, body: bytes) -> HelloReply:
+def hello(core: CoreDependency, body: RawBody) -> HelloReply:
     """Exchange the claim of a boot script for an attempt."""
     spoken = _decode(body, _Versioned).protocol
     if spoken != PROTOCOL:
@@ -66,7 +67,7 @@ def hello(core: CoreDependency, body: bytes) -> HelloReply:
 
 
 @post("/attempts/{attempt_id:str}/beat", sync_to_thread=True, status_code=_OK)
-def beat(core: CoreDependency, request: AnyRequest, attempt_id: str, body: bytes) -> BeatReply:
+def beat(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], body: RawBody) -> BeatReply:
     """Take a heartbeat and say what to do."""
     message = _decode(body, Beat)
     with core.database.write() as connection:
@@ -75,7 +76,7 @@ def beat(core: CoreDependency, request: AnyRequest, attempt_id: str, body: bytes
 
 
 @post("/attempts/{attempt_id:str}/plan", sync_to_thread=True, status_code=_OK)
-def plan(core: CoreDependency, request: AnyRequest, attempt_id: str, body: bytes) -> Granted:
+def plan(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], body: RawBody) -> Granted:
     """Compare the agent's plan with the server's own; from here on disks may be destroyed."""
     report = _decode(body, PlanReport)
     with core.database.read() as connection:
@@ -91,7 +92,7 @@ def plan(core: CoreDependency, request: AnyRequest, attempt_id: str, body: bytes
 
 
 @post("/attempts/{attempt_id:str}/identity", sync_to_thread=True, status_code=_OK)
-def identity(core: CoreDependency, request: AnyRequest, attempt_id: str, body: bytes) -> Vaulted:
+def identity(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], body: RawBody) -> Vaulted:
     """Release the secret half of the node's identity to its accepted hardware."""
     with core.database.write() as connection:
         bearer = _bearer(connection, request, body, attempt_id)
@@ -99,7 +100,7 @@ def identity(core: CoreDependency, request: AnyRequest, attempt_id: str, body: b
 
 
 @post("/attempts/{attempt_id:str}/commit", sync_to_thread=True, status_code=_OK)
-def commit(core: CoreDependency, request: AnyRequest, attempt_id: str, body: bytes) -> Granted:
+def commit(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], body: RawBody) -> Granted:
     """Grant that the disk be made bootable."""
     with core.database.write() as connection:
         bearer = _bearer(connection, request, body, attempt_id)
@@ -108,7 +109,7 @@ def commit(core: CoreDependency, request: AnyRequest, attempt_id: str, body: byt
 
 
 @post("/attempts/{attempt_id:str}/receipt", sync_to_thread=True, status_code=_OK)
-def receipt(core: CoreDependency, request: AnyRequest, attempt_id: str, body: bytes) -> Receipt:
+def receipt(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], body: RawBody) -> Receipt:
     """Take the receipt, end the deploy, flip netboot: one transaction, then the answer."""
     message = _decode(body, ReceiptBody)
     with core.database.write() as connection:
@@ -125,7 +126,7 @@ def receipt(core: CoreDependency, request: AnyRequest, attempt_id: str, body: by
 
 
 @post("/attempts/{attempt_id:str}/fail", sync_to_thread=True, status_code=_OK)
-def fail(core: CoreDependency, request: AnyRequest, attempt_id: str, body: bytes) -> Granted:
+def fail(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], body: RawBody) -> Granted:
     """Take the failure of an attempt."""
     message = _decode(body, Failure)
     with core.database.write() as connection:
@@ -135,7 +136,7 @@ def fail(core: CoreDependency, request: AnyRequest, attempt_id: str, body: bytes
 
 
 @post("/attempts/{attempt_id:str}/rebooting", sync_to_thread=True, status_code=_OK)
-def rebooting(core: CoreDependency, request: AnyRequest, attempt_id: str, body: bytes) -> Granted:
+def rebooting(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], body: RawBody) -> Granted:
     """Take the agent's good-bye."""
     with core.database.write() as connection:
         bearer = _bearer(connection, request, body, attempt_id)
@@ -144,38 +145,38 @@ def rebooting(core: CoreDependency, request: AnyRequest, attempt_id: str, body: 
 
 
 @get("/versions/{digest:str}/verified", sync_to_thread=True)
-def verified(core: CoreDependency, request: AnyRequest, digest: str) -> Granted:
+def verified(core: CoreDependency, request: AnyRequest, digest: FromPath[str]) -> Granted:
     """Assert that every part of the version is present and whole, having read it."""
     core.verifier.verify(_task_version(core, request, digest))
     return Granted()
 
 
 @get("/versions/{digest:str}/root", sync_to_thread=True)
-def root(core: CoreDependency, request: AnyRequest, digest: str) -> ASGIApp:
+def root(core: CoreDependency, request: AnyRequest, digest: FromPath[str]) -> ASGIApp:
     """Send the tree root."""
     return _blob(core, _task_version(core, request, digest), Part.ROOT, digest)
 
 
 @get("/segments/{digest:str}", sync_to_thread=True)
-def segment(core: CoreDependency, request: AnyRequest, digest: str) -> ASGIApp:
+def segment(core: CoreDependency, request: AnyRequest, digest: FromPath[str]) -> ASGIApp:
     """Send one segment of the task's tree."""
     return _blob(core, _task_version(core, request), Part.SEGMENT, digest)
 
 
 @get("/packmaps/{digest:str}", sync_to_thread=True)
-def pack_map(core: CoreDependency, request: AnyRequest, digest: str) -> ASGIApp:
+def pack_map(core: CoreDependency, request: AnyRequest, digest: FromPath[str]) -> ASGIApp:
     """Send the pack map of the task's version."""
     return _blob(core, _task_version(core, request), Part.PACK_MAP, digest)
 
 
 @get("/versions/{digest:str}/packs/{pack:str}", sync_to_thread=True)
-def pack(core: CoreDependency, request: AnyRequest, digest: str, pack: str) -> ASGIApp:
+def pack(core: CoreDependency, request: AnyRequest, digest: FromPath[str], pack: FromPath[str]) -> ASGIApp:
     """Send one pack of the task's version."""
     return _blob(core, _task_version(core, request, digest), Part.PACK, pack)
 
 
 @get("/versions/{digest:str}/placements/{pack:str}", sync_to_thread=True)
-def placement(core: CoreDependency, request: AnyRequest, digest: str, pack: str) -> ASGIApp:
+def placement(core: CoreDependency, request: AnyRequest, digest: FromPath[str], pack: FromPath[str]) -> ASGIApp:
     """Send the placement record that goes with one pack of the task's version."""
     return _blob(core, _task_version(core, request, digest), Part.PLACEMENT, pack)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 from litestar import Response, get, post, put
-from litestar.params import Dependency
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, RawBody, SkipValidation
 from sqlalchemy import Row
 
 from cloner_core.admin import ImageView
@@ -19,7 +20,7 @@ from cloner_server.api.faults import AnyRequest
 from cloner_server.core import Core
 from cloner_server.state import images
 
-CoreDependency = Annotated[Core, Dependency(skip_validation=True)]
+CoreDependency = NamedDependency[SkipValidation[Core]]
 _PACK_BYTES, _DRAFT_BYTES = 64 << 20, 1 << 30
 _MESSAGEPACK = "application/vnd.msgpack"
 _OK = 200
@@ -34,7 +35,7 @@ def image_list(core: CoreDependency) -> list[ImageView]:
 
 
 @get("/images/{name:str}", sync_to_thread=True)
-def image_show(core: CoreDependency, name: str, number: int | None = None) -> ImageView:
+def image_show(core: CoreDependency, name: FromPath[str], number: FromQuery[int | None] = None) -> ImageView:
     """Show one version of an image, the newest by default."""
     with core.database.read() as connection:
         row = images.get_version(connection, name, number)
@@ -42,28 +43,28 @@ def image_show(core: CoreDependency, name: str, number: int | None = None) -> Im
 
 
 @get("/chunks/known", sync_to_thread=True)
-def known(core: CoreDependency, image: str) -> Response[bytes]:
+def known(core: CoreDependency, image: FromQuery[str]) -> Response[bytes]:
     """Send the packs of the latest version of an image, in MessagePack: what the next capture need not send."""
     base = core.catalog.store.base(check_image_name(image))
     return Response(msgspec.msgpack.encode(base), media_type=_MESSAGEPACK)
 
 
 @put("/packs/{digest:str}", sync_to_thread=True, request_max_body_size=_PACK_BYTES, status_code=_OK)
-def pack_put(core: CoreDependency, digest: str, body: bytes) -> Granted:
+def pack_put(core: CoreDependency, digest: FromPath[str], body: RawBody) -> Granted:
     """Keep a pack; it must have this digest."""
     core.catalog.store.put_pack(parse_digest(digest), body)
     return Granted()
 
 
 @put("/segments/{digest:str}", sync_to_thread=True, request_max_body_size=_PACK_BYTES, status_code=_OK)
-def segment_put(core: CoreDependency, digest: str, raw_size: int, body: bytes) -> Granted:
+def segment_put(core: CoreDependency, digest: FromPath[str], raw_size: FromQuery[int], body: RawBody) -> Granted:
     """Keep a compressed segment of a tree; unpacked it must have this size and digest."""
     core.catalog.store.put_segment(parse_digest(digest), raw_size, body)
     return Granted()
 
 
 @post("/publish", sync_to_thread=True, request_max_body_size=_DRAFT_BYTES, status_code=_OK)
-def publish(core: CoreDependency, request: AnyRequest, body: bytes) -> VersionRecord:
+def publish(core: CoreDependency, request: AnyRequest, body: RawBody) -> VersionRecord:
     """Make a draft (MessagePack) the next version of its image: checked from its root to its last chunk, then shown."""
     try:
         draft = msgspec.msgpack.decode(body, type=Draft)

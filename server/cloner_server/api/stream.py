@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 from litestar import get
-from litestar.params import Dependency
+from litestar.di import NamedDependency
+from litestar.params import FromQuery, SkipValidation
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
 from cloner_core.admin import EventView, TaskView
@@ -16,13 +17,13 @@ from cloner_server.core import Core
 from cloner_server.state import events
 from cloner_server.state import tasks as rows
 
-CoreDependency = Annotated[Core, Dependency(skip_validation=True)]
+CoreDependency = NamedDependency[SkipValidation[Core]]
 _LOOK_EVERY_S = 0.4
 _KEEP_ALIVE_S = 15.0
 
 
 @get("/stream", sync_to_thread=False)
-def stream(core: CoreDependency, after: int | None = None) -> ServerSentEvent:
+def stream(core: CoreDependency, after: FromQuery[int | None] = None) -> ServerSentEvent:
     """Send events after one (by default: from now on) as `event`, and live tasks whenever they change as `task`."""
     return ServerSentEvent(_messages(core, after))
 
