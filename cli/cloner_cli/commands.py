@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -20,6 +21,21 @@ def _note_json(ctx: click.Context, _param: click.Parameter, value: bool) -> None
 
 json_option = click.option(
     "--json", "is_json", is_flag=True, expose_value=False, callback=_note_json, help="Print the result as JSON."
+)
+
+
+def _note_socket(ctx: click.Context, _param: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        ctx.ensure_object(Invocation).use_socket(value)
+
+
+# Before the command and after it: people write both.
+socket_option = click.option(
+    "--socket",
+    type=click.Path(path_type=Path),
+    expose_value=False,
+    callback=_note_socket,
+    help="The server's socket; $CLONER_SOCKET or /run/cloner/cloner.sock by default.",
 )
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Check everything and say what would happen; change nothing."
@@ -85,7 +101,7 @@ def command(name: str, *, example: str, group: click.Group | None = None) -> Cal
 
     def decorate(function: F) -> Command:
         make = click.command(name, cls=Command)
-        made: Command = make(json_option(click.pass_obj(function)))
+        made: Command = make(socket_option(json_option(click.pass_obj(function))))
         made.example = example
         if group is not None:
             group.add_command(made)

@@ -62,6 +62,11 @@ class Invocation:
     world: World = field(default_factory=World)
     socket: Path = DEFAULT_SOCKET
     is_json: bool = False
+    is_socket_given: bool = False
+
+    def use_socket(self, path: Path) -> None:
+        """Reach the server at `path`."""
+        self.socket, self.is_socket_given = path, True
 
     @cached_property
     def api(self) -> Api:

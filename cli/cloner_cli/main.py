@@ -6,6 +6,7 @@ Commands are imported when they are named, so that `cloner task list` pays for n
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +14,11 @@ from typing import Any
 
 import click
 
-from cloner_cli.commands import json_option
-from cloner_cli.invocation import DEFAULT_SOCKET, Invocation
+from cloner_cli.commands import json_option, socket_option
+from cloner_cli.invocation import Invocation
 from cloner_cli.reporting import report
 from cloner_core.errors import ClonerError, ExitStatus, InvalidError
+from cloner_server import VERSION
 
 COMMANDS = {
     "deploy": "cloner_cli.deploy",
@@ -105,21 +107,14 @@ class Root(click.Group):
 
 
 @click.command(cls=Root, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--socket",
-    type=click.Path(path_type=Path),
-    envvar="CLONER_SOCKET",
-    show_envvar=True,
-    default=DEFAULT_SOCKET,
-    show_default=True,
-    help="The server's socket.",
-)
+@socket_option
 @json_option
-@click.version_option(package_name="cloner", message="%(prog)s %(version)s")
+@click.version_option(VERSION, message="%(prog)s %(version)s")
 @click.pass_obj
-def cli(run: Invocation, socket: Path) -> None:
+def cli(run: Invocation) -> None:
     """Turn one configured machine into an image, and put it on many, each with its own identity."""
-    run.socket = socket
+    if (named := os.environ.get("CLONER_SOCKET")) and not run.is_socket_given:
+        run.use_socket(Path(named))
 
 
 def main() -> int:

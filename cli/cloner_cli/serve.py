@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cloner_cli.commands import command
-from cloner_cli.invocation import DEFAULT_SOCKET, Invocation
+from cloner_cli.invocation import Invocation
 
 
 @command(
@@ -45,7 +45,7 @@ def serve_command(
         raise click.UsageError(f"{' and '.join(chosen)} exclude each other")
     given = {name: value for name, value in options.items() if value is not None}
     given |= {"dhcp": next(iter(chosen.values()))} if chosen else {}
-    given |= {"socket": str(run.socket)} if run.socket != DEFAULT_SOCKET else {}
+    given |= {"socket": str(run.socket)} if run.is_socket_given else {}
     if config is not None and not config.is_file():
         raise click.UsageError(f"{config} is no file")
     serve(load_config(config or CONFIG_FILE, given), announce=click.echo)

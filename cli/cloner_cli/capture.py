@@ -1,0 +1,185 @@
+"""`cloner new-image`: captures a tree of this machine as the next version of an image."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cloner_cli.checking import Checks
+from cloner_cli.commands import command, dry_run_option
+from cloner_cli.disklayout import read_layout
+from cloner_cli.invocation import Invocation
+from cloner_cli.text import printable
+from cloner_core.admin import LayoutView
+from cloner_core.errors import ClonerError, ExitStatus, InvalidError
+from cloner_core.image.version import check_image_name
+from cloner_core.layout import Layout
+from cloner_core.sizes import format_bytes
+
+if TYPE_CHECKING:
+    from cloner_agent.capture.job import Captured, CaptureProgress
+
+_SAY_EVERY_S = 10.0
+
+
+class InexactError(ClonerError):
+    """The version is complete and published; some files of it kept changing while they were read."""
+
+    exit_status = ExitStatus.INEXACT
+
+
+@command(
+    "new-image", example="cloner new-image --root /srv/golden --image debian --disklayout debian --message 'first'"
+)
+@click.option("--root", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The tree to capture.")
+@click.option("--image", "-i", required=True, metavar="NAME", help="The image that gets a new version.")
+@click.option("--disklayout", "-l", required=True, metavar="NAME", help="The layout it is meant for; must exist.")
+@click.option(
+    "--disklayout-file", type=click.Path(path_type=Path), metavar="FILE", help="Upload it first, JSON or YAML."
+)
+@click.option("--message", "-m", default="", metavar="TEXT", help="What is new.")
+@click.option("--exclude-paths", multiple=True, metavar="PATH", help="Left out: /srv/data, /var/log/*. Repeatable.")
+@dry_run_option
+def new_image_command(
+    run: Invocation,
+    *,
+    root: Path,
+    image: str,
+    disklayout: str,
+    disklayout_file: Path | None,
+    message: str,
+    exclude_paths: tuple[str, ...],
+    dry_run: bool,
+) -> None:
+    """Capture the tree beneath DIR and publish it as the next version of an image.
+
+    The identity of the machine (machine-id, SSH host keys, …) is never captured. What the server has already is not
+    sent again. Exit status 8 when files kept changing while they were read; they are listed.
+    """
+    wanted = _Wanted(root, image, disklayout, disklayout_file, message, exclude_paths)
+    layout = _check(run, wanted)
+    if layout is not None:
+        run.api.post("/v1/layouts", LayoutView, layout, {"dry_run": dry_run})
+    captured = _capture(run, wanted, is_dry=dry_run)
+    _tell_notes(run, captured)
+    record = captured.record
+    told = {
+        "image": record.image,
+        "number": None if dry_run else record.number,
+        "digest": record.version,
+        "inodes": captured.inodes,
+        "data_bytes": captured.data_bytes,
+        "new_packs": captured.new_packs,
+        "new_stored_bytes": captured.new_stored_bytes,
+        "inexact": record.inexact,
+        "dry_run": dry_run,
+    }
+    name = f"{record.image} (not published)" if dry_run else f"{record.image}:{record.number}"
+    size, sent = format_bytes(captured.data_bytes), format_bytes(captured.new_stored_bytes)
+    run.result(told, lambda: f"{name}  {record.version}\n{captured.inodes} files, {size}; {sent} new")
+    if record.inexact:
+        shown = [printable(path) for path in record.inexact[:50]]
+        raise InexactError(
+            "\n  - ".join((f"{len(record.inexact)} files kept changing while they were read:", *shown)),
+            hint="stop what writes to them and capture again, or --exclude-paths",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    root: Path
+    image: str
+    disklayout: str
+    layout_file: Path | None
+    message: str
+    excludes: tuple[str, ...]
+
+
+def _check(run: Invocation, wanted: _Wanted) -> Layout | None:
+    """Return the layout to upload, if one is; raises with every fault before anything is read or changed."""
+    from cloner_agent.capture.rules import parse_excludes
+
+    checks = Checks()
+    if not wanted.root.is_dir():
+        checks.wrong.append(f"--root {wanted.root}: not a directory of this machine")
+    layout = None
+    for step in (lambda: check_image_name(wanted.image), lambda: parse_excludes(wanted.excludes)):
+        try:
+            step()
+        except InvalidError as fault:
+            checks.wrong += fault.faults or [str(fault)]
+    if (path := wanted.layout_file) is not None:
+        try:
+            layout = read_layout(path, wanted.disklayout)
+        except InvalidError as fault:
+            checks.wrong += [f"{path}: {each}" for each in fault.faults] or [str(fault)]
+    checks.exist(run.api, layout="" if path else wanted.disklayout)
+    checks.settle("nothing was captured")
+    return layout
+
+
+def _capture(run: Invocation, wanted: _Wanted, *, is_dry: bool) -> Captured:
+    from cloner_agent.capture.job import CaptureOptions, capture
+    from cloner_cli.upload import DrySink, ServerSink
+
+    options = CaptureOptions(
+        image=wanted.image,
+        excludes=wanted.excludes,
+        message=wanted.message,
+        author=run.world.author(),
+        source=socket.gethostname(),
+    )
+    sink = ServerSink(run.api)
+    with _display(run) as show:
+        return capture(wanted.root, DrySink(sink) if is_dry else sink, options, show)
+
+
+def _tell_notes(run: Invocation, captured: Captured) -> None:
+    notes = captured.notes
+    counts = {
+        "vanished while the tree was read": notes.vanished,
+        "sockets left out": notes.sockets,
+        "swap files left out": notes.swap_files,
+        "files of this machine's identity left out or emptied": notes.identity,
+        "mount points whose content is not captured": notes.mount_points,
+    }
+    for what, paths in counts.items():
+        if paths:
+            shown = ", ".join("/" + path.decode(errors="backslashreplace") for path in paths[:5])
+            more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
+            run.say(printable(f"note: {len(paths)} {what}: {shown}{more}"))
+    if notes.dropped_evm:
+        run.say(f"note: security.evm dropped from {notes.dropped_evm} files: it is wrong on any other machine")
+    for text in captured.unmatched_excludes:
+        run.say(printable(f"note: --exclude-paths {text} names nothing in this tree"))
+
+
+@contextmanager
+def _display(run: Invocation) -> Iterator[Callable[[CaptureProgress], None]]:
+    """Give what shows progress: a line redrawn on a terminal, a line every ten seconds elsewhere; always on stderr."""
+    if run.world.is_live():
+        from rich.console import Console
+
+        with Console(stderr=True).status("capturing") as status:
+            yield lambda progress: status.update(_line(progress))
+        return
+    said_s = run.world.monotonic()
+
+    def say(progress: CaptureProgress) -> None:
+        nonlocal said_s
+        if run.world.monotonic() - said_s >= _SAY_EVERY_S:
+            said_s = run.world.monotonic()
+            run.say(_line(progress))
+
+    yield say
+
+
+def _line(progress: CaptureProgress) -> str:
+    read, sent = format_bytes(progress.data_bytes), format_bytes(progress.stored_bytes)
+    return f"capturing: {progress.inodes} files, {read} read, {sent} new"

@@ -1,0 +1,61 @@
+"""`cloner initramfs`: builds what nodes boot."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+from cloner_cli.commands import Group, command, dry_run_option
+from cloner_cli.invocation import Invocation
+from cloner_cli.text import columns
+from cloner_core.sizes import format_bytes
+
+
+@click.group("initramfs", cls=Group)
+def initramfs_command() -> None:
+    """What nodes boot: kernel and initramfs layers."""
+
+
+@command("build", example="cloner initramfs build --out /var/lib/cloner-installer", group=initramfs_command)
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Given to serve --installer."
+)
+@click.option(
+    "--drivers", default="vm", show_default=True, metavar="FLAVOUR", help="Which kernel and modules: vm, full."
+)
+@click.option("--cache", type=click.Path(path_type=Path), metavar="DIR", help="Where built layers are kept.")
+@dry_run_option
+def initramfs_build(run: Invocation, *, out: Path, drivers: str, cache: Path | None, dry_run: bool) -> None:
+    """Build the layers from Debian packages and put them, with the kernel, into DIR; what is cached is not rebuilt."""
+    from cloner_initramfs import Cache, build_base, build_drivers, default_cache, needed_memory_bytes
+    from cloner_initramfs.drivers import FLAVOURS
+
+    if drivers not in FLAVOURS:
+        raise click.UsageError(f"'{drivers}' is no flavour of drivers: {', '.join(sorted(FLAVOURS))}")
+    kept = cache or default_cache()
+    if dry_run:
+        told = {"out": str(out), "drivers": drivers, "cache": str(kept)}
+        run.result(told, lambda: f"would build base and {drivers} drivers into {out}, cache {kept}")
+        return
+    run.say("building the base layer")
+    base = build_base(Cache(kept))
+    run.say("building the drivers layer")
+    built = build_drivers(Cache(kept), drivers)
+    out.mkdir(parents=True, exist_ok=True)
+    for layer in (base, built.layer):
+        shutil.copyfile(layer.path, out / f"{layer.name}.cpio.zst")
+    shutil.copyfile(built.kernel, out / "vmlinuz")
+    layers = [
+        {"name": each.name, "digest": each.digest, "size_bytes": each.size_bytes, "unpacked_bytes": each.unpacked_bytes}
+        for each in (base, built.layer)
+    ]
+    needed = needed_memory_bytes([base, built.layer])
+    rows = [
+        (each.name, format_bytes(each.size_bytes), format_bytes(each.unpacked_bytes)) for each in (base, built.layer)
+    ]
+    run.result(
+        {"out": str(out), "release": built.release, "needed_memory_bytes": needed, "layers": layers},
+        lambda: f"{columns(('LAYER', 'SIZE', 'UNPACKED'), rows)}\nkernel {built.release}; needs {format_bytes(needed)}",
+    )

@@ -1,0 +1,231 @@
+"""`cloner node`: the machines we own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+import msgspec
+
+from cloner_cli.api import segment
+from cloner_cli.asking import ask
+from cloner_cli.checking import Checks
+from cloner_cli.commands import Group, command, dry_run_option, yes_option
+from cloner_cli.invocation import Invocation
+from cloner_cli.text import columns, fields, moment
+from cloner_core.admin import NodePatch, NodeSpec, NodeView
+from cloner_core.facts import normalize_mac
+from cloner_core.network import Interface, NodeNetwork, network_faults
+
+_METHODS = click.Choice(["exit", "grub-chain", "sanboot", "efi-order"])
+_ORDERS = click.Choice(["network-first", "local-first"])
+_FOR_ONE = ("macs", "hostname", "addresses", "revision")  # what two nodes cannot share
+
+
+def _settings(function: Callable[..., Any]) -> Callable[..., Any]:
+    options = [
+        click.option("--image", "-i", metavar="NAME[:N]", help="What it gets; without a number the newest."),
+        click.option("--disklayout", "-l", "layout", metavar="NAME", help="Layout of its disks."),
+        click.option("--hostname", metavar="NAME", help="Host name of the clone; the node's name by default."),
+        click.option("--address", "addresses", multiple=True, metavar="IP/PREFIX", help="Static, on the first MAC."),
+        click.option("--gateway", metavar="IP", help="Default route."),
+        click.option("--dns", multiple=True, metavar="IP", help="Name server. Repeatable."),
+        click.option("--domain", "domains", multiple=True, metavar="DOMAIN", help="Searched. Repeatable."),
+        click.option("--local-method", type=_METHODS, help="How the firmware is sent on to the disk."),
+        click.option("--boot-order", type=_ORDERS, help="What the firmware tries first after a deploy."),
+        click.option("--kernel-argument", "kernel_arguments", multiple=True, metavar="WORD", help="For the clone."),
+        click.option("--protected/--no-protected", "is_protected", default=None, help="Refuse every deploy."),
+        click.option(
+            "--protect-serial", "protected_serials", multiple=True, metavar="SERIAL", help="Untouchable disk."
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@click.group("node", cls=Group)
+def node_command() -> None:
+    """Machines we own, known by their MAC addresses."""
+
+
+@command(
+    "add",
+    example="cloner node add node01 --mac 52:54:00:12:34:56 --image debian --disklayout debian",
+    group=node_command,
+)
+@click.argument("name", metavar="NODE")
+@click.option("--mac", "macs", multiple=True, required=True, metavar="MAC", help="Hardware address. Repeatable.")
+@_settings
+@dry_run_option
+def node_add(run: Invocation, name: str, *, macs: tuple[str, ...], dry_run: bool, **given: Any) -> None:
+    """Add a node. Its netboot is `local`: nothing happens to it until it is told."""
+    checks = Checks()
+    known = _known_macs(checks, macs)
+    changes = _changes(checks, given)
+    changes["network"] = _network(checks, name, known, None, given)
+    _settle(run, checks, changes, f"the node '{name}' cannot be added")
+    spec = msgspec.convert({"name": name, "macs": known} | changes, NodeSpec)
+    view = run.api.post("/v1/nodes", NodeView, spec, {"dry_run": dry_run})
+    run.result(view, lambda: f"{'would add' if dry_run else 'added'} {view.name}")
+
+
+@command("set", example="cloner node set node[01-16] --image debian:3 --disklayout debian", group=node_command)
+@click.argument("nodes", metavar="SET")
+@click.option("--mac", "macs", multiple=True, metavar="MAC", help="Replaces all; for one node.")
+@click.option("--forget-hardware", is_flag=True, help="Accept whatever hardware says hello next.")
+@click.option("--revision", type=int, metavar="N", help="Only if the node still has this revision; for one node.")
+@_settings
+@dry_run_option
+def node_set(
+    run: Invocation, nodes: str, *, macs: tuple[str, ...], forget_hardware: bool, dry_run: bool, **given: Any
+) -> None:
+    """Change fields of the nodes in SET; what is not named stays. An empty value ("") clears a field."""
+    checks = Checks()
+    names = checks.nodes([nodes])
+    given["macs"] = _known_macs(checks, macs)
+    if len(names) > 1 and (single := [f"--{_spelled(name)}" for name in _FOR_ONE if given[name]]):
+        checks.wrong.append(f"{', '.join(single)}: for one node, and {len(names)} are named")
+    changes = _changes(checks, given) | ({"fingerprint": ""} if forget_hardware else {})
+    changes |= {name: given[name] for name in ("macs", "revision") if given[name]}
+    known = {view.name: view for view in run.api.get("/v1/nodes", list[NodeView])} if not checks.wrong else {}
+    patches = {}
+    for name in names:
+        view = known.get(name)
+        network = _network(checks, name, given["macs"] or (view.macs if view else ()), view, given)
+        patches[name] = changes | ({"network": network} if network else {})
+    _settle(run, checks, changes, "nothing was changed", names)
+    trials = [_patch(run, name, patch, is_dry=True) for name, patch in patches.items()]  # all of them, or none
+    views = trials if dry_run else [_patch(run, name, patch, is_dry=False) for name, patch in patches.items()]
+    run.result(views, lambda: f"{'would change' if dry_run else 'changed'} {', '.join(names)}")
+
+
+@command("list", example="cloner node list --json", group=node_command)
+def node_list(run: Invocation) -> None:
+    """List every node."""
+    views = run.api.get("/v1/nodes", list[NodeView])
+    rows = [(v.name, ",".join(v.macs), v.netboot, _image(v), v.layout, moment(v.seen_s)) for v in views]
+    run.result(views, lambda: columns(("NODE", "MAC", "NETBOOT", "IMAGE", "LAYOUT", "SEEN"), rows))
+
+
+@command("show", example="cloner node show node01", group=node_command)
+@click.argument("name", metavar="NODE")
+def node_show(run: Invocation, name: str) -> None:
+    """Show one node."""
+    view = run.api.get(f"/v1/nodes/{segment(name)}", NodeView)
+    run.result(view, lambda: node_fields(view))
+
+
+@command("facts", example="cloner node facts node01 > node01.json", group=node_command)
+@click.argument("name", metavar="NODE")
+def node_facts(run: Invocation, name: str) -> None:
+    """Print what a machine last told about itself, as JSON; `cloner plan --facts` takes it."""
+    facts = run.api.get(f"/v1/nodes/{segment(name)}/facts", dict[str, Any])
+    run.result(facts, lambda: msgspec.json.format(msgspec.json.encode(facts), indent=2).decode())
+
+
+@command("remove", example="cloner node remove node[15-16]", group=node_command)
+@click.argument("nodes", metavar="SET")
+@yes_option
+@dry_run_option
+def node_remove(run: Invocation, nodes: str, *, yes: bool, dry_run: bool) -> None:
+    """Remove nodes. Their identities stay in the vault: added again, they are the same machines."""
+    checks = Checks()
+    names = checks.nodes([nodes])
+    checks.exist(run.api, nodes=names)
+    checks.settle("nothing was removed")
+    views = [_delete(run, name, is_dry=True) for name in names]  # all of them can be removed, or none is
+    if not dry_run:
+        ask(run, f"Remove {', '.join(names)}?", is_yes=yes)
+        views = [_delete(run, name, is_dry=False) for name in names]
+    run.result(views, lambda: f"{'would remove' if dry_run else 'removed'} {', '.join(names)}")
+
+
+def node_fields(view: NodeView) -> str:
+    """Return a node as text."""
+    shown: list[tuple[str, object]] = [
+        ("node", view.name),
+        ("revision", view.revision),
+        ("mac", ", ".join(view.macs)),
+        ("hostname", view.network.hostname),
+        *(("interface", f"{each.mac}: {', '.join(each.addresses) or 'dhcp'}") for each in view.network.interfaces),
+        ("netboot", view.netboot),
+        ("image", _image(view)),
+        ("layout", view.layout),
+        ("local method", view.local_method),
+        ("boot order", view.boot_order),
+        ("kernel arguments", " ".join(view.kernel_arguments)),
+        ("protected", "yes" if view.is_protected else "no"),
+        ("protected disks", ", ".join(view.protected_serials)),
+        ("hardware", view.fingerprint or "none accepted yet"),
+        ("seen", moment(view.seen_s)),
+    ]
+    return fields(shown)
+
+
+def _changes(checks: Checks, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that options name; an empty word clears a list, an empty image the image."""
+    changes: dict[str, Any] = {}
+    if given["image"] is not None:
+        changes["image"], changes["version"] = checks.image(given["image"])
+    for name in ("layout", "local_method", "boot_order", "is_protected"):
+        if given[name] is not None:
+            changes[name] = given[name]
+    for name in ("kernel_arguments", "protected_serials"):
+        if given[name]:
+            changes[name] = tuple(word for word in given[name] if word)
+    return changes
+
+
+def _network(
+    checks: Checks, name: str, macs: Sequence[str], before: NodeView | None, given: dict[str, Any]
+) -> NodeNetwork | None:
+    """Return the network that options ask for on the first MAC; None when they name nothing of it."""
+    asked = {key: given[key] for key in ("addresses", "gateway", "dns", "domains") if given[key]}
+    if not macs or not (asked or given["hostname"]):
+        return None
+    old = before.network.interfaces if before else ()
+    first = old[0] if old else Interface(macs[0])
+    first = msgspec.structs.replace(first, mac=macs[0])
+    if asked:
+        addresses = asked.get("addresses", first.addresses)
+        first = msgspec.structs.replace(first, dhcp=not addresses, **asked)
+    hostname = given["hostname"] or (before.network.hostname if before else name)
+    network = NodeNetwork(hostname, (first, *old[1:]))
+    checks.wrong += [fault for fault in network_faults(network) if fault not in checks.wrong]
+    return network
+
+
+def _known_macs(checks: Checks, macs: Sequence[str]) -> tuple[str, ...]:
+    known = []
+    for mac in macs:
+        try:
+            known.append(normalize_mac(mac))
+        except ValueError as fault:
+            checks.wrong.append(str(fault))
+    return tuple(known)
+
+
+def _settle(run: Invocation, checks: Checks, changes: dict[str, Any], headline: str, names: Sequence[str] = ()) -> None:
+    image, version, layout = (changes.get(name) for name in ("image", "version", "layout"))
+    checks.exist(run.api, nodes=names, image=image or "", version=version, layout=layout or "")
+    checks.settle(headline)
+
+
+def _patch(run: Invocation, name: str, changes: dict[str, Any], *, is_dry: bool) -> NodeView:
+    return run.api.patch(
+        f"/v1/nodes/{segment(name)}", NodeView, msgspec.convert(changes, NodePatch), {"dry_run": is_dry}
+    )
+
+
+def _delete(run: Invocation, name: str, *, is_dry: bool) -> NodeView:
+    return run.api.delete(f"/v1/nodes/{segment(name)}", NodeView, {"dry_run": is_dry})
+
+
+def _image(view: NodeView) -> str:
+    return view.image if view.version is None else f"{view.image}:{view.version}"
+
+
+def _spelled(name: str) -> str:
+    return {"macs": "mac", "addresses": "address"}.get(name, name)
