@@ -8,6 +8,7 @@ cloned, boots from its own disk with its own identity, says so itself, and boots
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import shlex
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from cloner_core.errors import ClonerError, ExitStatus
+from cloner_core.identity import ssh_fingerprint
 from cloner_initramfs import Cache, default_cache
 from vmlab.disk import GIB
 from vmlab.errors import LabError
@@ -27,11 +29,15 @@ from vmlab.golden_debian import HOSTNAME, golden_debian
 from vmlab.head import Head, build_installer
 from vmlab.lab import Lab
 from vmlab.machine import Machine
-from vmlab.scene import IMAGE, LAYOUT, Node, Shell, free_bytes, golden_tree, layout_file
+from vmlab.scene import IMAGE, LAYOUT, Node, free_bytes, golden_tree, layout_file
+from vmlab.ssh import host_key, ssh
 
 NEEDED_BYTES = 8 * GIB
 DEPLOY_S = 900
 BOOT_S = 300
+BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
+
+Shell = Callable[[str], str]
 
 
 class Demo:
@@ -62,14 +68,14 @@ class Demo:
         head.cloner("node", "add", node.name, *network, "--image", IMAGE, "--disklayout", LAYOUT)
         machine = Machine(lab, node.vm(lab))
         self._deploy(head, machine, node)
-        shell = Shell(lab, node.address, key)
+        shell = functools.partial(ssh, lab, node.address, key)
         receipt = head.json("receipt", "show", node.name)
-        first = self._look_inside(head, shell, node, receipt)
+        first = self._look_inside(lab, shell, node, receipt)
         self._boot_again(head, machine, shell, node, first)
         self._show(receipt)
         self.receipt = head.json("receipt", "show", node.name)
         self._reach = (
-            f"the clone:  ip netns exec {lab.name} {shlex.join(shell.argv)}",
+            f"the clone:  ip netns exec {lab.name} ssh -i {key.path} root@{node.address}",
             f"the server: ./run cloner --socket {head.socket} task list",
             f"the logs:   {lab.evidence.directory}",
         )
@@ -130,13 +136,13 @@ class Demo:
                 raise LabError(f"the deploy of {node.name} was not armed within a minute")
             time.sleep(0.5)
 
-    def _look_inside(self, head: Head, shell: Shell, node: Node, receipt: dict[str, Any]) -> str:
+    def _look_inside(self, lab: Lab, shell: Shell, node: Node, receipt: dict[str, Any]) -> str:
         """Compare what the clone says of itself with the receipt; return its boot id."""
         body = receipt["receipt"]["body"]
-        fingerprint = _patiently(shell.scan, BOOT_S)
+        fingerprint = ssh_fingerprint(_patiently(lambda: host_key(lab, node.address), BOOT_S))
         seen = {
-            "hostname": shell.run("hostname"),
-            "machine-id": shell.run("cat /etc/machine-id"),
+            "hostname": shell("hostname").strip(),
+            "machine-id": shell("cat /etc/machine-id").strip(),
             "host key": fingerprint,
         }
         wanted = {"hostname": node.name, "machine-id": body["machine_id"]}
@@ -146,7 +152,7 @@ class Demo:
         wrong += ["host key"] if fingerprint not in body["host_key_fingerprints"] else []
         if wrong or seen["hostname"] == HOSTNAME:
             raise LabError(f"the clone is not who the receipt says: {', '.join(wrong)}: {seen} against {body}")
-        return shell.run("cat /proc/sys/kernel/random/boot_id")
+        return shell(BOOT_ID)
 
     def _boot_again(self, head: Head, machine: Machine, shell: Shell, node: Node, first: str) -> None:
         before = _local_answers(head, node)
@@ -188,7 +194,7 @@ def _local_answers(head: Head, node: Node) -> int:
 
 
 def _new_boot(shell: Shell, old: str) -> str:
-    found = shell.run("cat /proc/sys/kernel/random/boot_id")
+    found = shell(BOOT_ID)
     if found == old:
         raise LabError("still the old boot")
     return found

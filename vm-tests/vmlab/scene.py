@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cloner_initramfs import Cache
-from vmlab import host
 from vmlab.disk import GIB, Disk, blank_disk
-from vmlab.errors import LabError
 from vmlab.golden_debian import ESP_SERIAL, ROOT_UUID, SWAP_UUID, authorize_key, copy_tree, golden_debian
 from vmlab.lab import Lab
 from vmlab.machine import Nic, Vm
+from vmlab.ssh import Key, make_key
 
 IMAGE = "debian"
 LAYOUT = "one-disk"
@@ -42,12 +40,11 @@ class Node:
         return Vm(self.name, disks=(disk,), nics=(Nic(self.mac),), uuid=f"c10e0000-0000-4000-8000-{number:012x}")
 
 
-def golden_tree(cache: Cache, lab: Lab) -> tuple[Path, Path]:
-    """Return a copy of the golden Debian tree that lets root in by a new SSH key, and the private key's path."""
-    key = lab.directory / "key"
-    host.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "cloner demo", "-f", key])
+def golden_tree(cache: Cache, lab: Lab) -> tuple[Path, Key]:
+    """Return a copy of the golden Debian tree that lets root in by a new SSH key, and the key."""
+    key = make_key(lab.directory)
     tree = copy_tree(golden_debian(cache), lab.directory / "golden")
-    authorize_key(tree, key.with_suffix(".pub").read_text())
+    authorize_key(tree, key.public)
     return tree, key
 
 
@@ -72,41 +69,6 @@ def layout_file(lab: Lab, *, name: str = LAYOUT, serial: str = "CLONERDEMO*") ->
     path = lab.directory / f"{name}.json"
     path.write_text(json.dumps(document, indent=2))
     return path
-
-
-class Shell:
-    """Commands in a clone over SSH, its host key checked against what the scan found first."""
-
-    def __init__(self, lab: Lab, address: str, key: Path) -> None:
-        """Prepare paths; nothing is contacted yet."""
-        self._lab = lab
-        self._address = address
-        self._key = key
-        self._known = lab.directory / f"known-hosts-{address}"
-
-    @property
-    def argv(self) -> list[str]:
-        """The command a person types to get in, to be run in the lab's namespace."""
-        options = [f"UserKnownHostsFile={self._known}", "StrictHostKeyChecking=yes", "BatchMode=yes"]
-        options += ["ConnectTimeout=20", "HostKeyAlgorithms=ssh-ed25519"]
-        words = [word for option in options for word in ("-o", option)]
-        return ["ssh", "-i", str(self._key), *words, f"root@{self._address}"]
-
-    def scan(self) -> str:
-        """Take the host key the machine shows, remember it, and return its fingerprint ("SHA256:…")."""
-        text = self._lab.run(["ssh-keyscan", "-T", "20", "-t", "ed25519", self._address], timeout_s=60, check=False)
-        self._known.write_text("".join(line + "\n" for line in text.splitlines() if not line.startswith("#")))
-        if not self._known.stat().st_size:
-            raise LabError(f"{self._address} shows no SSH host key")
-        shown = host.run(["ssh-keygen", "-l", "-f", self._known])
-        match = re.search(r"SHA256:\S+", shown)
-        if match is None:
-            raise LabError(f"ssh-keygen shows no fingerprint: {shown}")
-        return match[0]
-
-    def run(self, command: str, *, check: bool = True) -> str:
-        """Run one shell command in the clone and return its stdout."""
-        return self._lab.run([*self.argv, command], timeout_s=120, check=check).strip()
 
 
 def disk_of(vm: Vm) -> Disk:
