@@ -78,7 +78,7 @@ class Clock:
         return self.now_s
 
 
-@dataclass
+@dataclass(repr=False)
 class Scene:
     """The server, its clock, and an image in its store."""
 
@@ -134,7 +134,7 @@ class Scene:
         return self.admins.request(method, f"/v1{path}", content=content, headers=headers, params=query)
 
 
-@dataclass
+@dataclass(repr=False)
 class Agent:
     """Talks like an agent: claims, proves, beats, reports."""
 

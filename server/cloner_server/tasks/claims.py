@@ -52,9 +52,9 @@ def mint_claim(connection: Connection, act: Act, node: str, rules: Rules) -> str
     values = {"token_hash": token_hash(token), "task": task.id, "node": node}
     times = {"minted_s": act.now_s, "expires_s": act.now_s + rules.claim_life_s}
     connection.execute(insert(claims).values(values | times))
-    is_open = claims.c.task == task.id, claims.c.used_s.is_(None)
-    newest = select(claims.c.token_hash).where(*is_open).order_by(claims.c.minted_s.desc()).limit(_OPEN_CLAIMS)
-    connection.execute(delete(claims).where(*is_open, claims.c.token_hash.not_in(newest)))
+    others = claims.c.task == task.id, claims.c.used_s.is_(None), claims.c.token_hash != values["token_hash"]
+    newest = select(claims.c.token_hash).where(*others).order_by(claims.c.minted_s.desc()).limit(_OPEN_CLAIMS - 1)
+    connection.execute(delete(claims).where(*others, claims.c.token_hash.not_in(newest)))
     if TaskState(task.state) is TaskState.QUEUED:
         rows.happen(connection, act, task, Happening.SCRIPT)
     return token

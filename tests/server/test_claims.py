@@ -1,0 +1,215 @@
+"""Claims: one use, one hour, one machine; whatever comes beside is refused, and said aloud."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import select
+
+from cloner_core.admin import TaskState
+from cloner_core.messages import HelloReply, Vaulted
+from cloner_server.state import events
+from cloner_server.state.tables import attempts
+from cloner_server.tasks import claims, housekeeping
+from cloner_server.tasks.states import CLAIMABLE
+from serverbench.scene import START_S, Agent, Scene, facts
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def task_id(scene: Scene) -> str:
+    scene.add_node()
+    return scene.arm()
+
+
+def alarms(scene: Scene) -> list[str]:
+    with scene.core.database.read() as connection:
+        return [event.what for event in events.list_events(connection, alarms=True)]
+
+
+def live_attempts(scene: Scene) -> int:
+    with scene.core.database.read() as connection:
+        return len(connection.execute(select(attempts).where(attempts.c.state == "live")).all())
+
+
+def test_a_token_is_good_for_an_hour_and_no_longer(scene: Scene, task_id: str) -> None:
+    early, late = scene.mint(), scene.mint()
+    scene.clock.now_s += 3600
+    assert Agent(scene).try_hello(late).status_code == 401
+    scene.clock.now_s -= 1
+    assert Agent(scene).try_hello(early).status_code == 200
+
+
+@pytest.mark.parametrize("token", ["", "x", "0" * 40, "' OR 1=1 --", "\u0000"])
+def test_a_guessed_token_is_nothing(scene: Scene, task_id: str, token: str) -> None:
+    scene.mint()
+    assert Agent(scene).try_hello(token).status_code == 401
+    assert live_attempts(scene) == 0
+
+
+def test_no_token_is_minted_without_a_task(scene: Scene) -> None:
+    from cloner_core.errors import RefusedError
+
+    scene.add_node()
+    with pytest.raises(RefusedError):
+        scene.mint()
+
+
+def test_a_reply_lost_on_the_way_is_made_again_for_the_same_agent(scene: Scene, task_id: str) -> None:
+    token, agent = scene.mint(), Agent(scene)
+    first, second = agent.hello(token), agent.hello(token)
+    assert second.task.attempt_id == first.task.attempt_id
+    assert second.task.seed == first.task.seed
+    agent.confirm_plan()
+    agent.reply = first
+    assert agent.post("identity").status_code == 401
+    assert scene.task(task_id).attempts == 1
+
+
+def test_a_used_token_in_another_hand_freezes_the_task(scene: Scene, task_id: str) -> None:
+    token, agent = scene.mint(), Agent(scene)
+    agent.hello(token)
+    thief = Agent(scene)
+    assert thief.try_hello(token).status_code == 409
+    assert scene.task(task_id).state is TaskState.FROZEN
+    assert "freeze" in alarms(scene)
+    assert agent.beat().order == "hold"
+    assert agent.post("identity").status_code == 409
+
+
+def test_a_machine_without_the_nodes_mac_freezes_the_task(scene: Scene, task_id: str) -> None:
+    stranger = Agent(scene, facts("52:54:00:00:00:99"))
+    assert stranger.try_hello(scene.mint()).status_code == 409
+    assert scene.task(task_id).state is TaskState.FROZEN
+
+
+def test_other_hardware_with_the_right_mac_gets_no_secret(scene: Scene, task_id: str) -> None:
+    agent = Agent(scene)
+    agent.hello()
+    agent.deploy()
+    scene.admin("POST", f"/tasks/{task_id}/abort")
+    task_id = scene.arm()
+    spoofer = Agent(scene, facts(dmi="11111111-1111-4111-8111-111111111111"))
+    assert spoofer.try_hello(scene.mint()).status_code == 409
+    assert scene.task(task_id).state is TaskState.FROZEN
+    assert scene.admin("PATCH", "/nodes/n01", {"fingerprint": ""}).status_code == 200
+    assert scene.admin("POST", f"/tasks/{task_id}/retry").status_code == 200
+    spoofer.hello()
+    spoofer.confirm_plan()
+    spoofer.told("identity", Vaulted)
+
+
+def test_a_machine_reset_while_its_attempt_lives_waits_until_that_is_lost(scene: Scene, task_id: str) -> None:
+    before = Agent(scene)
+    before.hello()
+    before.beat()
+    after, token = Agent(scene), scene.mint()
+    answer = after.try_hello(token)
+    assert (answer.status_code, "Retry-After" in answer.headers) == (503, True)
+    scene.clock.now_s += 61
+    after.hello(token)
+    assert scene.task(task_id).attempts == 2
+    assert before.post("beat").status_code in (400, 401)
+    assert before.get("/segments/" + "0" * 64).status_code == 401
+    assert alarms(scene) == []
+
+
+def test_two_machines_of_one_hardware_are_found_by_the_beat_that_goes_on(scene: Scene, task_id: str) -> None:
+    first, second = Agent(scene), Agent(scene)
+    first.hello()
+    assert second.try_hello(scene.mint()).status_code == 503
+    assert first.beat().order == "hold"
+    assert scene.task(task_id).state is TaskState.FROZEN
+    assert second.try_hello(scene.task(task_id).id).status_code == 401
+
+
+def test_after_five_lost_attempts_the_task_fails(scene: Scene, task_id: str) -> None:
+    for _ in range(5):
+        Agent(scene).hello()
+        scene.clock.now_s += 61
+    assert Agent(scene).try_hello(scene.mint()).status_code == 409
+    assert scene.task(task_id).state is TaskState.FAILED
+    scene.admin("POST", f"/tasks/{task_id}/retry")
+    Agent(scene).hello()
+
+
+def test_lost_comes_and_goes_with_the_beat(scene: Scene, task_id: str) -> None:
+    agent = Agent(scene)
+    agent.hello()
+    scene.clock.now_s += 61
+
+    def tidy(started_s: float) -> None:
+        with scene.core.database.write() as connection:
+            housekeeping.tidy(connection, scene.core.act("server"), scene.core.rules, started_s)
+
+    tidy(scene.clock.now_s - 10)
+    assert scene.task(task_id).state is TaskState.RUNNING, "the server was away itself"
+    tidy(START_S)
+    assert scene.task(task_id).state is TaskState.LOST
+    agent.beat()
+    assert scene.task(task_id).state is TaskState.RUNNING
+
+
+def test_of_hellos_at_once_one_becomes_an_attempt(scene: Scene, task_id: str) -> None:
+    tokens = [scene.mint() for _ in range(4)]
+    rivals = [Agent(scene) for _ in range(8)]
+    answers: list[int] = []
+    start = threading.Barrier(len(rivals))
+
+    def rush(agent: Agent, token: str) -> None:
+        start.wait()
+        answers.append(agent.try_hello(token).status_code)
+
+    threads = [threading.Thread(target=rush, args=(agent, tokens[n % 4])) for n, agent in enumerate(rivals)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers.count(200) == 1
+    assert live_attempts(scene) == 1
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_whatever_is_tried_there_are_never_two_live_attempts(scene: Scene, seed: int) -> None:
+    """Claims, foreign claims, beats and silence in any order; a node of its own for each example."""
+    number = next(_numbers)
+    name, mac = f"r{number}", f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}"
+    scene.add_node(name, mac)
+    task_id, source = scene.arm(name), random.Random(seed)
+    own, other = facts(mac), facts(mac, dmi="22222222-2222-4222-8222-222222222222")
+    agents: list[Agent] = []
+    hardware: str | None = None
+    for _ in range(source.randrange(2, 20)):
+        scene.clock.now_s += source.choice((0.5, 5, 61))
+        if source.random() < 0.3 and agents:
+            agent = source.choice(agents)
+            if agent.reply is not None:
+                agent.post("beat", {"progress": {"stage": "restore"}})
+        elif scene.task(task_id).state in CLAIMABLE:
+            agent = Agent(scene, source.choice((own, own, other)))
+            agents.append(agent)
+            answer = agent.try_hello(scene.mint(name))
+            if answer.status_code == 200:
+                agent.reply = msgspec.json.decode(answer.content, type=HelloReply)
+                hardware = hardware or str(agent.facts.dmi)
+                assert hardware == str(agent.facts.dmi), "the first hardware accepted stays the only one"
+        with scene.core.database.read() as connection:
+            of_task = attempts.c.task == int(task_id), attempts.c.state == "live"
+            assert len(connection.execute(select(attempts).where(*of_task)).all()) <= 1
+
+
+def test_open_claims_do_not_pile_up(scene: Scene, task_id: str) -> None:
+    for _ in range(60):
+        scene.mint()
+    with scene.core.database.read() as connection:
+        assert claims.count_open(connection, int(task_id)) <= 20
+    newest = scene.mint()
+    assert Agent(scene).try_hello(newest).status_code == 200
