@@ -47,7 +47,7 @@ def dynamic(content: bytes) -> Dynamic:
         raise InvalidError("not a 64-bit little-endian ELF file")
     try:
         return _dynamic(content)
-    except (struct.error, ValueError, UnicodeDecodeError) as error:
+    except (struct.error, ValueError, OverflowError) as error:
         raise InvalidError(f"ELF file is damaged: {error}") from error
 
 
