@@ -1,0 +1,170 @@
+"""What no pack holds: directories, empty files, links, devices, and the metadata of files made of several packs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from cloner_agent.restore.errors import failed
+from cloner_agent.restore.metadata import AT_CREATION, finish, lock, make_special, set_flags
+from cloner_agent.restore.placer import create_file
+from cloner_agent.restore.table import SpilledTree
+from cloner_agent.restore.workers import Work
+from cloner_agent.rooted import Rooted
+from cloner_core.errors import IntegrityError
+from cloner_core.image.inode import Inode, Kind
+from cloner_core.image.limits import DIGEST_BYTES
+
+Range = tuple[int, int]  # numbers from the first up to, not including, the second
+
+_RANGE_INODES = 2048
+
+
+def ranges(count: int) -> list[Range]:
+    """Return the numbers 1 to `count`, cut into tasks."""
+    return [(first, min(first + _RANGE_INODES, count + 1)) for first in range(1, count + 1, _RANGE_INODES)]
+
+
+def make_skeleton(rooted: Rooted, spilled: SpilledTree) -> None:
+    """Make every directory, open to root only until the end; one that is there (a mount point) is left."""
+    creation_flags: dict[bytes, int] = {}
+    for number in spilled.directories():
+        inode = spilled.table.inode(number)
+        path = inode.path
+        if not path:
+            continue
+        try:
+            parent, name = rooted.entry(path)
+            try:
+                os.mkdir(name, 0o755 if spilled.table.is_on_esp(path) else 0o700, dir_fd=parent)
+            except FileExistsError:
+                rooted.directory(path)  # refuses a link or file in its place
+            flags = inode.flags & AT_CREATION
+            if flags or creation_flags.get(path.rpartition(b"/")[0]):
+                # A directory inherits these from its parent, so they are also to be cleared while it is empty.
+                creation_flags[path] = flags
+                set_flags(rooted.directory(path), flags, AT_CREATION, path)
+        except OSError as error:
+            raise failed("make the directory", path, error) from error
+
+
+class FinishFiles(Work[Range, None, int]):
+    """Everything but directories and hard links that no pack completed."""
+
+    def __init__(self, target: Rooted, spilled: SpilledTree, done: memoryview, parts: Mapping[int, int]) -> None:
+        """Take the target, the tree, which files are complete by number, and the chunks written of the others."""
+        self._target = target
+        self._spilled = spilled
+        self._done = done
+        self._parts = parts
+
+    def start(self) -> None:
+        """Have directory descriptors of its own."""
+        self._target = Rooted(self._target.fd)
+
+    def prepare(self, task: Range) -> None:
+        """Nothing waits here."""
+
+    def perform(self, task: Range, prepared: None) -> int:
+        """Finish the inodes of a range; return how many. Raises IntegrityError when content is missing."""
+        count = 0
+        kinds, table = self._spilled.kinds, self._spilled.table
+        for number in range(*task):
+            if self._done[number] or kinds[number] in (Kind.DIRECTORY, Kind.LINK):
+                continue
+            inode = table.inode(number)
+            if inode.kind is Kind.FILE:
+                self._finish_file(inode)
+            else:
+                make_special(self._target, inode)
+            count += 1
+        return count
+
+    def _finish_file(self, inode: Inode) -> None:
+        wanted, written = len(inode.chunks) // DIGEST_BYTES, self._parts.get(inode.number, 0)
+        if wanted != written:
+            raise IntegrityError(
+                f"{inode.path!r} got {written} of its {wanted} chunks: the placements are not complete"
+            )
+        is_on_esp = self._spilled.table.is_on_esp(inode.path)
+        try:
+            if wanted:
+                fd = self._target.open(inode.path, os.O_WRONLY | os.O_NOFOLLOW, follow=False)
+            else:
+                fd = create_file(self._target, inode.path, is_on_esp=is_on_esp)
+            try:
+                if not wanted and inode.flags & AT_CREATION:
+                    set_flags(fd, inode.flags, AT_CREATION, inode.path)
+                if inode.size:
+                    os.ftruncate(fd, inode.size)  # a hole at the end
+                if not is_on_esp:
+                    finish(fd, inode)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise failed("finish", inode.path, error) from error
+
+
+def make_links(rooted: Rooted, spilled: SpilledTree) -> int:
+    """Make the hard links; return how many."""
+    count = 0
+    for number, kind in enumerate(spilled.kinds):
+        if kind != Kind.LINK:
+            continue
+        inode = spilled.table.inode(number)
+        leader = spilled.table.inode(inode.leader)
+        try:
+            source, source_name = rooted.entry(leader.path)
+            target, target_name = rooted.entry(inode.path)
+            try:
+                _link(source, source_name, target, target_name)
+            except FileExistsError:
+                os.unlink(target_name, dir_fd=target)
+                _link(source, source_name, target, target_name)
+        except OSError as error:
+            raise failed(f"link to /{os.fsdecode(leader.path)}", inode.path, error) from error
+        count += 1
+    return count
+
+
+def _link(source: int, source_name: bytes, target: int, target_name: bytes) -> None:
+    os.link(source_name, target_name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+
+
+def finish_directories(rooted: Rooted, spilled: SpilledTree) -> int:
+    """Give the directories their metadata, deepest first, now that nothing is made in them; return how many."""
+    count = 0
+    for number in range(len(spilled.kinds) - 1, 0, -1):
+        if spilled.kinds[number] != Kind.DIRECTORY:
+            continue
+        inode = spilled.table.inode(number)
+        count += 1
+        if spilled.table.is_on_esp(inode.path):
+            continue
+        try:
+            fd = rooted.directory(inode.path)
+            is_fat = spilled.table.is_esp_mount(inode.path) and is_fat_directory(rooted, fd)
+        except OSError as error:
+            raise failed("open the directory", inode.path, error) from error
+        if not is_fat:
+            finish(fd, inode)
+    return count
+
+
+def is_fat_directory(rooted: Rooted, fd: int) -> bool:
+    """Tell whether a directory lies on a FAT, which keeps no owner: one that is another device and refuses chown."""
+    status = os.fstat(fd)
+    if status.st_dev == os.fstat(rooted.fd).st_dev:
+        return False
+    try:
+        os.setxattr(fd, "user.cloner", b"")
+        os.removexattr(fd, "user.cloner")
+    except OSError:
+        return True
+    return False
+
+
+def lock_inodes(rooted: Rooted, spilled: SpilledTree) -> None:
+    """Set the immutable and append-only flags, deepest first."""
+    for number in reversed(spilled.late_flags):
+        lock(rooted, spilled.table.inode(number))

@@ -1,0 +1,193 @@
+"""A whole restore: skeleton, packs in any order, the rest, then everything on the disk."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloner_agent.restore.errors import RestoreError, failed
+from cloner_agent.restore.finishing import (
+    FinishFiles,
+    finish_directories,
+    lock_inodes,
+    make_links,
+    make_skeleton,
+    ranges,
+)
+from cloner_agent.restore.placer import Placed, Placer
+from cloner_agent.restore.source import PackSource
+from cloner_agent.restore.table import SpilledTree
+from cloner_agent.restore.workers import Work, run
+from cloner_agent.rooted import Rooted
+from cloner_core.errors import IntegrityError
+from cloner_core.image.packmap import PackMap
+
+_LOST_AND_FOUND = b"lost+found"
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreProgress:
+    """How far a restore is."""
+
+    packs: int
+    packs_total: int
+    stored_bytes: int  # of the packs placed: what came over the wire
+    stored_bytes_total: int
+    data_bytes: int
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreSummary:
+    """What a restore made."""
+
+    inodes: int
+    packs: int
+    stored_bytes: int
+    data_bytes: int
+
+
+def _ignore(_: RestoreProgress) -> None:
+    pass
+
+
+class _PlacePacks(Work[int, tuple[bytes, bytes], Placed]):
+    def __init__(self, target: Rooted, spilled: SpilledTree, pack_map: PackMap, source: PackSource, done: memoryview):
+        self._target = target
+        self._spilled = spilled
+        self.pack_map = pack_map
+        self._source = source
+        self._done = done
+        self._placer: Placer
+
+    def start(self) -> None:
+        os.umask(0)
+        self._placer = Placer(Rooted(self._target.fd), self._spilled.table, self.pack_map.version)
+
+    def prepare(self, task: int) -> tuple[bytes, bytes]:
+        return self._source.fetch(task, self.pack_map.packs[task])
+
+    def perform(self, task: int, prepared: tuple[bytes, bytes]) -> Placed:
+        placed, finished = self._placer.place(self.pack_map.packs[task], *prepared)
+        for number in finished:
+            self._done[number] = 1
+        return placed
+
+
+def restore(
+    target: Path,
+    spilled: SpilledTree,
+    pack_map: PackMap,
+    source: PackSource,
+    *,
+    order: Iterable[int] | None = None,
+    workers: int | None = None,
+    progress: Callable[[RestoreProgress], None] = _ignore,
+) -> RestoreSummary:
+    """Restore a verified tree beneath `target`, whose filesystems are all mounted, and make it durable.
+
+    `order` gives the packs of the map by ordinal in any order, some maybe twice, and may wait for the next; without
+    it they come in the order of the map. `workers` is the number of processes, of CPUs when None. Raises
+    IntegrityError for bytes that are not of this version, RestoreError for a target that fails.
+    """
+    count = workers or os.cpu_count() or 1
+    with Rooted(target) as rooted, _Shared(spilled.table.count + 1) as done:
+        _require_fresh(rooted)
+        previous_umask = os.umask(0)
+        try:
+            make_skeleton(rooted, spilled)
+            rooted.forget_directories()
+            total = len(pack_map.packs)
+            tasks = _once(range(total) if order is None else order, total)
+            place_work = _PlacePacks(rooted, spilled, pack_map, source, done)
+            parts, data_bytes = _place_packs(place_work, tasks, count, progress)
+            finish_work = FinishFiles(rooted, spilled, done, parts)
+            for _ in run(finish_work, ranges(spilled.table.count), count):
+                pass
+            make_links(rooted, spilled)
+            finish_directories(rooted, spilled)
+            lock_inodes(rooted, spilled)
+        finally:
+            os.umask(previous_umask)
+        _sync(rooted, spilled)
+    stored = sum(pack.stored_size for pack in pack_map.packs)
+    return RestoreSummary(spilled.table.count, len(pack_map.packs), stored, data_bytes)
+
+
+class _Shared:
+    """One byte for each inode, shared with the workers: 1 when a file is complete."""
+
+    def __init__(self, size: int) -> None:
+        self._map = mmap.mmap(-1, size)
+        self._view = memoryview(self._map)
+
+    def __enter__(self) -> memoryview:
+        return self._view
+
+    def __exit__(self, *_: object) -> None:
+        self._view.release()
+        self._map.close()
+
+
+def _place_packs(
+    work: _PlacePacks, tasks: Iterable[int], workers: int, progress: Callable[[RestoreProgress], None]
+) -> tuple[dict[int, int], int]:
+    """Return the chunks written of each file that needed several packs, and the bytes written in all."""
+    sizes = [pack.stored_size for pack in work.pack_map.packs]
+    total, stored_total = len(sizes), sum(sizes)
+    parts: dict[int, int] = {}
+    packs = stored = data = files = 0
+    progress(RestoreProgress(0, total, 0, stored_total, 0, 0))
+    for ordinal, placed in run(work, tasks, workers):
+        packs += 1
+        stored += sizes[ordinal]
+        data += placed.data_bytes
+        files += placed.finished
+        for number, chunks in placed.partial:
+            parts[number] = parts.get(number, 0) + chunks
+        progress(RestoreProgress(packs, total, stored, stored_total, data, files))
+    if packs != total:
+        raise IntegrityError(f"only {packs} of {total} packs came")
+    return parts, data
+
+
+def _once(order: Iterable[int], total: int) -> Iterator[int]:
+    seen: set[int] = set()
+    for ordinal in order:
+        if not 0 <= ordinal < total:
+            raise IntegrityError(f"pack {ordinal} is not in the map of {total}")
+        if ordinal not in seen:
+            seen.add(ordinal)
+            yield ordinal
+
+
+def _require_fresh(rooted: Rooted, directory: bytes = b"") -> None:
+    """Raise RestoreError when the target holds more than directories: mkfs and mounts make nothing else."""
+    for name in rooted.listdir(directory):
+        path = directory + b"/" + name if directory else name
+        if name == _LOST_AND_FOUND:
+            continue
+        if not stat.S_ISDIR(rooted.lstat(path).st_mode):
+            raise RestoreError(
+                f"the target is not empty: it holds /{os.fsdecode(path)}", hint="restore onto filesystems made anew"
+            )
+        _require_fresh(rooted, path)
+
+
+def _sync(rooted: Rooted, spilled: SpilledTree) -> None:
+    """Put everything on the disk; an error of any write since the mount is reported here."""
+    for filesystem in spilled.table.filesystems:
+        try:
+            fd = rooted.directory(filesystem.mount)
+            if _libc.syncfs(fd):
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))
+        except OSError as error:
+            raise failed("write to the disk of", filesystem.mount, error) from error

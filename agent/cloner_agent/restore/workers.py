@@ -1,0 +1,152 @@
+"""Worker processes: tasks out, results back, and the first failure ends them all.
+
+Processes, because placing files is Python and system calls, which threads of one interpreter do not share out.
+They are made by fork(2), so that they inherit the tree without a copy.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, Generic, TypeVar
+
+from cloner_agent.restore.errors import RestoreError
+from cloner_core.errors import ClonerError
+
+Task = TypeVar("Task")
+Prepared = TypeVar("Prepared")
+Result = TypeVar("Result")
+
+_AHEAD = 2  # tasks a worker holds: one being performed, one being prepared
+
+
+class Work(Generic[Task, Prepared, Result]):
+    """What workers do: `prepare` in a thread, one task ahead, because it waits; `perform` with what that gave."""
+
+    def prepare(self, task: Task) -> Prepared:
+        """Return what `perform` needs; runs in a thread of the worker."""
+        raise NotImplementedError
+
+    def perform(self, task: Task, prepared: Prepared) -> Result:
+        """Do the task; runs in the worker's main thread."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Make ready what a worker needs for itself; called once in each, after the fork."""
+
+
+def run(work: Work[Task, Prepared, Result], tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, Result]]:
+    """Give (task, result) of every task as each is done, in any order.
+
+    `tasks` is asked for the next one whenever a worker has room, so it may wait for it. Raises the ClonerError of
+    the first task that failed, or RestoreError when a worker died; either way no worker is left.
+    """
+    context = multiprocessing.get_context("fork")
+    processes: dict[Connection, BaseProcess] = {}
+    held: dict[Connection, int] = {}
+    queue = iter(tasks)
+    try:
+        for _ in range(workers):
+            ours, theirs = context.Pipe()
+            process: BaseProcess = context.Process(
+                target=_serve, args=(theirs, ours, tuple(processes), work), daemon=True
+            )
+            process.start()
+            theirs.close()
+            processes[ours], held[ours] = process, 0
+        idle = deque(connection for _ in range(_AHEAD) for connection in processes)
+        is_drained = False
+        while True:
+            while idle and not is_drained:
+                try:
+                    task = next(queue)
+                except StopIteration:
+                    is_drained = True
+                    break
+                connection = idle.popleft()
+                _send(connection, task, processes[connection])
+                held[connection] += 1
+            busy = [connection for connection, count in held.items() if count]
+            if not busy:
+                break
+            for ready in wait(busy):
+                assert isinstance(ready, Connection)
+                answer: tuple[Task, Result] = _receive(ready, processes[ready])
+                held[ready] -= 1
+                idle.append(ready)
+                yield answer
+        for connection, process in processes.items():
+            _send(connection, None, process)
+        for process in processes.values():
+            process.join()
+    finally:
+        for connection, process in processes.items():
+            connection.close()
+            if process.is_alive():
+                process.kill()
+            process.join()
+
+
+def _send(connection: Connection, message: object, process: BaseProcess) -> None:
+    try:
+        connection.send(message)
+    except (BrokenPipeError, ConnectionResetError):
+        raise _died(process) from None
+
+
+def _receive(connection: Connection, process: BaseProcess) -> Any:
+    try:
+        error, task, result = connection.recv()
+    except (EOFError, ConnectionResetError):
+        raise _died(process) from None
+    if error is not None:
+        raise error
+    return task, result
+
+
+def _died(process: BaseProcess) -> RestoreError:
+    process.join(5)
+    code = process.exitcode
+    how = f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"status {code}"
+    return RestoreError(f"a restore process died with {how}", hint="the kernel's log says whether memory ran out")
+
+
+def _serve(
+    connection: Connection, other_end: Connection, inherited: tuple[Connection, ...], work: Work[Task, Prepared, Result]
+) -> None:
+    """Be a worker until None comes, the parent goes or a task fails."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it ends us
+    for end in (other_end, *inherited):
+        end.close()  # else a worker would never see its parent go
+    try:
+        work.start()
+        with ThreadPoolExecutor(1) as ahead:
+            _loop(connection, work, ahead)
+    except ClonerError as error:
+        connection.send((error, None, None))
+    except OSError as error:
+        connection.send((RestoreError(f"a restore process failed: {error}"), None, None))
+    except EOFError:
+        os._exit(1)  # the parent is gone, and with it whoever wants to know
+
+
+def _loop(connection: Connection, work: Work[Task, Prepared, Result], ahead: ThreadPoolExecutor) -> None:
+    pending: deque[tuple[Task, Future[Prepared]]] = deque()
+    is_ended = False
+    while True:
+        while not is_ended and (not pending or connection.poll()):
+            task = connection.recv()
+            if task is None:
+                is_ended = True
+            else:
+                pending.append((task, ahead.submit(work.prepare, task)))
+        if not pending:
+            return
+        task, prepared = pending.popleft()
+        connection.send((None, task, work.perform(task, prepared.result())))
