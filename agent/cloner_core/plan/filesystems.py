@@ -116,7 +116,7 @@ def mkfs_command(partition: PlannedPartition, sector_bytes: int, inodes: int) ->
             # -F: no question when an old signature is there after all; lazy_itable_init is safe with metadata_csum
             *("-q", "-F", "-b", str(_BLOCK), "-I", str(_INODE), "-N", str(ext4_inodes(size_bytes, inodes))),
             *("-J", f"size={journal_mib(size_bytes)}", "-E", "lazy_itable_init=1"),
-            # GRUB 2.06 opens neither, and enterprise kernels older than 6.x mount orphan_file read-only
+            # GRUB 2.06 refuses the first; kernels before 5.15 mount the second read-only after a crash
             *("-O", "^metadata_csum_seed,^orphan_file", "-U", partition.uuid, *label, partition.device),
         )
     return Command(argv=argv, timeout_s=_MKFS_TIMEOUT_S)
