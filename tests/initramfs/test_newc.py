@@ -15,8 +15,10 @@ from cloner_core.errors import InvalidError
 from cloner_initramfs import newc
 from initramfsbench.archives import read
 
-PART = st.binary(min_size=1, max_size=20).filter(lambda raw: not {0, 0x2F} & set(raw) and raw not in (b".", b".."))
-PATH = st.lists(PART, min_size=1, max_size=4).map(b"/".join).filter(lambda path: path != newc.TRAILER)
+PART = st.binary(min_size=1, max_size=20).filter(
+    lambda raw: not {0, 0x2F} & set(raw) and raw not in (b".", b"..", newc.TRAILER)
+)
+PATH = st.lists(PART, min_size=1, max_size=4).map(b"/".join)
 MODE = st.sampled_from([stat.S_IFREG | 0o644, stat.S_IFREG | 0o755, stat.S_IFLNK | 0o777])
 ENTRY = st.builds(newc.Entry, PATH, MODE, st.binary(max_size=50))
 
