@@ -18,5 +18,5 @@ def describe_content(disk: Disk) -> list[str]:
     for found in disk.signatures:
         label = f" '{found.label}'" if found.label else ""
         uuid = f" {found.uuid}" if found.uuid else ""
-        lines.append(f"{found.device}: {found.kind}{label}{uuid}")
+        lines.append(f"{found.device}: {found.kind or 'unknown content'}{label}{uuid}")
     return lines or ["no signature found (blank or unknown content)"]

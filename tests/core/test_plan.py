@@ -240,3 +240,13 @@ def test_the_boot_entry_names_the_esp_as_the_table_does() -> None:
     assert made.esp
     assert (entry.partition, entry.part_uuid) == (1, made.esp.part_uuid)
     assert (entry.start_sectors, entry.size_sectors) == (256, 131072)
+
+
+def test_what_a_disk_holds_is_named_before_it_is_destroyed() -> None:
+    unknown = Signature(device="/dev/vda2", kind="", part_uuid="eeeeeeee-0000-4000-8000-000000000000")
+    rendered = render(plan(machine(disk(signatures=(*OLD_CONTENT, unknown))), layout()))
+    assert "#   /dev/vda1: ext4 'old' eeeeeeee-0000-4000-8000-000000000000\n" in rendered
+    assert "#   /dev/vda2: unknown content\n" in rendered
+    assert rendered.index("/dev/vda1: ext4") < rendered.index(
+        "wipefs --all --force --lock=yes /dev/vda1 /dev/vda2 /dev/vda\n"
+    )
