@@ -23,6 +23,7 @@ from cloner_core.steps import TARGET
 
 if TYPE_CHECKING:
     from cloner_agent.restore.source import PackSource
+    from cloner_agent.restore.table import SpilledTree
     from cloner_agent.stages.verify import VerifiedVersion
 
 
@@ -74,6 +75,7 @@ class Attempt:
     version: VerifiedVersion
     plan: Plan
     record: Record = field(default_factory=Record)
+    spilled: SpilledTree | None = None  # between restore and read-back
 
     def path(self, where: str) -> str:
         """Return the path of the clone's `where` as this machine sees it; only for mounts, never for image files."""

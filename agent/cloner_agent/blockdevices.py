@@ -117,7 +117,7 @@ def _signatures(run: Runner, devices: list[str]) -> tuple[Signature, ...]:
         log.warning("%s: signatures unknown: %s", devices[0], error)
         return ()
     part_uuids = _part_uuids(run, devices[0]) if len(devices) > 1 else {}
-    found = {}
+    found: dict[tuple[str, str, str], Signature] = {}
     for entry in json.loads(listed or "{}").get("signatures", []):
         device = entry["device"] if entry["device"].startswith("/") else f"/dev/{entry['device']}"
         signature = Signature(
@@ -127,8 +127,8 @@ def _signatures(run: Runner, devices: list[str]) -> tuple[Signature, ...]:
             label=entry["label"] or "",
             part_uuid=part_uuids.pop(device, "") if device in part_uuids else "",
         )
-        # GPT shows twice: at the start and at the end of the disk.
-        found[(device, signature.kind, signature.uuid)] = signature
+        # GPT shows twice, at both ends of the disk, and FAT three times; the first has the partition's GUID.
+        found.setdefault((device, signature.kind, signature.uuid), signature)
     # A partition without a known content still has its GUID, and the guard must see it.
     rest = [Signature(device=device, kind="", part_uuid=guid) for device, guid in part_uuids.items() if guid]
     return (*found.values(), *rest)

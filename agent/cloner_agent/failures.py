@@ -6,6 +6,7 @@ Must not talk to the server or to the console.
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 from cloner_agent.host import ToolError
 from cloner_core.errors import ClonerError, IntegrityError, RefusedError, UnreachableError
@@ -52,6 +53,7 @@ _BY_ERRNO = {
     errno.EBUSY: Cause.DEVICE_BUSY,
     errno.ENOMEM: Cause.MEMORY,
 }
+_BY_NAME = {errno.errorcode[number]: cause for number, cause in _BY_ERRNO.items()}
 _TOOL_STDERR = (
     ("Device or resource busy", Cause.DEVICE_BUSY),
     ("is mounted", Cause.DEVICE_BUSY),
@@ -69,11 +71,21 @@ _BY_STAGE = {Stage.IDENTITY: Cause.IDENTITY, Stage.CHECK: Cause.NOT_BOOTABLE, St
 
 
 class StageError(ClonerError):
-    """A stage stops the deploy and knows why."""
+    """A stage stops the deploy and knows why. Survives the pipe from a worker process, as do its subclasses."""
 
     def __init__(self, cause: Cause, message: str, *, hint: str = "") -> None:
         self.cause = cause
         super().__init__(message, hint=hint or HINTS.get(cause, ""))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _stage_error, (type(self), self.cause, self.message, self.hint)
+
+
+def _stage_error(kind: type[StageError], cause: Cause, message: str, hint: str) -> StageError:
+    """Make one anew without asking for the arguments its own class takes."""
+    error = StageError.__new__(kind)
+    StageError.__init__(error, cause, message, hint=hint)
+    return error
 
 
 class AbortError(StageError):
@@ -108,10 +120,16 @@ def cause_of(error: BaseException, stage: Stage) -> Cause:
         return next((cause for text, cause in _TOOL_STDERR if text in error.stderr_tail), Cause.TOOL)
     if isinstance(error, IntegrityError):
         return Cause.READBACK if stage is Stage.READBACK else Cause.CORRUPT
-    for kind, cause in _BY_CLASS:
-        if isinstance(error, kind):
-            return cause
+    found = next((cause for kind, cause in _BY_CLASS if isinstance(error, kind)), None) or _system_cause(error)
+    if found is not None:
+        return found
+    return _BY_STAGE.get(stage, Cause.INTERNAL) if isinstance(error, (OSError, ClonerError)) else Cause.INTERNAL
+
+
+def _system_cause(error: BaseException) -> Cause | None:
+    """Return the cause behind an error number, the error's own or that of what it was raised from."""
     for system in (error, error.__cause__):
         if isinstance(system, OSError) and system.errno in _BY_ERRNO:
             return _BY_ERRNO[system.errno]
-    return _BY_STAGE.get(stage, Cause.INTERNAL) if isinstance(error, (OSError, ClonerError)) else Cause.INTERNAL
+    # A restore's errors come through a pipe, which loses __cause__; the name of the error number is their last word.
+    return _BY_NAME.get(str(getattr(error, "message", "")).rpartition(" ")[2])

@@ -46,6 +46,9 @@ class ToolError(ClonerError):
         last = f": {stderr_tail.strip().splitlines()[-1]}" if stderr_tail.strip() else ""
         super().__init__(f"'{paste(argv)}' {how}{last}", hint=hint or "the log of the task has the whole output")
 
+    def __reduce__(self) -> tuple[type[ToolError], tuple[object, ...], dict[str, object]]:
+        return type(self), (self.argv, self.status, self.stderr_tail), self.__dict__
+
 
 class Runner(Protocol):
     """The seam of this module: how everything else starts programs."""

@@ -30,6 +30,9 @@ class ServerFault(RefusedError):
         message = "\n  - ".join((fault.error, *fault.faults))
         super().__init__(message, hint=fault.hint)
 
+    def __reduce__(self) -> tuple[type[ServerFault], tuple[int, Fault]]:
+        return type(self), (self.http_status, self.fault)
+
 
 class Interrupt(Protocol):
     """Called between tries of a request; raises to end the waiting."""

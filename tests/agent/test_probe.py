@@ -80,7 +80,7 @@ def test_signatures_come_with_the_guid_of_their_partition(machine: Sysfs) -> Non
     runner = FakeRunner()
     gpt = {"device": "vda", "type": "gpt", "uuid": None, "label": None}
     ext4 = {"device": "vda2", "type": "ext4", "uuid": "u-1", "label": "root"}
-    runner.output["wipefs"] = json.dumps({"signatures": [gpt, gpt, ext4]})
+    runner.output["wipefs"] = json.dumps({"signatures": [gpt, gpt, ext4, ext4]})
     nodes = [{"node": "/dev/vda2", "uuid": "AB-CD"}, {"node": "/dev/vda10", "uuid": "EF"}]
     runner.output["sfdisk"] = json.dumps({"partitiontable": {"partitions": nodes}})
     disk = _probe(machine, runner).disks[-1]

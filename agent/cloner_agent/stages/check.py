@@ -23,7 +23,7 @@ from cloner_core.steps import WORK, Check
 
 log = logging.getLogger(__name__)
 
-_GRUB_CONFIGS = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg")
+_GRUB_CONFIGS = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg", "/boot/efi/EFI/*/grub.cfg")
 _BLS = "/boot/loader/entries"
 _BOOT_LINE = re.compile(rb"^\s*(linux|initrd)(?:efi|16)?\s+(\S.*)$")
 _BZIMAGE_MAGIC = (0x202, b"HdrS")  # Documentation/arch/x86/boot.rst

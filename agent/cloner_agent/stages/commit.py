@@ -16,14 +16,14 @@ from cloner_agent.failures import StageError
 from cloner_agent.rooted import Rooted
 from cloner_core.messages import Cause, DiskWritten, ReceiptBody
 from cloner_core.plan import plan_digest
-from cloner_core.steps import STAGING, ActivateEsp
+from cloner_core.steps import STAGING, ActivateEsp, Commit, SendReceipt
 
 log = logging.getLogger(__name__)
 
 _PIECE_BYTES = 1 << 20
 
 
-def ask(attempt: Attempt) -> None:
+def ask(attempt: Attempt, action: Commit) -> None:
     """Ask the server for leave; from then on orders to abort are not heard, because half is worse than done."""
     attempt.tools.machine.sync()
     attempt.tools.server.commit()
@@ -78,7 +78,7 @@ def _file_digest(tree: Rooted, path: bytes) -> bytes:
         os.close(fd)
 
 
-def send_receipt(attempt: Attempt) -> None:
+def send_receipt(attempt: Attempt, action: SendReceipt) -> None:
     """Tell the server what was done, until it is stored; then netboot is `local`."""
     attempt.tools.server.receipt(receipt_body(attempt))
 

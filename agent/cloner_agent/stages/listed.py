@@ -13,10 +13,15 @@ def listed_files(tree: Rooted, patterns: tuple[str, ...]) -> list[str]:
     """Return the absolute paths of regular files in the clone that match; "*" stands for one name."""
     found: dict[str, None] = {}
     for pattern in patterns:
-        for path in _expand(tree, "", pattern.strip("/").split("/")):
+        for path in expand(tree, pattern):
             if _is_regular(tree, path):
                 found[path] = None
     return list(found)
+
+
+def expand(tree: Rooted, pattern: str) -> list[str]:
+    """Return the absolute paths a pattern stands for; one without "*" stands for itself, there or not."""
+    return _expand(tree, "", pattern.strip("/").split("/"))
 
 
 def replace_content(tree: Rooted, path: str, content: bytes) -> None:

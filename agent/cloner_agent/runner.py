@@ -1,0 +1,82 @@
+"""Puts one attempt together on a real node: server, heartbeat, deploy, and the ending when it fails.
+
+Only wiring; a test of the order uses `Deploy` with other tools.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from cloner_agent.attempt import Tools
+from cloner_agent.client import Endpoint
+from cloner_agent.clock import set_clock
+from cloner_agent.console import Console
+from cloner_agent.deploy import Deploy
+from cloner_agent.ending import Ending
+from cloner_agent.failures import failure_of
+from cloner_agent.heartbeat import Heartbeat
+from cloner_agent.host import run
+from cloner_agent.machine import Machine
+from cloner_agent.mailbox import LogQueue
+from cloner_agent.packs import HttpsPackSource
+from cloner_agent.probe import probe
+from cloner_agent.reporter import Reporter
+from cloner_agent.session import HttpsServer
+from cloner_agent.site import BootArguments, Trust
+from cloner_core.messages import BeatReply, HelloReply
+
+log = logging.getLogger(__name__)
+
+
+def run_attempt(console: Console, arguments: BootArguments, trust: Trust, machine: Machine) -> None:
+    """Run one attempt to its restart; returns only when the restart did."""
+    # Made on the node, never written: whoever reads the credential off a screen cannot use it.
+    key = Ed25519PrivateKey.generate()
+    server = HttpsServer(Endpoint(arguments.host, arguments.port, trust.ca_pem), key)
+    reporter = Reporter(console)
+    logs = LogQueue()
+    logging.getLogger().addHandler(logs)
+    beats: list[Heartbeat] = []
+
+    def accepted(reply: HelloReply) -> None:
+        if set_clock(reply.server_time_s):
+            server.trust_clock()
+        heartbeat = Heartbeat(server, reply.beat_every_s, logs)
+        heartbeat.start()
+        beats.append(heartbeat)
+        reporter.follow(heartbeat.show, heartbeat.order)
+        # After the start: the heartbeat's own copy of the server must not be interrupted.
+        server.interrupted_by(reporter.check)
+
+    def reboot() -> None:
+        for heartbeat in beats:
+            heartbeat.stop()
+        machine.reboot()
+
+    tools = Tools(
+        server=server,
+        run=run,
+        reporter=reporter,
+        probe=lambda: probe(run, boot_mac=arguments.boot_mac),
+        packs=lambda task: HttpsPackSource(server.endpoint, server.credential, task.version.digest),
+        server_key=trust.server_key,
+        machine=Machine(sync=machine.sync, drop_caches=machine.drop_caches, reboot=reboot),
+        accepted=accepted,
+    )
+    public_key = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    deploy = Deploy(tools, claim=arguments.claim, public_key=public_key)
+    try:
+        deploy.run()
+    except Exception as error:  # whatever it is, the server must hear of it
+        log.debug("deploy", exc_info=error)
+        failure = failure_of(error, reporter.stage, is_destroyed=deploy.record.is_destroyed)
+        server.interrupted_by(lambda: None)
+        Ending(
+            server,
+            console,
+            order=beats[0].order if beats else BeatReply,
+            reboot=reboot,
+        ).end(failure)

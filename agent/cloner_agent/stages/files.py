@@ -1,0 +1,90 @@
+"""Restore and read-back: the version's files onto the target, then off it again and compared.
+
+Wiring only; the work is `cloner_agent.restore`.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from cloner_agent.attempt import Attempt
+from cloner_agent.failures import StageError
+from cloner_agent.protocol import Server
+from cloner_agent.reporter import Reporter
+from cloner_agent.restore.job import RestoreProgress
+from cloner_agent.restore.job import restore as restore_tree
+from cloner_agent.restore.readback import ReadBackProgress
+from cloner_agent.restore.readback import read_back as read_tree_back
+from cloner_agent.restore.table import spill_tree
+from cloner_core.image.limits import MAX_RECORD_BYTES
+from cloner_core.messages import Cause
+from cloner_core.steps import ReadBack, Restore
+
+log = logging.getLogger(__name__)
+
+_SEGMENT_BYTES = MAX_RECORD_BYTES + (1 << 20)
+
+
+class ServerTree:
+    """The segments of a tree from the server; implements `TreeSource`."""
+
+    def __init__(self, server: Server, reporter: Reporter, total: int) -> None:
+        self._server = server
+        self._reporter = reporter
+        self._total = total
+        self._done = 0
+
+    def segment(self, digest: bytes) -> bytes:
+        """Return a compressed segment."""
+        self._reporter.tick(self._done, self._total, "steps", "reading the tree")
+        self._done += 1
+        return self._server.segment(digest.hex(), _SEGMENT_BYTES)
+
+
+def restore(attempt: Attempt, action: Restore) -> None:
+    """Spill the tree to the target, then place every pack; each is verified before a byte of it is written."""
+    tools, version, record = attempt.tools, attempt.version, attempt.record
+    target = Path(tools.target)
+    tree = ServerTree(tools.server, tools.reporter, len(version.root.segments))
+    # The spilled tree lies in unnamed files of the target: gone when it is closed, or with the power.
+    attempt.spilled = spill_tree(version.root, tree, target)
+
+    def show(progress: RestoreProgress) -> None:
+        text = f"{progress.packs} of {progress.packs_total} packs, {progress.files} files"
+        tools.reporter.tick(progress.stored_bytes, progress.stored_bytes_total, "bytes", text)
+
+    try:
+        summary = restore_tree(
+            target, attempt.spilled, version.packs, tools.packs(attempt.task), workers=tools.workers, progress=show
+        )
+    except BaseException:
+        _let_go(attempt)
+        raise
+    record.packs, record.files, record.bytes_restored = summary.packs, summary.inodes, summary.data_bytes
+    log.info("restored %d inodes, %d bytes from %d packs", summary.inodes, summary.data_bytes, summary.packs)
+
+
+def read_back(attempt: Attempt, action: ReadBack) -> None:
+    """Read everything off the disk and compare; then let go of the tree, so that the target can be unmounted."""
+    tools, spilled = attempt.tools, attempt.spilled
+    if spilled is None:
+        raise StageError(Cause.INTERNAL, "read-back without a restore")
+    tools.machine.drop_caches()
+
+    def show(progress: ReadBackProgress) -> None:
+        tools.reporter.tick(progress.data_bytes, attempt.version.root.data_bytes, "bytes", f"{progress.inodes} files")
+
+    try:
+        attempt.record.bytes_read_back = read_tree_back(
+            Path(tools.target), spilled, workers=tools.workers, progress=show
+        )
+    finally:
+        _let_go(attempt)
+
+
+def _let_go(attempt: Attempt) -> None:
+    """Close the spilled tree: its open files would keep the target mounted."""
+    if attempt.spilled is not None:
+        attempt.spilled.table.close()
+        attempt.spilled = None

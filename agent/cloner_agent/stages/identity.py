@@ -1,0 +1,81 @@
+"""The node's own identity, from the vault into the clone.
+
+Must not decide what belongs to an identity (`cloner_core.identity`); its secrets go into files and nowhere else.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+
+from blake3 import blake3
+
+from cloner_agent.attempt import Attempt
+from cloner_agent.rooted import Rooted
+from cloner_agent.stages.listed import expand
+from cloner_core.identity import IdentityFile, IdentityLink, ImageIdentity, identity_files, ssh_fingerprint
+from cloner_core.steps import Identity
+
+log = logging.getLogger(__name__)
+
+
+def write_identity(attempt: Attempt, action: Identity) -> None:
+    """Take the vaulted half from the server, remove what is the golden node's, write what is this node's."""
+    vaulted = attempt.tools.server.vaulted()
+    record = attempt.record
+    with Rooted(attempt.tools.target) as tree:
+        made = identity_files(attempt.task.network, vaulted, look(tree), attempt.task.confirm)
+        removed = [path for removal in made.removals for path in expand(tree, removal.path) if _remove(tree, path)]
+        for file in made.files:
+            tree.mkdir(os.path.dirname(file.path))
+            match file:
+                case IdentityFile():
+                    tree.write(file.path, file.content, mode=file.mode, uid=file.uid, gid=file.gid)
+                    record.written_identity[os.fsencode(file.path.lstrip("/"))] = blake3(file.content).digest()
+                case IdentityLink():
+                    tree.unlink(file.path, missing_ok=True)
+                    tree.symlink(file.target, file.path)
+    for note in made.notes:
+        attempt.tools.reporter.note(note)
+    record.identity = tuple(file.path for file in made.files)
+    record.machine_id = vaulted.machine_id
+    record.host_key_fingerprints = tuple(ssh_fingerprint(key.public) for key in vaulted.host_keys)
+    log.info("identity: %d files written, removed: %s", len(made.files), ", ".join(removed) or "nothing")
+
+
+def look(tree: Rooted) -> ImageIdentity:
+    """Return what the restored image says of itself."""
+    return ImageIdentity(
+        hosts=_content(tree, "etc/hosts"),
+        hostname=_content(tree, "etc/hostname").decode(errors="replace"),
+        has_dbus_machine_id=_is_regular(tree, "var/lib/dbus/machine-id"),
+        has_cloud_init=tree.exists("etc/cloud"),
+        has_systemd=tree.exists("etc/systemd"),
+        has_bash=tree.exists("bin/bash"),
+    )
+
+
+def _content(tree: Rooted, path: str) -> bytes:
+    return tree.read(path) if tree.exists(path) else b""
+
+
+def _is_regular(tree: Rooted, path: str) -> bool:
+    try:
+        return stat.S_ISREG(tree.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _remove(tree: Rooted, path: str) -> bool:
+    """Remove a file or link; a directory of that name is none of ours, and what is not there is fine."""
+    try:
+        if stat.S_ISDIR(tree.lstat(path).st_mode):
+            return False
+        tree.unlink(path)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return False
+        raise
+    return True

@@ -1,0 +1,44 @@
+"""A small golden tree: enough of a Debian system for every stage, in a few hundred files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+GOLDEN_UUID = "0a0a0a0a-1b1b-4c2c-8d3d-4e4e4e4e4e4e"
+KERNEL = b"MZ" + bytes(0x200) + b"HdrS" + bytes(5000)
+
+
+def make_golden(root: Path) -> Path:
+    """Make the tree and return it."""
+    files = {
+        "etc/os-release": b'ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian GNU/Linux 12"\n',
+        "etc/fstab": f"UUID={GOLDEN_UUID} / ext4 errors=remount-ro 0 1\nUUID=AAAA-BBBB /boot/efi vfat umask=0077 0 1\n"
+        f"UUID=11111111-2222-4333-8444-555555555555 none swap sw 0 0\n".encode(),
+        "etc/hostname": b"golden\n",
+        "etc/hosts": b"127.0.0.1 localhost\n127.0.1.1 golden\n10.0.0.1 printer\n",
+        "etc/machine-id": b"f" * 32 + b"\n",
+        "etc/ssh/ssh_host_ed25519_key": b"GOLDEN SECRET\n",
+        "etc/ssh/sshd_config": b"UsePAM yes\n",
+        "etc/default/grub": b'GRUB_CMDLINE_LINUX_DEFAULT="quiet"\nGRUB_CMDLINE_LINUX="console=ttyS0"\n',
+        "usr/lib/shim/shimx64.efi.signed": b"MZ shim" + bytes(1000),
+        "usr/lib/shim/mmx64.efi.signed": b"MZ mm" + bytes(1000),
+        "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed": b"MZ grub" + bytes(1000),
+        "boot/vmlinuz-6.1.0": KERNEL,
+        "boot/initrd.img-6.1.0": b"initrd" * 1000,
+        "boot/efi/EFI/vendor/settings": b"kept\n",
+        "usr/bin/big": os.urandom(3 << 20),
+        **{f"usr/share/doc/{number}": b"text %d\n" % number * 20 for number in range(200)},
+    }
+    for path, content in files.items():
+        file = root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    for directory in ("proc", "sys", "dev", "run", "tmp", "var/lib/dbus", "etc/systemd/system", "home"):
+        (root / directory).mkdir(parents=True, exist_ok=True)
+    (root / "bin").symlink_to("usr/bin")
+    (root / "usr/bin/su").write_bytes(b"#!/bin/sh\n")
+    os.chmod(root / "usr/bin/su", 0o4755)
+    os.link(root / "usr/bin/big", root / "usr/bin/big2")
+    os.setxattr(root / "usr/bin/big", "user.note", b"kept")
+    return root
