@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import click
+import msgspec
 
 from cloner_cli.commands import Group, command, dry_run_option
 from cloner_cli.invocation import Invocation
@@ -29,7 +29,7 @@ def initramfs_command() -> None:
 @dry_run_option
 def initramfs_build(run: Invocation, *, out: Path, drivers: str, cache: Path | None, dry_run: bool) -> None:
     """Build the layers from Debian packages and put them, with the kernel, into DIR; what is cached is not rebuilt."""
-    from cloner_initramfs import Cache, build_base, build_drivers, default_cache, needed_memory_bytes
+    from cloner_initramfs import Cache, default_cache, write_installer
     from cloner_initramfs.drivers import FLAVOURS
 
     if drivers not in FLAVOURS:
@@ -39,23 +39,11 @@ def initramfs_build(run: Invocation, *, out: Path, drivers: str, cache: Path | N
         told = {"out": str(out), "drivers": drivers, "cache": str(kept)}
         run.result(told, lambda: f"would build base and {drivers} drivers into {out}, cache {kept}")
         return
-    run.say("building the base layer")
-    base = build_base(Cache(kept))
-    run.say("building the drivers layer")
-    built = build_drivers(Cache(kept), drivers)
-    out.mkdir(parents=True, exist_ok=True)
-    for layer in (base, built.layer):
-        shutil.copyfile(layer.path, out / f"{layer.name}.cpio.zst")
-    shutil.copyfile(built.kernel, out / "vmlinuz")
-    layers = [
-        {"name": each.name, "digest": each.digest, "size_bytes": each.size_bytes, "unpacked_bytes": each.unpacked_bytes}
-        for each in (base, built.layer)
-    ]
-    needed = needed_memory_bytes([base, built.layer])
-    rows = [
-        (each.name, format_bytes(each.size_bytes), format_bytes(each.unpacked_bytes)) for each in (base, built.layer)
-    ]
+    run.say("building the installer; what is cached is not built again")
+    manifest = write_installer(Cache(kept), out, flavour=drivers)
+    rows = [(one.name, format_bytes(one.size_bytes), format_bytes(one.unpacked_bytes)) for one in manifest.layers]
+    needed = format_bytes(manifest.needed_memory_bytes)
     run.result(
-        {"out": str(out), "release": built.release, "needed_memory_bytes": needed, "layers": layers},
-        lambda: f"{columns(('LAYER', 'SIZE', 'UNPACKED'), rows)}\nkernel {built.release}; needs {format_bytes(needed)}",
+        {"out": str(out), **msgspec.to_builtins(manifest)},
+        lambda: f"{columns(('LAYER', 'SIZE', 'UNPACKED'), rows)}\nkernel {manifest.release}; a node needs {needed}",
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from cloner_core.errors import ClonerError
-from cloner_initramfs import Cache, build_base, build_drivers, default_cache, needed_memory_bytes
+from cloner_initramfs import Cache, default_cache, write_installer
 from cloner_initramfs.drivers import FLAVOURS
 
 
@@ -27,37 +26,17 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     started = time.monotonic()
     try:
-        cache = Cache(chosen.cache)
-        base = build_base(cache)
-        drivers = build_drivers(cache, chosen.drivers)
-        chosen.out.mkdir(parents=True, exist_ok=True)
-        for layer in (base, drivers.layer):
-            shutil.copyfile(layer.path, chosen.out / f"{layer.name}.cpio.zst")
-        shutil.copyfile(drivers.kernel, chosen.out / "vmlinuz")
+        manifest = write_installer(Cache(chosen.cache), chosen.out, flavour=chosen.drivers)
     except ClonerError as error:
         print(f"cloner_initramfs: {error}", file=sys.stderr)
         return error.exit_status
-    layers = [base, drivers.layer]
-    needed = needed_memory_bytes(layers)
     if chosen.json:
-        facts = {
-            "release": drivers.release,
-            "needed_memory_bytes": needed,
-            "layers": [
-                {
-                    "name": one.name,
-                    "digest": one.digest,
-                    "size_bytes": one.size_bytes,
-                    "unpacked_bytes": one.unpacked_bytes,
-                }
-                for one in layers
-            ],
-        }
-        print(msgspec.json.encode(facts).decode())
+        print(msgspec.json.encode(manifest).decode())
         return 0
-    for one in layers:
+    for one in manifest.layers:
         print(f"{one.name}: {one.size_bytes / 2**20:.1f} MiB, unpacked {one.unpacked_bytes / 2**20:.1f} MiB")
-    print(f"kernel {drivers.release}; a node needs {needed / 2**20:.0f} MiB; {time.monotonic() - started:.1f} s")
+    needed = manifest.needed_memory_bytes / 2**20
+    print(f"kernel {manifest.release}; a node needs {needed:.0f} MiB; {time.monotonic() - started:.1f} s")
     return 0
 
 

@@ -189,7 +189,7 @@ def _seconds(body: dict[str, Any], stage: str) -> float:
 
 
 def _local_answers(head: Head, node: Node) -> int:
-    events = head.json("events", "--node", node.name, "--limit", "1000")
+    events = head.json("events", "--object", f"node/{node.name}", "--limit", "1000")
     return sum(event["what"] == "boot local" for event in events)
 
 

@@ -124,7 +124,7 @@ class Head:
 
     def task(self, node: str) -> dict[str, Any]:
         """Return the newest task of a node."""
-        tasks = [task for task in self.json("task", "list", "--nodes", node) if task["node"] == node]
+        tasks = [task for task in self.json("task", "list", "--node", node) if task["node"] == node]
         if not tasks:
             raise LabError(f"{node} has no task")
         return dict(max(tasks, key=lambda task: float(task["created_s"])))
