@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cloner_agent.efivars import GLOBAL_GUID, EfiVars, NvramFullError
+from cloner_agent.efivars import EfiVars, NvramFullError
+from cloner_core.efi import GLOBAL_GUID
 
 
 def test_a_variable_is_written_with_its_attributes_and_read_without(tmp_path: Path) -> None:
