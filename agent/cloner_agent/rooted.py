@@ -156,7 +156,8 @@ class Rooted:
         with os.fdopen(fd, "rb") as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise OSError(errno.EINVAL, "not a regular file", os.fsdecode(path))
-            data = file.read(limit_bytes + 1)
+            # By the size it has now: read(limit) would allocate the whole limit first.
+            data = file.read(min(os.fstat(fd).st_size, limit_bytes) + 1)
         if len(data) > limit_bytes:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), os.fsdecode(path))
         return data
