@@ -28,6 +28,7 @@ from cloner_core.messages import (
     Receipt,
     ReceiptBody,
     Stage,
+    Task,
     Vaulted,
     proof_statement,
 )
@@ -211,28 +212,7 @@ class Agent:
     def receipt_body(self, plan: Plan, vaulted: Vaulted) -> ReceiptBody:
         """Return the receipt of a deploy that went as planned."""
         assert self.reply is not None
-        task = self.reply.task
-        return ReceiptBody(
-            task_id=task.task_id,
-            attempt_id=task.attempt_id,
-            node=task.node,
-            version_digest=task.version.digest,
-            layout=task.layout.name,
-            plan_digest=plan_digest(plan),
-            disks=(),
-            packs=1,
-            files=1,
-            bytes_restored=1,
-            bytes_read_back=1,
-            identity=(),
-            rewritten=(),
-            machine_id=vaulted.machine_id,
-            host_key_fingerprints=(),
-            root_part_uuid=plan.root.part_uuid,
-            nvram_before=(),
-            nvram_after=(),
-            stages=(),
-        )
+        return make_receipt(self.reply.task, plan, vaulted.machine_id)
 
     def deploy(self) -> tuple[ReceiptBody, Receipt]:
         """Do everything up to the acknowledged receipt."""
@@ -254,6 +234,31 @@ class Agent:
             root_part_uuid=body.root_part_uuid,
         )
         return msgspec.structs.replace(call, **changes)
+
+
+def make_receipt(task: Task, plan: Plan, machine_id: str) -> ReceiptBody:
+    """Return the receipt of a deploy that went as planned."""
+    return ReceiptBody(
+        task_id=task.task_id,
+        attempt_id=task.attempt_id,
+        node=task.node,
+        version_digest=task.version.digest,
+        layout=task.layout.name,
+        plan_digest=plan_digest(plan),
+        disks=(),
+        packs=1,
+        files=1,
+        bytes_restored=1,
+        bytes_read_back=1,
+        identity=(),
+        rewritten=(),
+        machine_id=machine_id,
+        host_key_fingerprints=(),
+        root_part_uuid=plan.root.part_uuid,
+        nvram_before=(),
+        nvram_after=(),
+        stages=(),
+    )
 
 
 def make_scene(state: Path) -> Scene:

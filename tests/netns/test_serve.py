@@ -1,0 +1,334 @@
+"""The real server as a process of its own on loopback: killed, started again, listened to, locked out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from cloner_agent.client import Endpoint
+from cloner_agent.protocol import ServerFault
+from cloner_agent.session import HttpsServer
+from cloner_core.errors import UnreachableError
+from cloner_core.image.compression import compress
+from cloner_core.image.digest import digest
+from cloner_core.image.tree import decode_root
+from cloner_core.messages import Beat, Hello, PlanReport, Progress, ReceiptBody, Stage
+from cloner_core.plan import Plan, plan_digest, plan_task, render
+from cloner_core.plan.contents import contents_of
+from cloner_initramfs.installer import LayerFacts, Manifest
+from serverbench.scene import LAYOUT, facts, make_receipt
+from store_images import make_image, some_contents
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="cloner serve needs root")]
+START = "import sys; from cloner_cli.main import main; sys.exit(main())"
+MAC = "52:54:00:00:00:01"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Served:
+    """One state directory and whichever process serves it."""
+
+    base: Path
+    tls: int = field(default_factory=free_port)
+    http: int = field(default_factory=free_port)
+    process: subprocess.Popen[str] | None = None
+
+    @property
+    def socket(self) -> Path:
+        return self.base / "s.sock"
+
+    @property
+    def log(self) -> Path:
+        return self.base / "log"
+
+    def arguments(self) -> list[str]:
+        settings = {"state": str(self.base / "state"), "socket": str(self.socket), "tftp_port": 0}
+        file = self.base / "server.toml"
+        file.write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
+        ports = ["--tls-port", str(self.tls), "--http-port", str(self.http)]
+        return [
+            sys.executable,
+            "-c",
+            START,
+            "serve",
+            "--config",
+            str(file),
+            "--address",
+            "127.0.0.1",
+            *ports,
+            *self.installer(),
+        ]
+
+    def installer(self) -> list[str]:
+        """Lay down something that looks like an installer: nothing boots it here."""
+        directory = self.base / "installer"
+        if not directory.exists():
+            directory.mkdir()
+            parts = {"vmlinuz": b"kernel" * 1000, "base.cpio.zst": b"base" * 1000, "drivers-vm.cpio.zst": b"vm" * 1000}
+            layers = []
+            for name, content in parts.items():
+                (directory / name).write_bytes(content)
+                if name != "vmlinuz":
+                    layers.append(
+                        LayerFacts(name.removesuffix(".cpio.zst"), digest(content).hex(), len(content), 10_000)
+                    )
+            manifest = Manifest("6.1.0-test", digest(parts["vmlinuz"]).hex(), 1 << 20, tuple(layers))
+            (directory / "installer.json").write_bytes(msgspec.json.encode(manifest))
+        return ["--installer", str(directory)]
+
+    def start(self) -> None:
+        """Start and wait until every service is up."""
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(self.arguments(), stdout=subprocess.PIPE, stderr=log, text=True)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line.startswith("CLONER READY"), self.log.read_text()
+
+    def kill(self) -> None:
+        """Kill -9."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """Ask the server to stop; return its exit status."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=20)
+
+    def admin(self, method: str, path: str, **sent: Any) -> Any:
+        """Send one request of an admin; return the decoded answer."""
+        with httpx2.Client(transport=httpx2.HTTPTransport(uds=str(self.socket)), base_url="http://c/v1") as client:
+            answer = client.request(method, path, **sent)
+        assert answer.status_code < 300, answer.text
+        return answer.json()
+
+    def boot_script(self) -> str:
+        """Ask for the boot script as iPXE does."""
+        url = f"http://127.0.0.1:{self.http}/boot/ipxe?mac={MAC.replace(':', '-')}&platform=efi"
+        return str(httpx2.get(url).text)
+
+    def fill(self) -> None:
+        """Publish an image, upload a layout, add a node."""
+        image = make_image(some_contents())
+        for segment in image.segments:
+            path = f"/segments/{segment.ref.digest.hex()}"
+            self.admin("PUT", path, params={"raw_size": len(segment.raw)}, content=compress(segment.raw))
+        for pack in image.packs:
+            self.admin("PUT", f"/packs/{pack.digest.hex()}", content=pack.stored)
+        self.admin("POST", "/publish", content=msgspec.msgpack.encode(image.draft))
+        from cloner_core.layout import parse_layout
+
+        self.admin("POST", "/layouts", content=msgspec.json.encode(parse_layout(LAYOUT)))
+        self.admin("POST", "/nodes", json={"name": "n01", "macs": [MAC], "image": "golden", "layout": "simple"})
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    made = Served(tmp_path)
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        made.kill()
+
+
+@dataclass
+class Node:
+    """The real agent's client, doing what the agent does."""
+
+    served: Served
+    server: HttpsServer = field(init=False)
+    key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+    secrets: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        ca = (self.served.base / "state/site/ca.pem").read_text()
+        self.server = HttpsServer(Endpoint("127.0.0.1", self.served.tls, ca), self.key, patience_s=30)
+
+    def hello(self) -> None:
+        claim = re.search(r"cloner\.claim=(\S+)", self.served.boot_script())
+        assert claim is not None
+        public = self.key.public_key().public_bytes_raw().hex()
+        hello = Hello(protocol=1, agent_version="test", claim=claim.group(1), public_key=public, facts=facts(MAC))
+        self.reply = self.server.hello(hello)
+        assert self.reply.task.confirm is not None
+        self.secrets += [claim.group(1), self.reply.credential.value, self.reply.task.confirm.secret.value]
+
+    def plan(self) -> Plan:
+        version = self.reply.task.version.digest
+        root = decode_root(self.server.root(version), bytes.fromhex(version))
+        return plan_task(facts(MAC), self.reply.task, contents_of(root))
+
+    def steps(self) -> Iterator[str]:
+        """Do a deploy, one request at a time; between two, anything may happen to the server."""
+        self.hello()
+        yield "hello"
+        self.server.verify(self.reply.task.version.digest)
+        yield "verified"
+        plan = self.plan()
+        self.server.confirm_plan(PlanReport(digest=plan_digest(plan), rendered=render(plan)))
+        yield "plan"
+        with contextlib.suppress(UnreachableError):  # a beat has no patience: the next one carries newer news
+            self.server.beat(Beat(progress=Progress(stage=Stage.RESTORE, done=1, total=2, unit="bytes")))
+        yield "beat"
+        vaulted = self.server.vaulted()
+        self.secrets += [vaulted.random_seed.value]
+        self.secrets += [line for key in vaulted.host_keys for line in key.private.value.splitlines()[1:-1]]
+        yield "identity"
+        self.server.commit()
+        yield "commit"
+        self.body: ReceiptBody = make_receipt(self.reply.task, plan, vaulted.machine_id)
+        self.server.receipt(self.body)
+        yield "receipt"
+
+    def confirm(self) -> int:
+        assert self.reply.task.confirm is not None
+        call = {
+            "secret": self.reply.task.confirm.secret.value,
+            "machine_id": self.body.machine_id,
+            "boot_id": "b" * 32,
+            "root_part_uuid": self.body.root_part_uuid,
+        }
+        return int(httpx2.post(f"http://127.0.0.1:{self.served.http}/confirm", json=call).status_code)
+
+
+def test_a_deploy_survives_a_kill_after_every_request(served: Served) -> None:
+    served.start()
+    served.fill()
+    task = served.admin("POST", "/deploy", json={"nodes": ["n01"]})[0]["task_id"]
+    node = Node(served)
+    for _ in node.steps():
+        served.kill()
+        served.start()
+    served.kill()
+    served.start()
+    assert served.admin("GET", f"/tasks/{task}")["state"] == "unconfirmed"
+    assert "exit 1" in served.boot_script()
+    assert node.confirm() == 200
+    served.kill()
+    served.start()
+    assert served.admin("GET", f"/tasks/{task}")["state"] == "done"
+    assert served.admin("GET", "/receipts/n01")["receipt"]["confirmed_s"]
+    assert served.admin("GET", "/nodes/n01")["netboot"] == "local"
+    assert served.stop() == 0
+
+
+def test_a_deploy_survives_kills_at_any_moment(served: Served) -> None:
+    served.start()
+    served.fill()
+    task = served.admin("POST", "/deploy", json={"nodes": ["n01"]})[0]["task_id"]
+    node, source = Node(served), random.Random(7)
+
+    def kill_now_and_then() -> None:
+        for _ in range(5):
+            time.sleep(source.uniform(0.02, 0.4))
+            served.kill()
+            served.start()
+
+    steps = node.steps()
+    next(steps)  # iPXE asks again by itself, this script does not
+    killer = threading.Thread(target=kill_now_and_then)
+    killer.start()
+    try:
+        for _ in steps:
+            time.sleep(0.1)
+    finally:
+        killer.join()
+    assert served.admin("GET", f"/tasks/{task}")["state"] == "unconfirmed"
+    assert node.confirm() == 200
+    assert served.admin("GET", f"/tasks/{task}")["state"] == "done"
+
+
+def test_no_secret_is_in_a_log_or_readable_in_the_state(served: Served) -> None:
+    served.start()
+    served.fill()
+    served.admin("POST", "/deploy", json={"nodes": ["n01"]})
+    node = Node(served)
+    for _ in node.steps():
+        pass
+    node.confirm()
+    httpx2.get(f"http://127.0.0.1:{served.http}/boot/ipxe?mac=00-00-00-00-00-01&canary=leaf")
+    with contextlib.suppress(ServerFault):
+        node.server.vaulted()
+    served.stop()
+    kept = {path: path.read_bytes() for path in served.base.rglob("*") if path.is_file()}
+    assert len(node.secrets) > 20
+    for secret in [*node.secrets, "canary"]:
+        holders = [str(path) for path, content in kept.items() if secret.encode() in content]
+        assert holders == [], secret[:8]
+
+
+def test_kernel_and_initramfs_come_as_the_script_names_them(served: Served) -> None:
+    served.start()
+    served.fill()
+    served.admin("POST", "/deploy", json={"nodes": ["n01"]})
+    script = served.boot_script()
+    kernel, initramfs = (re.search(rf"{word} \S+ \S+ (http://\S+)", script) for word in ("kernel", "initrd"))
+    assert kernel is not None
+    assert initramfs is not None
+    assert httpx2.get(kernel.group(1)).content == b"kernel" * 1000
+    answer = httpx2.get(initramfs.group(1))
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    base = (served.base / "installer/base.cpio.zst").read_bytes()
+    assert answer.content.startswith(base)
+
+
+def test_a_second_server_on_the_same_state_is_refused(served: Served) -> None:
+    served.start()
+    second = subprocess.run(served.arguments(), capture_output=True, text=True, timeout=60, check=False)
+    assert (second.returncode, second.stdout) == (4, "")
+    assert "another server runs" in second.stderr
+    assert "Traceback" not in second.stderr
+    assert served.admin("GET", "/status")["nodes"] == 0
+
+
+def test_a_port_that_is_taken_is_named(served: Served) -> None:
+    with socket.create_server(("127.0.0.1", served.tls)):
+        done = subprocess.run(served.arguments(), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 4
+    assert f"127.0.0.1:{served.tls}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_command_lines_socket_is_for_root_alone(served: Served) -> None:
+    served.start()
+    assert served.socket.stat().st_mode & 0o777 == 0o600
+    secret = [path for path in (served.base / "state/site").iterdir() if path.suffix == ".key"]
+    assert len(secret) == 4
+    assert {path.stat().st_mode & 0o777 for path in secret} == {0o600}
+
+
+def test_a_server_without_our_ca_gets_nothing(served: Served, tmp_path: Path) -> None:
+    served.start()
+    other = Served(tmp_path / "other")
+    other.base.mkdir()
+    other.start()
+    try:
+        node = Node(served)
+        ca = (other.base / "state/site/ca.pem").read_text()
+        stray = HttpsServer(Endpoint("127.0.0.1", served.tls, ca), node.key, patience_s=1)
+        with pytest.raises(UnreachableError, match="certificate"):
+            stray.segment("0" * 64, 10)
+    finally:
+        other.kill()
