@@ -120,6 +120,7 @@ class Transport:
         self._clock = clock
         self._connection: http.client.HTTPConnection | None = None
         self._owner = 0
+        self._is_used = False  # the connection has answered before
 
     def request(
         self,
@@ -157,7 +158,11 @@ class Transport:
             try:
                 status, answer = self._once(method, path, body, headers=headers, limit_bytes=limit_bytes, read_s=read_s)
             except (OSError, http.client.HTTPException) as error:
+                was_used = self._is_used
                 self.close()
+                if was_used:
+                    # The server closes what was silent for some seconds; that is no trouble worth a word or a wait.
+                    continue
                 reason = f"{type(error).__name__}: {error}"
             else:
                 if status < HTTPStatus.BAD_REQUEST:
@@ -190,6 +195,7 @@ class Transport:
         if self._connection is not None and self._owner == os.getpid():
             self._connection.close()
         self._connection = None
+        self._is_used = False
 
     def _once(
         self, method: str, path: str, body: bytes, *, headers: dict[str, str], limit_bytes: int, read_s: float
@@ -203,6 +209,7 @@ class Transport:
             raise IntegrityError(f"the answer to {method} {path} is longer than {limit_bytes} bytes")
         if response.length:
             raise http.client.IncompleteRead(answer, response.length)
+        self._is_used = True
         if response.will_close:
             self.close()
         return response.status, answer
@@ -210,6 +217,7 @@ class Transport:
     def _open(self, read_s: float) -> http.client.HTTPConnection:
         if self._connection is None or self._owner != os.getpid():
             self._connection = self._connect(self.endpoint, read_s)
+            self._is_used = False
             self._owner = os.getpid()
         if self._connection.sock is not None:
             self._connection.sock.settimeout(read_s)

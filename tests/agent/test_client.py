@@ -74,6 +74,13 @@ def test_a_request_goes_over_one_connection_again_and_again() -> None:
     assert network.connections == 1
 
 
+def test_a_connection_the_server_closed_in_a_pause_is_opened_anew_at_once() -> None:
+    network = _Network((200, b"a"), ConnectionResetError(104, "reset"), (200, b"b"))
+    assert network.transport.request("GET", "/x") == b"a"
+    assert network.transport.request("POST", "/beat", b"{}", patience_s=0) == b"b"
+    assert (network.connections, network.now) == (2, 0.0)
+
+
 @pytest.mark.parametrize(
     "trouble",
     [ConnectionResetError(104, "reset"), TimeoutError("slow"), (503, b""), (500, b"")],

@@ -53,7 +53,7 @@ def write(attempt: Attempt, action: Nvram) -> None:
     if faults := nvram_faults(after, plan):
         raise StageError(Cause.NVRAM, f"the firmware did not keep what was written: {'; '.join(faults)}")
     attempt.record.boot_number = plan.number
-    log.info("boot order %s", attempt.record.nvram_after[0])
+    log.info("%s", attempt.record.nvram_after[0])
 
 
 def _write(variables: EfiVars, plan: NvramPlan) -> bool:
