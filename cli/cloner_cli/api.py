@@ -36,8 +36,10 @@ _CLASSES: tuple[type[ClonerError], ...] = (
 
 
 def segment(text: str) -> str:
-    """Return `text` as one segment of a path, whatever is in it."""
-    return quote(text, safe="").replace(".", "%2E") if text in (".", "..") else quote(text, safe="")
+    """Return `text` as one segment of a path; raises InvalidError for what would lead to another path."""
+    if text in ("", ".", "..") or "/" in text:
+        raise InvalidError(f"'{text}' is not the name of anything")
+    return quote(text, safe="")
 
 
 class Api:

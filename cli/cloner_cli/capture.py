@@ -67,20 +67,25 @@ def new_image_command(
     if layout is not None:
         run.api.post("/v1/layouts", LayoutView, layout, {"dry_run": dry_run})
     captured = _capture(run, wanted, is_dry=dry_run)
+    conclude(run, captured, is_dry=dry_run)
+
+
+def conclude(run: Invocation, captured: Captured, *, is_dry: bool) -> None:
+    """Tell what was captured; raises InexactError when files kept changing."""
     _tell_notes(run, captured)
     record = captured.record
     told = {
         "image": record.image,
-        "number": None if dry_run else record.number,
+        "number": None if is_dry else record.number,
         "digest": record.version,
         "inodes": captured.inodes,
         "data_bytes": captured.data_bytes,
         "new_packs": captured.new_packs,
         "new_stored_bytes": captured.new_stored_bytes,
         "inexact": record.inexact,
-        "dry_run": dry_run,
+        "dry_run": is_dry,
     }
-    name = f"{record.image} (not published)" if dry_run else f"{record.image}:{record.number}"
+    name = f"{record.image} (not published)" if is_dry else f"{record.image}:{record.number}"
     size, sent = format_bytes(captured.data_bytes), format_bytes(captured.new_stored_bytes)
     run.result(told, lambda: f"{name}  {record.version}\n{captured.inodes} files, {size}; {sent} new")
     if record.inexact:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 
 from cloner_cli.api import Api
-from cloner_core.admin import ImageView
 from cloner_core.errors import ClonerError
 from cloner_core.image.pack import Pack
 from cloner_core.image.tree import SegmentRef
@@ -39,8 +38,7 @@ class ServerSink:
 
     def publish(self, draft: Draft) -> VersionRecord:
         """Have the version appear, whole."""
-        view = self._api.post_bytes("/v1/publish", msgspec.msgpack.encode(draft), ImageView, _MESSAGEPACK)
-        return msgspec.convert(view.detail, VersionRecord)
+        return self._api.post_bytes("/v1/publish", msgspec.msgpack.encode(draft), VersionRecord, _MESSAGEPACK)
 
 
 class DrySink:

@@ -1,0 +1,148 @@
+"""Bad command lines against the real server: every fault at once, the documented status, nothing changed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from clibench.desk import Desk
+from cloner_core.errors import ExitStatus
+
+FIVE_MISTAKES = """
+name: other
+disks:
+  - id: system
+    partitions:
+      - {role: esp, size: 512MiB, content: {type: filesystem, kind: ext4, mount: /boot/efi}}
+      - {role: swap, size: 12 apples, content: {type: swap}}
+      - {role: root, size: rest, content: {type: filesystem, kind: ext4, mount: /, colour: red}}
+      - {role: rooot, size: 1GiB, content: {type: filesystem, kind: ext4, mount: /srv}}
+"""
+FIVE = ("name: the document says 'other'", "an esp is vfat", "12 apples", "colour", "'rooot'")
+
+CASES = {
+    "unknown node": (["deploy", "--nodes", "n01,n77"], ExitStatus.NOT_FOUND, ["no such node: n77"]),
+    "unknown image": (
+        ["deploy", "--nodes", "n01", "--image", "nosuch"],
+        ExitStatus.NOT_FOUND,
+        ["no such image: nosuch", "cloner image-list"],
+    ),
+    "unknown version": (["deploy", "-n", "n01", "-i", "golden:9"], ExitStatus.NOT_FOUND, ["golden:9"]),
+    "malformed node set": (["deploy", "--nodes", "n[01"], ExitStatus.USAGE, ["node set 'n[01'"]),
+    "empty node set": (["deploy", "--nodes", ""], ExitStatus.USAGE, ["no node is named"]),
+    "a node set of a billion": (["deploy", "--nodes", "n[1-999999999]"], ExitStatus.USAGE, ["more than 65536"]),
+    "everything at once": (
+        ["deploy", "-n", "n[01", "-n", "n[77-78]", "-i", "nosuch", "-l", "nolay"],
+        ExitStatus.USAGE,
+        ["n[01", "no such node: n77, n78", "no such image: nosuch", "no such layout: nolay"],
+    ),
+    "two wrong options": (
+        ["deploy", "-n", "n01", "--max", "many", "--timeout", "-1"],
+        ExitStatus.USAGE,
+        ["--max", "many", "--timeout"],
+    ),
+    "a missing option": (["netboot", "-n", "n01"], ExitStatus.USAGE, ["--set"]),
+    "unknown command": (["depoly"], ExitStatus.USAGE, ["depoly"]),
+    "unknown option": (["deploy", "--nodse", "n01"], ExitStatus.USAGE, ["--nodse"]),
+    "a node with five faults": (
+        ["node", "add", "N_1", "--mac", "zz", "--mac", "52:54", "--address", "1.2.3.4", "--image", "nosuch"],
+        ExitStatus.USAGE,
+        ["'zz'", "'52:54'", "no such image: nosuch"],
+    ),
+    "a name that cannot be": (["node", "add", "N_1", "--mac", "525400000009"], ExitStatus.USAGE, ["N_1"]),
+    "a node that exists": (["node", "add", "n01", "--mac", "525400000009"], ExitStatus.CONFLICT, ["exists already"]),
+    "one address for two nodes": (
+        ["node", "set", "n[01-02]", "--hostname", "a", "--mac", "525400000009"],
+        ExitStatus.USAGE,
+        ["--mac", "--hostname", "2 are named"],
+    ),
+    "an old revision": (
+        ["node", "set", "n01", "--revision", "7", "--image", "golden"],
+        ExitStatus.CONFLICT,
+        ["revision 1, not 7"],
+    ),
+    "one unknown node of a set": (
+        ["node", "set", "n[01-03]", "--image", "golden"],
+        ExitStatus.NOT_FOUND,
+        ["no such node: n03"],
+    ),
+    "removing an unknown node": (["node", "remove", "n[01-03]", "--yes"], ExitStatus.NOT_FOUND, ["n03"]),
+    "a path for a name": (["node", "show", "../layouts"], ExitStatus.USAGE, ["../layouts"]),
+    "nothing for a name": (["node", "show", ""], ExitStatus.USAGE, ["''"]),
+    "unknown task": (["task", "abort", "99", "--yes"], ExitStatus.NOT_FOUND, ["'99'"]),
+    "no task": (["task", "log", "what"], ExitStatus.NOT_FOUND, ["'what'"]),
+    "no receipt": (["receipt", "show", "n01"], ExitStatus.NOT_FOUND, ["n01"]),
+    "an unseen machine": (["plan", "n01"], ExitStatus.NOT_FOUND, ["never seen", "--facts"]),
+    "a value not offered": (["netboot", "-n", "n01", "--set", "rescue"], ExitStatus.REFUSED, ["rescue"]),
+    "no such file": (
+        ["disklayout-upload", "-l", "x", "-f", "/nonexistent"],
+        ExitStatus.USAGE,
+        ["/nonexistent", "No such file"],
+    ),
+    "a tree that is not there": (
+        ["new-image", "--root", "/nonexistent", "--image", "a:b", "--disklayout", "nolay", "--exclude-paths", "x/../y"],
+        ExitStatus.USAGE,
+        ["/nonexistent", "a:b", "no such layout: nolay", "x/../y"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("words", "status", "told"), CASES.values(), ids=list(CASES))
+def test_a_bad_command_line_names_its_faults_and_changes_nothing(
+    desk: Desk, words: list[str], status: ExitStatus, told: list[str]
+) -> None:
+    desk.scene.add_node("n01")
+    desk.scene.add_node("n02", "52:54:00:00:00:02")
+    result = desk.refused(*words)
+    assert result.exit_code == status, result.stderr
+    assert [fragment for fragment in told if fragment not in result.stderr] == []
+
+
+@pytest.mark.parametrize("command", ["disklayout-upload", "new-image"])
+def test_a_layout_with_five_mistakes_is_told_all_five(desk: Desk, tmp_path: Path, command: str) -> None:
+    path = tmp_path / "layout.yaml"
+    path.write_text(FIVE_MISTAKES)
+    words = ["disklayout-upload", "--disklayout", "simple", "--file", str(path)]
+    if command == "new-image":
+        words = ["new-image", "--root", str(tmp_path), "--image", "x", "-l", "simple", "--disklayout-file", str(path)]
+    result = desk.refused(*words)
+    assert result.exit_code == ExitStatus.USAGE
+    assert [mistake for mistake in FIVE if mistake not in result.stderr] == []
+
+
+def test_with_json_the_faults_are_one_line_of_json_on_stderr(desk: Desk) -> None:
+    result = desk.refused("deploy", "-n", "n[01", "-i", "nosuch", "--json")
+    told = json.loads(result.stderr)
+    assert told["status"] == result.exit_code == ExitStatus.USAGE
+    assert len(told["faults"]) == 2
+    missing = json.loads(desk.refused("--json", "deploy", "-n", "n88", "-i", "nosuch").stderr)
+    assert missing["faults"] == ["no such node: n88", "no such image: nosuch"]
+
+
+def test_a_wrong_option_is_told_in_json_too(desk: Desk) -> None:
+    told = json.loads(desk.refused("deploy", "--json", "--nodse", "x").stderr)
+    assert told["status"] == ExitStatus.USAGE
+
+
+def test_a_server_that_does_not_run_has_its_own_status(desk: Desk) -> None:
+    desk.transport.is_away = True
+    result = desk.refused("node", "list")
+    assert result.exit_code == ExitStatus.UNREACHABLE
+    assert "cloner serve" in result.stderr
+
+
+def test_faults_of_the_line_itself_come_before_an_absent_server(desk: Desk) -> None:
+    desk.transport.is_away = True
+    result = desk.refused("deploy", "--nodes", "n[01")
+    assert result.exit_code == ExitStatus.USAGE
+    assert "n[01" in result.stderr
+
+
+def test_a_protected_node_is_not_removed_and_neither_are_its_fellows(desk: Desk) -> None:
+    desk.scene.add_node("n01")
+    desk.scene.add_node("n02", "52:54:00:00:00:02", is_protected=True)
+    result = desk.refused("node", "remove", "n[01-02]", "--yes")
+    assert result.exit_code == ExitStatus.REFUSED
+    assert "--no-protected" in result.stderr

@@ -1,0 +1,109 @@
+"""Capturing over the API: published whole, sent once, and a dry run leaves the server as it was."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from clibench.desk import Desk
+from cloner_cli.capture import InexactError, conclude
+from cloner_cli.invocation import Invocation
+from cloner_core.errors import ExitStatus
+from cloner_core.image.version import VersionRecord
+from serverbench.scene import LAYOUT
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    root = tmp_path / "golden"
+    for folder in ("etc/ssh", "usr/bin", "boot/efi/EFI"):
+        (root / folder).mkdir(parents=True)
+    (root / "etc/hostname").write_text("golden\n")
+    (root / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
+    (root / "etc/ssh/ssh_host_ed25519_key").write_text("secret of the golden machine")
+    (root / "usr/bin/big").write_bytes(os.urandom(3 << 20))
+    return root
+
+
+def capture(desk: Desk, tree: Path, *more: str) -> Any:
+    return desk.json("new-image", "--root", str(tree), "--image", "debian", "--disklayout", "simple", *more)
+
+
+def test_a_captured_tree_is_the_next_version(desk: Desk, tree: Path) -> None:
+    first = capture(desk, tree, "--message", "the first")
+    assert (first["number"], first["inexact"]) == (1, [])
+    (tree / "etc/motd").write_text("news\n")
+    second = capture(desk, tree)
+    assert (second["number"], second["digest"] != first["digest"]) == (2, True)
+    details = desk.json("image-details", "--image", "debian:1")
+    assert (details["digest"], details["detail"]["message"]) == (first["digest"], "the first")
+    assert "debian:2" in desk.run("image-list").stdout
+
+
+def test_what_the_server_has_is_not_sent_again(desk: Desk, tree: Path) -> None:
+    assert capture(desk, tree)["new_stored_bytes"] > 3 << 20
+    again = capture(desk, tree)
+    assert again["new_packs"] == 0
+
+
+def test_the_same_tree_is_the_same_version_whatever_is_said_of_it(desk: Desk, tree: Path) -> None:
+    assert capture(desk, tree, "-m", "one")["digest"] == capture(desk, tree, "-m", "two")["digest"]
+
+
+def test_a_dry_run_reads_all_and_leaves_the_server_as_it_was(desk: Desk, tree: Path) -> None:
+    before, stored = desk.scene.state_dump(), desk.stored()
+    told = capture(desk, tree, "--dry-run")
+    assert (told["dry_run"], told["number"]) == (True, None)
+    assert (desk.scene.state_dump(), desk.stored()) == (before, stored)
+    assert told["digest"] == capture(desk, tree)["digest"]
+
+
+def test_a_dry_run_with_a_new_layout_keeps_no_layout(desk: Desk, tree: Path, tmp_path: Path) -> None:
+    path = tmp_path / "new.json"
+    path.write_text(LAYOUT.replace('"simple"', '"new"'))
+    words = ["new-image", "--root", str(tree), "--image", "debian", "-l", "new", "--disklayout-file", str(path)]
+    assert desk.json(*words, "--dry-run")["number"] is None
+    assert [view["name"] for view in desk.json("disklayout-list")] == ["simple"]
+    assert desk.json(*words)["number"] == 1
+    assert [view["name"] for view in desk.json("disklayout-list")] == ["new", "simple"]
+
+
+def test_the_identity_of_the_golden_machine_is_left_out_and_said(desk: Desk, tree: Path) -> None:
+    result = desk.run("new-image", "--root", str(tree), "--image", "debian", "--disklayout", "simple")
+    assert "ssh_host_ed25519_key" in result.stderr
+    assert "debian:1" in result.stdout
+
+
+def test_an_exclude_that_names_nothing_is_reported(desk: Desk, tree: Path) -> None:
+    words = ["new-image", "--root", str(tree), "--image", "debian", "-l", "simple", "--exclude-paths"]
+    assert "/etc/motd names nothing" in desk.run(*words, "/etc/motd").stderr
+    assert "names nothing" not in desk.run(*words, "/usr/bin/*").stderr
+
+
+def test_files_that_kept_changing_end_with_their_own_status(capsys: pytest.CaptureFixture[str]) -> None:
+    record = VersionRecord(
+        image="debian",
+        number=7,
+        version="ab" * 32,
+        signature="0" * 128,
+        public_key="0" * 64,
+        inodes=1,
+        data_bytes=1,
+        published_at="",
+        inexact=("var/log/\x1bsyslog",),
+    )
+    nothing: list[bytes] = []
+    notes = SimpleNamespace(
+        vanished=nothing, sockets=nothing, swap_files=nothing, identity=nothing, mount_points=nothing, dropped_evm=0
+    )
+    captured = SimpleNamespace(
+        record=record, inodes=1, data_bytes=1, new_packs=0, new_stored_bytes=0, notes=notes, unmatched_excludes=()
+    )
+    with pytest.raises(InexactError, match=r"var/log/\\x1bsyslog") as caught:
+        conclude(Invocation(), cast(Any, captured), is_dry=False)
+    assert caught.value.exit_status == ExitStatus.INEXACT
+    assert "debian:7" in capsys.readouterr().out

@@ -1,0 +1,204 @@
+"""Deploying: what is destroyed is said first, a yes is wanted, and waiting ends with the truth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from clibench.desk import Desk
+from cloner_core.errors import ExitStatus
+from cloner_core.messages import Cause, Failure, Stage
+from cloner_server.state import nodes
+from cloner_server.tasks import endings
+from serverbench.scene import Agent, facts
+
+
+@pytest.fixture
+def two(desk: Desk) -> Desk:
+    desk.scene.add_node("n01")
+    desk.scene.add_node("n02", "52:54:00:00:00:02")
+    return desk
+
+
+def confirm(desk: Desk, agent: Agent, body: Any) -> None:
+    with desk.scene.core.database.write() as connection:
+        endings.accept_confirm(connection, desk.scene.core.act("clone"), agent.confirmation(body))
+
+
+def test_without_a_terminal_nothing_is_destroyed_unless_told(two: Desk) -> None:
+    result = two.refused("deploy", "--nodes", "n[01-02]")
+    assert result.exit_code == ExitStatus.REFUSED
+    assert "--yes" in result.stderr
+
+
+@pytest.mark.parametrize("answer", ["n\n", "\n"])
+def test_no_is_no_and_so_is_silence(two: Desk, answer: str) -> None:
+    two.has_terminal = True
+    result = two.refused("deploy", "--nodes", "n01", typed=answer)
+    assert result.exit_code == ExitStatus.REFUSED
+
+
+def test_an_interrupted_question_changes_nothing(two: Desk) -> None:
+    two.has_terminal = True
+    assert two.refused("deploy", "--nodes", "n01", typed="").exit_code == ExitStatus.INTERRUPTED
+
+
+def test_yes_at_the_terminal_arms_every_node(two: Desk) -> None:
+    two.has_terminal = True
+    result = two.run("deploy", "--nodes", "n[01-02]", typed="y\n")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == "n01: task 1\nn02: task 2\n"
+    assert (two.scene.netboot("n01"), two.scene.netboot("n02")) == ("cloner", "cloner")
+
+
+def test_the_disks_that_would_be_destroyed_are_named(two: Desk) -> None:
+    machine = facts(serial="SER\x1b[31mIAL")
+    with two.scene.core.database.write() as connection:
+        nodes.remember_facts(connection, two.scene.core.act("test"), "n01", machine)
+    result = two.refused("deploy", "--nodes", "n01")
+    assert "DESTROYS /dev/vda (VirtDisk serial SER\\x1b[31mIAL, 8.0 GiB)" in result.stderr
+    assert "\x1b" not in result.output
+
+
+def test_a_dry_run_says_everything_and_changes_nothing(two: Desk) -> None:
+    before = two.scene.state_dump()
+    intents = two.json("deploy", "--nodes", "n[01-02]", "--dry-run")
+    assert [(each["node"], each["version"], each["task_id"]) for each in intents] == [("n01", 1, ""), ("n02", 1, "")]
+    assert "n01: golden:1 with layout simple:1" in two.run("deploy", "-n", "n01", "--dry-run").stdout
+    assert two.scene.state_dump() == before
+
+
+def test_above_the_limit_yes_is_not_enough(two: Desk) -> None:
+    result = two.refused("deploy", "--nodes", "n[01-02]", "--max", "1", "--yes")
+    assert result.exit_code == ExitStatus.REFUSED
+    assert "--max 2" in result.stderr
+
+
+def test_above_the_limit_the_number_must_be_typed(two: Desk) -> None:
+    two.has_terminal = True
+    assert two.refused("deploy", "--nodes", "n[01-02]", "--max", "1", typed="3\n").exit_code == ExitStatus.REFUSED
+    result = two.run("deploy", "--nodes", "n[01-02]", "--max", "1", typed="2\ny\n")
+    assert result.exit_code == 0, result.stderr
+    assert two.scene.netboot("n02") == "cloner"
+
+
+def test_one_objection_arms_nobody(two: Desk) -> None:
+    two.scene.arm("n02")
+    result = two.refused("deploy", "--nodes", "n[01-02]", "--yes")
+    assert result.exit_code == ExitStatus.REFUSED
+    assert "n02 has task 1" in result.stderr
+
+
+def test_waiting_ends_when_every_node_is_done(two: Desk) -> None:
+    agent = Agent(two.scene)
+
+    def world(turn: int) -> None:
+        if turn == 1:
+            agent.hello()
+            agent.beat(Stage.RESTORE, done=40)
+        if turn == 2:
+            body, _ = agent.deploy()
+            confirm(two, agent, body)
+
+    two.on_sleep = world
+    result = two.run("deploy", "--nodes", "n01", "--yes", "--wait", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert [task["state"] for task in msgspec.json.decode(result.stdout)] == ["done"]
+    assert "n01  running  restore  40 B of 100 B" in result.stderr
+    assert "n01  done" in result.stderr
+
+
+def test_waiting_for_a_failure_tells_stage_cause_and_hint(two: Desk) -> None:
+    agent = Agent(two.scene)
+
+    def world(turn: int) -> None:
+        if turn == 1:
+            agent.hello()
+            agent.fail(Failure(Stage.PLAN, Cause.DISK_TOO_SMALL, "8 GiB, wanted 9 GiB", "a bigger disk", False))
+
+    two.on_sleep = world
+    result = two.run("deploy", "--nodes", "n01", "--yes", "--wait")
+    assert result.exit_code == ExitStatus.FAILED
+    for fragment in ("n01: failed in stage plan", "disk-too-small", "8 GiB, wanted 9 GiB", "hint: a bigger disk"):
+        assert fragment in result.stderr
+    assert "disks were not touched" in result.stderr
+    assert "failed in plan (disk-too-small)" in result.stdout
+
+
+def test_one_failure_among_several_is_a_failure(two: Desk) -> None:
+    first, second = Agent(two.scene), Agent(two.scene, facts("52:54:00:00:00:02"))
+
+    def world(turn: int) -> None:
+        if turn == 1:
+            first.hello()
+            body, _ = first.deploy()
+            confirm(two, first, body)
+        if turn == 2:
+            second.hello(two.scene.mint("n02"))
+            second.fail(Failure(Stage.RESTORE, Cause.NETWORK, "gone", "look", True))
+
+    two.on_sleep = world
+    result = two.run("deploy", "--nodes", "n[01-02]", "--yes", "--wait")
+    assert result.exit_code == ExitStatus.FAILED
+    assert "1 of 2 tasks did not end well" in result.stderr
+    assert "its old content is lost" in result.stderr
+
+
+def test_a_timeout_leaves_the_work_going_on(two: Desk) -> None:
+    result = two.run("deploy", "--nodes", "n[01-02]", "--yes", "--wait", "--timeout", "3")
+    assert result.exit_code == ExitStatus.TIMEOUT
+    assert "cloner task wait 1 2" in result.stderr
+    assert two.scene.netboot("n01") == "cloner"
+
+
+def test_a_restart_of_the_server_goes_unnoticed_while_waiting(two: Desk) -> None:
+    def world(turn: int) -> None:
+        two.transport.is_away = 3 < turn < 20
+        if turn == 30:
+            with two.scene.core.database.write() as connection:
+                endings.abort_task(connection, two.scene.core.act("test"), "1")
+
+    two.on_sleep = world
+    result = two.run("deploy", "--nodes", "n01", "--yes", "--wait")
+    assert result.exit_code == ExitStatus.FAILED
+    assert "task 1 is aborted" in result.stderr
+
+
+def test_a_server_that_stays_away_ends_the_wait(two: Desk) -> None:
+    def world(turn: int) -> None:
+        two.transport.is_away = turn > 3
+
+    two.on_sleep = world
+    assert two.run("deploy", "--nodes", "n01", "--yes", "--wait").exit_code == ExitStatus.UNREACHABLE
+
+
+def test_ctrl_c_while_waiting_has_its_status_and_aborts_nothing(two: Desk) -> None:
+    def world(_turn: int) -> None:
+        raise KeyboardInterrupt
+
+    two.on_sleep = world
+    assert two.run("deploy", "--nodes", "n01", "--yes", "--wait").exit_code == ExitStatus.INTERRUPTED
+    assert two.scene.task("1").state == "queued"
+
+
+def test_netboot_cloner_wants_a_yes_as_deploy_does(two: Desk) -> None:
+    assert two.refused("netboot", "--nodes", "n[01-02]", "--set", "cloner").exit_code == ExitStatus.REFUSED
+    before = two.scene.state_dump()
+    assert two.run("netboot", "-n", "n[01-02]", "--set", "cloner", "--dry-run").exit_code == 0
+    assert two.scene.state_dump() == before
+    views = two.json("netboot", "--nodes", "n[01-02]", "--set", "cloner", "--yes")
+    assert [view["netboot"] for view in views] == ["cloner", "cloner"]
+
+
+def test_netboot_local_does_not_hide_a_task_that_is_under_way(two: Desk) -> None:
+    two.scene.arm("n01")
+    assert two.refused("netboot", "-n", "n[01-02]", "--set", "local").exit_code == ExitStatus.REFUSED
+    assert two.json("netboot", "-n", "n02", "--set", "local")[0]["netboot"] == "local"
+
+
+def test_the_author_is_in_the_audit(two: Desk) -> None:
+    two.run("deploy", "--nodes", "n01", "--yes")
+    authors = {event["author"] for event in two.json("events", "--object", "task/1")}
+    assert authors == {"tester"}

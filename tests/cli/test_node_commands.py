@@ -1,0 +1,75 @@
+"""Nodes: added, changed as a set or not at all, shown, removed."""
+
+from __future__ import annotations
+
+from clibench.desk import Desk
+from cloner_core.errors import ExitStatus
+
+
+def test_a_node_is_added_with_all_that_is_said_of_it(desk: Desk) -> None:
+    view = desk.json(
+        *("node", "add", "n01", "--mac", "52-54-00-AA-00-01", "--image", "golden:1", "--disklayout", "simple"),
+        *("--hostname", "web.example.org", "--address", "10.1.0.5/24", "--gateway", "10.1.0.1", "--dns", "10.1.0.1"),
+        *(
+            "--kernel-argument",
+            "console=ttyS0",
+            "--protect-serial",
+            "KEEP",
+            "--protected",
+            "--boot-order",
+            "local-first",
+        ),
+    )
+    interface = view["network"]["interfaces"][0]
+    assert view["macs"] == ["52:54:00:aa:00:01"]
+    assert (view["image"], view["version"], view["layout"]) == ("golden", 1, "simple")
+    assert (view["network"]["hostname"], view["netboot"]) == ("web.example.org", "local")
+    assert (interface["dhcp"], interface["addresses"], interface["gateway"]) == (False, ["10.1.0.5/24"], "10.1.0.1")
+    assert (view["is_protected"], view["boot_order"]) == (True, "local-first")
+
+
+def test_a_dry_run_of_each_change_changes_nothing(desk: Desk) -> None:
+    desk.scene.add_node("n01")
+    before = desk.scene.state_dump()
+    for words in (
+        ["node", "add", "n02", "--mac", "525400000002"],
+        ["node", "set", "n01", "--kernel-argument", "quiet"],
+        ["node", "remove", "n01"],
+    ):
+        assert desk.run(*words, "--dry-run").exit_code == 0
+    assert desk.scene.state_dump() == before
+
+
+def test_fields_not_named_stay_as_they_are(desk: Desk) -> None:
+    desk.json("node", "add", "n01", "--mac", "525400000001", "--address", "10.1.0.5/24", "--gateway", "10.1.0.1")
+    view = desk.json("node", "set", "n01", "--dns", "10.1.0.2")[0]
+    interface = view["network"]["interfaces"][0]
+    assert interface["addresses"] == ["10.1.0.5/24"]
+    assert (interface["gateway"], interface["dns"], interface["dhcp"]) == ("10.1.0.1", ["10.1.0.2"], False)
+
+
+def test_an_empty_word_clears(desk: Desk) -> None:
+    desk.scene.add_node("n01", kernel_arguments=("quiet",))
+    view = desk.json("node", "set", "n01", "--kernel-argument", "", "--image", "")[0]
+    assert (view["kernel_arguments"], view["image"]) == ([], "")
+
+
+def test_a_set_of_nodes_is_changed_as_one(desk: Desk) -> None:
+    desk.scene.add_node("n01")
+    desk.scene.add_node("n02", "52:54:00:00:00:02")
+    assert [view["version"] for view in desk.json("node", "set", "n[01-02]", "--image", "golden:1")] == [1, 1]
+
+
+def test_the_list_is_a_line_a_node(desk: Desk) -> None:
+    desk.scene.add_node("n01")
+    desk.scene.add_node("n02", "52:54:00:00:00:02")
+    lines = desk.run("node", "list").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["NODE", "n01", "n02"]
+    assert "52:54:00:00:00:02" in desk.run("node", "show", "n02").stdout
+
+
+def test_removing_wants_a_yes(desk: Desk) -> None:
+    desk.scene.add_node("n01")
+    assert desk.refused("node", "remove", "n01").exit_code == ExitStatus.REFUSED
+    assert desk.run("node", "remove", "n01", "--yes").exit_code == 0
+    assert desk.json("node", "list") == []

@@ -1,0 +1,95 @@
+"""The command line before a whole server in the same process: what is typed, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import msgspec
+from click.testing import CliRunner, Result
+
+from cloner_cli.invocation import Invocation, World
+from cloner_cli.main import cli
+from serverbench.scene import Scene
+
+
+class InProcess(httpx2.BaseTransport):
+    """Hands each request to the server's application; `is_away` stands for a server that does not run."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.is_away = False
+        self.seen: list[tuple[str, str]] = []
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        if self.is_away:
+            raise httpx2.ConnectError("nobody listens")
+        self.seen.append((request.method, request.url.path))
+        answer = self.scene.admins.request(
+            request.method,
+            request.url.raw_path.decode(),
+            content=request.read(),
+            headers=dict(request.headers),
+        )
+        return httpx2.Response(answer.status_code, content=answer.content, headers=dict(answer.headers))
+
+
+@dataclass
+class Desk:
+    """Runs command lines; `on_sleep` is what happens in the world while a command waits."""
+
+    scene: Scene
+    has_terminal: bool = False
+    on_sleep: Callable[[int], None] = lambda _: None
+    transport: InProcess = field(init=False)
+    now_s: float = 0.0
+    sleeps: int = 0
+
+    def __post_init__(self) -> None:
+        self.transport = InProcess(self.scene)
+
+    def run(self, *words: str, typed: str = "") -> Result:
+        """Run one command line with `typed` at its terminal."""
+        world = World(
+            open_client=lambda _: httpx2.Client(transport=self.transport, base_url="http://cloner"),
+            author=lambda: "tester",
+            monotonic=lambda: self.now_s,
+            sleep=self._sleep,
+            can_ask=lambda: self.has_terminal,
+            is_live=lambda: False,
+        )
+        result = CliRunner().invoke(cli, list(words), input=typed, obj=Invocation(world=world))
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert "Traceback" not in result.output
+        return result
+
+    def json(self, *words: str) -> Any:
+        """Run a command line that must succeed, and return its result."""
+        result = self.run(*words, "--json")
+        assert result.exit_code == 0, result.output
+        return msgspec.json.decode(result.stdout)
+
+    def refused(self, *words: str, typed: str = "") -> Result:
+        """Run a command line that must fail and change nothing in the database or the store."""
+        before, stored = self.scene.state_dump(), self.stored()
+        result = self.run(*words, typed=typed)
+        assert result.exit_code != 0, result.output
+        assert result.stdout == ""
+        assert self.scene.state_dump() == before
+        assert self.stored() == stored
+        return result
+
+    def stored(self) -> list[str]:
+        """Return every file of the image store."""
+        return sorted(str(path) for path in Path(self.scene.core.state_directory, "store").rglob("*"))
+
+    def _sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.scene.clock.now_s += seconds
+        self.sleeps += 1
+        assert self.sleeps < 1000, "the command waits for ever"
+        self.on_sleep(self.sleeps)
