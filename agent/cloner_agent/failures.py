@@ -15,8 +15,8 @@ from cloner_core.messages import DESTRUCTIVE_FROM, Cause, Failure, Stage
 HINTS: dict[Cause, str] = {
     Cause.PROTOCOL: "rebuild the initramfs with 'cloner initramfs build' and netboot the node again",
     Cause.SIGNATURE: "this server did not publish the image: check 'cloner image-details' and who wrote to the store",
-    Cause.CORRUPT: "run 'cloner store check' on the server, capture the image again or restore the store from a backup",
-    Cause.MISSING_PACK: "run 'cloner store check' on the server, capture the image again or restore the store",
+    Cause.CORRUPT: "the server's store or the network alters bytes: test the server's disk and memory, capture again",
+    Cause.MISSING_PACK: "capture the image again, or restore the server's store from a backup",
     Cause.NO_DISK: "compare the selectors of the layout with the disks in 'cloner node show'",
     Cause.AMBIGUOUS_DISK: "make the selector narrower: serial, model or size",
     Cause.DISK_TOO_SMALL: "choose a smaller layout or image, or a bigger disk",

@@ -6,6 +6,7 @@ Only wiring; a test of the order uses `Deploy` with other tools.
 from __future__ import annotations
 
 import logging
+import traceback
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -26,7 +27,7 @@ from cloner_agent.probe import probe
 from cloner_agent.reporter import Reporter
 from cloner_agent.session import HttpsServer
 from cloner_agent.site import BootArguments, Trust
-from cloner_core.messages import BeatReply, HelloReply
+from cloner_core.messages import BeatReply, Cause, HelloReply
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +72,10 @@ def run_attempt(console: Console, arguments: BootArguments, trust: Trust, machin
     try:
         deploy.run()
     except Exception as error:  # whatever it is, the server must hear of it
-        log.debug("deploy", exc_info=error)
         failure = failure_of(error, reporter.stage, is_destroyed=deploy.record.is_destroyed)
+        if failure.cause is Cause.INTERNAL:
+            # Names and lines, no values: nothing secret can be in it.
+            log.error("%s", "".join(traceback.format_tb(error.__traceback__)))
         server.interrupted_by(lambda: None)
         Ending(
             server,
