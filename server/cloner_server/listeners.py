@@ -92,6 +92,12 @@ def unix_socket(path: Path) -> socket.socket:
     return opened
 
 
+def own_macs() -> frozenset[str]:
+    """Return the hardware addresses of this machine (kernel, Documentation/ABI/testing/sysfs-class-net)."""
+    texts = (path.read_text().strip() for path in Path("/sys/class/net").glob("*/address"))
+    return frozenset(text for text in texts if len(text) == 17 and text != "00:00:00:00:00:00")
+
+
 def interface_network(name: str) -> ipaddress.IPv4Interface:
     """Return address and network of an interface; raises RefusedError when it has no IPv4 address."""
     request = struct.pack("256s", name.encode()[:15])

@@ -10,7 +10,7 @@ from cloner_core.messages import Task
 from cloner_core.plan import plan_digest, plan_task, render
 from cloner_core.plan.contents import contents_of
 from cloner_core.selectors import select_disks
-from cloner_server.catalog import Catalog
+from cloner_server.catalog import Version
 
 
 def chosen_disks(layout: Layout, facts: Facts, protected_serials: Sequence[str]) -> tuple[Disk, ...]:
@@ -18,15 +18,15 @@ def chosen_disks(layout: Layout, facts: Facts, protected_serials: Sequence[str])
     return tuple(select_disks(layout, facts.disks, protected_serials).values())
 
 
-def expected_digest(catalog: Catalog, facts: Facts, told: Task) -> str:
+def expected_digest(facts: Facts, told: Task, version: Version) -> str:
     """Return the digest of the plan an attempt with these facts and this task must have made.
 
     Raises PlanError when no plan can be made.
     """
-    return plan_digest(plan_task(facts, told, contents_of(catalog.find(told.version).root)))
+    return plan_digest(plan_task(facts, told, contents_of(version.root)))
 
 
-def preview(catalog: Catalog, facts: Facts, told: Task) -> tuple[str, str]:
+def preview(facts: Facts, told: Task, version: Version) -> tuple[str, str]:
     """Return the plan as text, and its digest; raises PlanError when no plan can be made."""
-    plan = plan_task(facts, told, contents_of(catalog.find(told.version).root))
+    plan = plan_task(facts, told, contents_of(version.root))
     return render(plan), plan_digest(plan)

@@ -36,7 +36,7 @@ from cloner_server.catalog import Catalog
 from cloner_server.config import ServerConfig, pool
 from cloner_server.core import Core
 from cloner_server.installer import assemble
-from cloner_server.listeners import Listener, interface_network, listener, tcp_socket, unix_socket
+from cloner_server.listeners import Listener, interface_network, listener, own_macs, tcp_socket, unix_socket
 from cloner_server.site import Site, open_site
 from cloner_server.state import events, images
 from cloner_server.state.database import open_database
@@ -142,6 +142,7 @@ def _rules(config: ServerConfig, site: Site, address: str) -> Rules:
         attempts=config.attempts,
         confirm_host=address if config.confirm else "",
         confirm_port=config.http_port,
+        own_macs=own_macs(),
         seed_key=blake3(site.vault_key, derive_key_context="cloner 2026 seeds of attempts").digest(),
     )
 

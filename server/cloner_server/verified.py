@@ -5,8 +5,9 @@ What was hashed is remembered by size, time and inode of its file, so the next n
 
 from __future__ import annotations
 
+import asyncio
 import os
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,15 +27,15 @@ class Verifier:
 
     catalog: Catalog
     _good: dict[Path, _Seen] = field(default_factory=dict)
-    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
+    # One worker: hashing is bound by the disk, and waiters must not hold the threads that heartbeats need.
+    _worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "verify"))
 
-    def verify(self, version: Version) -> None:
+    async def verify(self, version: Version) -> None:
         """Read every part of `version` not seen since it changed.
 
         Raises NotFoundError for a missing part and IntegrityError for a damaged one, naming each of the first ten.
         """
-        with self._one_at_a_time:
-            missing, damaged = self._look(version)
+        missing, damaged = await asyncio.get_running_loop().run_in_executor(self._worker, self._look, version)
         if missing:
             raise NotFoundError(_listed(version, "missing", missing), hint="capture again, or restore the store")
         if damaged:

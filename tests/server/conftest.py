@@ -1,17 +1,26 @@
-"""The scene, anew for each test; the database and keys it starts from are made once."""
+"""The scene, anew for each test; the state it starts from is made once."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from serverbench.scene import Scene, make_scene
+from serverbench.scene import Scene, make_template, open_scene
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    state = tmp_path_factory.mktemp("template") / "state"
+    make_template(state)
+    return state
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    made = make_scene(tmp_path / "state")
+def scene(template: Path, tmp_path: Path) -> Iterator[Scene]:
+    shutil.copytree(template, tmp_path / "state")
+    made = open_scene(tmp_path / "state")
     yield made
     made.core.database.close()

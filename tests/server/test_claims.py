@@ -183,7 +183,7 @@ def test_whatever_is_tried_there_are_never_two_live_attempts(scene: Scene, seed:
     number = next(_numbers)
     name, mac = f"r{number}", f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}"
     scene.add_node(name, mac)
-    task_id, source = scene.arm(name), random.Random(seed)
+    task_id, source = scene.arm(name, has_identity=False), random.Random(seed)
     own, other = facts(mac), facts(mac, dmi="22222222-2222-4222-8222-222222222222")
     agents: list[Agent] = []
     hardware: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from litestar.testing import TestClient
 
 from cloner_core.admin import DeployRequest, NodeSpec, TaskView
 from cloner_core.facts import Disk, Facts, Firmware, Nic
+from cloner_core.image.compression import compress
 from cloner_core.image.tree import decode_root
 from cloner_core.layout import parse_layout
 from cloner_core.messages import (
@@ -86,12 +88,16 @@ class Scene:
     core: Core
     clock: Clock
     image: Image
-    agents: TestClient[Any] = field(init=False)
-    admins: TestClient[Any] = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.agents = TestClient(agent_app(self.core))
-        self.admins = TestClient(admin_app(self.core))
+    @cached_property
+    def agents(self) -> TestClient[Any]:
+        """What agents talk to."""
+        return TestClient(agent_app(self.core))
+
+    @cached_property
+    def admins(self) -> TestClient[Any]:
+        """What the command line talks to."""
+        return TestClient(admin_app(self.core))
 
     def add_node(self, name: str = "n01", mac: str = "52:54:00:00:00:01", **fields: Any) -> None:
         """Add a node with image and layout."""
@@ -99,12 +105,15 @@ class Scene:
         with self.core.database.write() as connection:
             nodes.add_node(connection, self.core.act("test"), spec)
 
-    def arm(self, *names: str) -> str:
+    def arm(self, *names: str, has_identity: bool = True) -> str:
         """Arm a deploy of these nodes (n01 by default) and return the first task's id."""
         request, act = DeployRequest(nodes=names or ("n01",)), self.core.act("test")
-        vault.ensure_identities(self.core.database, act, list(request.nodes), self.core.site.vault_key)
+        if has_identity:  # an RSA key takes long; most tests never open the vault
+            vault.ensure_identities(self.core.database, act, list(request.nodes), self.core.site.vault_key)
         with self.core.database.write() as connection:
-            return arming.arm(connection, act, arming.intend(connection, request), self.core.rules)[0].task_id
+            return arming.arm(connection, act, arming.intend(connection, request, self.core.rules), self.core.rules)[
+                0
+            ].task_id
 
     def mint(self, name: str = "n01") -> str:
         """Serve the boot script of the agent to a node: return its claim token."""
@@ -261,15 +270,12 @@ def make_receipt(task: Task, plan: Plan, machine_id: str) -> ReceiptBody:
     )
 
 
-def make_scene(state: Path) -> Scene:
-    """Return a server with one image and one layout, its clock standing."""
-    clock = Clock()
-    config = ServerConfig(state=str(state), tftp_port=0)
-    core = dataclasses.replace(open_core(config, "10.77.0.1"), clock=clock)
+def make_template(state: Path) -> None:
+    """Make the state of a server with one image, one layout and identities for two nodes; it takes a second."""
+    scene = open_scene(state)
+    core = scene.core
     image = make_image(some_contents())
     for segment in image.segments:
-        from cloner_core.image.compression import compress
-
         core.catalog.store.put_segment(segment.ref.digest, len(segment.raw), compress(segment.raw))
     for pack in image.packs:
         core.catalog.store.put_pack(pack.digest, pack.stored)
@@ -278,4 +284,19 @@ def make_scene(state: Path) -> Scene:
     with core.database.write() as connection:
         images.add_version(connection, act, record.image, record.number, record.version)
         layouts.add_layout(connection, act, parse_layout(LAYOUT))
-    return Scene(core, clock, image)
+    vault.ensure_identities(core.database, act, ["n01", "n02"], core.site.vault_key)
+    core.database.close()
+
+
+def open_scene(state: Path) -> Scene:
+    """Return the server over `state`, its clock standing."""
+    clock = Clock()
+    config = ServerConfig(state=str(state), tftp_port=0)
+    core = dataclasses.replace(open_core(config, "10.77.0.1"), clock=clock)
+    return Scene(core, clock, make_image(some_contents()))
+
+
+def make_scene(state: Path) -> Scene:
+    """Return a new server over `state` with what the template has."""
+    make_template(state)
+    return open_scene(state)

@@ -150,12 +150,12 @@ def deploy(core: CoreDependency, request: AnyRequest, data: JSONBody[DeployReque
     """Arm one task on each node: all of them, or none."""
     act = who(core, request)
     with core.database.read() as connection:
-        intents = arming.intend(connection, data)
+        intents = arming.intend(connection, data, core.rules)
     if data.dry_run:
         return intents
     vault.ensure_identities(core.database, act, [intent.node for intent in intents], core.site.vault_key)
     with core.database.write() as connection:
-        return arming.arm(connection, act, arming.intend(connection, data), core.rules)
+        return arming.arm(connection, act, arming.intend(connection, data, core.rules), core.rules)
 
 
 @post("/netboot", sync_to_thread=True, status_code=_OK)
@@ -194,7 +194,7 @@ def plan_show(
                 hint="its inventory is taken when it boots the agent; or give one with --facts FILE",
             )
         task = _task_to_come(core, connection, name, image, layout)
-    rendered, digest = planning.preview(core.catalog, known[0], task)
+    rendered, digest = planning.preview(known[0], task, core.catalog.find(task.version))
     return PlanView(node=name, rendered=rendered, digest=digest, facts_s=known[1])
 
 
@@ -209,7 +209,7 @@ def plan_for(
     """Show what a node would run if its machine were as given."""
     with core.database.read() as connection:
         task = _task_to_come(core, connection, name, image, layout)
-    rendered, digest = planning.preview(core.catalog, data, task)
+    rendered, digest = planning.preview(data, task, core.catalog.find(task.version))
     return PlanView(node=name, rendered=rendered, digest=digest, facts_s=None)
 
 

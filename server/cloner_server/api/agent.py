@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, TypeVar
 
 import msgspec
@@ -75,19 +76,12 @@ def beat(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], b
         return attempts.beat(connection, core.act(_author(bearer)), bearer, message)
 
 
-@post("/attempts/{attempt_id:str}/plan", sync_to_thread=True, status_code=_OK)
-def plan(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], body: RawBody) -> Granted:
+@post("/attempts/{attempt_id:str}/plan", status_code=_OK)
+async def plan(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], body: RawBody) -> Granted:
     """Compare the agent's plan with the server's own; from here on disks may be destroyed."""
-    report = _decode(body, PlanReport)
-    with core.database.read() as connection:
-        bearer = _bearer(connection, request, body, attempt_id)
-    attempts.require_active(bearer)
-    facts, told = _decode(bearer.attempt.facts, Facts), _decode(bearer.attempt.told, Task)
-    core.verifier.verify(core.catalog.find(told.version))
-    expected = planning.expected_digest(core.catalog, facts, told)
-    with core.database.write() as connection:
-        bearer = _bearer(connection, request, body, attempt_id)
-        attempts.confirm_plan(connection, core.act(_author(bearer)), bearer, report, expected)
+    facts, version, told = await asyncio.to_thread(_planned, core, request, body, attempt_id)
+    await core.verifier.verify(version)
+    await asyncio.to_thread(_confirm_plan, core, request, body, planning.expected_digest(facts, told, version))
     return Granted()
 
 
@@ -144,10 +138,10 @@ def rebooting(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[st
     return Granted()
 
 
-@get("/versions/{digest:str}/verified", sync_to_thread=True)
-def verified(core: CoreDependency, request: AnyRequest, digest: FromPath[str]) -> Granted:
+@get("/versions/{digest:str}/verified")
+async def verified(core: CoreDependency, request: AnyRequest, digest: FromPath[str]) -> Granted:
     """Assert that every part of the version is present and whole, having read it."""
-    core.verifier.verify(_task_version(core, request, digest))
+    await core.verifier.verify(await asyncio.to_thread(_task_version, core, request, digest))
     return Granted()
 
 
@@ -186,6 +180,21 @@ def agent_router() -> Router:
     control: list[Any] = [hello, beat, plan, identity, commit, receipt, fail, rebooting]
     blobs: list[Any] = [verified, root, segment, pack_map, pack, placement]
     return Router("/agent/v1", route_handlers=[*control, *blobs], request_max_body_size=4 << 20, tags=["agent"])
+
+
+def _planned(core: Core, request: AnyRequest, body: bytes, attempt_id: str) -> tuple[Facts, Version, Task]:
+    with core.database.read() as connection:
+        bearer = _bearer(connection, request, body, attempt_id)
+    attempts.require_active(bearer)
+    told = _decode(bearer.attempt.told, Task)
+    return _decode(bearer.attempt.facts, Facts), core.catalog.find(told.version), told
+
+
+def _confirm_plan(core: Core, request: AnyRequest, body: bytes, expected: str) -> None:
+    report = _decode(body, PlanReport)
+    with core.database.write() as connection:
+        bearer = attempts.authenticate(connection, _credential(request))
+        attempts.confirm_plan(connection, core.act(_author(bearer)), bearer, report, expected)
 
 
 def _decode(body: bytes | str, kind: type[T]) -> T:

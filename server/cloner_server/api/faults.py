@@ -43,12 +43,14 @@ def http_status(error: ClonerError) -> int:
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
 
 
-def answer_error(_request: AnyRequest, error: ClonerError) -> Response[Fault]:
-    """Answer an error of ours."""
+def answer_error(request: AnyRequest, error: ClonerError) -> Response[Fault]:
+    """Answer an error of ours, and say in the log who was refused what."""
     faults = error.faults if isinstance(error, InvalidError) else ()
     headline = error.message.split("\n  - ")[0] if faults else error.message
     fault = Fault(error=headline, hint=error.hint, faults=faults, status=int(error.exit_status))
     status = http_status(error)
+    who = request.client.host if request.client else "-"
+    log.warning("%s %s %s: %d %s", who, request.method, request.scope["path"], status, headline)
     headers = {"Retry-After": "2"} if status == 503 else {}
     return Response(fault, status_code=status, headers=headers, media_type=MediaType.JSON)
 

@@ -18,7 +18,7 @@ from cloner_server.state.tables import attempts, tasks
 from cloner_server.tasks.rules import Rules
 
 
-def intend(connection: Connection, request: DeployRequest) -> list[Intent]:
+def intend(connection: Connection, request: DeployRequest, rules: Rules) -> list[Intent]:
     """Return what `request` would do, one entry a node; changes nothing.
 
     Raises NotFoundError or RefusedError naming every objection found.
@@ -36,6 +36,7 @@ def intend(connection: Connection, request: DeployRequest) -> list[Intent]:
     known = {node.name: node for node in nodes.list_nodes(connection)}
     for node in (known[name] for name in names if name in known):
         try:
+            _refuse_ourselves(node, rules)
             intents.append(_intend_one(connection, node, request))
         except (NotFoundError, RefusedError, InvalidError) as fault:
             objections.append(fault)
@@ -89,6 +90,11 @@ def _missing(connection: Connection, names: list[str], request: DeployRequest) -
         except NotFoundError as fault:
             missing.append(fault)
     return missing
+
+
+def _refuse_ourselves(node: NodeView, rules: Rules) -> None:
+    if ours := sorted(set(node.macs) & rules.own_macs):
+        raise RefusedError(f"{node.name} is this very server: {', '.join(ours)} is its own", hint="correct its MACs")
 
 
 def _intend_one(connection: Connection, node: NodeView, request: DeployRequest) -> Intent:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Connection, select
 
 from cloner_core.admin import TaskState
-from cloner_core.errors import ClonerError, RefusedError
+from cloner_core.errors import ClonerError, ConflictError, RefusedError
 from cloner_core.messages import DESTRUCTIVE_FROM, Beat, BeatReply, PlanReport, Stage, Vaulted, proof_statement
 from cloner_server import vault
 from cloner_server.state import events, nodes
@@ -103,10 +103,10 @@ def beat(connection: Connection, act: Act, bearer: Bearer, message: Beat) -> Bea
 
 
 def confirm_plan(connection: Connection, act: Act, bearer: Bearer, report: PlanReport, expected: str) -> None:
-    """Keep the plan the attempt is going to run; raises RefusedError when the server made another."""
+    """Keep the plan the attempt is going to run; raises ConflictError when the server made another."""
     require_active(bearer)
     if report.digest != expected:
-        raise RefusedError(
+        raise ConflictError(
             f"the agent planned {report.digest[:16]}…, the server {expected[:16]}…",
             hint="agent and server are of different versions: rebuild the initramfs",
         )
