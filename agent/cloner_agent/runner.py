@@ -71,7 +71,7 @@ def run_attempt(console: Console, arguments: BootArguments, trust: Trust, machin
     deploy = Deploy(tools, claim=arguments.claim, public_key=public_key)
     try:
         deploy.run()
-    except Exception as error:  # whatever it is, the server must hear of it
+    except Exception as error:  # noqa: BLE001 — whatever it is, the server must hear of it
         failure = failure_of(error, reporter.stage, is_destroyed=deploy.record.is_destroyed)
         if failure.cause is Cause.INTERNAL:
             # Names and lines, no values: nothing secret can be in it.
