@@ -6,6 +6,7 @@ Must not verify: a pack is checked against its digest by whoever writes it.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from http import HTTPStatus
 
 from cloner_agent.client import Endpoint, Transport
@@ -20,12 +21,19 @@ _PLACEMENT_BYTES = 64 << 20  # 20 bytes an entry; one chunk may stand in a milli
 
 
 class HttpsPackSource:
-    """Implements `PackSource` and, beside it, fetches nothing before its first use, so that fork may carry it."""
+    """Implements `PackSource`; opens nothing before its first use, so that fork may carry it."""
 
-    def __init__(self, endpoint: Endpoint, credential: Secret, version_digest: str) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        credential: Secret,
+        version_digest: str,
+        connect: Callable[[Endpoint], Transport] = Transport,
+    ) -> None:
         self._endpoint = endpoint
         self._credential = credential
         self._version = version_digest
+        self._connect = connect
         self._local = threading.local()
 
     def fetch(self, ordinal: int, pack: PackRef) -> tuple[bytes, bytes]:
@@ -39,7 +47,7 @@ class HttpsPackSource:
     def _get(self, what: str, limit_bytes: int) -> bytes:
         transport: Transport | None = getattr(self._local, "transport", None)
         if transport is None:
-            transport = self._local.transport = Transport(self._endpoint)
+            transport = self._local.transport = self._connect(self._endpoint)
         path = f"{API}/versions/{self._version}/{what}"
         try:
             return transport.request("GET", path, credential=self._credential, limit_bytes=limit_bytes, read_s=_READ_S)
