@@ -1,0 +1,209 @@
+"""Netboot from the server's state: who gets the agent, who never does, and what a boot loop does to its task."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from cloner_core.admin import NodePatch, TaskState
+from cloner_core.messages import Cause
+from cloner_core.network import Interface, NodeNetwork
+from cloner_pxe.decision import BootPolicy
+from cloner_pxe.events import EventKind, NetbootEvent
+from cloner_server.api.boot import boot_app
+from cloner_server.boot import BootDesk
+from cloner_server.installer import Installer
+from cloner_server.state import events, nodes
+from serverbench.scene import Agent, Scene
+
+MAC = "52:54:00:00:00:01"
+
+
+@pytest.fixture
+def desk(scene: Scene, tmp_path: Path) -> BootDesk:
+    for name in ("kernel", "initramfs"):
+        (tmp_path / name).write_bytes(name.encode() * 100)
+    installer = Installer(tmp_path / "kernel", "k1", tmp_path / "initramfs", "i1", 64 << 20)
+    policy = BootPolicy(server_address="10.77.0.1", http_base="http://10.77.0.1:8080", agent_memory_bytes=1 << 20)
+    return BootDesk(
+        core=scene.core,
+        policy=policy,
+        installer=installer,
+        server_url="https://10.77.0.1:8443",
+        network=ipaddress.IPv4Network("10.77.0.0/24"),
+    )
+
+
+@pytest.fixture
+def http(scene: Scene, desk: BootDesk, tmp_path: Path) -> TestClient:
+    loader = tmp_path / "snponly.efi"
+    loader.write_bytes(b"loader")
+    return TestClient(boot_app(scene.core, desk, {"snponly.efi": loader}))
+
+
+def script(http: TestClient, mac: str = MAC) -> str:
+    answer = http.get("/boot/ipxe", params={"mac": mac.replace(":", "-"), "platform": "efi"})
+    assert answer.status_code == 200
+    return str(answer.text)
+
+
+def claim_of(text: str) -> str:
+    found = re.search(r"cloner\.claim=(\S+)", text)
+    return found.group(1) if found else ""
+
+
+def test_an_armed_node_gets_the_agent_with_a_claim_that_works(scene: Scene, http: TestClient) -> None:
+    scene.add_node()
+    scene.arm()
+    text = script(http)
+    assert "cloner.server=https://10.77.0.1:8443" in text
+    assert "BOOTIF=01-52-54-00-00-00-01" in text
+    Agent(scene).hello(claim_of(text))
+
+
+def test_each_script_has_a_claim_of_its_own(scene: Scene, http: TestClient) -> None:
+    scene.add_node()
+    scene.arm()
+    assert claim_of(script(http)) != claim_of(script(http))
+
+
+def test_who_is_not_armed_never_gets_the_agent(scene: Scene, http: TestClient) -> None:
+    assert claim_of(script(http)) == "", "unknown"
+    scene.add_node()
+    assert claim_of(script(http)) == "", "known, local"
+    task_id = scene.arm()
+    scene.admin("POST", f"/tasks/{task_id}/abort")
+    assert claim_of(script(http)) == "", "aborted"
+    scene.arm()
+    agent = Agent(scene)
+    agent.hello(claim_of(script(http)))
+    agent.deploy()
+    text = script(http)
+    assert claim_of(text) == "", "finished"
+    assert text.rstrip().endswith("exit 1")
+
+
+def test_a_frozen_task_serves_no_agent(scene: Scene, http: TestClient) -> None:
+    scene.add_node()
+    scene.arm()
+    token = claim_of(script(http))
+    Agent(scene).hello(token)
+    Agent(scene).try_hello(token)
+    text = script(http)
+    assert claim_of(text) == ""
+    assert "sleep" in text, "the machine waits, it does not go on to a half-written disk"
+
+
+def test_a_node_that_never_confirms_is_a_boot_loop_after_three_answers(scene: Scene, http: TestClient) -> None:
+    scene.add_node()
+    task_id = scene.arm()
+    agent = Agent(scene)
+    agent.hello(claim_of(script(http)))
+    body, _ = agent.deploy()
+    for _ in range(3):
+        script(http)
+        assert scene.task(task_id).state is TaskState.UNCONFIRMED
+    script(http)
+    failure = scene.task(task_id).failure
+    assert failure is not None
+    assert failure.cause is Cause.BOOT_LOOP
+    assert scene.netboot() == "local"
+    call = agent.confirmation(body)
+    answer = http.post("/confirm", json={name: getattr(call, name) for name in call.__struct_fields__})
+    assert answer.status_code == 200, "a clone that calls after all came up"
+    assert scene.task(task_id).state is TaskState.DONE
+
+
+def test_local_answers_of_a_confirmed_node_are_no_loop(scene: Scene, http: TestClient) -> None:
+    scene.add_node()
+    task_id = scene.arm()
+    agent = Agent(scene)
+    agent.hello(claim_of(script(http)))
+    body, _ = agent.deploy()
+    call = agent.confirmation(body)
+    assert http.post("/confirm", json={n: getattr(call, n) for n in call.__struct_fields__}).status_code == 200
+    for _ in range(10):
+        script(http)
+    assert scene.task(task_id).state is TaskState.DONE
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b"", 400), (b"{}", 400), (b"[" * 4000, 400), (b"x" * 5000, 400), (b'{"secret": "s"}', 400)],
+    ids=["empty", "no fields", "deep", "long", "short of fields"],
+)
+def test_a_malformed_confirmation_is_refused(http: TestClient, body: bytes, status: int) -> None:
+    assert http.post("/confirm", content=body).status_code == status
+
+
+def test_a_guessed_confirmation_is_refused_and_noted(scene: Scene, http: TestClient) -> None:
+    call = {"secret": "guess", "machine_id": "0" * 32, "boot_id": "0" * 32, "root_part_uuid": "x"}
+    assert http.post("/confirm", json=call).status_code == 409
+    with scene.core.database.read() as connection:
+        assert [e.what for e in events.list_events(connection, obj="site")][-1] == "confirmation refused"
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/boot/kernel/k1", 200),
+        ("/boot/initramfs/i1", 200),
+        ("/boot/loader/snponly.efi", 200),
+        ("/boot/kernel/other", 404),
+        ("/boot/kernel/..%2f..%2fetc%2fpasswd", 404),
+        ("/boot/loader/../../etc/passwd", 404),
+        ("/boot/loader/cloner.db", 404),
+        ("/boot/initramfs/", 404),
+        ("/v1/nodes", 404),
+        ("/agent/v1/hello", 404),
+    ],
+)
+def test_only_what_is_offered_is_served(http: TestClient, path: str, status: int) -> None:
+    assert http.get(path).status_code == status
+
+
+def test_a_node_with_too_little_memory_waits_and_says_why(scene: Scene, desk: BootDesk, tmp_path: Path) -> None:
+    import dataclasses
+
+    import msgspec
+
+    policy = msgspec.structs.replace(desk.policy, agent_memory_bytes=8 << 30)
+    app = boot_app(scene.core, dataclasses.replace(desk, policy=policy), {})
+    scene.add_node()
+    scene.arm()
+    agent = Agent(scene)
+    with scene.core.database.write() as connection:
+        nodes.remember_facts(connection, scene.core.act("test"), "n01", agent.facts)
+    text = script(TestClient(app))
+    assert claim_of(text) == ""
+    assert "8192 MiB" in text
+
+
+def test_a_static_address_is_what_dhcp_gives(scene: Scene, desk: BootDesk) -> None:
+    import asyncio
+
+    scene.add_node()
+    assert asyncio.run(desk.reservation(MAC)) is None
+    network = NodeNetwork("node-one", (Interface(MAC, dhcp=False, addresses=("192.0.2.9/24", "10.77.0.9/24")),))
+    with scene.core.database.write() as connection:
+        nodes.change_node(connection, scene.core.act("test"), "n01", NodePatch(network=network))
+    reservation = asyncio.run(desk.reservation(MAC))
+    assert reservation is not None
+    assert (reservation.address, reservation.hostname) == ("10.77.0.9", "node-one")
+
+
+def test_events_of_the_wire_are_written_in_one_go_and_a_flood_is_bounded(scene: Scene, desk: BootDesk) -> None:
+    scene.add_node()
+    for number in range(5000):
+        desk.emit(NetbootEvent(kind=EventKind.NAK, text=f"nak {number}", mac=MAC))
+    desk.emit(NetbootEvent(kind=EventKind.OTHER_DHCP, text="another one", address="10.77.0.66"))
+    with scene.core.database.write() as connection:
+        desk.flush(connection, scene.core.act("server"))
+        written = events.list_events(connection, obj="node/n01", limit=10_000)
+        assert len([e for e in written if e.what == "dhcp-nak"]) <= 1000
+        assert [e.object for e in events.list_events(connection, alarms=True)] == ["machine/10.77.0.66"]
+    assert not desk.has_news
