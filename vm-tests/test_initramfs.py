@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
-from cloner_initramfs import Cache, needed_memory_bytes
+from cloner_initramfs import Cache, build_base, build_drivers, needed_memory_bytes
+from cloner_initramfs.base import checkout
 from vmlab import Bus, DirectBoot, Lab, Machine, Nic, Vm, blank_disk
 from vmlab.disk import GIB
 from vmlab.initramfs import initramfs
@@ -59,3 +62,19 @@ def test_the_agent_is_started_again_and_again_after_the_network_is_up(lab: Lab, 
         assert MAC in lab.run(["ip", "neighbour", "show", "10.77.0.20"])
         machine.wait_for(r"the agent ended with status [1-9]", 60)
         machine.wait_for(r"starting the agent \(restart 1\)", 30)
+
+
+def test_the_same_sources_give_the_same_layers(tmp_path: Path, cache: Cache) -> None:
+    # Downloads are shared, everything else is made twice, from a copy nobody edits meanwhile.
+    build_base(cache)
+    source = tmp_path / "source"
+    for name in ("agent", "requirements"):
+        shutil.copytree(checkout() / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    digests = []
+    for number in ("first", "second"):
+        other = Cache(tmp_path / number)
+        other.root.mkdir()
+        for path in (cache.root / "debs", *cache.root.glob("sysroot-*"), *cache.root.glob("wheels-*")):
+            (other.root / path.name).symlink_to(path)
+        digests.append((build_base(other, source=source).digest, build_drivers(other).layer.digest))
+    assert digests[0] == digests[1]

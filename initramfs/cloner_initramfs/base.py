@@ -124,7 +124,12 @@ def _own_program(root: Path, program: str, *arguments: str) -> None:
     """Run a program of the staged tree with the staged libraries, so the machine's own never matter."""
     loader = root / "usr/lib64/ld-linux-x86-64.so.2"
     libraries = f"{root}/usr/lib/x86_64-linux-gnu:{root}/usr/lib"
-    environment = {**host.minimal_environment(), "PYTHONHOME": str(root / "usr"), "SOURCE_DATE_EPOCH": "0"}
+    environment = {
+        **host.minimal_environment(),
+        "PYTHONHOME": str(root / "usr"),
+        # Else the compiler leaves byte code of itself in the tree, with times in it.
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     host.run(
         [loader, "--library-path", libraries, "--argv0", Path(program).name, root / program, *arguments],
         environment=environment,
