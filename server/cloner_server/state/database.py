@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from cloner_core.errors import ClonerError
@@ -80,8 +81,8 @@ def open_database(path: Path) -> Database:
     event.listen(engine, "begin", _begin)
     try:
         _migrate(engine)
-    except sqlite3.DatabaseError as fault:
-        raise ClonerError(f"{path} cannot be used: {fault}", hint="restore it from a backup") from fault
+    except DatabaseError as fault:
+        raise ClonerError(f"{path} cannot be used: {fault.orig}", hint="restore it from a backup") from fault
     return Database(engine)
 
 
