@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
 from pathlib import Path
 
@@ -49,7 +50,7 @@ class StoreServer(FakeServer):
     def verify(self, version_digest: str) -> None:
         self._heard("verify")
         try:
-            Verifier(self.catalog).verify(self.version)
+            asyncio.run(Verifier(self.catalog).verify(self.version))
         except ClonerError as error:
             raise _fault(error) from error
 
