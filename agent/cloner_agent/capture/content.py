@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cloner_agent.capture.metadata import find_holes
+from cloner_agent.capture.holes import HoleFinder
 from cloner_core.image.limits import CHUNK_BYTES
 from cloner_core.image.spans import Spans, encode_holes
 
@@ -34,14 +34,14 @@ class Content:
     is_exact: bool = True  # False when it changed during every reading
 
 
-def read_content(fd: int, status: os.stat_result, add: AddChunk, *, is_sparse_kept: bool = True) -> Content:
-    """Read a regular file; its holes are read as zeros unless `is_sparse_kept`.
+def read_content(fd: int, status: os.stat_result, add: AddChunk, holes: HoleFinder | None) -> Content:
+    """Read a regular file; without a finder of holes they are read as zeros.
 
     Reads again when the file changes meanwhile, three times in all; then the content is not exact, but is what one
     reading saw. Raises SwapFileError when it is swap space.
     """
     for _ in range(ATTEMPTS):
-        content = _read_once(fd, status, add, is_sparse_kept)
+        content = _read_once(fd, status, add, holes)
         after = os.fstat(fd)
         if content is not None and _is_unchanged(status, after):
             return content
@@ -57,10 +57,10 @@ def _is_unchanged(before: os.stat_result, after: os.stat_result) -> bool:
     )
 
 
-def _read_once(fd: int, status: os.stat_result, add: AddChunk, is_sparse_kept: bool) -> Content | None:
+def _read_once(fd: int, status: os.stat_result, add: AddChunk, finder: HoleFinder | None) -> Content | None:
     """Return the content of `status.st_size` bytes, or None when the file was shorter."""
     size = status.st_size
-    holes = find_holes(fd, size) if is_sparse_kept else []
+    holes = finder.find(fd, size, status.st_dev) if finder else []
     if not holes and size <= CHUNK_BYTES:
         data = os.pread(fd, size, 0)
         if len(data) != size:

@@ -1,4 +1,4 @@
-"""What an inode says of itself beside its bytes: extended attributes, flags, holes."""
+"""What an inode says of itself beside its bytes: extended attributes and flags."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import struct
 from collections.abc import Callable
 
 from cloner_core.image.inode import FLAGS_KEPT
-from cloner_core.image.spans import Span
 
 Xattrs = tuple[tuple[bytes, bytes], ...]
 
@@ -62,32 +61,3 @@ class MetadataReader:
                 return 0
             raise
         return int(flags) & FLAGS_KEPT
-
-
-def find_holes(fd: int, size: int) -> list[Span]:
-    """Return the holes of a file of `size` bytes, as its filesystem tells them by SEEK_HOLE; moves the offset."""
-    holes: list[Span] = []
-    position = 0
-    try:
-        while position < size:
-            hole = os.lseek(fd, position, os.SEEK_HOLE)
-            if hole >= size:
-                break
-            try:
-                data = os.lseek(fd, hole, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno != errno.ENXIO:
-                    raise
-                data = size  # the hole goes on to the end
-            data = min(data, size)
-            if data > hole:
-                if holes and sum(holes[-1]) == hole:
-                    holes[-1] = (holes[-1][0], data - holes[-1][0])
-                else:
-                    holes.append((hole, data - hole))
-            position = data
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENXIO):
-            raise
-        return []  # no such filesystem call, or the file shrank: the caller sees that it changed
-    return holes

@@ -8,6 +8,7 @@ import stat
 from dataclasses import dataclass, field
 
 from cloner_agent.capture.content import AddChunk, Content, read_content
+from cloner_agent.capture.holes import HoleFinder
 from cloner_agent.capture.metadata import MetadataReader, Xattrs
 from cloner_agent.capture.mounts import Boundaries
 from cloner_core.errors import ClonerError
@@ -46,6 +47,7 @@ class RecordMaker:
         self._add_chunk = add_chunk
         self._notes = notes
         self._metadata = MetadataReader(self._count_evm)
+        self._holes = HoleFinder()
         self._number = 0
         self._leaders: dict[tuple[int, int], int] = {}
 
@@ -76,7 +78,7 @@ class RecordMaker:
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.ENOENT, "it was a file a moment ago")
         if self._is_on_esp(path):
-            content = read_content(fd, status, self._add_chunk, is_sparse_kept=False)
+            content = read_content(fd, status, self._add_chunk, None)
             self._note(path, content)
             inode = Inode(self._next(), Kind.FILE, path, size=content.size, chunks=content.chunks)
             return inode, content.data_bytes
@@ -86,7 +88,7 @@ class RecordMaker:
         if is_emptied or not status.st_size:
             content = Content(status, 0)
         else:
-            content = read_content(fd, status, self._add_chunk)
+            content = read_content(fd, status, self._add_chunk, self._holes)
             self._note(path, content)
         xattrs, flags = self._metadata.xattrs(fd), self._metadata.flags(fd, status.st_dev)
         return self._inode(Kind.FILE, path, content.status, xattrs, flags=flags, content=content), content.data_bytes
