@@ -12,7 +12,9 @@ from cloner_initramfs import Cache, build_base, build_drivers, needed_memory_byt
 from cloner_initramfs.base import checkout
 from vmlab import Bus, DirectBoot, Lab, Machine, Nic, Vm, blank_disk
 from vmlab.disk import GIB
+from vmlab.golden_busybox import golden_busybox
 from vmlab.initramfs import initramfs
+from vmlab.lab import BRIDGE
 
 pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -62,6 +64,29 @@ def test_the_agent_is_started_again_and_again_after_the_network_is_up(lab: Lab, 
         assert MAC in lab.run(["ip", "neighbour", "show", "10.77.0.20"])
         machine.wait_for(r"the agent ended with status [1-9]", 60)
         machine.wait_for(r"starting the agent \(restart 1\)", 30)
+
+
+def test_a_late_link_and_a_late_dhcp_server_are_waited_for_aloud(lab: Lab, cache: Cache) -> None:
+    # A port with spanning tree gives no link for half a minute; a foreign DHCP server answers, so ours proves nothing.
+    built = initramfs(cache, lab.directory / "initramfs")
+    line = f"{CONSOLE} {BOOTIF} cloner.server=https://10.77.0.1:8443"
+    vm = Vm("late", nics=(Nic(MAC),), direct=DirectBoot(built.kernel, built.image, line))
+    settings = lab.directory / "udhcpd.conf"
+    leases = lab.directory / "leases"
+    leases.touch()
+    settings.write_text(
+        f"interface {BRIDGE}\nstart 10.77.0.50\nend 10.77.0.50\nlease_file {leases}\n"
+        f"pidfile {lab.directory / 'udhcpd.pid'}\noption subnet 255.255.255.0\noption router 10.77.0.1\n"
+    )
+    with Machine(lab, vm) as machine:
+        machine.wait_connected()
+        machine.set_link(0, is_up=False)
+        machine.wait_for(r"no link after 10 s, round 1", 120)
+        machine.set_link(0, is_up=True)
+        machine.wait_for(r"link is up, no DHCP answer, round \d", 60)
+        lab.popen([golden_busybox(cache) / "usr/bin/busybox", "udhcpd", "-f", settings], log_name="udhcpd")
+        machine.wait_for(r"has 10\.77\.0\.50/24", 60)
+        machine.wait_for(r"starting the agent", 30)
 
 
 def test_the_same_sources_give_the_same_layers(tmp_path: Path, cache: Cache) -> None:

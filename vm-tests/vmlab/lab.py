@@ -54,7 +54,7 @@ class Lab:
         if os.geteuid() != 0:
             raise LabError("the lab needs root to make a network namespace", hint="run it as root")
         remove_stale()
-        self.directory = Path(tempfile.mkdtemp(prefix="vmlab-"))
+        self.directory = Path(tempfile.mkdtemp(prefix=f"{self.name}."))
         try:
             self._make_network()
         except BaseException:
@@ -146,13 +146,20 @@ class Lab:
 
 
 def remove_stale() -> None:
-    """Remove the namespaces of lab runs whose process is gone, with the programs left in them."""
-    for line in host.run(["ip", "netns", "list"]).splitlines():
-        name = line.split(" ")[0]
-        match = NAME.fullmatch(name)
-        if match and _start_ticks(int(match["pid"])) != int(match["start"]):
+    """Remove what lab runs whose process is gone left behind: namespaces, the programs in them, scratch folders."""
+    names = [line.split(" ")[0] for line in host.run(["ip", "netns", "list"]).splitlines()]
+    for name in names:
+        if _is_stale(name):
             log.info("removing the namespace %s of a run that is gone", name)
             remove(name)
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}-*"):
+        if _is_stale(path.name.partition(".")[0]):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_stale(name: str) -> bool:
+    match = NAME.fullmatch(name)
+    return match is not None and _start_ticks(int(match["pid"])) != int(match["start"])
 
 
 def remove(name: str) -> None:

@@ -104,6 +104,19 @@ class Machine:
         argv = self._argv(self.vm.reboots if reboots is None else reboots, direct or self.vm.direct)
         self._child = self.lab.popen(argv, log_name=f"{self.vm.name}.qemu")
 
+    def wait_connected(self, deadline_s: float = 20) -> None:
+        """Wait until QEMU takes commands, a moment after the start; raises LabError when it does not."""
+        end = time.monotonic() + deadline_s
+        while True:
+            try:
+                qmp.command(self._control, "query-status")
+            except LabError:
+                if time.monotonic() > end or not self.is_running:
+                    raise
+                time.sleep(POLL_S)
+            else:
+                return
+
     def kill(self) -> None:
         """Pull the plug. A flush the guest asked for is on the disk; so is every other write it made (see `disk`)."""
         if self._child is not None and self._child.poll() is None:
@@ -117,6 +130,10 @@ class Machine:
     def reset(self) -> None:
         """Press the reset button."""
         qmp.command(self._control, "system_reset")
+
+    def set_link(self, index: int, *, is_up: bool) -> None:
+        """Plug in or pull the network cable of NIC number `index` (from 0)."""
+        qmp.command(self._control, "set_link", name=f"net{index}", up=is_up)
 
     def wait_off(self, deadline_s: float) -> None:
         """Wait until QEMU has ended by itself; raises MarkerMissing when it has not within `deadline_s`."""

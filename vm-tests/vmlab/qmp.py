@@ -12,7 +12,7 @@ from vmlab.errors import LabError
 TIMEOUT_S = 10.0
 
 
-def command(path: Path, name: str, **arguments: Any) -> Any:
+def command(path: Path, name: str, /, **arguments: Any) -> Any:
     """Send one command and return what it answers.
 
     Raises LabError when QEMU does not listen or refuses. Source: QEMU, docs/interop/qmp-spec.txt.
