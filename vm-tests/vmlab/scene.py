@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cloner_initramfs import Cache
-from vmlab.disk import GIB, Disk, blank_disk
+from vmlab.disk import GIB, blank_disk
 from vmlab.golden_debian import ESP_SERIAL, ROOT_UUID, SWAP_UUID, authorize_key, copy_tree, golden_debian
 from vmlab.lab import Lab
 from vmlab.machine import Nic, Vm
@@ -33,11 +33,14 @@ class Node:
     address: str = ADDRESS
     serial: str = "CLONERDEMO01"
 
-    def vm(self, lab: Lab, *, size_bytes: int = 6 * GIB) -> Vm:
-        """Return its hardware, with a disk of zeros."""
-        disk = blank_disk(lab.directory / f"{self.name}.disk", size_bytes, serial=self.serial)
+    def vm(self, lab: Lab, *, size_bytes: int = 6 * GIB, disks: int = 1) -> Vm:
+        """Return its hardware, with disks of zeros; the second one's serial ends in "-1", and so on."""
+        made = []
+        for index in range(disks):
+            serial = f"{self.serial}-{index}" if index else self.serial
+            made.append(blank_disk(lab.directory / f"{self.name}-{index}.disk", size_bytes, serial=serial))
         number = int(self.mac.replace(":", ""), 16)
-        return Vm(self.name, disks=(disk,), nics=(Nic(self.mac),), uuid=f"c10e0000-0000-4000-8000-{number:012x}")
+        return Vm(self.name, disks=tuple(made), nics=(Nic(self.mac),), uuid=f"c10e0000-0000-4000-8000-{number:012x}")
 
 
 def golden_tree(cache: Cache, lab: Lab) -> tuple[Path, Key]:
@@ -48,7 +51,7 @@ def golden_tree(cache: Cache, lab: Lab) -> tuple[Path, Key]:
     return tree, key
 
 
-def layout_file(lab: Lab, *, name: str = LAYOUT, serial: str = "CLONERDEMO*") -> Path:
+def layout_file(lab: Lab, *, name: str = LAYOUT, serial: str = "CLONERDEMO*", size_min: str = "4GiB") -> Path:
     """Write the layout of one disk with ESP, swap and root as a person would, and return its path."""
     esp = {"type": "filesystem", "kind": "vfat", "mount": "/boot/efi", "options": "umask=0077"}
     root = {"type": "filesystem", "kind": "ext4", "mount": "/", "label": "root", "options": "errors=remount-ro"}
@@ -57,7 +60,7 @@ def layout_file(lab: Lab, *, name: str = LAYOUT, serial: str = "CLONERDEMO*") ->
         "disks": [
             {
                 "id": "system",
-                "select": {"serial": serial, "size_min": "4GiB"},
+                "select": {"serial": serial, "size_min": size_min},
                 "partitions": [
                     {"role": "esp", "size": "256MiB", "content": esp | {"source_uuid": ESP_SERIAL}},
                     {"role": "swap", "size": "256MiB", "content": {"type": "swap", "source_uuid": SWAP_UUID}},
@@ -69,12 +72,6 @@ def layout_file(lab: Lab, *, name: str = LAYOUT, serial: str = "CLONERDEMO*") ->
     path = lab.directory / f"{name}.json"
     path.write_text(json.dumps(document, indent=2))
     return path
-
-
-def disk_of(vm: Vm) -> Disk:
-    """Return the only disk of a machine."""
-    (disk,) = vm.disks
-    return disk
 
 
 def free_bytes(path: Path) -> int:

@@ -1,0 +1,209 @@
+"""Whole deploys in machines: what lies on the disk before its first boot, who boots from it, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from cloner_core.identity import ssh_fingerprint
+from cloner_initramfs import Cache
+from vmlab import Lab, Machine, host
+from vmlab.disk import GIB, MIB
+from vmlab.golden_busybox import MARKER, golden_busybox
+from vmlab.golden_debian import ESP_SERIAL, ROOT_UUID, SWAP_UUID
+from vmlab.head import Head, build_installer
+from vmlab.nvram import boot_variables
+from vmlab.offline import esp_files, filesystem, mounted, partitions
+from vmlab.scene import IMAGE, LAYOUT, Node, golden_tree, layout_file
+from vmlab.ssh import host_key, ssh, wait_for_ssh
+
+pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1500)]
+
+AGENT_S = 600
+BOOT_S = 420
+
+# All that may differ between a clone that never booted and the golden tree: identity, rewritten references, boot
+# files, and the one-shot that reports the first boot. Captured empty or not at all: the golden machine's own.
+IDENTITY = {
+    "etc/hostname",
+    "etc/hosts",
+    "etc/machine-id",
+    "etc/ssh/ssh_host_ecdsa_key",
+    "etc/ssh/ssh_host_ecdsa_key.pub",
+    "etc/ssh/ssh_host_ed25519_key",
+    "etc/ssh/ssh_host_ed25519_key.pub",
+    "etc/ssh/ssh_host_rsa_key",
+    "etc/ssh/ssh_host_rsa_key.pub",
+    "etc/systemd/network/05-cloner-0.network",
+    "var/lib/systemd/random-seed",
+}
+REWRITTEN = {"etc/fstab", "boot/grub/grub.cfg"}
+ONE_SHOT = {
+    "etc/cloner/",
+    "etc/cloner/confirm",
+    "etc/systemd/system/cloner-confirm.service",
+    "etc/systemd/system/multi-user.target.wants/cloner-confirm.service",
+    "usr/lib/cloner/",
+    "usr/lib/cloner/confirm",
+}
+MAY_DIFFER = IDENTITY | REWRITTEN | ONE_SHOT
+
+
+def test_a_blank_machine_clones_itself_and_differs_from_the_golden_tree_in_its_identity_alone(
+    lab: Lab, cache: Cache
+) -> None:
+    node = Node()
+    head = Head(lab, build_installer(cache, lab.directory / "installer"))
+    tree, key = golden_tree(cache, lab)
+    head.start()
+    prepare(head, lab, tree, node)
+    head.cloner("deploy", "--nodes", node.name, "--yes")
+    vm = node.vm(lab)
+    (disk,) = vm.disks
+    machine = Machine(lab, vm)
+    machine.start(reboots=False, direct=head.direct_boot(node.mac))
+    machine.wait_off(AGENT_S)
+
+    task = head.wait_state(node.name, "unconfirmed", 10)
+    assert head.json("node", "show", node.name)["netboot"] == "local"
+    body = head.json("receipt", "show", task["id"])["receipt"]["body"]
+    with mounted(disk, 3) as clone:
+        assert not [line for line in differences(tree, clone) if not is_expected(line)]
+        assert (clone / "etc/hostname").read_text() == f"{node.name}\n"
+        assert (clone / "etc/machine-id").read_text().strip() == body["machine_id"]
+        keys = {ssh_fingerprint(path.read_text()) for path in clone.glob("etc/ssh/ssh_host_*_key.pub")}
+        assert keys == set(body["host_key_fingerprints"])
+        assert not (clone / ".cloner-work").exists()
+        stays_nowhere(clone, ROOT_UUID, SWAP_UUID, ESP_SERIAL)
+    esp_holds_the_images_own_loaders(esp_files(disk), tree)
+    uuids = {filesystem(disk, number)["UUID"] for number in (1, 2, 3)}
+    assert not uuids & {ROOT_UUID, SWAP_UUID, ESP_SERIAL}
+    assert partitions(disk)[2].uuid == body["root_part_uuid"]
+    variables = boot_variables(machine.variables)
+    esp = partitions(disk)[0].uuid
+    ours = [entry for entry in variables.entries.values() if esp in entry.path.lower()]
+    assert len(ours) == 1
+    assert ours[0].number in variables.order
+    assert variables.next_entry == ours[0].number
+
+    machine.start()
+    head.wait_state(node.name, "done", BOOT_S)
+    wait_for_ssh(lab, node.address, key, deadline_s=BOOT_S)
+    assert ssh(lab, node.address, key, "cat /etc/machine-id").strip() == body["machine_id"]
+    assert ssh_fingerprint(host_key(lab, node.address)) in body["host_key_fingerprints"]
+    assert ssh(lab, node.address, key, "findmnt -no PARTUUID /").strip() == body["root_part_uuid"]
+    # The one-shot has removed itself, its secret included.
+    left = ssh(lab, node.address, key, "ls -d /etc/cloner/confirm /usr/lib/cloner/confirm 2>/dev/null || true")
+    assert left == ""
+
+
+@pytest.mark.parametrize("fault", ["flipped-pack", "two-disks", "small"])
+def test_what_cannot_end_well_is_refused_before_the_disk_changes(lab: Lab, cache: Cache, fault: str) -> None:
+    node = Node()
+    head = Head(lab, build_installer(cache, lab.directory / "installer"))
+    head.start()
+    prepare(head, lab, golden_busybox(cache), node)
+    head.cloner("deploy", "--nodes", node.name, "--yes")
+    vm = node.vm(lab, disks=2 if fault == "two-disks" else 1, size_bytes=520 * MIB if fault == "small" else 2 * GIB)
+    for disk in vm.disks:
+        host.run(["mkfs.ext4", "-q", "-F", "-L", "precious", disk.path])
+    before = [sha256(disk.path) for disk in vm.disks]
+    packs = sorted(path for path in (head.state / "store" / "packs").rglob("*") if path.is_file())
+    if fault == "flipped-pack":
+        content = bytearray(packs[0].read_bytes())
+        content[len(content) // 2] ^= 1
+        packs[0].chmod(0o600)
+        packs[0].write_bytes(content)
+    machine = Machine(lab, vm)
+    machine.start(reboots=False, direct=head.direct_boot(node.mac))
+    machine.wait_off(AGENT_S)
+
+    stage, cause = {
+        "flipped-pack": ("verify", "corrupt"),
+        "two-disks": ("plan", "ambiguous-disk"),
+        "small": ("plan", "disk-too-small"),
+    }[fault]
+    failure = head.wait_state(node.name, "failed", 10)["failure"]
+    assert (failure["stage"], failure["cause"]) == (stage, cause)
+    assert failure["hint"]
+    assert failure["is_destroyed"] is False
+    assert [sha256(disk.path) for disk in vm.disks] == before
+    assert head.json("node", "show", node.name)["netboot"] == "local"
+
+
+def test_a_small_image_survives_the_server_killed_in_the_middle_of_its_deploy(lab: Lab, cache: Cache) -> None:
+    node = Node()
+    head = Head(lab, build_installer(cache, lab.directory / "installer"))
+    head.start()
+    prepare(head, lab, golden_busybox(cache), node)
+    head.cloner("deploy", "--nodes", node.name, "--yes")
+    machine = Machine(lab, node.vm(lab, size_bytes=2 * GIB))
+    machine.start(reboots=False, direct=head.direct_boot(node.mac))
+    machine.wait_for(r"CLONER STAGE restore", AGENT_S)
+    head.kill()
+    head.start()
+    machine.wait_off(AGENT_S)
+    head.wait_state(node.name, "unconfirmed", 10)
+    machine.start()
+    match = machine.wait_for(MARKER, BOOT_S)
+    assert match["hostname"] == node.name
+
+
+def prepare(head: Head, lab: Lab, tree: Path, node: Node) -> None:
+    head.cloner("disklayout-upload", "--disklayout", LAYOUT, "--file", layout_file(lab, size_min="256MiB"))
+    head.cloner("new-image", "--root", tree, "--image", IMAGE, "--disklayout", LAYOUT, "--message", "golden")
+    network = ["--mac", node.mac, "--address", f"{node.address}/24"]
+    head.cloner("node", "add", node.name, *network, "--image", IMAGE, "--disklayout", LAYOUT)
+
+
+def differences(golden: Path, clone: Path) -> list[str]:
+    """Return what rsync would change to make the clone the golden tree: its itemized lines."""
+    # The mount point of the ESP is a filesystem of its own, compared by mtools; lost+found is mkfs's.
+    argv = ["rsync", "-aHAXSn", "--numeric-ids", "--checksum", "--delete", "--itemize-changes"]
+    text = host.run([*argv, "--exclude=/lost+found", f"{golden}/", f"{clone}/"], timeout_s=600)
+    return [line for line in text.splitlines() if line]
+
+
+def is_expected(line: str) -> bool:
+    """Whether one itemized line is on the list: a listed path, or only the time of a directory that holds one."""
+    flags, _, path = line.partition(" ")
+    path = path.strip()
+    if path in MAY_DIFFER:
+        return True
+    holds_one = any(listed.startswith(path.removeprefix("./")) for listed in MAY_DIFFER)
+    return flags == ".d..t......" and holds_one
+
+
+def stays_nowhere(clone: Path, *identifiers: str) -> None:
+    """Assert that no file of /etc or /boot/grub names a filesystem of the golden machine."""
+    for folder in ("etc", "boot/grub"):
+        for path in (clone / folder).rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                content = path.read_bytes().lower()
+                assert not [one for one in identifiers if one.lower().encode() in content], path
+
+
+def esp_holds_the_images_own_loaders(esp: dict[str, bytes], tree: Path) -> None:
+    shim = (tree / "usr/lib/shim/shimx64.efi.signed").read_bytes()
+    grub = (tree / "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed").read_bytes()
+    wanted = {
+        "EFI/debian/shimx64.efi": shim,
+        "EFI/debian/grubx64.efi": grub,
+        "EFI/BOOT/BOOTX64.EFI": shim,
+        "EFI/BOOT/grubx64.efi": grub,
+    }
+    folded = {path.lower(): content for path, content in esp.items()}
+    assert {path: folded.get(path.lower()) == content for path, content in wanted.items()} == dict.fromkeys(
+        wanted, True
+    )
+    assert b"search" in folded["efi/debian/grub.cfg"]
+    rest = set(folded) - {path.lower() for path in wanted}
+    assert not [path for path in rest if "fbx64" in path or ".cloner-staging" in path]
+    assert all(path.endswith(("grub.cfg", "mmx64.efi", "bootx64.csv")) for path in rest), rest
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
