@@ -22,6 +22,7 @@ from blake3 import blake3
 
 from cloner_core.errors import RefusedError
 from cloner_initramfs.memory import KERNEL_BYTES
+from cloner_pxe.boot_files import GrubFiles, tftp_files
 from cloner_pxe.decision import BootPolicy
 from cloner_pxe.dhcp import DhcpConfig, DhcpServer, Mode
 from cloner_pxe.dhcp_leases import Pool
@@ -87,8 +88,9 @@ async def _run(config: ServerConfig, announce: Callable[[str], None]) -> None:
             listener(agent_app(core), core.site),
             listener(boot_app(core, desk, loaders)),
         ]
-        serving = [asyncio.create_task(one.serve([on])) for one, on in zip(listeners, (admin, tls, plain), strict=True)]
+        # Netboot first: when another DHCP server answers here, nobody has been served anything yet.
         await _start_netboot(config, place, desk, loaders, stack)
+        serving = [asyncio.create_task(one.serve([on])) for one, on in zip(listeners, (admin, tls, plain), strict=True)]
         _stop_on_signals(core)
         started = await _all_started(listeners, serving)
         if started:
@@ -191,7 +193,15 @@ async def _start_netboot(
     config: ServerConfig, place: _Network, desk: BootDesk, loaders: dict[str, Path], stack: contextlib.AsyncExitStack
 ) -> None:
     if config.tftp_port:
-        tftp = TftpService(loaders, desk.emit, address=place.address, port=config.tftp_port)
+        files = tftp_files(desk.policy, loaders)
+        tftp = TftpService(
+            files,
+            desk.emit,
+            dynamic=GrubFiles(desk),
+            address=place.address,
+            port=config.tftp_port,
+            interface=config.interface,
+        )
         tftp.start()
         stack.callback(tftp.stop)
     if config.dhcp == "none" or place.network is None:
