@@ -17,7 +17,7 @@ from cloner_initramfs.staging import Staging
 
 # site.py of Debian's Python has this on its path, and nothing else is installed there.
 PACKAGES_DIRECTORY = "usr/lib/python3/dist-packages"
-KEPT_BASES = 3
+KEPT_BASES = 6
 PLATFORMS = ("2_34", "2_28", "2_17", "2_12", "2_5")
 
 # Groups that udev's rules name; without them it warns at every node's start.

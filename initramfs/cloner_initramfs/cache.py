@@ -55,6 +55,7 @@ class Cache:
         """
         place = self.root / f"{kind}-{key}"
         if place.is_dir():
+            os.utime(place)  # so that `forget_old` keeps what is in use
             return place
         self.root.mkdir(parents=True, exist_ok=True)
         half = Path(tempfile.mkdtemp(prefix=f".{kind}-", dir=self.root))
@@ -73,7 +74,7 @@ class Cache:
         return place
 
     def forget_old(self, kind: str, *, keep: int) -> None:
-        """Remove all but the `keep` youngest entries of a kind."""
+        """Remove all but the `keep` entries of a kind that were used last."""
         entries = sorted(self.root.glob(f"{kind}-*"), key=lambda path: path.stat().st_mtime, reverse=True)
         for path in entries[keep:]:
             shutil.rmtree(path, ignore_errors=True)

@@ -17,6 +17,7 @@ from cloner_initramfs.cache import Cache, key_of
 
 # 'URI' FILE SIZE HASH, as --print-uris writes it.
 URI_LINE = re.compile(r"^'(?P<uri>[^']+)' (?P<file>\S+_\S+\.deb) (?P<size>\d+) (?P<hash>\S*)$")
+KEPT_SYSROOTS = 4
 MERGED_DIRECTORIES = ("bin", "sbin", "lib", "lib64")
 
 
@@ -81,7 +82,9 @@ def sysroot(cache: Cache, packages: Sequence[str], *, only: Sequence[str] = ()) 
         for one in chosen:
             unpack(archives / one.file, place)
 
-    return cache.entry("sysroot", key, make)
+    place = cache.entry("sysroot", key, make)
+    cache.forget_old("sysroot", keep=KEPT_SYSROOTS)
+    return place
 
 
 def merge_directories(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -49,14 +50,15 @@ def test_the_first_of_two_builders_wins(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["kind-key"]
 
 
-def test_only_the_youngest_entries_of_a_kind_are_kept(tmp_path: Path) -> None:
+def test_the_entries_used_last_are_kept(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
-    for key in ("a", "b", "c"):
-        cache.entry("kind", key, lambda _: None)
+    for age, key in enumerate(("a", "b", "c"), start=1):
+        place = cache.entry("kind", key, lambda _: None)
+        os.utime(place, (age, age))
     cache.entry("other", "a", lambda _: None)
-    cache.forget_old("kind", keep=1)
-    assert len(list(tmp_path.glob("kind-*"))) == 1
-    assert (tmp_path / "other-a").is_dir()
+    cache.entry("kind", "a", lambda _: None)  # the oldest, and in use
+    cache.forget_old("kind", keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kind-a", "kind-c", "other-a"]
 
 
 @given(st.lists(st.text(max_size=5), max_size=4), st.lists(st.text(max_size=5), max_size=4))
