@@ -39,7 +39,7 @@ class Verifier:
         if missing:
             raise NotFoundError(_listed(version, "missing", missing), hint="capture again, or restore the store")
         if damaged:
-            hint = "the store's disk is failing or was written to: cloner check, then restore the store"
+            hint = "the disk of the store is failing or was written to: restore the store from a backup"
             raise IntegrityError(_listed(version, "damaged", damaged), hint=hint)
 
     def _look(self, version: Version) -> tuple[list[str], list[str]]:

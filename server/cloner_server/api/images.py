@@ -19,11 +19,14 @@ from cloner_server.api.admin import who
 from cloner_server.api.faults import AnyRequest
 from cloner_server.core import Core
 from cloner_server.state import images
+from cloner_server.state import tasks as rows
+from cloner_server.store.protocol import CheckReport, Collected
 
 CoreDependency = NamedDependency[SkipValidation[Core]]
 _PACK_BYTES, _DRAFT_BYTES = 64 << 20, 1 << 30
 _MESSAGEPACK = "application/vnd.msgpack"
 _OK = 200
+_GRACE_S = 86400.0  # a capture may put packs long before it publishes
 
 
 @get("/images", sync_to_thread=True)
@@ -76,9 +79,24 @@ def publish(core: CoreDependency, request: AnyRequest, body: RawBody) -> Version
     return record
 
 
+@post("/store/check", sync_to_thread=True, status_code=_OK)
+def check(core: CoreDependency, read_data: FromQuery[bool] = False) -> CheckReport:
+    """Verify everything published; with `read_data` every byte of it."""
+    return core.catalog.store.check(read_data=read_data)
+
+
+@post("/store/gc", sync_to_thread=True, status_code=_OK)
+def gc(core: CoreDependency, grace_s: FromQuery[float] = _GRACE_S) -> Collected:
+    """Remove what no published version needs; maps that live attempts were told are kept."""
+    with core.database.read() as connection:
+        told = rows.told_tasks(connection)
+    keep = {bytes.fromhex(task.version.pack_map) for task in told}
+    return core.catalog.store.gc(grace_s, keep_maps=keep)
+
+
 def image_handlers() -> list[Any]:
-    """Return the handlers of images."""
-    return [image_list, image_show, known, pack_put, segment_put, publish]
+    """Return the handlers of images and of the store."""
+    return [image_list, image_show, known, pack_put, segment_put, publish, check, gc]
 
 
 def _view(core: Core, row: Row[tuple[Any, ...]]) -> ImageView:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
@@ -33,7 +33,7 @@ def stream_handlers() -> list[Any]:
     return [stream]
 
 
-async def _messages(core: Core, after: int | None) -> AsyncIterator[ServerSentEventMessage]:
+async def _messages(core: Core, after: int | None) -> AsyncGenerator[ServerSentEventMessage, None]:
     last, shown, silent_s = after, dict[str, TaskView](), 0.0
     while not core.stopping.is_set():
         last, new, tasks = await asyncio.to_thread(_look, core, last)

@@ -48,7 +48,7 @@ def get_layout(connection: Connection, name: str, number: int | None = None) -> 
 def list_layouts(connection: Connection) -> list[LayoutView]:
     """Return the newest number of every layout, by name."""
     names = connection.execute(select(layouts.c.name, func.max(layouts.c.number)).group_by(layouts.c.name))
-    return [get_layout(connection, name, number) for name, number in sorted(names.tuples())]
+    return [get_layout(connection, name, number) for name, number in sorted(tuple(row) for row in names)]
 
 
 def check_name(name: str, what: str) -> None:

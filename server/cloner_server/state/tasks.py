@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, func, insert, select, text, update
 
 from cloner_core.admin import LogEntry, TaskState, TaskView
 from cloner_core.errors import ConflictError, NotFoundError
-from cloner_core.messages import Failure, LogLine, Progress
+from cloner_core.messages import Failure, LogLine, Progress, Task
 from cloner_server.state import events
 from cloner_server.state.database import Act
 from cloner_server.state.tables import LIVE_TASK, attempts, task_log, tasks
@@ -81,6 +81,12 @@ def last_attempt(connection: Connection, task_id: int) -> AnyRow | None:
     return connection.execute(query).one_or_none()
 
 
+def told_tasks(connection: Connection) -> list[Task]:
+    """Return what the attempts that may still fetch were told."""
+    query = select(attempts.c.told).where(attempts.c.state == "live")
+    return [msgspec.json.decode(text, type=Task) for text in connection.execute(query).scalars()]
+
+
 def change_attempt(connection: Connection, attempt_id: str, **values: object) -> None:
     """Set columns of an attempt."""
     connection.execute(update(attempts).where(attempts.c.id == attempt_id).values(values))
@@ -140,5 +146,5 @@ def list_tasks(connection: Connection, *, node: str = "", live_only: bool = Fals
 
 def count_by_state(connection: Connection) -> dict[str, int]:
     """Return how many tasks are in each state."""
-    rows = connection.execute(select(tasks.c.state, func.count()).group_by(tasks.c.state)).tuples()
+    rows = connection.execute(select(tasks.c.state, func.count()).group_by(tasks.c.state))
     return dict(sorted((state, count) for state, count in rows))
