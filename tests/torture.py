@@ -31,7 +31,7 @@ def ext4(directory: Path, size_bytes: int = 512 * MIB) -> Iterator[Path]:
     with image.open("wb") as file:
         file.truncate(size_bytes)
     try:
-        run("mkfs.ext4", "-q", "-O", "^has_journal,ea_inode", "-N", "20000", str(image))
+        run("mkfs.ext4", "-q", "-O", "^has_journal,ea_inode", "-i", "16384", str(image))
         run("mount", "-o", "loop", str(image), str(mount))
         try:
             yield mount
@@ -249,7 +249,8 @@ def getfacl_of(root: Path) -> str:
 def lsattr_of(root: Path) -> str:
     """Return the flags of every file and directory; the index flag is ext4's own business."""
     lines = run("lsattr", "-aR", ".", cwd=root).splitlines()
-    return "\n".join(sorted(line.replace("I", "-", 1) if line[:1] == "-" else line for line in lines))
+    kept = [line for line in lines if line and "lost+found" not in line]
+    return "\n".join(sorted(line.replace("I", "-", 1) if line[:1] == "-" else line for line in kept))
 
 
 def rsync_differences(source: Path, target: Path) -> str:

@@ -185,7 +185,7 @@ def test_a_rule_of_metadata_holds(pair: Pair, rule: Rule) -> None:
 
 @pytest.mark.slow
 def test_fifty_random_orders_of_packs_give_the_same_tree(pair: Pair, tmp_path: Path) -> None:
-    scatter(pair.store, pair.version, 1)
+    scatter(pair.store, pair.version, 1, chunks_in_pack=2)
     packs = len(pair.store.current_map(pair.version).packs)
     assert packs > 50
     with torture.ext4(tmp_path / "orders", 1 << 30) as mount:

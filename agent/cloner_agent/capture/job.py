@@ -91,10 +91,15 @@ def capture(
     real = os.path.realpath(os.fsencode(root))
     try:
         mounts = parse_mountinfo(Path("/proc/self/mountinfo").read_bytes())
-        rooted = Rooted(real)
+        root_fd = _open_quietly(real)
     except OSError as error:
         raise CaptureError(f"cannot capture {os.fsdecode(real)}: {error.strerror}") from error
-    with rooted, PackStream(sink, base := sink.base(options.image), threads=options.threads) as packs:
+    try:
+        rooted = Rooted(root_fd)
+    finally:
+        os.close(root_fd)
+    base = sink.base(options.image)
+    with rooted, PackStream(sink, base, threads=options.threads) as packs:
         boundaries = find_boundaries(real, mounts)
         esp = _find_esp(rooted, options.esp, boundaries.crossed)
         filesystems = filesystems_of(boundaries, esp, _read(rooted, "etc/fstab"))
@@ -180,24 +185,35 @@ def _find_esp(rooted: Rooted, path: str | None, crossed: dict[bytes, str]) -> by
     return relative if stat.S_ISDIR(status.st_mode) else None
 
 
-def _read(rooted: Rooted, path: str) -> bytes:
+def _open_quietly(directory: bytes) -> int:
+    """Open a directory without touching its access time, where this process may: O_NOATIME is for the owner."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     try:
-        return rooted.read(path)
-    except OSError:
-        return b""  # an image need not have one
+        return os.open(directory, flags | os.O_NOATIME)
+    except PermissionError:
+        return os.open(directory, flags)
+
+
+def _read(rooted: Rooted, path: str, limit_bytes: int = 1 << 20) -> bytes:
+    """Return the start of a file of the tree, b"" where there is none: an image need not have it."""
+    for flags in (os.O_NOATIME, 0):
+        try:
+            fd = rooted.open(path, os.O_RDONLY | os.O_NONBLOCK | flags)
+        except PermissionError:
+            continue
+        except OSError:
+            return b""
+        try:
+            return os.pread(fd, limit_bytes, 0) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        finally:
+            os.close(fd)
+    return b""
 
 
 def _architecture(rooted: Rooted) -> str:
     """Return what the tree's shell was built for: the tree need not be of this machine."""
     for program in _PROGRAMS:
-        try:
-            fd = rooted.open(program, os.O_RDONLY | os.O_NONBLOCK)
-        except OSError:
-            continue
-        try:
-            header = os.pread(fd, 20, 0)
-        finally:
-            os.close(fd)
+        header = _read(rooted, program, 20)
         if header[:4] == b"\x7fELF":
             return _ELF_MACHINES.get(int.from_bytes(header[18:20], "little"), "")
     return ""

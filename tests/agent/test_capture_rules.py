@@ -1,0 +1,133 @@
+"""What is left out, and where filesystems end: decided from text alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from cloner_agent.capture import golden_identity
+from cloner_agent.capture.mounts import filesystems_of, find_boundaries, parse_fstab, parse_mountinfo
+from cloner_agent.capture.rules import DEFAULTS, Action, RuleBook, parse_excludes
+from cloner_core.errors import InvalidError
+
+
+def action(book: RuleBook, path: bytes, is_file: bool = True) -> Action | None:
+    parent, _, name = path.rpartition(b"/")
+    rule = book.of_entry(book.of_directory(parent), name, is_file)
+    return rule.action if rule else None
+
+
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        (b"etc/machine-id", Action.EMPTY),
+        (b"etc/ssh/ssh_host_ed25519_key", Action.OMIT),
+        (b"etc/ssh/ssh_host_rsa_key.pub", Action.OMIT),
+        (b"etc/ssh/sshd_config", None),
+        (b"home/etc/machine-id", None),
+        (b"var/lib/dhcp/dhclient.eth0.leases", Action.OMIT),
+        (b"var/lib/dhcp/dhclient.conf", None),
+        (b"var/lib/systemd/random-seed", Action.OMIT),
+    ],
+)
+def test_the_golden_identity_is_never_captured(path: bytes, wanted: Action | None) -> None:
+    assert action(RuleBook(golden_identity.RULES), path) == wanted
+
+
+def test_identity_that_is_only_a_link_is_kept() -> None:
+    assert action(RuleBook(golden_identity.RULES), b"var/lib/dbus/machine-id", is_file=False) is None
+
+
+def test_the_identity_rules_are_paths_of_files_from_the_root() -> None:
+    for rule in golden_identity.RULES:
+        assert rule.files_only
+        assert not rule.path.startswith(b"/")
+        assert b"*" not in rule.path.rpartition(b"/")[0]
+
+
+def test_volatile_directories_stay_empty() -> None:
+    book = RuleBook(DEFAULTS)
+    assert {path: action(book, path, False) for path in (b"proc", b"sys", b"run", b"tmp")} == dict.fromkeys(
+        (b"proc", b"sys", b"run", b"tmp"), Action.HOLLOW
+    )
+    assert action(book, b"var/tmp", False) is None
+
+
+def test_an_exclude_is_anchored_and_its_star_stays_in_its_component() -> None:
+    book = RuleBook(parse_excludes(["/srv/data", "/var/log/*.gz", "/home/*/cache/"]))
+    assert action(book, b"srv/data", False) is Action.OMIT
+    assert action(book, b"x/srv/data", False) is None
+    assert action(book, b"srv/data2") is None
+    assert action(book, b"var/log/a.gz") is Action.OMIT
+    assert action(book, b"var/log/apt/a.gz") is None
+    assert action(book, b"home/me/cache", False) is Action.OMIT
+    assert action(book, b"home/cache", False) is None
+
+
+def test_an_exclude_that_names_nothing_is_known() -> None:
+    rules = parse_excludes(["/a", "/b"])
+    book = RuleBook(rules)
+    assert action(book, b"a") is Action.OMIT
+    assert book.used == {rules[0]}
+
+
+def test_every_wrong_exclude_is_told_at_once() -> None:
+    with pytest.raises(InvalidError) as told:
+        parse_excludes(["/good", "relative", "/", "/a/../b", ""])
+    assert len(told.value.faults) == 4
+
+
+def line(number: int, device: str, root: str, path: str, kind: str) -> bytes:
+    return f"{number} 1 {device} {root} {path} rw,relatime shared:1 - {kind} source rw\n".encode()
+
+
+MOUNTINFO = b"".join(
+    (
+        line(20, "8:2", "/", "/", "ext4"),
+        line(21, "0:5", "/", "/proc", "proc"),
+        line(22, "0:6", "/", "/dev", "devtmpfs"),
+        line(23, "0:7", "/", "/dev/pts", "devpts"),
+        line(24, "8:1", "/", "/boot/efi", "vfat"),
+        line(25, "8:3", "/", "/home", "xfs"),
+        line(26, "0:50", "/", "/home/nfs", "nfs4"),
+        line(27, "8:2", "/srv", "/bind", "ext4"),
+        line(28, "8:4", "/", "/home/nfs/inner", "ext4"),
+        line(29, "8:5", "/", "/with\\040blank", "ext4"),
+        line(30, "8:3", "/", "/home-again", "xfs"),
+        b"garbage\n",
+    )
+)
+
+
+def test_local_filesystems_are_crossed_and_the_rest_is_closed() -> None:
+    boundaries = find_boundaries(b"/", parse_mountinfo(MOUNTINFO))
+    assert boundaries.crossed == {b"boot/efi": "vfat", b"home": "xfs", b"with blank": "ext4"}
+    assert {b"proc", b"dev", b"home/nfs", b"bind", b"home-again"} <= boundaries.closed
+
+
+def test_only_mounts_beneath_the_root_of_the_capture_count() -> None:
+    boundaries = find_boundaries(b"/home", parse_mountinfo(MOUNTINFO))
+    assert boundaries.crossed == {}
+    assert b"nfs" in boundaries.closed
+    assert find_boundaries(b"/hom", parse_mountinfo(MOUNTINFO)).closed == frozenset()
+
+
+FSTAB = b"""# comment
+UUID=1111-2222 / ext4 defaults 0 1
+UUID="AAAA-BBBB" /boot/efi vfat umask=0077 0 1
+LABEL=homes /home xfs defaults
+/dev/sdb1 /with\\040blank ext4
+UUID=swap none swap sw
+short
+"""
+
+
+def test_filesystems_know_their_role_and_what_fstab_says() -> None:
+    boundaries = find_boundaries(b"/", parse_mountinfo(MOUNTINFO))
+    told = [(fs.mount, fs.role, fs.type, fs.uuid, fs.label) for fs in filesystems_of(boundaries, b"boot/efi", FSTAB)]
+    assert told == [
+        (b"", "root", "ext4", "1111-2222", ""),
+        (b"boot/efi", "esp", "vfat", "AAAA-BBBB", ""),
+        (b"home", "data", "xfs", "", "homes"),
+        (b"with blank", "data", "ext4", "", ""),
+    ]
+    assert b"none" not in parse_fstab(FSTAB)

@@ -1,0 +1,98 @@
+"""Writers that race or die leave a store that is clean."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+import torture
+from cloner_server.store.local import LocalStore
+from cloner_server.store.protocol import StoreFullError
+from store_images import Image, Key, files_from, make_image, some_contents
+
+pytestmark = pytest.mark.root  # starts processes, mounts a small filesystem
+
+CONTEXT = multiprocessing.get_context("fork")
+
+
+def _publish(root: Path, image: Image, start: float) -> None:
+    time.sleep(max(0.0, start - time.monotonic()))
+    store = LocalStore(root, Key())
+    image.put(store)
+    store.publish(image.draft)
+
+
+def test_publishers_at_once_get_a_number_each(tmp_path: Path) -> None:
+    images = [make_image(some_contents(seed)) for seed in range(6)]
+    start = time.monotonic() + 0.5
+    writers = [CONTEXT.Process(target=_publish, args=(tmp_path, image, start)) for image in images]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    store = LocalStore(tmp_path, Key())
+    assert store.numbers("golden") == [1, 2, 3, 4, 5, 6]
+    assert {store.version("golden", number).version for number in range(1, 7)} == {
+        image.version.hex() for image in images
+    }
+    assert store.check(read_data=True).faults == ()
+    assert os.listdir(store.files.temporary) == []
+
+
+def test_a_writer_killed_anywhere_leaves_the_old_version_or_the_new(tmp_path: Path) -> None:
+    chance = random.Random(5)
+    store = LocalStore(tmp_path, Key())
+    first = make_image(some_contents(0))
+    first.put(store)
+    store.publish(first.draft)
+    outcomes = set()
+    for seed in range(1, 31):
+        image = make_image(some_contents(seed))
+        writer = CONTEXT.Process(target=_publish, args=(tmp_path, image, 0.0))
+        before = len(store.numbers("golden"))
+        writer.start()
+        time.sleep(chance.uniform(0, 0.12))
+        assert writer.pid is not None
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.join()
+        report = store.check(read_data=True)
+        assert report.faults == ()
+        after = len(store.numbers("golden"))
+        outcomes.add(after - before)
+        assert files_from(store, first.version) == some_contents(0)
+        if after > before:
+            assert files_from(store, image.version) == some_contents(seed)
+    assert outcomes <= {0, 1}
+    store.gc(-60)  # everything not needed, however young
+    assert os.listdir(store.files.temporary) == []
+    assert store.check(read_data=True).unused_bytes == 0
+    assert files_from(store, first.version) == some_contents(0)
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    with torture.ext4(tmp_path / "small", 6 << 20) as mount:
+        store = LocalStore(mount / "store", Key())
+        first = make_image(some_contents(0))
+        first.put(store)
+        store.publish(first.draft)
+        with (mount / "ballast").open("wb", buffering=0) as file:
+            while os.statvfs(mount).f_bavail * 4096 > 700 << 10:
+                file.write(bytes(65536))
+                os.fsync(file.fileno())
+        with pytest.raises(StoreFullError, match=r"no room for packs .* free") as told:
+            make_image(some_contents(1)).put(store)
+        assert "gc" in told.value.hint
+        assert os.listdir(store.files.temporary) == []
+        assert store.check(read_data=True).faults == ()
+        assert files_from(store, first.version) == some_contents(0)
+        (mount / "ballast").unlink()
+        second = make_image(some_contents(1))
+        second.put(store)
+        assert store.publish(second.draft).number == 2
