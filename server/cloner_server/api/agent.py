@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from litestar import Router, get, post
-from litestar.di import NamedDependency
-from litestar.params import FromPath, RawBody, SkipValidation
+from litestar.params import FromPath, RawBody
 from litestar.types import ASGIApp
 from sqlalchemy import Connection
 from starlette.responses import FileResponse, Response
@@ -31,13 +30,13 @@ from cloner_core.messages import (
     Vaulted,
 )
 from cloner_server import planning, vault
+from cloner_server.api.callers import CoreDependency
 from cloner_server.api.faults import AnyRequest
 from cloner_server.catalog import Part, Version
 from cloner_server.core import Core
 from cloner_server.tasks import attempts, claims, endings
 from cloner_server.tasks.attempts import Bearer, CredentialError, Shown
 
-CoreDependency = NamedDependency[SkipValidation[Core]]
 T = TypeVar("T")
 _CHUNK_BYTES = 1 << 20  # Starlette's 64 KiB costs two to four times the CPU
 _OK = 200

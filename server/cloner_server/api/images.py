@@ -6,8 +6,7 @@ from typing import Any
 
 import msgspec
 from litestar import Response, get, post, put
-from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, RawBody, SkipValidation
+from litestar.params import FromPath, FromQuery, RawBody
 from sqlalchemy import Row
 
 from cloner_core.admin import ImageView
@@ -15,14 +14,13 @@ from cloner_core.errors import InvalidError
 from cloner_core.image.digest import parse_digest
 from cloner_core.image.version import Draft, VersionRecord, check_image_name
 from cloner_core.messages import Granted
-from cloner_server.api.admin import who
+from cloner_server.api.callers import CoreDependency, who
 from cloner_server.api.faults import AnyRequest
 from cloner_server.core import Core
 from cloner_server.state import images
 from cloner_server.state import tasks as rows
 from cloner_server.store.protocol import CheckReport, Collected
 
-CoreDependency = NamedDependency[SkipValidation[Core]]
 _PACK_BYTES, _DRAFT_BYTES = 64 << 20, 1 << 30
 _MESSAGEPACK = "application/vnd.msgpack"
 _OK = 200

@@ -8,16 +8,15 @@ from typing import Any
 
 import msgspec
 from litestar import get
-from litestar.di import NamedDependency
-from litestar.params import FromQuery, SkipValidation
+from litestar.params import FromQuery
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
 from cloner_core.admin import EventView, TaskView
+from cloner_server.api.callers import CoreDependency
 from cloner_server.core import Core
 from cloner_server.state import events
 from cloner_server.state import tasks as rows
 
-CoreDependency = NamedDependency[SkipValidation[Core]]
 _LOOK_EVERY_S = 0.4
 _KEEP_ALIVE_S = 15.0
 

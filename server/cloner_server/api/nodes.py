@@ -1,0 +1,108 @@
+"""Nodes over the API of admins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import delete, get, patch, post
+from litestar.params import FromPath, FromQuery, JSONBody
+from sqlalchemy import Connection
+
+from cloner_core.admin import (
+    NodePatch,
+    NodeSpec,
+    NodeView,
+)
+from cloner_core.errors import NotFoundError, RefusedError
+from cloner_core.facts import Facts
+from cloner_server.api.callers import CoreDependency, who
+from cloner_server.api.faults import AnyRequest
+from cloner_server.state import images, layouts, nodes
+from cloner_server.state import tasks as rows
+
+_OK = 200
+
+
+@get("/nodes", sync_to_thread=True)
+def node_list(core: CoreDependency) -> list[NodeView]:
+    """List every node."""
+    with core.database.read() as connection:
+        return nodes.list_nodes(connection)
+
+
+@post("/nodes", sync_to_thread=True)
+def node_add(
+    core: CoreDependency, request: AnyRequest, data: JSONBody[NodeSpec], dry_run: FromQuery[bool] = False
+) -> NodeView:
+    """Add a node."""
+    with core.database.trial(dry_run) as connection:
+        _check_references(connection, data.image, data.version, data.layout)
+        return nodes.add_node(connection, who(core, request), data)
+
+
+@get("/nodes/{name:str}", sync_to_thread=True)
+def node_show(core: CoreDependency, name: FromPath[str]) -> NodeView:
+    """Show a node."""
+    with core.database.read() as connection:
+        return nodes.get_node(connection, name)
+
+
+@patch("/nodes/{name:str}", sync_to_thread=True)
+def node_set(
+    core: CoreDependency,
+    request: AnyRequest,
+    name: FromPath[str],
+    data: JSONBody[NodePatch],
+    dry_run: FromQuery[bool] = False,
+) -> NodeView:
+    """Change fields of a node."""
+    with core.database.trial(dry_run) as connection:
+        before = nodes.get_node(connection, name)
+        is_named = not isinstance(data.image, msgspec.UnsetType) or not isinstance(data.version, msgspec.UnsetType)
+        image = before.image if isinstance(data.image, msgspec.UnsetType) else data.image
+        version = before.version if isinstance(data.version, msgspec.UnsetType) else data.version
+        layout = "" if isinstance(data.layout, msgspec.UnsetType) else data.layout
+        _check_references(connection, image if is_named else "", version, layout)
+        return nodes.change_node(connection, who(core, request), name, data)
+
+
+@delete("/nodes/{name:str}", sync_to_thread=True, status_code=_OK)
+def node_remove(
+    core: CoreDependency, request: AnyRequest, name: FromPath[str], dry_run: FromQuery[bool] = False
+) -> NodeView:
+    """Remove a node; its identity stays in the vault, so that adding it again gives the same machine."""
+    with core.database.trial(dry_run) as connection:
+        node = nodes.get_node(connection, name)
+        if (live := rows.live_task(connection, name)) is not None:
+            raise RefusedError(f"{name} has task {live.id}, which is {live.state}", hint=f"cloner task abort {live.id}")
+        nodes.remove_node(connection, who(core, request), name)
+        return node
+
+
+@get("/nodes/{name:str}/facts", sync_to_thread=True)
+def node_facts(core: CoreDependency, name: FromPath[str]) -> Facts:
+    """Show the last inventory of a machine."""
+    with core.database.read() as connection:
+        known = nodes.last_facts(connection, name)
+    if known is None:
+        raise NotFoundError(f"{name} was never seen", hint="its inventory is taken when it boots the agent")
+    return known[0]
+
+
+def node_handlers() -> list[Any]:
+    """Return the handlers of nodes."""
+    return [node_list, node_add, node_show, node_set, node_remove, node_facts]
+
+
+def _check_references(connection: Connection, image: str, version: int | None, layout: str) -> None:
+    """Raise NotFoundError naming the image and the layout that do not exist."""
+    faults = []
+    for look in ((images.get_version, image, version), (layouts.get_layout, layout, None)):
+        try:
+            if look[1]:
+                look[0](connection, look[1], look[2])
+        except NotFoundError as fault:
+            faults.append(str(fault))
+    if faults:
+        raise NotFoundError("; ".join(faults))

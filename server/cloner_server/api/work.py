@@ -1,0 +1,184 @@
+"""Work over the API of admins: deploys, netboot, plans, tasks, receipts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import get, post
+from litestar.params import FromPath, FromQuery, JSONBody
+from sqlalchemy import Connection
+
+from cloner_core.admin import (
+    DeployRequest,
+    Intent,
+    LogEntry,
+    NetbootRequest,
+    NodeView,
+    PlanView,
+    ReceiptView,
+    TaskState,
+    TaskView,
+)
+from cloner_core.errors import InvalidError, NotFoundError, RefusedError
+from cloner_core.facts import Facts
+from cloner_core.messages import Task
+from cloner_server import planning, vault
+from cloner_server.api.callers import CoreDependency, who
+from cloner_server.api.faults import AnyRequest
+from cloner_server.core import Core
+from cloner_server.state import images, layouts, nodes
+from cloner_server.state import tasks as rows
+from cloner_server.tasks import arming, claims, endings
+from cloner_server.tasks.rules import attempt_seed
+from cloner_server.tasks.states import CLAIMABLE
+
+_OK = 200
+_EXAMPLE_SEED = "00" * 32
+
+
+@post("/deploy", sync_to_thread=True, status_code=_OK)
+def deploy(core: CoreDependency, request: AnyRequest, data: JSONBody[DeployRequest]) -> list[Intent]:
+    """Arm one task on each node: all of them, or none."""
+    act = who(core, request)
+    with core.database.read() as connection:
+        intents = arming.intend(connection, data, core.rules)
+    if data.dry_run:
+        return intents
+    vault.ensure_identities(core.database, act, [intent.node for intent in intents], core.site.vault_key)
+    with core.database.write() as connection:
+        return arming.arm(connection, act, arming.intend(connection, data, core.rules), core.rules)
+
+
+@post("/netboot", sync_to_thread=True, status_code=_OK)
+def netboot(core: CoreDependency, request: AnyRequest, data: JSONBody[NetbootRequest]) -> list[NodeView]:
+    """Set netboot of nodes; `cloner` arms a task from the node's image and layout."""
+    names = list(dict.fromkeys(data.nodes))
+    if data.value == "cloner":
+        asked = DeployRequest(nodes=data.nodes, limit=data.limit, dry_run=data.dry_run)
+        deploy.fn(core, request, asked)
+        with core.database.read() as connection:
+            return nodes.get_nodes(connection, names)
+    if data.value != "local":
+        raise RefusedError(f"netboot '{data.value}' is not offered by this version", hint="local, cloner")
+    act = who(core, request)
+    with core.database.trial(data.dry_run) as connection:
+        held = []
+        for node in nodes.get_nodes(connection, names):
+            live = rows.live_task(connection, node.name)
+            if live is not None and TaskState(live.state) is not TaskState.UNCONFIRMED:
+                held.append(f"{node.name} has task {live.id}, which is {live.state}")
+        if held:
+            raise RefusedError("; ".join(held), hint="cloner task abort ends a task and sets netboot to local")
+        return [nodes.set_netboot(connection, act, name, data.value, why="asked for") for name in names]
+
+
+@get("/plan/{name:str}", sync_to_thread=True)
+def plan_show(
+    core: CoreDependency, name: FromPath[str], image: FromQuery[str] = "", layout: FromQuery[str] = ""
+) -> PlanView:
+    """Show what a node would run, planned from its last inventory."""
+    with core.database.read() as connection:
+        known = nodes.last_facts(connection, name)
+        if known is None:
+            raise NotFoundError(
+                f"{name} was never seen, so its disks are not known",
+                hint="its inventory is taken when it boots the agent; or give one with --facts FILE",
+            )
+        task = _task_to_come(core, connection, name, image, layout)
+    rendered, digest = planning.preview(known[0], task, core.catalog.find(task.version))
+    return PlanView(node=name, rendered=rendered, digest=digest, facts_s=known[1])
+
+
+@post("/plan/{name:str}", sync_to_thread=True, status_code=_OK)
+def plan_for(
+    core: CoreDependency,
+    name: FromPath[str],
+    data: JSONBody[Facts],
+    image: FromQuery[str] = "",
+    layout: FromQuery[str] = "",
+) -> PlanView:
+    """Show what a node would run if its machine were as given."""
+    with core.database.read() as connection:
+        task = _task_to_come(core, connection, name, image, layout)
+    rendered, digest = planning.preview(data, task, core.catalog.find(task.version))
+    return PlanView(node=name, rendered=rendered, digest=digest, facts_s=None)
+
+
+@get("/tasks", sync_to_thread=True)
+def task_list(
+    core: CoreDependency, node: FromQuery[str] = "", live: FromQuery[bool] = False, limit: FromQuery[int] = 200
+) -> list[TaskView]:
+    """List tasks, the newest first."""
+    with core.database.read() as connection:
+        return rows.list_tasks(connection, node=node, live_only=live, limit=max(1, min(limit, 10_000)))
+
+
+@get("/tasks/{task_id:str}", sync_to_thread=True)
+def task_show(core: CoreDependency, task_id: FromPath[str]) -> TaskView:
+    """Show a task."""
+    with core.database.read() as connection:
+        return rows.view_task(connection, rows.get_task(connection, task_id))
+
+
+@get("/tasks/{task_id:str}/log", sync_to_thread=True)
+def task_log(core: CoreDependency, task_id: FromPath[str], after: FromQuery[int] = 0) -> list[LogEntry]:
+    """Return what the agents of a task logged."""
+    with core.database.read() as connection:
+        return rows.list_log(connection, rows.get_task(connection, task_id).id, after=after)
+
+
+@post("/tasks/{task_id:str}/abort", sync_to_thread=True, status_code=_OK)
+def task_abort(
+    core: CoreDependency, request: AnyRequest, task_id: FromPath[str], dry_run: FromQuery[bool] = False
+) -> TaskView:
+    """Stop a task."""
+    with core.database.trial(dry_run) as connection:
+        return rows.view_task(connection, endings.abort_task(connection, who(core, request), task_id))
+
+
+@post("/tasks/{task_id:str}/retry", sync_to_thread=True, status_code=_OK)
+def task_retry(
+    core: CoreDependency, request: AnyRequest, task_id: FromPath[str], dry_run: FromQuery[bool] = False
+) -> TaskView:
+    """Queue a failed, frozen or aborted task once more."""
+    with core.database.trial(dry_run) as connection:
+        return rows.view_task(connection, endings.retry_task(connection, who(core, request), task_id, core.rules))
+
+
+@get("/receipts/{key:str}", sync_to_thread=True)
+def receipt_show(core: CoreDependency, key: FromPath[str]) -> ReceiptView:
+    """Show the newest receipt of a task or a node."""
+    with core.database.read() as connection:
+        return ReceiptView(receipt=endings.find_receipt(connection, key), server_key=core.site.public_key.hex())
+
+
+def work_handlers() -> list[Any]:
+    """Return the handlers of work."""
+    own: list[Any] = [deploy, netboot, plan_show, plan_for, task_list, task_show, task_log, task_abort, task_retry]
+    return [*own, receipt_show]
+
+
+def _task_to_come(core: Core, connection: Connection, name: str, image: str, layout: str) -> Task:
+    """Return the task the next attempt of this node would be told, with the very seed it will have if it is armed."""
+    node = nodes.get_node(connection, name)
+    live = rows.live_task(connection, name)
+    if live is not None and TaskState(live.state) in CLAIMABLE and not image and not layout:
+        last = rows.last_attempt(connection, live.id)
+        seed = attempt_seed(core.rules, live.id, 1 if last is None else last.number + 1)
+        version = core.catalog.version_ref(live.image, live.number)
+        return claims.task_for(node, version, live.document, task_id=str(live.id), attempt_id="", seed=seed)
+    image_name, _, number = (image or node.image).partition(":")
+    if not image_name or not (layout or node.layout):
+        raise RefusedError(f"{name} has no image or no layout to plan with", hint="--image NAME --disklayout NAME")
+    row = images.get_version(connection, image_name, _number(number) or (None if image else node.version))
+    view = layouts.get_layout(connection, layout or node.layout)
+    document = msgspec.json.encode(view.layout).decode()
+    version = core.catalog.version_ref(row.image, row.number)
+    return claims.task_for(node, version, document, task_id="", attempt_id="", seed=_EXAMPLE_SEED)
+
+
+def _number(text: str) -> int | None:
+    if text and not (text.isdecimal() and 0 < len(text) < 10):
+        raise InvalidError(f"'{text}' is not the number of a version")
+    return int(text) if text else None
