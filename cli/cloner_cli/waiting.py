@@ -99,10 +99,11 @@ def _display(run: Invocation) -> Iterator[Show]:
     from rich.live import Live
 
     with Live(console=Console(stderr=True), auto_refresh=False) as live:
-        yield lambda tasks, _: live.update(_table(tasks), refresh=True)
+        yield lambda tasks, _: live.update(live_table(tasks), refresh=True)
 
 
-def _table(tasks: Sequence[TaskView]) -> Table:
+def live_table(tasks: Sequence[TaskView]) -> Table:
+    """Return what a terminal shows: a line a node, with a bar where the whole is known."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text

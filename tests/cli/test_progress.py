@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from cloner_cli.progress import Ticker, amount, has_ended, share, standing, why_failed
+from cloner_cli.waiting import live_table
 from cloner_core.admin import TaskState, TaskView
 from cloner_core.messages import Cause, Failure, Progress, Stage
 
@@ -95,3 +96,19 @@ def test_a_failure_tells_what_became_of_the_disks(is_destroyed: bool, told: str)
     assert "stage mkfs, cause tool: mkfs failed" in text
     assert told in text
     assert "hint: look" in text
+
+
+def test_a_terminal_shows_a_bar_and_takes_no_markup_from_strangers() -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    told = msgspec.structs.replace(RESTORE, text="[red]x[/red]\x1b[2J")
+    out = StringIO()
+    Console(file=out, width=160).print(live_table([task(progress=told), task(TaskState.QUEUED, node="n02")]))
+    first, second = out.getvalue().splitlines()
+    assert "\u2501" in first
+    assert "120.0 MiB of 1.0 GiB" in first
+    assert "[red]x[/red]\\x1b[2J" in first
+    assert "n02" in second
+    assert "\u2501" not in second
