@@ -23,6 +23,7 @@ class BootEntry:
     number: int
     title: str
     path: str  # device path as text, as virt-firmware writes it
+    raw: bytes  # the load option: the text leaves partition GUIDs out
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def boot_variables(path: Path) -> BootVariables:
         if match := ENTRY_NAME.fullmatch(str(name)):
             number = int(match["number"], 16)
             parsed = ParsedEntry(data=variable.data)
-            entries[number] = BootEntry(number, str(parsed.title), str(parsed.devicepath))
+            entries[number] = BootEntry(number, str(parsed.title), str(parsed.devicepath), variable.data)
         elif str(name) == "BootOrder":
             order = tuple(value for (value,) in struct.iter_unpack("<H", variable.data))
         elif str(name) == "BootNext":
