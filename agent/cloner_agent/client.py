@@ -19,6 +19,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloner_agent.protocol import Interrupt, ServerFault
+from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import IntegrityError, UnreachableError
 from cloner_core.messages import Fault, Secret, proof_statement
 
@@ -228,6 +229,6 @@ class Transport:
 def _fault(status: int, answer: bytes) -> ServerFault:
     try:
         fault = msgspec.json.decode(answer, type=Fault)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         fault = Fault(error=f"the server answered HTTP {status} without saying why")
     return ServerFault(status, fault)

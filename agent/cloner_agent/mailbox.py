@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from cloner_core.decoding import UNREADABLE
 from cloner_core.messages import LogLine
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -60,7 +61,7 @@ class Mailbox(Generic[T]):
             if before % 2 == 0 and _HEAD.unpack_from(self._map, 0) == (before, length):
                 try:
                     self._last = self._decoder.decode(data)
-                except msgspec.MsgspecError:
+                except UNREADABLE:
                     continue
                 break
         # A writer that died in the middle leaves an odd number for ever: the last whole value stands.

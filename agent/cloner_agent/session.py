@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloner_agent.client import PATIENCE_S, Credentials, Endpoint, Transport
 from cloner_agent.protocol import Interrupt
+from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import InvalidError, UnreachableError
 from cloner_core.messages import (
     Beat,
@@ -147,7 +148,7 @@ class HttpsServer:
     def _decode(self, answer: bytes, kind: type[T]) -> T:
         try:
             return msgspec.json.decode(answer, type=kind)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise InvalidError(
                 f"the server's {kind.__name__} is not understood: {error}",
                 hint="agent and server differ in version: rebuild the initramfs with 'cloner initramfs build'",

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import httpx2
 import msgspec
 
+from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import (
     ClonerError,
     ConflictError,
@@ -106,7 +107,7 @@ class Api:
     def _decode(self, answer: httpx2.Response, kind: type[T]) -> T:
         try:
             return msgspec.json.decode(answer.content, type=kind)
-        except msgspec.MsgspecError as fault:
+        except UNREADABLE as fault:
             raise ClonerError(
                 f"the answer of the server cannot be read: {fault}",
                 hint="the server and this command are of different versions",
@@ -121,7 +122,7 @@ def _params(query: Query) -> dict[str, str]:
 def _error(answer: httpx2.Response) -> ClonerError:
     try:
         fault = msgspec.json.decode(answer.content, type=Fault)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return ClonerError(f"the server answered {answer.status_code} and no reason")
     if fault.status == ExitStatus.USAGE:
         return InvalidError(fault.error, faults=fault.faults, hint=fault.hint)

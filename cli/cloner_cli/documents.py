@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import InvalidError
 
 MAX_BYTES = 1 << 20
@@ -29,7 +30,7 @@ def read_document(path: Path) -> Any:
     if content.lstrip()[:1] in (b"{", b"["):
         try:
             return msgspec.json.decode(content)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
+        except UNREADABLE as fault:
             if path.suffix == ".json":
                 raise InvalidError(f"{path} is not JSON", faults=[str(fault)]) from fault
     return parse_yaml(content, str(path))

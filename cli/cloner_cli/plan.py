@@ -14,6 +14,7 @@ from cloner_cli.documents import read_document
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import moment, printable
 from cloner_core.admin import PlanView
+from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import InvalidError
 from cloner_core.facts import Facts
 
@@ -49,5 +50,5 @@ def plan_command(run: Invocation, name: str, *, image: str, disklayout: str, fac
 def _read_facts(path: Path) -> Facts:
     try:
         return msgspec.convert(read_document(path), Facts)
-    except msgspec.ValidationError as fault:
+    except UNREADABLE as fault:
         raise InvalidError(f"{path} does not hold the facts of a machine: {fault}") from fault

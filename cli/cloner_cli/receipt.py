@@ -14,6 +14,7 @@ from cloner_cli.documents import read_document
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import duration, fields, moment
 from cloner_core.admin import ReceiptView
+from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import IntegrityError, InvalidError
 from cloner_core.messages import Receipt, receipt_statement
 from cloner_core.sizes import format_bytes
@@ -111,7 +112,7 @@ def receipt_fields(view: ReceiptView) -> str:
 def _read(path: Path) -> ReceiptView:
     try:
         return msgspec.convert(read_document(path), ReceiptView)
-    except msgspec.ValidationError as fault:
+    except UNREADABLE as fault:
         raise InvalidError(
             f"{path} does not hold a receipt: {fault}", hint="cloner receipt show NODE --json"
         ) from fault

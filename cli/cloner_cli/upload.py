@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from cloner_cli.api import Api
+from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import ClonerError
 from cloner_core.image.pack import Pack
 from cloner_core.image.tree import SegmentRef
@@ -25,7 +26,7 @@ class ServerSink:
         content = self._api.get_bytes("/v1/chunks/known", {"image": image})
         try:
             return msgspec.msgpack.decode(content, type=Base | None)
-        except msgspec.MsgspecError as fault:
+        except UNREADABLE as fault:
             raise ClonerError(f"the server's list of known chunks cannot be read: {fault}") from fault
 
     def put_pack(self, pack: Pack) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 from blake3 import blake3
 
+from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import IntegrityError, NotFoundError
 from cloner_initramfs.base import build_base
 from cloner_initramfs.cache import Cache
@@ -86,7 +87,7 @@ def read_installer(directory: Path) -> InstallerFiles:
         manifest = msgspec.json.decode((directory / MANIFEST).read_bytes(), type=Manifest)
     except FileNotFoundError as error:
         raise NotFoundError(f"{directory} is not an installer: it has no {MANIFEST}", hint=hint) from error
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except UNREADABLE as error:
         raise IntegrityError(f"{directory / MANIFEST} cannot be read: {error}", hint=hint) from error
     named = {KERNEL: manifest.kernel_digest} | {_file_name(one.name): one.digest for one in manifest.layers}
     if missing := [name for name in named if not (directory / name).is_file()]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import InvalidError
 
 CONFIG_FILE = Path("/etc/cloner/server.toml")
@@ -51,7 +52,7 @@ def load_config(path: Path, given: dict[str, Any]) -> ServerConfig:
         raise InvalidError(f"{path} cannot be read: {fault}") from fault
     try:
         config = msgspec.convert(tomllib.loads(text) | given, ServerConfig)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as fault:
+    except (tomllib.TOMLDecodeError, *UNREADABLE) as fault:
         raise InvalidError(f"{path}: {fault}") from fault
     if faults := config_faults(config):
         raise InvalidError("the server cannot start with these settings", faults=faults)

@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 import msgspec
 from msgspec import Meta
 
+from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import IntegrityError
 from cloner_core.image.limits import (
     CHUNK_BYTES,
@@ -101,7 +102,7 @@ def decode_inode(record: bytes) -> Inode:
     """Return the inode `record` stands for; raises IntegrityError when any value is wrong or not in its one form."""
     try:
         inode = _decoder.decode(record)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise IntegrityError(f"a record of the tree cannot be read: {error}") from error
     if _encoder.encode(inode) != record:
         raise IntegrityError(f"record {inode.number} is not in its canonical form")
@@ -113,7 +114,7 @@ def decode_trusted(record: bytes) -> Inode:
     """Return the inode of a record that decode_inode has accepted before; raises IntegrityError if it was changed."""
     try:
         return _decoder.decode(record)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise IntegrityError(f"a record of the tree was changed after it was checked: {error}") from error
 
 

@@ -12,6 +12,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import IntegrityError
 from cloner_core.image.digest import digest, require_digest
 from cloner_core.image.limits import FORMAT, MAX_MAP_BYTES, MAX_PACKS, PACK_RAW_BYTES, PACK_STORED_BYTES
@@ -58,7 +59,7 @@ def decode_map(data: bytes, version: bytes | None = None) -> PackMap:
         raise IntegrityError(f"a pack map of {len(data)} bytes is above {MAX_MAP_BYTES}")
     try:
         pack_map = _decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise IntegrityError(f"{what} cannot be read: {error}") from error
     faults = [] if _encoder.encode(pack_map) == data else ["it is not in its canonical form"]
     if pack_map.format != FORMAT:

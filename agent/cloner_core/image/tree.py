@@ -10,6 +10,7 @@ import msgpack  # type: ignore[import-untyped]
 import msgspec
 from msgspec import Meta
 
+from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import IntegrityError
 from cloner_core.image.digest import Bytes, digest, require_digest, version_digest
 from cloner_core.image.inode import Inode, decode_inode
@@ -95,7 +96,7 @@ def decode_root(data: bytes, version: bytes) -> TreeRoot:
         raise IntegrityError(f"the tree root has digest {seen.hex()}, wanted {version.hex()}")
     try:
         root = _decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise IntegrityError(f"tree root {version.hex()} cannot be read: {error}") from error
     faults = [] if _encoder.encode(root) == data else ["it is not in its canonical form"]
     if root.format != FORMAT:

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar, cast
 
 import msgspec
 
+from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import InvalidError
 from cloner_core.layout.rules import layout_faults
 from cloner_core.layout.types import DiskLayout, Filesystem, Layout, Partition, Selector, Size, Swap
@@ -32,7 +33,7 @@ def parse_layout(text: bytes | str) -> Layout:
         raise InvalidError(f"the layout has {len(text)} bytes, more than {MAX_DOCUMENT_BYTES}")
     try:
         raw = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise InvalidError("the layout is not JSON", faults=[str(error)], hint="see docs/layout.md") from error
     reader = _Reader()
     layout = reader.layout(raw)

@@ -12,6 +12,7 @@ from litestar.types import ASGIApp
 from sqlalchemy import Connection
 from starlette.responses import FileResponse, Response
 
+from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import ClonerError, InvalidError, NotFoundError
 from cloner_core.facts import Facts, fingerprint
 from cloner_core.image.digest import parse_digest
@@ -199,7 +200,7 @@ def _confirm_plan(core: Core, request: AnyRequest, body: bytes, expected: str) -
 def _decode(body: bytes | str, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
-    except msgspec.MsgspecError as fault:
+    except UNREADABLE as fault:
         raise InvalidError(f"the body is not a {kind.__name__.strip('_')}: {fault}") from fault
 
 

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
+from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import ClonerError, InvalidError
 from cloner_core.messages import Confirm, Fault, Granted
 from cloner_pxe.http import HttpAnswer, answer_http
@@ -78,7 +79,7 @@ async def _body(request: Request) -> bytes:
 def _confirmation(body: bytes) -> Confirm:
     try:
         return msgspec.json.decode(body, type=Confirm)
-    except msgspec.MsgspecError as fault:
+    except UNREADABLE as fault:
         raise InvalidError(f"the body is not a confirmation: {fault}") from fault
 
 

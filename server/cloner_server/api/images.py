@@ -10,6 +10,7 @@ from litestar.params import FromPath, FromQuery, RawBody
 from sqlalchemy import Row
 
 from cloner_core.admin import ImageView
+from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import InvalidError
 from cloner_core.image.digest import parse_digest
 from cloner_core.image.version import Draft, VersionRecord, check_image_name
@@ -69,7 +70,7 @@ def publish(core: CoreDependency, request: AnyRequest, body: RawBody) -> Version
     """Make a draft (MessagePack) the next version of its image: checked from its root to its last chunk, then shown."""
     try:
         draft = msgspec.msgpack.decode(body, type=Draft)
-    except msgspec.MsgspecError as fault:
+    except UNREADABLE as fault:
         raise InvalidError(f"the body is not a draft: {fault}") from fault
     record = core.catalog.store.publish(draft)
     with core.database.write() as connection:

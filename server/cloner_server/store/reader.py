@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import IntegrityError, NotFoundError
 from cloner_core.image.compression import decompress
 from cloner_core.image.digest import require_digest
@@ -69,7 +70,7 @@ class StoreReader:
             raise NotFoundError(f"image {image} has no version {chosen}", hint=f"it has {listed}") from None
         try:
             record = msgspec.json.decode(data, type=VersionRecord)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise IntegrityError(f"the record of version {image}/{chosen} cannot be read: {error}") from error
         if (record.image, record.number) != (image, chosen):
             raise IntegrityError(f"the record of version {image}/{chosen} is of {record.image}/{record.number}")
@@ -93,7 +94,7 @@ class StoreReader:
             raise NotFoundError(f"version {version.hex()} has no pack map") from None
         try:
             signed = msgspec.json.decode(data, type=SignedMap)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise IntegrityError(f"the pack map of version {version.hex()} cannot be read: {error}") from error
         if signed.version != version.hex():
             raise IntegrityError(f"the pack map of version {version.hex()} is of version {signed.version}")
