@@ -225,6 +225,30 @@ class ReceiptView(Strict, frozen=True):
     server_key: str
 
 
+class StoreFault(Strict, frozen=True):
+    """One thing a check of the store found wrong."""
+
+    what: str  # version image/number, pack …, segment …
+    why: str
+
+
+class CheckReport(Strict, frozen=True):
+    """What a check of the store saw."""
+
+    faults: tuple[StoreFault, ...]
+    versions: int
+    packs: int
+    stored_bytes: int  # of the packs of published versions
+    unused_bytes: int  # of packs no published version needs; gc removes them
+
+
+class Collected(Strict, frozen=True):
+    """What a gc of the store removed, or would remove."""
+
+    files: int
+    stored_bytes: int
+
+
 class Status(Strict, frozen=True):
     """The server at a glance."""
 

@@ -56,13 +56,16 @@ class Api:
         """Return the answer to GET `path`."""
         return self._decode(self._send("GET", path, query), kind)
 
-    def post(self, path: str, kind: type[T], body: object = None, query: Query = _NOTHING) -> T:
-        """Return the answer to POST; `body` is sent as JSON."""
-        return self._with_body("POST", path, kind, body, query)
+    def post(
+        self, path: str, kind: type[T], body: object = None, query: Query = _NOTHING, *, is_long: bool = False
+    ) -> T:
+        """Return the answer to POST; `body` is sent as JSON. A long request is waited for without end."""
+        content = None if body is None else msgspec.json.encode(body)
+        return self._decode(self._send("POST", path, query, content, is_long=is_long), kind)
 
     def patch(self, path: str, kind: type[T], body: object, query: Query = _NOTHING) -> T:
         """Return the answer to PATCH."""
-        return self._with_body("PATCH", path, kind, body, query)
+        return self._decode(self._send("PATCH", path, query, msgspec.json.encode(body)), kind)
 
     def delete(self, path: str, kind: type[T], query: Query = _NOTHING) -> T:
         """Return the answer to DELETE."""
@@ -74,22 +77,28 @@ class Api:
 
     def put_bytes(self, path: str, content: bytes, query: Query = _NOTHING) -> None:
         """Send `content` as it is; doing it twice is no harm."""
-        self._send("PUT", path, query, content, "application/octet-stream")
+        self._send("PUT", path, query, content, media_type="application/octet-stream")
 
     def post_bytes(self, path: str, content: bytes, kind: type[T], media_type: str) -> T:
         """Send `content` as it is, and return the answer."""
-        return self._decode(self._send("POST", path, _NOTHING, content, media_type), kind)
-
-    def _with_body(self, method: str, path: str, kind: type[T], body: object, query: Query) -> T:
-        content = None if body is None else msgspec.json.encode(body)
-        return self._decode(self._send(method, path, query, content, "application/json"), kind)
+        return self._decode(self._send("POST", path, _NOTHING, content, media_type=media_type), kind)
 
     def _send(
-        self, method: str, path: str, query: Query, content: bytes | None = None, media_type: str = ""
+        self,
+        method: str,
+        path: str,
+        query: Query,
+        content: bytes | None = None,
+        *,
+        media_type: str = "application/json",
+        is_long: bool = False,
     ) -> httpx2.Response:
         headers = self._headers | ({"content-type": media_type} if content is not None else {})
+        timeout = httpx2.Timeout(10.0, read=None) if is_long else httpx2.USE_CLIENT_DEFAULT
         with self._reaching():
-            answer = self._client.request(method, path, params=_params(query), content=content, headers=headers)
+            answer = self._client.request(
+                method, path, params=_params(query), content=content, headers=headers, timeout=timeout
+            )
         if answer.status_code >= 400:
             raise _error(answer)
         return answer

@@ -36,6 +36,7 @@ COMMANDS = {
     "receipt": "cloner_cli.receipt",
     "serve": "cloner_cli.serve",
     "status": "cloner_cli.status",
+    "store": "cloner_cli.store",
     "task": "cloner_cli.task",
 }
 """The module of each command; there it is the attribute `NAME_command`, with `_` for `-`."""

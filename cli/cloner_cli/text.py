@@ -6,6 +6,7 @@ shown as escapes, never sent to the terminal.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
@@ -38,6 +39,17 @@ def fields(pairs: Iterable[tuple[str, object]]) -> str:
 def moment(time_s: float | None) -> str:
     """Return a time as people here write it, or "-" for None."""
     return "-" if time_s is None else datetime.fromtimestamp(time_s).strftime("%Y-%m-%d %H:%M:%S")
+
+
+_UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of "90s", "30min", "12h" or "7d"; raises ValueError that says what is wanted."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*(s|min|h|d)", text.strip(), re.ASCII)
+    if match is None:
+        raise ValueError(f"'{text}' is not a time: want a number and a unit, as 90s, 30min, 12h or 7d")
+    return float(match[1]) * _UNITS_S[match[2]]
 
 
 def duration(seconds: float) -> str:

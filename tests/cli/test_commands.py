@@ -24,6 +24,7 @@ CHANGING = {
     "node add",
     "node remove",
     "node set",
+    "store gc",
     "task abort",
     "task retry",
 }
@@ -41,6 +42,7 @@ READING = {
     "receipt verify",
     "serve",
     "status",
+    "store check",
     "task list",
     "task log",
     "task show",

@@ -92,10 +92,14 @@ def test_gc_removes_only_what_no_version_needs_and_nobody_touched(store: LocalSt
     fresh.put(store)  # being written: younger than the grace
     (store.files.temporary / "left-by-a-crash").write_bytes(b"x")
     os.utime(store.files.temporary / "left-by-a-crash", (0, 0))
+    before = sorted(path for path in store.files.root.rglob("*") if path.is_file())
+    promised = store.gc(3600, dry_run=True)
+    assert sorted(path for path in store.files.root.rglob("*") if path.is_file()) == before
     collected = store.gc(3600)
+    assert promised == collected
     packs = {pack.digest for pack in other.packs} - {pack.digest for pack in image.packs}
-    # … and a segment, root, map, index, set of placements, and the crash's temporary.
-    assert collected.files == len(packs) + 6
+    # … and a segment, root, map, index, set of placements, which map is current, and the crash's temporary.
+    assert collected.files == len(packs) + 7
     assert files_from(store, image.version) == some_contents()
     store.publish(fresh.draft)
     assert files_from(store, fresh.version) == some_contents(2)

@@ -9,7 +9,7 @@ from litestar import Response, get, post, put
 from litestar.params import FromPath, FromQuery, RawBody
 from sqlalchemy import Row
 
-from cloner_core.admin import ImageView
+from cloner_core.admin import CheckReport, Collected, ImageView
 from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import InvalidError
 from cloner_core.image.digest import parse_digest
@@ -18,9 +18,8 @@ from cloner_core.messages import Granted
 from cloner_server.api.callers import CoreDependency, who
 from cloner_server.api.faults import AnyRequest
 from cloner_server.core import Core
-from cloner_server.state import images
+from cloner_server.state import events, images
 from cloner_server.state import tasks as rows
-from cloner_server.store.protocol import CheckReport, Collected
 
 _PACK_BYTES, _DRAFT_BYTES = 64 << 20, 1 << 30
 _MESSAGEPACK = "application/vnd.msgpack"
@@ -85,12 +84,21 @@ def check(core: CoreDependency, read_data: FromQuery[bool] = False) -> CheckRepo
 
 
 @post("/store/gc", sync_to_thread=True, status_code=_OK)
-def gc(core: CoreDependency, grace_s: FromQuery[float] = _GRACE_S) -> Collected:
+def gc(
+    core: CoreDependency, request: AnyRequest, grace_s: FromQuery[float] = _GRACE_S, dry_run: FromQuery[bool] = False
+) -> Collected:
     """Remove what no published version needs; maps that live attempts were told are kept."""
+    if not 0 <= grace_s < float("inf"):
+        raise InvalidError(f"grace_s: {grace_s} is not a number of seconds from 0 on")
     with core.database.read() as connection:
         told = rows.told_tasks(connection)
     keep = {bytes.fromhex(task.version.pack_map) for task in told}
-    return core.catalog.store.gc(grace_s, keep_maps=keep)
+    collected = core.catalog.store.gc(grace_s, keep_maps=keep, dry_run=dry_run)
+    if not dry_run:
+        with core.database.write() as connection:
+            detail = msgspec.to_builtins(collected)
+            events.record(connection, who(core, request), "store", "collected", grace_s=grace_s, **detail)
+    return collected
 
 
 def image_handlers() -> list[Any]:

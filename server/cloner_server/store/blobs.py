@@ -60,7 +60,7 @@ class Files:
         free = status.f_bavail * status.f_frsize
         return StoreFullError(
             f"the store {self.root} has no room for {what}: {wanted} bytes wanted, {free} free",
-            hint="remove versions ('cloner image-remove') and run 'cloner store gc', or enlarge the filesystem",
+            hint="'cloner store gc' removes what no published version needs; else enlarge the filesystem",
         )
 
     def replace(self, path: Path, data: bytes) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cloner_core.admin import CheckReport, Collected
 from cloner_core.errors import NotFoundError, RefusedError
 from cloner_core.image.compression import decompress
 from cloner_core.image.digest import require_digest
@@ -15,7 +16,6 @@ from cloner_core.image.pack import Pack
 from cloner_core.image.tree import SegmentRef
 from cloner_core.image.version import Base, Draft, SignedMap, Signer, VersionRecord
 from cloner_server.store.blobs import sync_directory
-from cloner_server.store.protocol import CheckReport, Collected
 from cloner_server.store.publish import Clock, publish
 from cloner_server.store.reader import StoreReader
 from cloner_server.store.upkeep import check, gc, repack
@@ -66,10 +66,13 @@ class LocalStore(StoreReader):
         """Verify everything published; with `read_data` also every byte of every pack."""
         return check(self, read_data=read_data, public_key=self._signer.public_key if self._signer else None)
 
-    def gc(self, grace_s: float, *, keep_maps: Collection[bytes] = ()) -> Collected:
-        """Remove what no published version needs and nothing touched for `grace_s`, except the maps in use."""
+    def gc(self, grace_s: float, *, keep_maps: Collection[bytes] = (), dry_run: bool = False) -> Collected:
+        """Remove what no published version needs and nothing touched for `grace_s`, except the maps in use.
+
+        With `dry_run` it only counts what would go.
+        """
         # File times come from the kernel's clock, so the grace does too.
-        return gc(self, grace_s, time.time(), keep_maps)
+        return gc(self, grace_s, time.time(), keep_maps, dry_run=dry_run)
 
     def repack(self, version: bytes) -> SignedMap:
         """Write the chunks of a version into new packs, in tree order; its digest stays."""

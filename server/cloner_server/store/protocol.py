@@ -3,43 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from cloner_core.admin import CheckReport, Collected
 from cloner_core.errors import ClonerError
 from cloner_core.image.version import Base, Draft, SignedMap, VersionRecord
 
 
 class StoreFullError(ClonerError):
     """The store has no room; what was being written is gone again, everything published is untouched."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One thing a check found wrong."""
-
-    what: str  # version image/number, pack …, segment …
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class CheckReport:
-    """What a check saw."""
-
-    faults: tuple[Fault, ...]
-    versions: int
-    packs: int
-    stored_bytes: int  # of the packs of published versions
-    unused_bytes: int  # of packs no published version needs; gc removes them
-
-
-@dataclass(frozen=True, slots=True)
-class Collected:
-    """What a gc removed."""
-
-    files: int
-    stored_bytes: int
 
 
 class Store(Protocol):
@@ -96,8 +69,11 @@ class Store(Protocol):
     def check(self, *, read_data: bool = False) -> CheckReport:
         """Verify everything published; with `read_data` also every byte of every pack."""
 
-    def gc(self, grace_s: float, *, keep_maps: Collection[bytes] = ()) -> Collected:
-        """Remove what no published version needs and nothing touched for `grace_s`, except the maps in use."""
+    def gc(self, grace_s: float, *, keep_maps: Collection[bytes] = (), dry_run: bool = False) -> Collected:
+        """Remove what no published version needs and nothing touched for `grace_s`, except the maps in use.
+
+        With `dry_run` it only counts what would go.
+        """
 
     def repack(self, version: bytes) -> SignedMap:
         """Write the chunks of a version into new packs, in tree order; its digest stays."""

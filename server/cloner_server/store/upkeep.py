@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from cloner_core.admin import CheckReport, Collected, StoreFault
 from cloner_core.errors import ClonerError, IntegrityError
 from cloner_core.image.derive import derive_placements
 from cloner_core.image.limits import DIGEST_BYTES
@@ -14,9 +15,7 @@ from cloner_core.image.pack import ENTRY, Pack, PackWriter, RawPack, check_entri
 from cloner_core.image.packmap import MapBuilder, PackMap, iter_index
 from cloner_core.image.tree import iter_segment
 from cloner_core.image.version import PackOffer, SignedMap, Signer, VersionRecord, verify_map, verify_version
-from cloner_server.store.blobs import Blobs
 from cloner_server.store.placements import encode_set
-from cloner_server.store.protocol import CheckReport, Collected, Fault
 from cloner_server.store.publish import place_map
 from cloner_server.store.reader import StoreReader
 
@@ -36,8 +35,8 @@ class _Live:
 
 def check(store: StoreReader, *, read_data: bool, public_key: bytes | None) -> CheckReport:
     """Verify everything published; `public_key` is the only signer accepted, when one is given."""
-    faults: list[Fault] = []
-    seen: dict[bytes, list[Fault]] = {}
+    faults: list[StoreFault] = []
+    seen: dict[bytes, list[StoreFault]] = {}
     packs: dict[bytes, int] = {}
     versions = 0
     for record in store.records():
@@ -48,17 +47,17 @@ def check(store: StoreReader, *, read_data: bool, public_key: bytes | None) -> C
         try:
             verify_version(version, bytes.fromhex(record.signature), key)
         except IntegrityError as error:
-            faults.append(Fault(name, error.message))
+            faults.append(StoreFault(name, error.message))
         if version not in seen:
             seen[version] = list(_check_version(store, version, key, packs, read_data))
-        faults += [Fault(f"{name}, {fault.what}", fault.why) for fault in seen[version]]
+        faults += [StoreFault(f"{name}, {fault.what}", fault.why) for fault in seen[version]]
     unused = sum(entry.stat().st_size for name, entry in store.packs.names() if name not in packs)
     return CheckReport(tuple(faults), versions, len(packs), sum(packs.values()), unused)
 
 
 def _check_version(
     store: StoreReader, version: bytes, key: bytes, packs: dict[bytes, int], read_data: bool
-) -> Iterator[Fault]:
+) -> Iterator[StoreFault]:
     try:
         root = store.tree_root(version)
         signed = store.signed_map(version)
@@ -70,67 +69,70 @@ def _check_version(
             builder.add_pack(pack.digest, pack.stored_size, pack.raw_size, flat)
         placed = derive_placements(root, store.raw_segments(root), builder)
         if builder.finish(version)[0] != pack_map:
-            yield Fault("pack map", "it is not the map its tree and packs give")
+            yield StoreFault("pack map", "it is not the map its tree and packs give")
         elif store.placement_sets.read(bytes.fromhex(signed.map)) != encode_set(pack_map, placed):
-            yield Fault("placements", "they are not what the tree and the map give")
+            yield StoreFault("placements", "they are not what the tree and the map give")
     except ClonerError as error:
-        yield Fault("tree", error.message)
+        yield StoreFault("tree", error.message)
         return
     for pack, flat in offered:
         known = pack.digest in packs
         packs[pack.digest] = pack.stored_size
         if store.packs.size(pack.digest) != pack.stored_size:
-            yield Fault(f"pack {pack.digest.hex()}", f"it is missing or has not {pack.stored_size} bytes")
+            yield StoreFault(f"pack {pack.digest.hex()}", f"it is missing or has not {pack.stored_size} bytes")
         elif read_data and not known:
             try:
                 check_entries(decode_pack(store.packs.read(pack.digest), pack.digest, pack.raw_size), flat)
             except ClonerError as error:
-                yield Fault(f"pack {pack.digest.hex()}", error.message)
+                yield StoreFault(f"pack {pack.digest.hex()}", error.message)
 
 
-def gc(store: StoreReader, grace_s: float, now: float, keep_maps: Collection[bytes]) -> Collected:
-    """Remove what no published version needs and nobody touched since `now - grace_s` (seconds since 1970)."""
+def gc(
+    store: StoreReader, grace_s: float, now: float, keep_maps: Collection[bytes], *, dry_run: bool = False
+) -> Collected:
+    """Remove what no published version needs and nobody touched since `now - grace_s` (seconds since 1970).
+
+    With `dry_run` it only counts what would go.
+    """
     with store.files.locked(exclusive=True):
         live = _Live()
         for record in store.records():
             _mark(store, record, live)
         for name in keep_maps:
             _mark_map(store, name, live)
-        before = now - grace_s
-        files = stored = 0
-        for blobs, keep in (
-            (store.packs, live.packs),
-            (store.segments, live.segments),
-            (store.roots, live.roots),
-            (store.placement_sets, live.maps),
-            (store.maps, live.maps),
-            (store.indexes, live.indexes),
-        ):
-            for size in _sweep(blobs, keep, before):
-                files += 1
-                stored += size
-        for path in store.files.temporary.iterdir():
-            if path.stat().st_mtime < before:
-                stored += path.stat().st_size
-                files += 1
-                path.unlink()
-        for version in [name for name in _current_versions(store) if name not in live.roots]:
-            if store.current_path(version).stat().st_mtime < before:
-                store.current_path(version).unlink()
-        return Collected(files, stored)
+        sizes = []
+        for path in _unneeded(store, live):
+            try:
+                status = path.stat()
+            except FileNotFoundError:  # a temporary that got its name meanwhile
+                continue
+            if status.st_mtime < now - grace_s:
+                sizes.append(status.st_size)
+                if not dry_run:
+                    path.unlink(missing_ok=True)
+        return Collected(len(sizes), sum(sizes))
+
+
+def _unneeded(store: StoreReader, live: _Live) -> Iterator[Path]:
+    """Give every file of the store that is not among what is live, however young."""
+    for blobs, keep in (
+        (store.packs, live.packs),
+        (store.segments, live.segments),
+        (store.roots, live.roots),
+        (store.placement_sets, live.maps),
+        (store.maps, live.maps),
+        (store.indexes, live.indexes),
+    ):
+        yield from (Path(entry.path) for name, entry in blobs.names() if name not in keep)
+    yield from store.files.temporary.iterdir()
+    for version in _current_versions(store):
+        if version not in live.roots:
+            yield store.current_path(version)
 
 
 def _current_versions(store: StoreReader) -> list[bytes]:
     directory = store.current_path(bytes(DIGEST_BYTES)).parent
     return [bytes.fromhex(path.stem) for path in directory.glob("*.json")] if directory.is_dir() else []
-
-
-def _sweep(blobs: Blobs, keep: set[bytes], before: float) -> Iterator[int]:
-    for name, entry in blobs.names():
-        status = entry.stat()
-        if name not in keep and status.st_mtime < before:
-            os.unlink(entry.path)
-            yield status.st_size
 
 
 def _mark(store: StoreReader, record: VersionRecord, live: _Live) -> None:

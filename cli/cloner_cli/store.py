@@ -1,0 +1,91 @@
+"""`cloner store`: upkeep of where the images are kept."""
+
+from __future__ import annotations
+
+import click
+
+from cloner_cli.api import Query
+from cloner_cli.asking import ask
+from cloner_cli.commands import Group, command, dry_run_option, yes_option
+from cloner_cli.invocation import Invocation
+from cloner_cli.text import duration, fields, parse_duration, printable
+from cloner_core.admin import CheckReport, Collected
+from cloner_core.errors import IntegrityError
+from cloner_core.sizes import format_bytes
+
+DEFAULT_GRACE = "24h"
+_FAULTS_SHOWN = 50
+
+
+class _Duration(click.ParamType[float]):
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return parse_duration(str(value))
+        except ValueError as fault:
+            self.fail(str(fault), param, ctx)
+
+
+@click.group("store", cls=Group)
+def store_command() -> None:
+    """Where images are kept: verified, and rid of what no version needs."""
+
+
+@command("check", example="cloner store check --read-data", group=store_command)
+@click.option("--read-data", is_flag=True, help="Read and hash every byte of every pack too; takes as long as that.")
+def store_check(run: Invocation, *, read_data: bool) -> None:
+    """Verify everything published: signatures, trees, maps, and that each pack is there with its size.
+
+    Exit status 7 when anything is wrong; each fault is named. Nothing is changed.
+    """
+    # Reading a store takes as long as its disk does; there is no sensible limit.
+    report = run.api.post("/v1/store/check", CheckReport, None, {"read_data": read_data}, is_long=True)
+    run.result(report, lambda: _report(report, read_data=read_data))
+    if report.faults:
+        shown = [printable(f"{fault.what}: {fault.why}") for fault in report.faults[:_FAULTS_SHOWN]]
+        more = len(report.faults) - len(shown)
+        shown += [f"and {more} more (--json lists all)"] if more else []
+        raise IntegrityError(
+            "\n  - ".join((f"{len(report.faults)} faults in the store:", *shown)),
+            hint="restore what is damaged from a backup of the store, or capture again with 'cloner new-image'",
+        )
+
+
+@command("gc", example="cloner store gc --dry-run", group=store_command)
+@click.option(
+    "--grace",
+    "grace_s",
+    type=_Duration(),
+    default=DEFAULT_GRACE,
+    show_default=True,
+    metavar="TIME",
+    help="Keep what is younger: 90s, 30min, 12h, 7d.",
+)
+@yes_option
+@dry_run_option
+def store_gc(run: Invocation, *, grace_s: float, yes: bool, dry_run: bool) -> None:
+    """Remove what no published version needs: parts of captures that were broken off, maps no longer current.
+
+    Nothing of a published version is ever removed, nor what a running deploy was told. A capture that runs now has
+    stored parts that no version needs yet; the grace keeps them.
+    """
+    if not dry_run and grace_s < parse_duration(DEFAULT_GRACE):
+        left = "no time" if not grace_s else duration(grace_s)
+        ask(run, f"A capture that has run for longer than {left} would fail. Go on?", is_yes=yes)
+    query: Query = {"grace_s": str(grace_s), "dry_run": dry_run}
+    collected = run.api.post("/v1/store/gc", Collected, None, query, is_long=True)
+    told = f"{collected.files} files, {format_bytes(collected.stored_bytes)}"
+    run.result(collected, lambda: f"{'would remove' if dry_run else 'removed'} {told}")
+
+
+def _report(report: CheckReport, *, read_data: bool) -> str:
+    return fields(
+        [
+            ("versions", report.versions),
+            ("packs", f"{report.packs}, {format_bytes(report.stored_bytes)}"),
+            ("content", "read and hashed" if read_data else "not read (--read-data reads it)"),
+            ("unused", format_bytes(report.unused_bytes)),
+            ("faults", len(report.faults) or "none"),
+        ]
+    )

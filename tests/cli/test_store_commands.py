@@ -1,0 +1,65 @@
+"""The store is checked and collected from the command line; what is wrong has the status of bytes that are wrong."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from clibench.desk import Desk
+from cloner_core.errors import ExitStatus
+from cloner_core.image.digest import digest
+
+
+def leave_a_stray(desk: Desk, age_s: float) -> bytes:
+    stray = os.urandom(1000)
+    store = desk.scene.core.catalog.store
+    store.put_pack(digest(stray), stray)
+    path = store.pack_path(digest(stray))
+    old = path.stat().st_mtime - age_s
+    os.utime(path, (old, old))
+    return stray
+
+
+def test_a_whole_store_has_no_faults(desk: Desk) -> None:
+    shown = desk.run("store", "check")
+    assert (shown.exit_code, "faults    none" in shown.stdout) == (0, True)
+    told = desk.json("store", "check", "--read-data")
+    assert (told["faults"], told["versions"]) == ([], 1)
+
+
+def test_a_damaged_pack_is_named_and_only_reading_finds_it(desk: Desk) -> None:
+    pack = desk.scene.image.packs[0].digest
+    path = desk.scene.core.catalog.store.pack_path(pack)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert desk.run("store", "check").exit_code == 0
+    result = desk.run("store", "check", "--read-data")
+    assert result.exit_code == ExitStatus.INTEGRITY
+    assert pack.hex() in result.stderr
+    assert "hint: " in result.stderr
+    assert pack.hex() in desk.run("store", "check", "--read-data", "--json").stdout
+
+
+def test_gc_removes_what_is_old_and_needed_by_none(desk: Desk) -> None:
+    leave_a_stray(desk, 2 * 86400)
+    before = desk.stored()
+    assert desk.run("store", "gc", "--dry-run").stdout == "would remove 1 files, 1000 B\n"
+    assert desk.stored() == before
+    assert desk.json("store", "gc", "--grace", "7d", "--yes") == {"files": 0, "stored_bytes": 0}
+    assert desk.json("store", "gc") == {"files": 1, "stored_bytes": 1000}
+    assert desk.json("store", "check", "--read-data")["faults"] == []
+    assert "collected" in desk.run("events").stdout
+
+
+def test_a_short_grace_wants_a_yes_since_it_may_break_a_capture(desk: Desk) -> None:
+    leave_a_stray(desk, 100)
+    result = desk.refused("store", "gc", "--grace", "1min")
+    assert result.exit_code == ExitStatus.REFUSED
+    assert desk.json("store", "gc", "--grace", "1min", "--yes")["files"] == 1
+
+
+@pytest.mark.parametrize("grace", ["1", "-1h", "soon", "nan", "1e9d", ""])
+def test_a_grace_that_is_no_time_is_refused(desk: Desk, grace: str) -> None:
+    result = desk.refused("store", "gc", "--yes", "--grace", grace)
+    assert result.exit_code == ExitStatus.USAGE
+    assert "30min" in result.stderr
