@@ -53,7 +53,6 @@ _BY_ERRNO = {
     errno.EBUSY: Cause.DEVICE_BUSY,
     errno.ENOMEM: Cause.MEMORY,
 }
-_BY_NAME = {errno.errorcode[number]: cause for number, cause in _BY_ERRNO.items()}
 _TOOL_STDERR = (
     ("Device or resource busy", Cause.DEVICE_BUSY),
     ("is mounted", Cause.DEVICE_BUSY),
@@ -128,8 +127,6 @@ def cause_of(error: BaseException, stage: Stage) -> Cause:
 
 def _system_cause(error: BaseException) -> Cause | None:
     """Return the cause behind an error number, the error's own or that of what it was raised from."""
-    for system in (error, error.__cause__):
-        if isinstance(system, OSError) and system.errno in _BY_ERRNO:
-            return _BY_ERRNO[system.errno]
-    # A restore's errors come through a pipe, which loses __cause__; the name of the error number is their last word.
-    return _BY_NAME.get(str(getattr(error, "message", "")).rpartition(" ")[2])
+    # Errors of a restore come through a pipe, which loses __cause__: they carry the number themselves.
+    numbers = (getattr(system, "errno", None) for system in (error, error.__cause__))
+    return next((_BY_ERRNO[number] for number in numbers if number in _BY_ERRNO), None)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,121 +11,27 @@ import msgspec
 import pytest
 
 from agentbench.golden import GOLDEN_UUID, make_golden
-from agentbench.loop import LoopDisk, NodePrograms, loop_disk, target_directory
-from agentbench.scene import facts, layout, task
+from agentbench.loop import loop_disk, target_directory
+from agentbench.node import MACHINE_ID, Node, make_node
+from agentbench.scene import layout
 from agentbench.store_server import Key, StoreServer
-from cloner_agent.attempt import Tools
-from cloner_agent.console import Console
-from cloner_agent.deploy import Deploy
 from cloner_agent.efivars import EfiVars
-from cloner_agent.failures import failure_of
 from cloner_agent.host import run
-from cloner_agent.machine import Machine
-from cloner_agent.probe import probe
-from cloner_agent.reporter import Reporter
-from cloner_core.efi import LoadOption, build_load_option, build_order, parse_order
-from cloner_core.errors import ClonerError
-from cloner_core.facts import Facts
+from cloner_core.efi import parse_order
 from cloner_core.layout import Layout
 from cloner_core.messages import (
     BeatReply,
     Cause,
-    Failure,
     Fault,
-    HelloReply,
-    HostKey,
-    Secret,
     Stage,
-    Vaulted,
 )
 from cloner_core.sizes import MIB
 
 pytestmark = pytest.mark.root
-MACHINE_ID = "0123456789abcdef0123456789abcdef"
-PXE = LoadOption("UEFI PXEv4", bytes.fromhex("030b2500") + bytes(33) + bytes.fromhex("7fff0400"))
-VAULTED = Vaulted(
-    machine_id=MACHINE_ID,
-    host_keys=(
-        HostKey(
-            "ed25519",
-            Secret("-----BEGIN OPENSSH PRIVATE KEY-----\nNODE01\n-----END OPENSSH PRIVATE KEY-----\n"),
-            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDdUYXJhbnR1bGFUYXJhbnR1bGFUYXJhbnR1bGFU",
-        ),
-    ),
-    random_seed=Secret("5a" * 512),
-)
-
-
-class _Rebooted(Exception):
-    """Stands for the restart, from which a real deploy does not return."""
-
-
-@dataclass
-class Node:
-    """A machine with one loop disk, its firmware variables, a server, and a deploy that can be run."""
-
-    server: StoreServer
-    programs: NodePrograms
-    disk: LoopDisk
-    spare: LoopDisk  # seen by the deploy when named in `others`
-    target: Path
-    efivars: Path
-    layout: Layout
-    changes: dict[str, Any]
-    order: BeatReply = field(default_factory=BeatReply)
-    server_key: bytes = b""
-    others: tuple[str, ...] = ()
-
-    def probe(self) -> Facts:
-        """Tell the truth about the disk, and say the machine is a UEFI one with a serial number on it."""
-        names = {self.disk.name, *self.others}
-        found = probe(self.programs, disk_names=names.__contains__).disks
-        mine = [
-            msgspec.structs.replace(d, serial="CL1" if d.path == self.disk.device else "X", is_mounted=False)
-            for d in found
-        ]
-        return facts(*mine)
-
-    def deploy(self) -> Failure | None:
-        """Run it; None when it came to the restart."""
-        one = task(self.layout, version=self.server.ref, **self.changes)
-        self.server.hello_reply = HelloReply(Secret("c"), one, 0.0, 1.0)
-        self.server.vault = VAULTED
-
-        def reboot() -> None:
-            raise _Rebooted
-
-        reporter = Reporter(Console(io.StringIO()), order=lambda: self.order)
-        tools = Tools(
-            server=self.server,
-            run=self.programs,
-            reporter=reporter,
-            probe=self.probe,
-            packs=lambda _: self.server,
-            server_key=self.server_key or self.server.key.public_key,
-            machine=Machine(reboot=reboot),
-            target=str(self.target),
-            efivars=EfiVars(self.efivars),
-            workers=2,
-        )
-        deploy = Deploy(tools, claim="claim", public_key=bytes(32))
-        try:
-            deploy.run()
-        except _Rebooted:
-            return None
-        except (ClonerError, OSError) as error:
-            return failure_of(error, reporter.stage, is_destroyed=deploy.record.is_destroyed)
-        raise AssertionError("a deploy returned")
 
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
-    efivars = tmp_path / "efivars"
-    efivars.mkdir()
-    variables = EfiVars(efivars)
-    variables.write("Boot0004", build_load_option(PXE))
-    variables.write("BootOrder", build_order((4,)))
-    variables.write("BootCurrent", build_order((4,)))
     server = StoreServer(tmp_path / "store", make_golden(tmp_path / "golden"))
     with (
         loop_disk(tmp_path / "disk", 256 * MIB) as disk,
@@ -139,7 +43,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
         with disk.file.open("r+b") as file:
             file.seek(5 * MIB)
             file.write(os.urandom(MIB))
-        yield Node(server, NodePrograms(tmp_path / "esp"), disk, spare, target, efivars, layout(), {})
+        yield make_node(tmp_path, server, disk, spare, target)
 
 
 def test_a_deploy_ends_with_a_clone_that_is_itself(node: Node, tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import pickle
 
 import pytest
 
 from cloner_agent.failures import HINTS, AbortError, StageError, cause_of, failure_of, is_destructive
 from cloner_agent.host import ToolError
 from cloner_agent.protocol import ServerFault
+from cloner_agent.restore.errors import failed
 from cloner_core.errors import ClonerError, IntegrityError, UnreachableError
 from cloner_core.messages import Cause, Fault, Stage
 from cloner_core.plan import PlanError
@@ -46,6 +48,18 @@ def test_the_cause_of_a_wrapped_system_error_is_seen() -> None:
     error = ClonerError("writing failed")
     error.__cause__ = OSError(errno.EIO, "x")
     assert cause_of(error, Stage.RESTORE) is Cause.DISK_IO
+
+
+@pytest.mark.parametrize(
+    ("number", "cause"), [(errno.EIO, Cause.DISK_IO), (errno.ENOSPC, Cause.NO_SPACE), (errno.EROFS, Cause.DISK_IO)]
+)
+def test_the_error_number_of_a_restore_survives_the_pipe_of_its_worker(number: int, cause: Cause) -> None:
+    error = pickle.loads(pickle.dumps(failed("write", b"a name that ends in ENOENT", OSError(number, "x"))))
+    assert (cause_of(error, Stage.RESTORE), error.errno) == (cause, number)
+
+
+def test_a_path_that_looks_like_an_error_number_is_not_taken_for_one() -> None:
+    assert cause_of(ClonerError("cannot find /srv/ ENOSPC"), Stage.RESTORE) is Cause.INTERNAL
 
 
 def test_every_cause_that_an_agent_finds_has_a_hint() -> None:

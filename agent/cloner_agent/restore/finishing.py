@@ -131,24 +131,27 @@ def _link(source: int, source_name: bytes, target: int, target_name: bytes) -> N
     os.link(source_name, target_name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
 
 
-def finish_directories(rooted: Rooted, spilled: SpilledTree) -> int:
-    """Give the directories their metadata, deepest first, now that nothing is made in them; return how many."""
-    count = 0
+def finish_directories(rooted: Rooted, spilled: SpilledTree) -> dict[int, bytes]:
+    """Give the directories their metadata, deepest first, now that nothing is made in them.
+
+    Return one directory of each filesystem by device number: the target's need not be those of the source.
+    """
+    devices: dict[int, bytes] = {}
     for number in range(len(spilled.kinds) - 1, 0, -1):
         if spilled.kinds[number] != Kind.DIRECTORY:
             continue
         inode = spilled.table.inode(number)
-        count += 1
-        if spilled.table.is_on_esp(inode.path):
-            continue
         try:
             fd = rooted.directory(inode.path)
+            devices[os.fstat(fd).st_dev] = inode.path
+            if spilled.table.is_on_esp(inode.path):
+                continue
             is_fat = spilled.table.is_esp_mount(inode.path) and is_fat_directory(rooted, fd)
         except OSError as error:
             raise failed("open the directory", inode.path, error) from error
         if not is_fat:
             finish(fd, inode)
-    return count
+    return devices
 
 
 def is_fat_directory(rooted: Rooted, fd: int) -> bool:

@@ -112,11 +112,11 @@ def restore(
             for _ in run(finish_work, ranges(spilled.table.count), count):
                 pass
             make_links(rooted, spilled)
-            finish_directories(rooted, spilled)
+            devices = finish_directories(rooted, spilled)
             lock_inodes(rooted, spilled)
         finally:
             os.umask(previous_umask)
-        _sync(rooted, spilled)
+        _sync(rooted, devices.values())
     stored = sum(pack.stored_size for pack in pack_map.packs)
     return RestoreSummary(spilled.table.count, len(pack_map.packs), stored, data_bytes)
 
@@ -181,13 +181,13 @@ def _require_fresh(rooted: Rooted, directory: bytes = b"") -> None:
         _require_fresh(rooted, path)
 
 
-def _sync(rooted: Rooted, spilled: SpilledTree) -> None:
-    """Put everything on the disk; an error of any write since the mount is reported here."""
-    for filesystem in spilled.table.filesystems:
+def _sync(rooted: Rooted, directories: Iterable[bytes]) -> None:
+    """Put everything on the disk, one directory for each filesystem; a write that failed since the mount shows here."""
+    for directory in directories:
         try:
-            fd = rooted.directory(filesystem.mount)
+            fd = rooted.directory(directory)
             if _libc.syncfs(fd):
                 number = ctypes.get_errno()
                 raise OSError(number, os.strerror(number))
         except OSError as error:
-            raise failed("write to the disk of", filesystem.mount, error) from error
+            raise failed("write to the disk of", directory, error) from error

@@ -71,6 +71,17 @@ def read_back(
     return data
 
 
+def beyond(spilled: SpilledTree, mounts: Collection[bytes]) -> frozenset[bytes]:
+    """Return which folders on the way to `mounts` the tree does not have: mounting made them; `extra` takes them."""
+    parts = (mount.split(b"/") for mount in mounts if mount)
+    wanted = {b"/".join(each[:count]) for each in parts for count in range(1, len(each) + 1)}
+    for number in spilled.directories():
+        if not wanted:
+            break
+        wanted.discard(spilled.table.inode(number).path)
+    return frozenset(wanted)
+
+
 class CompareRange(Work[Range, None, int]):
     """Compares the inodes of a range; gives the bytes read."""
 
@@ -140,10 +151,19 @@ class CompareRange(Work[Range, None, int]):
             _compare_status(inode, os.fstat(fd))
             _compare_attributes(inode, fd)
         names = {os.fsencode(name) for name in os.listdir(fd)} - self._extra_of.get(inode.path, set())
-        names.discard(_LOST_AND_FOUND)
-        if len(names) != self._spilled.child_counts[inode.number]:
+        wanted = self._spilled.child_counts[inode.number]
+        if len(names) == wanted + 1 and self._is_top(inode.path, fd):
+            names.discard(_LOST_AND_FOUND)  # mkfs made it; one that the image has counts as any other entry
+        if len(names) != wanted:
             # A missing entry is told when its own record is compared; this is about those nobody asked for.
-            raise _differs(inode, f"it has {len(names)} entries, {self._spilled.child_counts[inode.number]} wanted")
+            raise _differs(inode, f"it has {len(names)} entries, {wanted} wanted")
+
+    def _is_top(self, path: bytes, fd: int) -> bool:
+        """Tell whether the open directory `path` is the top of a filesystem."""
+        if not path:
+            return True
+        parent, _ = self._rooted.entry(path)
+        return os.fstat(fd).st_dev != os.fstat(parent).st_dev
 
     def _compare_link(self, inode: Inode, parent: int, name: bytes) -> None:
         leader = self._spilled.table.inode(inode.leader)

@@ -131,7 +131,7 @@ def _serve(
     except ClonerError as error:
         connection.send((error, None, None))
     except OSError as error:
-        connection.send((RestoreError(f"a restore process failed: {error}"), None, None))
+        connection.send((RestoreError(f"a restore process failed: {error}", errno=error.errno), None, None))
     except EOFError:
         os._exit(1)  # the parent is gone, and with it whoever wants to know
 

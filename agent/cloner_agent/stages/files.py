@@ -6,6 +6,7 @@ Wiring only; the work is `cloner_agent.restore`.
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 from cloner_agent.attempt import Attempt
@@ -14,7 +15,7 @@ from cloner_agent.protocol import Server
 from cloner_agent.reporter import Reporter
 from cloner_agent.restore.job import RestoreProgress
 from cloner_agent.restore.job import restore as restore_tree
-from cloner_agent.restore.readback import ReadBackProgress
+from cloner_agent.restore.readback import ReadBackProgress, beyond
 from cloner_agent.restore.readback import read_back as read_tree_back
 from cloner_agent.restore.table import spill_tree
 from cloner_core.image.limits import MAX_RECORD_BYTES
@@ -75,9 +76,10 @@ def read_back(attempt: Attempt, action: ReadBack) -> None:
     def show(progress: ReadBackProgress) -> None:
         tools.reporter.tick(progress.data_bytes, attempt.version.root.data_bytes, "bytes", f"{progress.inodes} files")
 
+    mounts = [os.fsencode(mounted.mount.strip("/")) for mounted in attempt.plan.mounts]
     try:
         attempt.record.bytes_read_back = read_tree_back(
-            Path(tools.target), spilled, workers=tools.workers, progress=show
+            Path(tools.target), spilled, workers=tools.workers, extra=beyond(spilled, mounts), progress=show
         )
     finally:
         _let_go(attempt)
