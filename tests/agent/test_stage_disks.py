@@ -10,6 +10,7 @@ import pytest
 
 from agentbench.runner import FakeRunner
 from agentbench.scene import Scene
+from agentbench.sysfs import Sysfs
 from cloner_agent.failures import StageError
 from cloner_agent.stages.commit import activate_esp
 from cloner_agent.stages.disks import command, guard, unmount_all, wait_for_device
@@ -60,9 +61,28 @@ def test_a_partition_that_never_appears_is_an_error_after_the_table_was_told_aga
         now[0] += seconds
 
     with pytest.raises(StageError, match="did not appear within 9 s") as caught:
-        wait_for_device("/dev/cloner9", "/dev/cloner", runner, timeout_s=9, sleep=sleep, clock=lambda: now[0])
+        wait_for_device(
+            "/dev/cloner9", "/dev/cloner", runner, place=(1, 2), timeout_s=9, sleep=sleep, clock=lambda: now[0]
+        )
     assert caught.value.cause is Cause.DISK_IO
     assert set(runner.ran) == {("partx", "--update", "/dev/cloner")}
+
+
+def test_a_partition_that_stays_where_the_old_table_had_it_is_not_formatted(tmp_path: Path) -> None:
+    """As when something held a partition open at the re-read: sfdisk succeeds, the kernel keeps its table."""
+    sysfs, runner, now = Sysfs(tmp_path), FakeRunner(), [0.0]
+    sysfs.disk("null", "1:3", at="pci0/null", start="2048", size="100")
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    with pytest.raises(StageError, match=r"2048\+100 sectors, 4096\+100 wanted") as caught:
+        wait_for_device(
+            "/dev/null", "/dev/x", runner, place=(4096, 100), timeout_s=9, root=str(tmp_path), sleep=sleep,
+            clock=lambda: now[0],
+        )  # fmt: skip
+    assert caught.value.cause is Cause.DEVICE_BUSY
+    assert ("partx", "--update", "/dev/x") in runner.ran
 
 
 def test_everything_beneath_the_target_is_unmounted_children_first() -> None:

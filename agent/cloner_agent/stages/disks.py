@@ -11,12 +11,13 @@ import os
 import stat
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from cloner_agent.attempt import Attempt
 from cloner_agent.failures import StageError
 from cloner_agent.holders import stop_holders
 from cloner_agent.host import Runner, ToolError
-from cloner_core.messages import Cause
+from cloner_core.messages import Cause, Stage
 from cloner_core.plan import foreign_identifiers
 from cloner_core.steps import STAGING, Command, Guard, Mount, StageEsp, StopHolders
 
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _DEVICE_WAIT_S = 30.0
 _NUDGE_S = 2.0
+_SYSFS_SECTOR_BYTES = 512  # whatever the disk's own are: Documentation/block/stat.rst
 
 
 def guard(attempt: Attempt, action: Guard) -> None:
@@ -48,10 +50,14 @@ def stop(attempt: Attempt, action: StopHolders) -> None:
 
 def command(attempt: Attempt, action: Command) -> None:
     """Run one program of the plan; partitions it names are waited for."""
-    planned = {partition.device: disk.disk.path for disk in attempt.plan.disks for partition in disk.partitions}
-    for word in action.argv[1:]:
+    planned = {partition.device: (disk.disk, partition) for disk in attempt.plan.disks for partition in disk.partitions}
+    # Not for wipefs, which names partitions of the old table.
+    for word in action.argv[1:] if attempt.tools.reporter.stage is not Stage.PARTITION else ():
         if word in planned:
-            wait_for_device(word, planned[word], attempt.tools.run)
+            disk, partition = planned[word]
+            unit = disk.sector_bytes // _SYSFS_SECTOR_BYTES
+            place = partition.start_sectors * unit, partition.size_sectors * unit
+            wait_for_device(word, disk.path, attempt.tools.run, place=place)
     attempt.tools.run(action.argv, stdin=action.stdin, timeout_s=action.timeout_s)
 
 
@@ -60,21 +66,30 @@ def wait_for_device(
     disk: str,
     run: Runner,
     *,
+    place: tuple[int, int],
     timeout_s: float = _DEVICE_WAIT_S,
+    root: str = "/",
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Return when `device` is a block device.
+    """Return when `device` is a block device at `place`: start and size in sectors of 512 bytes.
 
     The kernel makes partitions when it re-reads the table and devtmpfs shows them a moment later. Where the re-read
-    lost a race, partx hands the kernel the table again. Raises StageError (DISK_IO) when the device never comes.
+    lost a race, partx hands the kernel the table again. A kernel that kept the old table (sfdisk ends with status 0
+    all the same) would have us format a place where the next boot finds nothing; the place is what tells.
+    `root` stands before /sys. Raises StageError (DISK_IO, DEVICE_BUSY) when the device never comes to its place.
     """
     deadline = clock() + timeout_s
-    nudge = clock() + _NUDGE_S if _is_known(device) else clock()
-    while not _is_block(device):
+    nudge = clock() + _NUDGE_S if _place(device, root) == place else clock()
+    while not (_is_block(device) and _place(device, root) == place):
         now = clock()
         if now >= deadline:
-            raise StageError(Cause.DISK_IO, f"{device} did not appear within {timeout_s:g} s of partitioning {disk}")
+            seen = _place(device, root)
+            if seen is None or seen == place:
+                told = f"{device} did not appear within {timeout_s:g} s of partitioning {disk}"
+                raise StageError(Cause.DISK_IO, told)
+            told = f"{device} still lies at {seen[0]}+{seen[1]} sectors, {place[0]}+{place[1]} wanted"
+            raise StageError(Cause.DEVICE_BUSY, f"{told}: the kernel keeps the old partition table of {disk}")
         if now >= nudge:
             nudge = now + _NUDGE_S
             try:
@@ -111,8 +126,13 @@ def unmount_all(run: Runner, target: str) -> None:
             run(("umount", where))
 
 
-def _is_known(device: str) -> bool:
-    return os.path.exists(f"/sys/class/block/{device.removeprefix('/dev/')}")
+def _place(device: str, root: str) -> tuple[int, int] | None:
+    """Return where the kernel believes a partition lies; None when it knows none of that name."""
+    known = Path(root) / "sys/class/block" / device.removeprefix("/dev/")
+    try:
+        return int((known / "start").read_text()), int((known / "size").read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _is_block(device: str) -> bool:
