@@ -20,7 +20,6 @@ from typing import Any
 import httpx2
 import msgspec
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloner_agent.client import Endpoint
 from cloner_agent.protocol import ServerFault
@@ -28,12 +27,9 @@ from cloner_agent.session import HttpsServer
 from cloner_core.errors import UnreachableError
 from cloner_core.image.compression import compress
 from cloner_core.image.digest import digest
-from cloner_core.image.tree import decode_root
-from cloner_core.messages import Beat, Hello, PlanReport, Progress, ReceiptBody, Stage
-from cloner_core.plan import Plan, plan_digest, plan_task, render
-from cloner_core.plan.contents import contents_of
 from cloner_initramfs.installer import LayerFacts, Manifest
-from serverbench.scene import LAYOUT, facts, make_receipt
+from netns.talking_node import TalkingNode, Where
+from serverbench.scene import LAYOUT, facts
 from store_images import make_image, some_contents
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="cloner serve needs root")]
@@ -58,6 +54,10 @@ class Served:
     @property
     def socket(self) -> Path:
         return self.base / "s.sock"
+
+    @property
+    def where(self) -> Where:
+        return Where("127.0.0.1", self.tls, self.http)
 
     @property
     def log(self) -> Path:
@@ -127,8 +127,7 @@ class Served:
 
     def boot_script(self) -> str:
         """Ask for the boot script as iPXE does."""
-        url = f"http://127.0.0.1:{self.http}/boot/ipxe?mac={MAC.replace(':', '-')}&platform=efi"
-        return str(httpx2.get(url).text)
+        return self.where.boot_script(MAC)
 
     def fill(self) -> None:
         """Publish an image, upload a layout, add a node."""
@@ -153,71 +152,16 @@ def served(tmp_path: Path) -> Iterator[Served]:
         made.kill()
 
 
-@dataclass
-class Node:
-    """The real agent's client, doing what the agent does."""
-
-    served: Served
-    server: HttpsServer = field(init=False)
-    key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
-    secrets: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        ca = (self.served.base / "state/site/ca.pem").read_text()
-        self.server = HttpsServer(Endpoint("127.0.0.1", self.served.tls, ca), self.key, patience_s=30)
-
-    def hello(self) -> None:
-        claim = re.search(r"cloner\.claim=(\S+)", self.served.boot_script())
-        assert claim is not None
-        public = self.key.public_key().public_bytes_raw().hex()
-        hello = Hello(protocol=1, agent_version="test", claim=claim.group(1), public_key=public, facts=facts(MAC))
-        self.reply = self.server.hello(hello)
-        assert self.reply.task.confirm is not None
-        self.secrets += [claim.group(1), self.reply.credential.value, self.reply.task.confirm.secret.value]
-
-    def plan(self) -> Plan:
-        version = self.reply.task.version.digest
-        root = decode_root(self.server.root(version), bytes.fromhex(version))
-        return plan_task(facts(MAC), self.reply.task, contents_of(root))
-
-    def steps(self) -> Iterator[str]:
-        """Do a deploy, one request at a time; between two, anything may happen to the server."""
-        self.hello()
-        yield "hello"
-        self.server.verify(self.reply.task.version.digest)
-        yield "verified"
-        plan = self.plan()
-        self.server.confirm_plan(PlanReport(digest=plan_digest(plan), rendered=render(plan)))
-        yield "plan"
-        with contextlib.suppress(UnreachableError):  # a beat has no patience: the next one carries newer news
-            self.server.beat(Beat(progress=Progress(stage=Stage.RESTORE, done=1, total=2, unit="bytes")))
-        yield "beat"
-        vaulted = self.server.vaulted()
-        self.secrets += [vaulted.random_seed.value]
-        self.secrets += [line for key in vaulted.host_keys for line in key.private.value.splitlines()[1:-1]]
-        yield "identity"
-        self.server.commit()
-        yield "commit"
-        self.body: ReceiptBody = make_receipt(self.reply.task, plan, vaulted.machine_id)
-        self.server.receipt(self.body)
-        yield "receipt"
-
-    def confirm(self) -> int:
-        assert self.reply.task.confirm is not None
-        call = {
-            "secret": self.reply.task.confirm.secret.value,
-            "machine_id": self.body.machine_id,
-            "boot_id": "b" * 32,
-            "root_part_uuid": self.body.root_part_uuid,
-        }
-        return int(httpx2.post(f"http://127.0.0.1:{self.served.http}/confirm", json=call).status_code)
+def node_of(served: Served) -> TalkingNode:
+    ca = (served.base / "state/site/ca.pem").read_text()
+    return TalkingNode(served.where, ca, facts(MAC))
 
 
 def test_a_deploy_survives_a_kill_after_every_request(served: Served) -> None:
     served.start()
     served.fill()
     task = served.admin("POST", "/deploy", json={"nodes": ["n01"]})[0]["task_id"]
-    node = Node(served)
+    node = node_of(served)
     for _ in node.steps():
         served.kill()
         served.start()
@@ -238,7 +182,7 @@ def test_a_deploy_survives_kills_at_any_moment(served: Served) -> None:
     served.start()
     served.fill()
     task = served.admin("POST", "/deploy", json={"nodes": ["n01"]})[0]["task_id"]
-    node, source = Node(served), random.Random(7)
+    node, source = node_of(served), random.Random(7)
 
     def kill_now_and_then() -> None:
         for _ in range(5):
@@ -264,7 +208,7 @@ def test_no_secret_is_in_a_log_or_readable_in_the_state(served: Served) -> None:
     served.start()
     served.fill()
     served.admin("POST", "/deploy", json={"nodes": ["n01"]})
-    node = Node(served)
+    node = node_of(served)
     for _ in node.steps():
         pass
     node.confirm()
@@ -325,7 +269,7 @@ def test_a_server_without_our_ca_gets_nothing(served: Served, tmp_path: Path) ->
     other.base.mkdir()
     other.start()
     try:
-        node = Node(served)
+        node = node_of(served)
         ca = (other.base / "state/site/ca.pem").read_text()
         stray = HttpsServer(Endpoint("127.0.0.1", served.tls, ca), node.key, patience_s=1)
         with pytest.raises(UnreachableError, match="certificate"):
