@@ -1,0 +1,37 @@
+"""What a soak runs: a law, opened once, and a case of it for every seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloner_core.errors import ClonerError
+
+Figures = Mapping[str, float | str]
+"""What one case measured: numbers are summed up, words are counted."""
+
+Case = Callable[[int], Figures]
+"""Tries the law with one seed, which decides everything chance decides. Raises LawBrokenError when it does not hold."""
+
+
+class LawBrokenError(ClonerError):
+    """A case in which the law does not hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """Something that must hold whatever chance does."""
+
+    name: str
+    says: str
+    count: int  # cases that make evidence
+    open: Callable[[Path], AbstractContextManager[Case]]
+    """Makes what all cases share in an empty directory and takes away what it made outside of that."""
+
+
+def require(is_so: bool, what: str) -> None:
+    """Raise LawBrokenError that says `what` unless it is so."""
+    if not is_so:
+        raise LawBrokenError(what)

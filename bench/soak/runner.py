@@ -1,0 +1,45 @@
+"""Runs the cases of a law, goes on after one that failed, and remembers each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from soak.book import Book, Entry
+from soak.law import Case, Law
+
+Tell = Callable[[str], None]
+_TELL_EVERY_S = 10.0
+
+
+def run(law: Law, book: Book, work: Path, tell: Tell) -> list[Entry]:
+    """Try the seeds the book's heading names that are not in the book yet; return all its entries, by seed."""
+    first, count = book.heading.first_seed, book.heading.count
+    entries = {entry.seed: entry for entry in book.entries()}
+    book.rewrite(list(entries.values()))
+    left = [seed for seed in range(first, first + count) if seed not in entries]
+    if entries:
+        tell(f"{law.name}: {len(entries)} of {count} cases were tried before, going on")
+    if left:
+        told_s = time.monotonic()
+        with law.open(work) as case:
+            for seed in left:
+                entry = entries[seed] = _try(case, seed)
+                book.add(entry)
+                if entry.failure:
+                    tell(f"{law.name}: seed {seed} failed: {entry.failure}")
+                    tell(f"{law.name}: again: ./run soak {law.name} --count 1 --seed {seed}")
+                if time.monotonic() - told_s > _TELL_EVERY_S:
+                    told_s = time.monotonic()
+                    tell(f"{law.name}: {len(entries)} of {count}")
+    return [entries[seed] for seed in range(first, first + count)]
+
+
+def _try(case: Case, seed: int) -> Entry:
+    started_s = time.monotonic()
+    try:
+        figures, failure = case(seed), ""
+    except Exception as fault:  # noqa: BLE001 - whatever a case raises, its law did not hold; the others still run
+        figures, failure = {}, f"{type(fault).__name__}: {fault}"
+    return Entry(seed, round(time.monotonic() - started_s, 6), figures, failure)
