@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from cloner_agent.capture.holes import HoleFinder
 from cloner_core.image.limits import CHUNK_BYTES
@@ -15,7 +15,18 @@ _SWAP_AT = 4086  # the last ten bytes of the first page, mkswap(8)
 _SWAP_MAGICS = (b"SWAPSPACE2", b"SWAP-SPACE")
 _SWAP_MIN_BYTES = 40960
 
-AddChunk = Callable[[bytes], bytes]  # keeps a chunk and returns its digest
+# A file this small is read as data even where it has none: it saves a system call on half of all files.
+_NEVER_SPARSE_BYTES = 4096
+
+
+class ChunkKeeper(Protocol):
+    """Keeps chunks; see packing.PackStream."""
+
+    def room(self, length: int) -> memoryview:
+        """Return memory to read the next chunk into."""
+
+    def keep(self, length: int) -> bytes:
+        """Keep what was read there and return its digest."""
 
 
 class SwapFileError(Exception):
@@ -34,19 +45,19 @@ class Content:
     is_exact: bool = True  # False when it changed during every reading
 
 
-def read_content(fd: int, status: os.stat_result, add: AddChunk, holes: HoleFinder | None) -> Content:
+def read_content(fd: int, status: os.stat_result, keeper: ChunkKeeper, holes: HoleFinder | None) -> Content:
     """Read a regular file; without a finder of holes they are read as zeros.
 
     Reads again when the file changes meanwhile, three times in all; then the content is not exact, but is what one
     reading saw. Raises SwapFileError when it is swap space.
     """
     for _ in range(ATTEMPTS):
-        content = _read_once(fd, status, add, holes)
+        content = _read_once(fd, status, keeper, holes)
         after = os.fstat(fd)
         if content is not None and _is_unchanged(status, after):
             return content
         status = after
-    return _read_to_end(fd, status, add)
+    return _read_to_end(fd, status, keeper)
 
 
 def _is_unchanged(before: os.stat_result, after: os.stat_result) -> bool:
@@ -57,41 +68,41 @@ def _is_unchanged(before: os.stat_result, after: os.stat_result) -> bool:
     )
 
 
-def _read_once(fd: int, status: os.stat_result, add: AddChunk, finder: HoleFinder | None) -> Content | None:
+def _read_once(fd: int, status: os.stat_result, keeper: ChunkKeeper, finder: HoleFinder | None) -> Content | None:
     """Return the content of `status.st_size` bytes, or None when the file was shorter."""
     size = status.st_size
-    holes = finder.find(fd, size, status.st_dev) if finder else []
+    holes = finder.find(fd, size, status.st_dev) if finder and size > _NEVER_SPARSE_BYTES else []
     if not holes and size <= CHUNK_BYTES:
-        data = os.pread(fd, size, 0)
-        if len(data) != size:
+        view = keeper.room(size)
+        if os.preadv(fd, [view], 0) != size:
             return None
-        _refuse_swap(size, data)
-        return Content(status, size, b"", add(data), size)
+        _refuse_swap(size, view)
+        return Content(status, size, b"", keeper.keep(size), size)
     flat = encode_holes(holes)
     spans = Spans(size, flat)
     digests = bytearray()
     for offset, length in spans:
-        data = os.pread(fd, length, offset)
-        if len(data) != length:
+        view = keeper.room(length)
+        if os.preadv(fd, [view], offset) != length:
             return None
         if offset == 0:
-            _refuse_swap(size, data)
-        digests += add(data)
+            _refuse_swap(size, view)
+        digests += keeper.keep(length)
     return Content(status, size, flat, bytes(digests), spans.data_bytes)
 
 
-def _read_to_end(fd: int, status: os.stat_result, add: AddChunk) -> Content:
+def _read_to_end(fd: int, status: os.stat_result, keeper: ChunkKeeper) -> Content:
     """Return whatever is there from the start to where reading ends: a file that keeps changing has no right size."""
     size = 0
     digests = bytearray()
-    while data := os.pread(fd, CHUNK_BYTES, size):
-        digests += add(data)
-        size += len(data)
-        if len(data) < CHUNK_BYTES:
+    while read := os.preadv(fd, [keeper.room(CHUNK_BYTES)], size):
+        digests += keeper.keep(read)
+        size += read
+        if read < CHUNK_BYTES:
             break
     return Content(status, size, b"", bytes(digests), size, is_exact=False)
 
 
-def _refuse_swap(size: int, data: bytes) -> None:
-    if size >= _SWAP_MIN_BYTES and data[_SWAP_AT : _SWAP_AT + 10] in _SWAP_MAGICS:
+def _refuse_swap(size: int, start: memoryview) -> None:
+    if size >= _SWAP_MIN_BYTES and start[_SWAP_AT : _SWAP_AT + 10] in _SWAP_MAGICS:
         raise SwapFileError

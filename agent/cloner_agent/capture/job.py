@@ -104,7 +104,7 @@ def capture(
         esp = _find_esp(rooted, options.esp, boundaries.crossed)
         filesystems = filesystems_of(boundaries, esp, _read(rooted, "etc/fstab"))
         notes = Notes()
-        walker = Walker(boundaries, book, RecordMaker(boundaries, esp, packs.add, notes), notes)
+        walker = Walker(boundaries, book, RecordMaker(boundaries, esp, packs, notes), notes)
         tree = _write_tree(walker, rooted.fd, filesystems, packs, progress)
         offers = packs.finish()
         facts = _facts(rooted, options)

@@ -7,7 +7,7 @@ import os
 import stat
 from dataclasses import dataclass, field
 
-from cloner_agent.capture.content import AddChunk, Content, read_content
+from cloner_agent.capture.content import ChunkKeeper, Content, read_content
 from cloner_agent.capture.holes import HoleFinder
 from cloner_agent.capture.metadata import MetadataReader, Xattrs
 from cloner_agent.capture.mounts import Boundaries
@@ -39,12 +39,12 @@ class Notes:
 class RecordMaker:
     """Makes the records of one tree; numbers them and remembers hard-linked inodes."""
 
-    def __init__(self, boundaries: Boundaries, esp: bytes | None, add_chunk: AddChunk, notes: Notes) -> None:
+    def __init__(self, boundaries: Boundaries, esp: bytes | None, keeper: ChunkKeeper, notes: Notes) -> None:
         """Take where filesystems end, the ESP's directory, what keeps chunks, and where to note peculiarities."""
         fat = [path for path, kind in boundaries.crossed.items() if kind == "vfat"]
         self._fat_tops = frozenset(fat)
         self._esp_prefixes = tuple(path + b"/" for path in (*fat, *((esp,) if esp else ())))
-        self._add_chunk = add_chunk
+        self._keeper = keeper
         self._notes = notes
         self._metadata = MetadataReader(self._count_evm)
         self._holes = HoleFinder()
@@ -78,7 +78,7 @@ class RecordMaker:
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.ENOENT, "it was a file a moment ago")
         if self._is_on_esp(path):
-            content = read_content(fd, status, self._add_chunk, None)
+            content = read_content(fd, status, self._keeper, None)
             self._note(path, content)
             inode = Inode(self._next(), Kind.FILE, path, size=content.size, chunks=content.chunks)
             return inode, content.data_bytes
@@ -88,7 +88,7 @@ class RecordMaker:
         if is_emptied or not status.st_size:
             content = Content(status, 0)
         else:
-            content = read_content(fd, status, self._add_chunk, self._holes)
+            content = read_content(fd, status, self._keeper, self._holes)
             self._note(path, content)
         xattrs, flags = self._metadata.xattrs(fd), self._metadata.flags(fd, status.st_dev)
         return self._inode(Kind.FILE, path, content.status, xattrs, flags=flags, content=content), content.data_bytes

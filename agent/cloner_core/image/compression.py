@@ -17,9 +17,31 @@ else:
 _DECODING: Mapping[int, int] = {zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG}
 
 
-def compress(data: Bytes, level: int = ZSTD_LEVEL) -> bytes:
+# Level 3 with smaller tables: a tenth faster on packs of 4 MiB because they stay in the second-level cache, for
+# 0.65 % more bytes (measured on 128 MiB of /usr). The level is no part of the format.
+_ENCODING: Mapping[int, int] = {
+    zstd.CompressionParameter.compression_level: ZSTD_LEVEL,
+    zstd.CompressionParameter.hash_log: 16,
+    zstd.CompressionParameter.chain_log: 14,
+}
+
+
+class Compressor:
+    """Makes frames one after the other with the same memory; for one thread at a time."""
+
+    def __init__(self) -> None:
+        """Take the memory."""
+        self._compressor = zstd.ZstdCompressor(options=_ENCODING)
+
+    def compress(self, data: Bytes) -> bytes:
+        """Return one zstd frame that holds `data`; releases the GIL."""
+        self._compressor.set_pledged_input_size(len(data))
+        return self._compressor.compress(data, zstd.ZstdCompressor.FLUSH_FRAME)
+
+
+def compress(data: Bytes) -> bytes:
     """Return one zstd frame that holds `data`; releases the GIL."""
-    return zstd.compress(data, level)
+    return Compressor().compress(data)
 
 
 def decompress(stored: Bytes, raw_bytes: int, what: str) -> bytes:
