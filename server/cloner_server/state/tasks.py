@@ -81,6 +81,18 @@ def last_attempt(connection: Connection, task_id: int) -> AnyRow | None:
     return connection.execute(query).one_or_none()
 
 
+def is_disk_touched(connection: Connection, task_id: int, *, but_for: str = "") -> bool:
+    """Return whether an attempt of the task may have cost the node its old content; `but_for` is one not asked about.
+
+    True for one that said so, and for one that was told to go ahead and never reported its end: a power cut may
+    come between the first write and the beat that would tell of it.
+    """
+    is_silent = attempts.c.plan_digest.is_not(None) & (attempts.c.state != "ended")
+    of_task = attempts.c.task == task_id, attempts.c.id != but_for
+    query = select(attempts.c.id).where(*of_task, attempts.c.is_destroyed | is_silent).limit(1)
+    return connection.execute(query).first() is not None
+
+
 def told_tasks(connection: Connection) -> list[Task]:
     """Return what the attempts that may still fetch were told."""
     query = select(attempts.c.told).where(attempts.c.state == "live")

@@ -141,7 +141,10 @@ def grant_commit(connection: Connection, act: Act, bearer: Bearer) -> None:
 
 
 def note_reboot(connection: Connection, act: Act, bearer: Bearer) -> None:
-    """The attempt says good-bye."""
+    """The attempt says good-bye; one that never said how it ended is lost from now on, not running for ever."""
+    if bearer.attempt.state == "live" and TaskState(bearer.task.state) is TaskState.RUNNING:
+        why = "the agent restarts its machine and did not say how it ended"
+        rows.happen(connection, act, bearer.task, Happening.SILENCE, attempt=bearer.attempt.id, why=why)
     rows.change_attempt(connection, bearer.attempt.id, state="ended", ended_s=act.now_s)
     _note(connection, act, bearer, "rebooting")
 

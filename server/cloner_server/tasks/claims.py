@@ -148,15 +148,18 @@ def _freeze(connection: Connection, act: Act, task: AnyRow, why: str, hardware: 
 
 
 def _give_up(connection: Connection, act: Act, task: AnyRow, tried: int) -> ClonerError:
+    is_touched = rows.is_disk_touched(connection, task.id)
     failure = Failure(
         stage=Stage(task.stage or Stage.HELLO),
         cause=Cause.LOST,
         message=f"{tried} attempts were lost, one after the other",
         hint="watch the console of the machine; then: cloner task retry",
-        is_destroyed=True,
+        is_destroyed=is_touched,
     )
     values = {"failure": msgspec.json.encode(failure).decode()}
     rows.happen(connection, act, task, Happening.FAIL, values=values, alarm=True, cause=failure.cause.value)
+    if not is_touched:
+        nodes.set_netboot(connection, act, task.node, "local", why=f"task {task.id} failed before it touched a disk")
     return RefusedError(f"task {task.id} failed: {failure.message}", hint=failure.hint)
 
 

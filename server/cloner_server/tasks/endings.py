@@ -85,11 +85,16 @@ def accept_receipt(
 
 
 def accept_failure(connection: Connection, act: Act, bearer: Bearer, failure: Failure) -> None:
-    """End the attempt as failed. Untouched disks: netboot back to `local`. Else the agent holds until `retry`."""
+    """End the attempt as failed. Untouched disks: netboot back to `local`. Else the agent holds until `retry`.
+
+    Disks that a former attempt touched are not untouched because this one failed early; then the node waits at its
+    boot script.
+    """
     attempt, task = bearer.attempt, bearer.task
     if attempt.state != "live":
         return  # reported before; or released meanwhile, and the next beat says so
     is_destroyed = failure.is_destroyed or attempt.is_destroyed
+    is_destroyed = is_destroyed or rows.is_disk_touched(connection, task.id, but_for=attempt.id)
     failure = msgspec.structs.replace(failure, is_destroyed=is_destroyed)
     text = msgspec.json.encode(failure).decode()
     if can_happen(TaskState(task.state), Happening.FAIL):
@@ -152,7 +157,10 @@ def abort_task(connection: Connection, act: Act, task_id: str) -> AnyRow:
     attempt = rows.last_attempt(connection, task.id)
     after = rows.happen(connection, act, task, Happening.ABORT)
     connection.execute(update(claims).where(claims.c.task == task.id, claims.c.used_s.is_(None)).values(expires_s=0.0))
-    if attempt is None or attempt.state not in ("live", "holding"):
+    is_standing = attempt is not None and attempt.state in ("live", "holding")
+    if is_standing and TaskState(task.state) is not TaskState.LOST:
+        return after  # its failure will say what netboot becomes
+    if not rows.is_disk_touched(connection, task.id):
         nodes.set_netboot(connection, act, task.node, "local", why=f"task {task.id} aborted")
     return after
 
