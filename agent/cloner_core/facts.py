@@ -1,14 +1,22 @@
 """What an agent found out about the machine it runs on: the input of the planner and of the hardware fingerprint.
 
-Pure values; the probing itself is `cloner_agent.probe`. Everything here may come from a hostile machine.
+Pure values; the probing itself is `cloner_agent.probe`. Everything here may come from a hostile machine: the bounds
+are checked where it is decoded, and hold whatever hardware there is.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 from blake3 import blake3
+from msgspec import Meta
+
+Text = Annotated[str, Meta(max_length=1024)]
+Device = Annotated[str, Meta(pattern=r"^/dev/[A-Za-z0-9][A-Za-z0-9._!:-]{0,62}$")]
+Bytes = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Sector = Annotated[int, Meta(ge=512, le=1 << 16, multiple_of=512)]
 
 
 class Firmware(StrEnum):
@@ -21,64 +29,64 @@ class Firmware(StrEnum):
 class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One thing blkid or wipefs recognises on a device: a table, a filesystem, a member of an array."""
 
-    device: str  # "/dev/vda2"
-    kind: str  # blkid TYPE or PTTYPE: "ext4", "vfat", "gpt", "linux_raid_member", "LVM2_member"
-    uuid: str = ""  # as blkid prints it; "" where the kind has none
-    label: str = ""
-    part_uuid: str = ""  # GUID of the partition, lower case; "" for a whole disk
+    device: Device  # "/dev/vda2"
+    kind: Text  # blkid TYPE or PTTYPE: "ext4", "vfat", "gpt", "linux_raid_member", "LVM2_member"
+    uuid: Text = ""  # as blkid prints it; "" where the kind has none
+    label: Text = ""
+    part_uuid: Text = ""  # GUID of the partition, lower case; "" for a whole disk
 
 
 class Disk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One whole disk as the running kernel names it; names change from boot to boot, serials do not."""
 
-    path: str  # "/dev/nvme0n1"
-    size_bytes: int
-    sector_bytes: int = 512  # logical
-    physical_sector_bytes: int = 512
-    serial: str = ""
-    wwn: str = ""
-    model: str = ""
-    bus: str = ""  # "virtio", "nvme", "ata", "scsi", "usb"; "" unknown
-    by_path: str = ""  # /dev/disk/by-path name without the directory
+    path: Device  # "/dev/nvme0n1"
+    size_bytes: Bytes
+    sector_bytes: Sector = 512  # logical
+    physical_sector_bytes: Bytes = 512
+    serial: Text = ""
+    wwn: Text = ""
+    model: Text = ""
+    bus: Text = ""  # "virtio", "nvme", "ata", "scsi", "usb"; "" unknown
+    by_path: Text = ""  # /dev/disk/by-path name without the directory
     is_removable: bool = False
     is_read_only: bool = False
     is_rotational: bool = False
     is_mounted: bool = False  # the disk or a part of it is mounted, swapped on or held by another device
-    signatures: tuple[Signature, ...] = ()
+    signatures: Annotated[tuple[Signature, ...], Meta(max_length=4096)] = ()
 
 
 class Nic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One network interface with a hardware address."""
 
-    name: str
-    mac: str  # lower case, colons
-    driver: str = ""
+    name: Text
+    mac: Text  # lower case, colons
+    driver: Text = ""
     has_carrier: bool = False
     speed_mbps: int = 0  # 0 unknown
-    pci_id: str = ""  # "1af4:1000"; "" when not on PCI
+    pci_id: Text = ""  # "1af4:1000"; "" when not on PCI
     addresses: tuple[str, ...] = ()  # "10.77.0.12/24"
 
 
 class Dmi(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the firmware says the machine is (SMBIOS type 1); vendors leave parts empty or repeat them."""
 
-    system_uuid: str = ""  # lower case
-    serial: str = ""
-    vendor: str = ""
-    product: str = ""
+    system_uuid: Text = ""  # lower case
+    serial: Text = ""
+    vendor: Text = ""
+    product: Text = ""
 
 
 class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One machine as one boot of the agent saw it."""
 
     firmware: Firmware
-    arch: str  # "x86_64"
-    memory_bytes: int
-    cpu_count: int
-    kernel_release: str
-    boot_mac: str  # of the interface the machine netbooted from (BOOTIF); "" when started without a network
-    disks: tuple[Disk, ...]
-    nics: tuple[Nic, ...]
+    arch: Text  # "x86_64"
+    memory_bytes: Bytes
+    cpu_count: Annotated[int, Meta(ge=0, le=1 << 20)]
+    kernel_release: Text
+    boot_mac: Text  # of the interface the machine netbooted from (BOOTIF); "" when started without a network
+    disks: Annotated[tuple[Disk, ...], Meta(max_length=4096)]
+    nics: Annotated[tuple[Nic, ...], Meta(max_length=4096)]
     dmi: Dmi = Dmi()
     is_secure_boot: bool = False
 

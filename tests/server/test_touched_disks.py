@@ -1,4 +1,4 @@
-"""A disk that any attempt of a task may have touched is never called the old one: the node waits, it is not sent there."""
+"""A node is never sent to a disk that any attempt of its task may have touched: it waits."""
 
 from __future__ import annotations
 
