@@ -110,6 +110,7 @@ def test_a_machine_reset_while_its_attempt_lives_waits_until_that_is_lost(scene:
     before = Agent(scene)
     before.hello()
     before.beat()
+    scene.clock.now_s += 3  # no firmware is back at the network in less
     after, token = Agent(scene), scene.mint()
     answer = after.try_hello(token)
     assert (answer.status_code, "Retry-After" in answer.headers) == (503, True)
@@ -128,6 +129,22 @@ def test_two_machines_of_one_hardware_are_found_by_the_beat_that_goes_on(scene: 
     assert first.beat().order == "hold"
     assert scene.task(task_id).state is TaskState.FROZEN
     assert second.try_hello(scene.task(task_id).id).status_code == 401
+
+
+def test_a_script_fetched_between_two_beats_is_an_alarm_and_stops_nothing(scene: Scene, task_id: str) -> None:
+    agent = Agent(scene)
+    agent.hello()
+    for _ in range(10):
+        agent.beat()
+        scene.clock.now_s += 2
+        scene.mint()
+    assert alarms(scene) == ["boot script fetched while the attempt beats"], "not one for each request"
+    scene.clock.now_s += 60
+    agent.beat()
+    scene.mint()
+    assert len(alarms(scene)) == 2
+    agent.deploy()
+    assert scene.task(task_id).state is TaskState.UNCONFIRMED
 
 
 def test_after_five_lost_attempts_the_task_fails(scene: Scene, task_id: str) -> None:

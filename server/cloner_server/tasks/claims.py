@@ -36,6 +36,9 @@ from cloner_server.state.tasks import AnyRow
 from cloner_server.tasks.rules import Catalog, Rules, attempt_seed, token_hash
 from cloner_server.tasks.states import CLAIMABLE, Happening
 
+_FETCHED = "boot script fetched while the attempt beats"
+_AGAIN_S = 60.0
+_BEATS = 1.25  # in beats: a live agent was heard of within this
 _OPEN_CLAIMS = 20  # of one task; anybody on the network can ask for boot scripts
 
 
@@ -57,7 +60,22 @@ def mint_claim(connection: Connection, act: Act, node: str, rules: Rules) -> str
     connection.execute(delete(claims).where(*others, claims.c.token_hash.not_in(newest)))
     if TaskState(task.state) is TaskState.QUEUED:
         rows.happen(connection, act, task, Happening.SCRIPT)
+    _watch(connection, act, task, rules)
     return token
+
+
+def _watch(connection: Connection, act: Act, task: AnyRow, rules: Rules) -> None:
+    """Raise an alarm, once a minute, when the script is fetched while the node's agent beats: it was another machine.
+
+    A machine that was reset cannot be back at its boot script between two beats; anybody can ask with its MAC, so
+    nothing is stopped for it.
+    """
+    attempt, obj = rows.last_attempt(connection, task.id), f"task/{task.id}"
+    if attempt is None or attempt.state != "live" or act.now_s - attempt.beat_s > _BEATS * rules.beat_every_s:
+        return
+    if not events.count_since(connection, obj, _FETCHED, act.now_s - _AGAIN_S):
+        told = {"node": task.node, "attempt": attempt.id, "beat_s_ago": round(act.now_s - attempt.beat_s, 1)}
+        events.record(connection, act, obj, _FETCHED, revision=task.revision, alarm=True, **told)
 
 
 def accept_hello(
