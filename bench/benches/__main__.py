@@ -1,0 +1,28 @@
+"""`./run bench NAME`: measures ourselves and our peers alternately, prints a table and writes JSON."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+
+BENCHES = {
+    "images": "capture and restore beside tar and zstd (G13, G14, G16)",
+    "restore": "the restore stage of a node over HTTPS on a link of 1 Gbit/s (G19)",
+    "million": "a million small files restored within 512 MiB",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run one bench; the rest of the arguments are its own. Returns an exit status."""
+    if not argv or argv[0] not in BENCHES:
+        print("usage: ./run bench NAME [--runs N] [--small] [--evidence]\n", file=sys.stderr)
+        for name, what in BENCHES.items():
+            print(f"  {name:10} {what}", file=sys.stderr)
+        return 2
+    bench: Callable[[list[str]], int] = importlib.import_module(f"benches.{argv[0]}").main
+    return bench(argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,45 @@
+"""Filesystems to measure on: ext4 on a loop device whose file lies in memory, so that no disk is measured."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def sh(*argv: str) -> None:
+    """Run a program that must succeed."""
+    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
+
+
+@contextmanager
+def workspace(*, in_memory: bool = True) -> Iterator[Path]:
+    """Give a directory, in memory or on the disk, that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="cloner-bench-", dir="/dev/shm" if in_memory else "/var/tmp") as path:
+        yield Path(path)
+
+
+@contextmanager
+def ext4(directory: Path, name: str, size_bytes: int, *mkfs: str) -> Iterator[Path]:
+    """Give the mount point of a new ext4, removed afterwards."""
+    image, mount = directory / f"{name}.img", directory / name
+    with image.open("wb") as file:
+        file.truncate(size_bytes)
+    sh("mkfs.ext4", "-q", *mkfs, str(image))
+    mount.mkdir()
+    sh("mount", "-o", "loop", str(image), str(mount))
+    try:
+        yield mount
+    finally:
+        sh("umount", str(mount))
+        mount.rmdir()
+        image.unlink()
+
+
+def is_identical(source: Path, target: Path) -> bool:
+    """Tell whether rsync, comparing everything and every byte, would change nothing."""
+    options = ("-aHAXSn", "--numeric-ids", "--checksum", "--delete", "--itemize-changes", "--exclude=/lost+found")
+    done = subprocess.run(("rsync", *options, f"{source}/", f"{target}/"), check=True, capture_output=True)
+    return not done.stdout
