@@ -24,9 +24,18 @@ MAX_VARIABLE_BYTES = 65536
 _END = struct.pack("<BBH", 0x7F, 0xFF, 4)
 _HARD_DRIVE = struct.Struct("<BBHIQQ16sBB")
 _MEDIA, _MESSAGING = 0x04, 0x03
-_MEDIA_HARD_DRIVE, _MEDIA_FILE_PATH = 0x01, 0x04
-_MESSAGING_MAC = 0x0B
+_MEDIA_HARD_DRIVE, _MEDIA_CD, _MEDIA_FILE_PATH = 0x01, 0x02, 0x04
+_MEDIA_FIRMWARE_FILE, _MEDIA_FIRMWARE_VOLUME = 0x06, 0x07
+_MESSAGING_USB, _MESSAGING_MAC = 0x05, 0x0B
 _GPT, _GUID_SIGNATURE = 2, 2
+_LOCAL = {
+    (_MEDIA, _MEDIA_HARD_DRIVE),
+    (_MEDIA, _MEDIA_CD),
+    (_MEDIA, _MEDIA_FIRMWARE_FILE),
+    (_MEDIA, _MEDIA_FIRMWARE_VOLUME),
+    (_MESSAGING, _MESSAGING_USB),
+}
+_CATEGORY = 0x1F00
 
 
 class HardDrive(msgspec.Struct, frozen=True):
@@ -74,6 +83,17 @@ class LoadOption(msgspec.Struct, frozen=True):
     def is_network(self) -> bool:
         """Whether the entry boots from a network interface (its device path has a MAC address node)."""
         return any((node.kind, node.subkind) == (_MESSAGING, _MESSAGING_MAC) for node in self.nodes)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the entry starts a program of the firmware, or boots from a disk, an optical disc or USB.
+
+        An entry that names nothing, and one that is an application (UEFI 2.10 §3.1.3), count as the firmware's.
+        """
+        if self.is_network:
+            return False
+        kinds = {(node.kind, node.subkind) for node in self.nodes}
+        return not kinds or bool(kinds & _LOCAL) or self.attributes & _CATEGORY != 0
 
 
 def disk_entry(description: str, drive: HardDrive, loader: str) -> LoadOption:

@@ -87,6 +87,7 @@ def nvram_plan(
     policy: Literal["network-first", "local-first"],
     destroyed: Collection[str],
     live: Collection[str],
+    is_netbooted: bool = False,
 ) -> NvramPlan:
     r"""Return what makes the firmware boot `loader` ("\\EFI\\debian\\shimx64.efi") from `drive`.
 
@@ -110,7 +111,7 @@ def nvram_plan(
     stale.update(same[1:])
     number = same[0] if same else _free_number(before)
     option = disk_entry(description, drive, loader)
-    order = new_boot_order(before, number, stale, policy)
+    order = new_boot_order(before, number, stale, policy, network_entry(before, is_netbooted=is_netbooted))
     return NvramPlan(
         number=number,
         option=option,
@@ -128,12 +129,15 @@ def is_same(option: LoadOption, drive: HardDrive, loader: str) -> bool:
 
 
 def new_boot_order(
-    before: Nvram, ours: int, gone: Collection[int], policy: Literal["network-first", "local-first"]
+    before: Nvram,
+    ours: int,
+    gone: Collection[int],
+    policy: Literal["network-first", "local-first"],
+    network: int | None,
 ) -> tuple[int, ...]:
     """Return the new BootOrder: network entry, ours, the rest (or ours first); no dangling and no double numbers."""
     known = before.entries.keys() | set(before.unreadable)
     rest = [number for number in dict.fromkeys(before.order) if number in known and number not in {ours, *gone}]
-    network = network_entry(before)
     if network is None or network in gone or network == ours:
         return (ours, *rest)
     rest = [number for number in rest if number != network]
@@ -141,12 +145,19 @@ def new_boot_order(
     return (*first, *rest)
 
 
-def network_entry(before: Nvram) -> int | None:
+def network_entry(before: Nvram, *, is_netbooted: bool = False) -> int | None:
     """Return the entry used for the network: this boot's, else the first network entry in the order.
 
+    Vendors write network entries without a MAC address (BBS, private device paths). `is_netbooted` says that this
+    very boot came over the network: then its entry is one, whatever its form, unless it names a medium or the firmware.
     None when there is none (a machine started without the network).
     """
-    candidates = (*(() if before.current is None else (before.current,)), *before.order)
+    current = before.current
+    if is_netbooted and current is not None:
+        option = before.entries.get(current)
+        if current in before.unreadable or (option is not None and not option.is_local):
+            return current
+    candidates = (*(() if current is None else (current,)), *before.order)
     return next((one for one in candidates if (found := before.entries.get(one)) and found.is_network), None)
 
 

@@ -125,3 +125,13 @@ def test_the_next_boot_is_from_the_new_entry(scene: Scene) -> None:
     assert parse_order(_variables(scene)["BootNext"]) == (scene.attempt.record.boot_number,)
     assert scene.happened[-2:] == ["sync", "reboot"]
     assert scene.server.said == ["rebooting"]
+
+
+def test_a_firmware_without_an_entry_for_the_network_is_worth_a_word(tmp_path: Path) -> None:
+    scene = _scene(tmp_path)
+    variables = EfiVars(scene.efivars)
+    variables.delete("Boot0001")
+    variables.delete("BootCurrent")
+    variables.write("BootOrder", build_order((0, 2)))
+    write(scene.attempt, scene.nvram())
+    assert any("no boot entry for the network" in note for note in scene.attempt.tools.reporter.notes)

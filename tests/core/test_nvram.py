@@ -57,6 +57,38 @@ def test_the_new_order_is(before: Nvram, policy: str, order: tuple[int, ...]) ->
     assert made.boot_next.value == build_order((made.number,))
 
 
+BBS = LoadOption("Onboard LAN", bytes.fromhex("05010a00800000000000") + bytes.fromhex("7fff0400"))
+VENDOR = LoadOption("PXE", bytes.fromhex("010414000102030405060708090a0b0c0d0e0f10") + bytes.fromhex("7fff0400"))
+USB = LoadOption("Stick", bytes.fromhex("030506000100") + bytes.fromhex("7fff0400"))
+SHELL = LoadOption("Shell", bytes.fromhex("04061400") + bytes(16) + bytes.fromhex("7fff0400"))
+
+
+@pytest.mark.parametrize(
+    ("used", "first"),
+    [
+        pytest.param(BBS, 7, id="a BBS entry"),
+        pytest.param(VENDOR, 7, id="an entry of the vendor's own form"),
+        pytest.param(USB, 1, id="iPXE from a stick"),
+        pytest.param(SHELL, 1, id="iPXE from the firmware's shell"),
+        pytest.param(SETUP, 1, id="the firmware's menu"),
+        pytest.param(disk_entry("iPXE", OTHER, LOADER), 1, id="iPXE from a disk"),
+    ],
+)
+def test_the_entry_that_brought_the_node_here_stays_first_whatever_its_form(used: LoadOption, first: int) -> None:
+    before = nvram({7: used, 1: PXE, 9: disk_entry("other", OTHER, "\\X")}, (9, 1, 7), current=7)
+    made = nvram_plan(
+        before,
+        OURS,
+        LOADER,
+        description="cloner debian:3",
+        policy="network-first",
+        destroyed=(),
+        live=(OURS.guid, OTHER.guid),
+        is_netbooted=True,
+    )
+    assert made.order[:2] == (first, made.number)
+
+
 def test_entries_of_former_clones_go_and_those_of_others_stay() -> None:
     before = nvram(
         {

@@ -12,7 +12,7 @@ from cloner_agent.efivars import EfiVars, NvramFullError
 from cloner_agent.failures import StageError
 from cloner_core.efi import HardDrive
 from cloner_core.messages import Cause
-from cloner_core.nvram import NvramPlan, describe, nvram_faults, nvram_plan, read_nvram
+from cloner_core.nvram import NvramPlan, describe, network_entry, nvram_faults, nvram_plan, read_nvram
 from cloner_core.steps import Nvram
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ def write(attempt: Attempt, action: Nvram) -> None:
     before = read_nvram(variables.all())
     attempt.record.nvram_before = describe(before)
     destroyed, live = _partitions(attempt)
+    is_netbooted = bool(attempt.facts.boot_mac)
     plan = nvram_plan(
         before,
         HardDrive(action.partition, action.start_sectors, action.size_sectors, action.part_uuid),
@@ -38,7 +39,13 @@ def write(attempt: Attempt, action: Nvram) -> None:
         policy=action.boot_order,
         destroyed=destroyed,
         live=live,
+        is_netbooted=is_netbooted,
     )
+    if action.boot_order == "network-first" and network_entry(before, is_netbooted=is_netbooted) is None:
+        attempt.tools.reporter.note(
+            "the firmware has no boot entry for the network: the disk comes first, and the server cannot call the node"
+            " back before someone chooses the network in its setup"
+        )
     try:
         is_written = _write(variables, plan)
     except OSError as error:
