@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
-import shutil
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ import torture
 from cloner_agent.capture.job import Captured
 from cloner_server.store.local import LocalStore
 from clones import capture_into, restore_from, scatter
+from soak.laws import pack_orders
 from store_images import Key
 
 pytestmark = pytest.mark.root
@@ -183,23 +182,7 @@ def test_a_rule_of_metadata_holds(pair: Pair, rule: Rule) -> None:
     assert rule.look(str(pair.target / rule.path)) == rule.wanted
 
 
-@pytest.mark.slow
-def test_fifty_random_orders_of_packs_give_the_same_tree(pair: Pair, tmp_path: Path) -> None:
-    scatter(pair.store, pair.version, 1, chunks_in_pack=2)
-    packs = len(pair.store.current_map(pair.version).packs)
-    assert packs > 50
-    with torture.ext4(tmp_path / "orders", 1 << 30) as mount:
-        for seed in range(50):
-            order = random.Random(seed).choices(range(packs), k=20)  # some come twice
-            rest = list(range(packs))
-            random.Random(seed).shuffle(rest)
-            target = mount / str(seed)
-            target.mkdir()
-            restore_from(pair.store, pair.version, target, order=order + rest, workers=1 + seed % 3)
-            again = capture_into(pair.store, target, esp=None)
-            assert again.record.version == pair.captured.record.version
-            if seed % 25 == 0:
-                assert torture.rsync_differences(pair.source, target) == ""
-                assert torture.lsattr_of(target) == torture.lsattr_of(pair.source)
-            torture.clear_locks(target)
-            shutil.rmtree(os.fsencode(target))
+def test_packs_in_any_order_by_any_number_of_processes_give_the_same_tree(tmp_path: Path) -> None:
+    """At length: `./run soak pack-orders`."""
+    with pack_orders.LAW.open(tmp_path) as case:
+        assert {case(seed)["workers"] for seed in (1, 2)} == {"1", "2"}

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
-import random
 import threading
+from collections import Counter
+from pathlib import Path
 
-import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from sqlalchemy import select
 
 from cloner_core.admin import TaskState
-from cloner_core.messages import HelloReply, Vaulted
+from cloner_core.messages import Vaulted
 from cloner_server.state import events
 from cloner_server.state.tables import attempts
 from cloner_server.tasks import claims, housekeeping
-from cloner_server.tasks.states import CLAIMABLE
 from serverbench.scene import START_S, Agent, Scene, facts
-
-_numbers = itertools.count(1)
+from soak.laws import claim_race
 
 
 @pytest.fixture
@@ -193,34 +188,13 @@ def test_of_hellos_at_once_one_becomes_an_attempt(scene: Scene, task_id: str) ->
     assert live_attempts(scene) == 1
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(seed=st.integers(0, 2**32))
-def test_whatever_is_tried_there_are_never_two_live_attempts(scene: Scene, seed: int) -> None:
-    """Claims, foreign claims, beats and silence in any order; a node of its own for each example."""
-    number = next(_numbers)
-    name, mac = f"r{number}", f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}"
-    scene.add_node(name, mac)
-    task_id, source = scene.arm(name, has_identity=False), random.Random(seed)
-    own, other = facts(mac), facts(mac, dmi="22222222-2222-4222-8222-222222222222")
-    agents: list[Agent] = []
-    hardware: str | None = None
-    for _ in range(source.randrange(2, 20)):
-        scene.clock.now_s += source.choice((0.5, 5, 61))
-        if source.random() < 0.3 and agents:
-            agent = source.choice(agents)
-            if agent.reply is not None:
-                agent.post("beat", {"progress": {"stage": "restore"}})
-        elif scene.task(task_id).state in CLAIMABLE:
-            agent = Agent(scene, source.choice((own, own, other)))
-            agents.append(agent)
-            answer = agent.try_hello(scene.mint(name))
-            if answer.status_code == 200:
-                agent.reply = msgspec.json.decode(answer.content, type=HelloReply)
-                hardware = hardware or str(agent.facts.dmi)
-                assert hardware == str(agent.facts.dmi), "the first hardware accepted stays the only one"
-        with scene.core.database.read() as connection:
-            of_task = attempts.c.task == int(task_id), attempts.c.state == "live"
-            assert len(connection.execute(select(attempts).where(*of_task)).all()) <= 1
+def test_whatever_is_tried_nobody_gets_what_is_not_his(tmp_path: Path) -> None:
+    """At length: `./run soak claim-race`."""
+    with claim_race.LAW.open(tmp_path) as case:
+        seen: Counter[str] = Counter()
+        for seed in range(1, 9):
+            seen.update({name: int(value) for name, value in case(seed).items()})
+    assert min(seen[name] for name in ("hello 200", "foreign", "identity 200", "identity 409", "rush", "steal")) > 0
 
 
 def test_open_claims_do_not_pile_up(scene: Scene, task_id: str) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import random
-import signal
 import time
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 import torture
 from cloner_server.store.local import LocalStore
 from cloner_server.store.protocol import StoreFullError
+from soak.laws import store_kill
 from store_images import Image, Key, files_from, make_image, some_contents
 
 pytestmark = pytest.mark.root  # starts processes, mounts a small filesystem
@@ -47,33 +46,11 @@ def test_publishers_at_once_get_a_number_each(tmp_path: Path) -> None:
 
 
 def test_a_writer_killed_anywhere_leaves_the_old_version_or_the_new(tmp_path: Path) -> None:
-    chance = random.Random(5)
-    store = LocalStore(tmp_path, Key())
-    first = make_image(some_contents(0))
-    first.put(store)
-    store.publish(first.draft)
-    outcomes = set()
-    for seed in range(1, 31):
-        image = make_image(some_contents(seed))
-        writer = CONTEXT.Process(target=_publish, args=(tmp_path, image, 0.0))
-        before = len(store.numbers("golden"))
-        writer.start()
-        time.sleep(chance.uniform(0, 0.12))
-        assert writer.pid is not None
-        os.kill(writer.pid, signal.SIGKILL)
-        writer.join()
-        report = store.check(read_data=True)
-        assert report.faults == ()
-        after = len(store.numbers("golden"))
-        outcomes.add(after - before)
-        assert files_from(store, first.version) == some_contents(0)
-        if after > before:
-            assert files_from(store, image.version) == some_contents(seed)
-    assert outcomes <= {0, 1}
-    store.gc(-60)  # everything not needed, however young
-    assert os.listdir(store.files.temporary) == []
-    assert store.check(read_data=True).unused_bytes == 0
-    assert files_from(store, first.version) == some_contents(0)
+    """At length: `./run soak store-kill`."""
+    with store_kill.LAW.open(tmp_path) as case:
+        tried = [case(seed) for seed in range(1, 13)]
+    assert {figures["killed"] for figures in tried} == {"at a call", "by the clock"}
+    assert {"publish", "repack", "gc"} <= {str(figures["writing"]) for figures in tried}
 
 
 def test_a_full_disk_is_told_and_leaves_nothing_behind(tmp_path: Path) -> None:

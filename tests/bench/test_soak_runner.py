@@ -1,0 +1,114 @@
+"""A soak goes on where it was killed, names the seed of each failure, and says what it ran on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from cloner_core.errors import NotFoundError, RefusedError
+from soak.__main__ import LAWS, find_law, main
+from soak.book import Book, Entry, Heading
+from soak.evidence import Spread, make_evidence, sum_up
+from soak.law import Case, Figures, Law, require
+from soak.place import held_place
+from soak.runner import run
+
+
+class Counting:
+    """A law that remembers which seeds were tried, and does not hold for multiples of `wrong`."""
+
+    def __init__(self, wrong: int = 0) -> None:
+        self.tried: list[int] = []
+        self._wrong = wrong
+        self.law = Law("counting", "numbers are numbers", 5, self._open)
+
+    @contextmanager
+    def _open(self, work: Path) -> Iterator[Case]:
+        def case(seed: int) -> Figures:
+            self.tried.append(seed)
+            require(not self._wrong or seed % self._wrong != 0, f"{seed} is wrong")
+            return {"number": seed, "kind": "odd" if seed % 2 else "even"}
+
+        yield case
+
+
+def book_in(directory: Path, commit: str = "abc") -> Book:
+    return Book(directory / "counting.jsonl", Heading("counting", commit, 3, 5))
+
+
+def run_quietly(counting: Counting, book: Book, directory: Path) -> tuple[list[Entry], list[str]]:
+    told: list[str] = []
+    return run(counting.law, book, directory, told.append), told
+
+
+def test_every_seed_from_the_first_is_tried_once(tmp_path: Path) -> None:
+    counting = Counting()
+    entries, _ = run_quietly(counting, book_in(tmp_path), tmp_path)
+    assert counting.tried == [entry.seed for entry in entries] == [3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"seed":5,"sec', b'{"seed":5,"seconds":1.0,"figures":{}}'])
+def test_a_killed_soak_goes_on_at_the_next_case(tmp_path: Path, torn: bytes) -> None:
+    book = book_in(tmp_path)
+    book.rewrite([Entry(3, 1.0, {}), Entry(4, 1.0, {}, "4 is wrong")])
+    book.path.write_bytes(book.path.read_bytes() + torn)
+    counting = Counting()
+    entries, _ = run_quietly(counting, book, tmp_path)
+    assert counting.tried == [5, 6, 7]
+    assert [entry.failure for entry in entries] == ["", "4 is wrong", "", "", ""]
+    assert book.entries() == entries
+
+
+@pytest.mark.parametrize(
+    "former", [Heading("counting", "other", 3, 5), Heading("counting", "abc", 1, 5), Heading("counting", "abc", 3, 9)]
+)
+def test_cases_of_another_commit_or_another_soak_do_not_count(tmp_path: Path, former: Heading) -> None:
+    book = book_in(tmp_path)
+    Book(book.path, former).rewrite([Entry(3, 1.0, {})])
+    counting = Counting()
+    run_quietly(counting, book, tmp_path)
+    assert counting.tried == [3, 4, 5, 6, 7]
+
+
+def test_after_a_failure_the_others_are_tried_and_its_seed_is_told(tmp_path: Path) -> None:
+    counting = Counting(wrong=4)
+    entries, told = run_quietly(counting, book_in(tmp_path), tmp_path)
+    assert counting.tried == [3, 4, 5, 6, 7]
+    assert [entry.seed for entry in entries if entry.failure] == [4]
+    assert told == [
+        "counting: seed 4 failed: LawBrokenError: 4 is wrong",
+        "counting: again: ./run soak counting --count 1 --seed 4",
+    ]
+    evidence = make_evidence("numbers are numbers", book_in(tmp_path).heading, entries)
+    assert (evidence.has_held, evidence.passed, evidence.failed_seeds, evidence.commit) == (False, 4, (4,), "abc")
+
+
+def test_numbers_are_spread_out_and_words_counted() -> None:
+    entries = [Entry(1, 0.1, {"number": 3, "kind": "odd"}), Entry(2, 0.1, {"number": 1, "kind": "odd", "rare": 7})]
+    assert sum_up(entries) == {"kind": {"odd": 2}, "number": Spread(1, 2, 3, 4), "rare": Spread(7, 7, 7, 7)}
+
+
+def test_two_soaks_never_share_a_place(tmp_path: Path) -> None:
+    (tmp_path / "work" / "left").mkdir(parents=True)
+    with held_place(tmp_path / "work") as place:
+        assert list(place.iterdir()) == []
+        with pytest.raises(RefusedError), held_place(tmp_path / "work"):
+            pass
+        (place / "made").touch()
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_every_law_is_listed_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(LAWS) == [find_law(name).name for name in LAWS]
+
+
+def test_an_unknown_law_is_refused_with_the_names_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(NotFoundError):
+        find_law("gravity")
+    assert main(["gravity"]) == NotFoundError.exit_status
+    assert "store-kill" in capsys.readouterr().err
