@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import msgspec
@@ -126,6 +127,31 @@ def test_activation_moves_the_staged_children_up(tmp_path: Path) -> None:
     assert (esp.where / "EFI/debian/shimx64.efi").read_bytes() == b"MZ shim"
     assert [path.name for path in esp.where.iterdir()] == ["EFI"]
     assert scene.happened == ["sync", "drop-caches"]
+
+
+def test_a_cut_between_two_renames_leaves_an_esp_that_boots_nothing_or_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene(tmp_path)
+    esp = _Esp(scene)
+    wanted = {"EFI/debian/shimx64.efi", "loader/loader.conf", "vmlinuz", "ABOUT"}
+    for path in wanted:
+        esp.stage(path, b"MZ")
+    seen: list[bool] = []
+    rename = os.rename
+
+    def cut(old: bytes, new: bytes, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None) -> None:
+        rename(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+        if dst_dir_fd is None:
+            return  # the false umount
+        files = {str(path.relative_to(esp.where)) for path in esp.where.rglob("*") if path.is_file()}
+        is_bootable = (esp.where / "EFI").exists()
+        assert not is_bootable or files == wanted
+        seen.append(is_bootable)
+
+    monkeypatch.setattr(os, "rename", cut)
+    activate_esp(scene.attempt, ActivateEsp("/boot/efi"))
+    assert seen == [False, False, False, True]
 
 
 def test_an_esp_that_reads_back_differently_is_found_out(tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ def activate_esp(attempt: Attempt, action: ActivateEsp) -> None:
     attempt.tools.run(("umount", where))
     with Rooted(where) as esp:
         folder = STAGING.encode()
-        for name in esp.listdir(folder):
+        # EFI last: firmware looks for nothing else, so its one rename is what makes the disk boot.
+        for name in sorted(esp.listdir(folder), key=lambda name: (name.upper() == b"EFI", name)):
             esp.rename(folder + b"/" + name, name)
         os.rmdir(folder, dir_fd=esp.fd)
     attempt.tools.machine.sync()
