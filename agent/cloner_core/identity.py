@@ -71,6 +71,9 @@ class IdentityMade(msgspec.Struct, frozen=True):
 REMOVALS = tuple(
     Removal(path)
     for path in (
+        "/boot/efi/loader/random-seed",
+        "/boot/loader/random-seed",
+        "/efi/loader/random-seed",
         "/etc/ssh/ssh_host_*",
         "/etc/hostid",
         "/etc/dhcpcd.duid",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+
 import pytest
 
 from cloner_agent.capture import golden_identity
 from cloner_agent.capture.mounts import filesystems_of, find_boundaries, parse_fstab, parse_mountinfo
 from cloner_agent.capture.rules import DEFAULTS, Action, RuleBook, parse_excludes
+from cloner_core import confirmation, identity
 from cloner_core.errors import InvalidError
+from cloner_server.config import ServerConfig
 
 
 def action(book: RuleBook, path: bytes, is_file: bool = True) -> Action | None:
@@ -27,6 +31,8 @@ def action(book: RuleBook, path: bytes, is_file: bool = True) -> Action | None:
         (b"var/lib/dhcp/dhclient.eth0.leases", Action.OMIT),
         (b"var/lib/dhcp/dhclient.conf", None),
         (b"var/lib/systemd/random-seed", Action.OMIT),
+        (b"etc/systemd/network/05-cloner-0.network", Action.OMIT),
+        (b"etc/systemd/network/10-lan.network", None),
     ],
 )
 def test_the_golden_identity_is_never_captured(path: bytes, wanted: Action | None) -> None:
@@ -42,6 +48,23 @@ def test_the_identity_rules_are_paths_of_files_from_the_root() -> None:
         assert rule.files_only
         assert not rule.path.startswith(b"/")
         assert b"*" not in rule.path.rpartition(b"/")[0]
+
+
+def test_a_deploy_removes_whatever_a_capture_leaves_out() -> None:
+    """For images that others made. What a deploy writes anew needs no removal."""
+    written = {"/var/lib/dbus/machine-id"}
+    removals = [removal.path for removal in identity.REMOVALS]
+    for path in golden_identity.OMITTED:
+        shown = "/" + path.decode()
+        assert shown in written or any(fnmatchcase(shown, removal) for removal in removals), shown
+
+
+def test_our_own_keys_and_secrets_stay_behind() -> None:
+    """Of a server that is captured with its whole root, and of a clone captured before it called."""
+    path = b"var/lib/cloner"
+    assert ServerConfig().state == "/var/lib/cloner"
+    assert confirmation.SETTINGS.startswith(f"/{path.decode()}/")
+    assert action(RuleBook(DEFAULTS), path, False) is Action.HOLLOW
 
 
 def test_volatile_directories_stay_empty() -> None:

@@ -28,6 +28,7 @@ OMITTED = (
     b"etc/ssh/ssh_host_*_key.pub",
     b"etc/ssh/ssh_host_key",
     b"etc/ssh/ssh_host_key.pub",
+    b"etc/systemd/network/*-cloner-*.network",  # of a clone that is captured in its turn
     b"etc/udev/rules.d/70-persistent-net.rules",
     b"var/lib/NetworkManager/*.lease",
     b"var/lib/NetworkManager/secret_key",

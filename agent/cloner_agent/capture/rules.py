@@ -34,7 +34,11 @@ class Rule:
 
 
 _VOLATILE = "filled anew at each boot"
-DEFAULTS = tuple(Rule(path, Action.HOLLOW, _VOLATILE) for path in (b"proc", b"run", b"sys", b"tmp"))
+_OURS = "the keys and the store of a server of ours, or the secret of a clone that has not called yet"
+DEFAULTS = (
+    *(Rule(path, Action.HOLLOW, _VOLATILE) for path in (b"proc", b"run", b"sys", b"tmp")),
+    Rule(b"var/lib/cloner", Action.HOLLOW, _OURS),
+)
 
 
 def parse_excludes(excludes: Iterable[str]) -> tuple[Rule, ...]:
