@@ -40,35 +40,47 @@ class Files:
     def write_temporary(self, data: bytes | bytearray | memoryview, what: str) -> Path:
         """Write and sync a file without a name of its own yet; raises StoreFullError, leaving nothing behind."""
         path = self.temporary / f"{os.getpid()}-{secrets.token_hex(8)}"
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
-            os.fsync(fd)
-        except BaseException as error:
-            path.unlink(missing_ok=True)
-            if isinstance(error, OSError) and error.errno in _NO_ROOM:
-                raise self._full(what, len(data)) from error
-            raise
-        finally:
-            os.close(fd)
+        with self.room_for(what, len(data)):
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            try:
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(fd, view) :]
+                os.fsync(fd)
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+            finally:
+                os.close(fd)
         return path
+
+    @contextmanager
+    def room_for(self, what: str, wanted: int) -> Iterator[None]:
+        """Turn a full disk within the block into StoreFullError: of bytes, of inodes, also for a directory's entry."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise self._full(what, wanted) from error
+            raise
 
     def _full(self, what: str, wanted: int) -> StoreFullError:
         status = os.statvfs(self.root)
-        free = status.f_bavail * status.f_frsize
+        free = f"{status.f_bavail * status.f_frsize} free"
+        if status.f_files and not status.f_favail:
+            free += " but no inode left"
         return StoreFullError(
-            f"the store {self.root} has no room for {what}: {wanted} bytes wanted, {free} free",
-            hint="'cloner store gc' removes what no published version needs; else enlarge the filesystem",
+            f"the store {self.root} has no room for {what}: {wanted} bytes wanted, {free}",
+            hint="run 'cloner store gc', or enlarge the filesystem",
         )
 
     def replace(self, path: Path, data: bytes) -> None:
         """Make `path` have this content, durably, whatever it had."""
         temporary = self.write_temporary(data, str(path))
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(temporary, path)
+            with self.room_for(str(path), len(data)):
+                make_directory(path.parent)
+                os.rename(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -78,8 +90,9 @@ class Files:
         """Make `path` with this content, durably and exclusively; return False when somebody else was first."""
         temporary = self.write_temporary(data, str(path))
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.link(temporary, path)
+            with self.room_for(str(path), len(data)):
+                make_directory(path.parent)
+                os.link(temporary, path)
         except FileExistsError:
             return False
         finally:
@@ -111,8 +124,9 @@ class Blobs:
                 return False
             temporary = self._files.write_temporary(data, f"{self.kind} {name.hex()}")
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                os.rename(temporary, path)
+                with self._files.room_for(f"{self.kind} {name.hex()}", len(data)):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    os.rename(temporary, path)
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
@@ -164,6 +178,16 @@ class Blobs:
             sync_directory(self.directory / prefix)
         if names:
             sync_directory(self.directory)
+            sync_directory(self._files.root)  # which the first blob of a kind gave a new entry
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and its missing parents, durably: an entry is lost with the directory that names it."""
+    if path.is_dir():
+        return
+    make_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:
