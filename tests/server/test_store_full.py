@@ -29,14 +29,28 @@ def tmpfs(path: Path, options: str) -> Iterator[Path]:
         torture.run("umount", str(path))
 
 
-@pytest.mark.parametrize("options", ["size=4m", "size=64m,nr_inodes=64"], ids=["bytes", "inodes"])
-def test_a_capture_into_a_full_store_publishes_nothing_and_spoils_nothing(tmp_path: Path, options: str) -> None:
+def _fill_bytes(filler: Path) -> None:
+    status = os.statvfs(filler)
+    (filler / "bytes").write_bytes(bytes(status.f_bavail * status.f_frsize - (5 << 20)))
+
+
+def _fill_inodes(filler: Path) -> None:
+    for number in range(os.statvfs(filler).f_favail - 5):
+        (filler / f"{number}").touch()
+
+
+@pytest.mark.parametrize("fill", [_fill_bytes, _fill_inodes], ids=["bytes", "inodes"])
+def test_a_capture_into_a_full_store_publishes_nothing_and_spoils_nothing(
+    tmp_path: Path, fill: Callable[[Path], None]
+) -> None:
     golden = tmp_path / "golden"
     golden.mkdir()
     (golden / "first").write_bytes(os.urandom(100_000))
-    with tmpfs(tmp_path / "disk", options) as disk:
+    with tmpfs(tmp_path / "disk", "size=64m,nr_inodes=2000") as disk:
         store = LocalStore(disk / "store", Key())
         record = capture_into(store, golden).record
+        (disk / "filler").mkdir()
+        fill(disk / "filler")
         for number in range(40):
             (golden / f"{number}").write_bytes(os.urandom(1 << 20))
         with pytest.raises(StoreFullError) as caught:
