@@ -17,7 +17,7 @@ from sqlalchemy import func, select
 
 from cloner_core.admin import TaskState, TaskView
 from cloner_core.errors import RefusedError
-from cloner_core.facts import Facts, fingerprint
+from cloner_core.facts import fingerprint
 from cloner_core.messages import Beat, BeatReply, Cause, Failure, HelloReply, Progress, Stage, Vaulted
 from cloner_server.state import events
 from cloner_server.state import tasks as rows
@@ -56,7 +56,7 @@ class _Task:
 
 @dataclass
 class Race:
-    """Two nodes, their right machines, one with a board exchanged, one stranger, and time."""
+    """Two nodes, their right machines, the same with exchanged boards, a stranger, and time."""
 
     scene: Scene
     seed: int
@@ -74,8 +74,16 @@ class Race:
         for node, mac in _NODES.items():
             self.scene.add_node(node, mac)
             self._arm(node)
-        exchanged = facts(_NODES["n01"], dmi=_OTHER_DMI)
-        self._machines = [*(facts(mac) for mac in _NODES.values()), exchanged, facts("52:54:00:00:00:99")]
+        stranger = facts("52:54:00:00:00:99")
+        right = {node: facts(mac) for node, mac in _NODES.items()}
+        self._machines = {
+            node: (
+                right[node],
+                facts(mac, dmi=_OTHER_DMI),
+                (stranger, *(right[other] for other in right if other != node)),
+            )
+            for node, mac in _NODES.items()
+        }
 
     def step(self) -> None:
         """Let one thing happen, and hold the server to its laws."""
@@ -255,9 +263,8 @@ class Race:
         """Return who says hello: often the right machine, sometimes the very agent that did so before."""
         if token.user is not None and self._chance.random() < 0.4:
             return token.user
-        right: list[Facts] = [machine for machine in self._machines if machine.boot_mac == _NODES[token.node]]
-        is_right = self._chance.random() < 0.9
-        return Agent(self.scene, right[0] if is_right else self._chance.choice(self._machines))
+        right, exchanged, others = self._machines[token.node]
+        return Agent(self.scene, self._chance.choices((right, exchanged, self._chance.choice(others)), (7, 2, 1))[0])
 
     def _choose_attempt(self) -> tuple[Agent | None, str]:
         return self._chance.choice(self._agents[-6:]) if self._agents else (None, "")

@@ -1,6 +1,6 @@
 """A writer killed at any of its effects leaves a store that is clean, old or new, and that the next writer can use.
 
-Half of the writers are killed right before their n-th system call that changes something, which a seed repeats
+Most of the writers are killed right before their n-th system call that changes something, which a seed repeats
 exactly; the others by the clock, which also hits the middle of a call.
 """
 
@@ -29,6 +29,7 @@ _EFFECTS = frozenset(
 )
 _CONTEXT = multiprocessing.get_context("fork")
 _IMAGE = "golden"
+_LAST_EFFECTS = 20
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def _case(directory: Path, seed: int) -> Figures:
             _Writing("publish", _publishing(images[2]), 1),
             _Writing("publish again", _publishing(images[1]), 1),
             _Writing("repack", lambda store: store.repack(first)),
+            _Writing("repack", lambda store: store.repack(first)),
             _Writing("gc", lambda store: store.gc(-60)),
         )
     )
@@ -79,9 +81,10 @@ def _case(directory: Path, seed: int) -> Figures:
     started_s = time.monotonic()
     effects = _count_effects(writing, LocalStore(directory / "trial", Key()))
     took_s = time.monotonic() - started_s
-    if chance.random() < 0.5:
+    if chance.random() < 0.75:
         # The last effects make the difference between old and new: they are tried more often.
-        how, at = "at a call", effects + 1 - int(effects * chance.random() ** 2)
+        first_effect = 1 if chance.random() < 0.4 else max(1, effects - _LAST_EFFECTS)
+        how, at = "at a call", chance.randint(first_effect, effects + 1)
         writer = _CONTEXT.Process(target=_write_until, args=(directory / "store", writing, at))
         writer.start()
     else:
