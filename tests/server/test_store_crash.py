@@ -48,7 +48,7 @@ def test_publishers_at_once_get_a_number_each(tmp_path: Path) -> None:
 def test_a_writer_killed_anywhere_leaves_the_old_version_or_the_new(tmp_path: Path) -> None:
     """At length: `./run soak store-kill`."""
     with store_kill.LAW.open(tmp_path) as case:
-        tried = [case(seed) for seed in range(1, 13)]
+        tried = [case(seed) for seed in range(5, 20)]
     assert {figures["killed"] for figures in tried} == {"at a call", "by the clock"}
     assert {"publish", "repack", "gc"} <= {str(figures["writing"]) for figures in tried}
 
