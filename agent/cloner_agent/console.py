@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from cloner_core.describing import sendable
 from cloner_core.messages import Failure, Progress, Stage
 
 _EVERY_S = 2.0  # a serial line carries 11 kB/s and each write waits for it
@@ -27,7 +28,7 @@ class Console:
     def line(self, text: str) -> None:
         """Write one line at once."""
         try:
-            self._out.write(f"cloner: {text}\n")
+            self._out.write(f"cloner: {sendable(text)}\n")
             self._out.flush()
         except OSError:
             # A serial console that went away (BMC session closed, EIO) must not end a deploy.
@@ -36,7 +37,7 @@ class Console:
     def marker(self, text: str) -> None:
         """Write one stable marker line."""
         try:
-            self._out.write(f"CLONER {text}\n")
+            self._out.write(f"CLONER {sendable(text)}\n")
             self._out.flush()
         except OSError:
             return

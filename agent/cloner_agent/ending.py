@@ -79,7 +79,7 @@ class Ending:
         except ServerFault as error:
             log.warning("the server did not take the failure: %s", error)
             return True
-        except ClonerError as error:
+        except Exception as error:  # noqa: BLE001 — whatever it is, it must not end the holding
             log.warning("the failure is not reported yet: %s", error)
             return False
         return True

@@ -9,6 +9,7 @@ import errno
 from typing import Any
 
 from cloner_agent.host import ToolError
+from cloner_core.describing import sendable
 from cloner_core.errors import ClonerError, IntegrityError, RefusedError, UnreachableError
 from cloner_core.messages import DESTRUCTIVE_FROM, Cause, Failure, Stage
 
@@ -107,7 +108,9 @@ def failure_of(error: BaseException, stage: Stage, *, is_destroyed: bool) -> Fai
     if cause is Cause.INTERNAL:
         message = f"{type(error).__name__}: {message}"
     hint = error.hint if isinstance(error, ClonerError) and error.hint else HINTS.get(cause, "")
-    return Failure(stage=stage, cause=cause, message=message, hint=hint, is_destroyed=is_destroyed)
+    # A path in a message may be no UTF-8; a failure that cannot be sent would be none.
+    told = sendable(message), sendable(hint)
+    return Failure(stage=stage, cause=cause, message=told[0], hint=told[1], is_destroyed=is_destroyed)
 
 
 def cause_of(error: BaseException, stage: Stage) -> Cause:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from cloner_agent.console import Console
 from cloner_agent.failures import AbortError, StageError
+from cloner_core.describing import sendable
 from cloner_core.messages import BeatReply, Cause, Progress, Stage, StageTime
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,9 @@ class Reporter:
             self._samples.popleft()
         first_time, first_done = self._samples[0]
         rate = (done - first_done) / (now - first_time) if now > first_time else 0.0
-        progress = Progress(stage=self._stage, done=done, total=total, unit=unit, rate_per_s=max(0.0, rate), text=text)
+        progress = Progress(
+            stage=self._stage, done=done, total=total, unit=unit, rate_per_s=max(0.0, rate), text=sendable(text)
+        )
         self._show(progress)
         self.console.progress(progress)
         self.check()
@@ -97,7 +100,7 @@ class Reporter:
     def note(self, text: str) -> None:
         """Keep a remark for the receipt."""
         log.warning("note: %s", text)
-        self.notes.append(text)
+        self.notes.append(sendable(text))
 
     def times(self) -> tuple[StageTime, ...]:
         """Return the seconds of each stage so far, in order."""

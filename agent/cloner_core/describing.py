@@ -1,4 +1,4 @@
-"""Disks and what is on them, in words, each on one line.
+"""Disks and what is on them, in words, each on one line; and text that may hold names of files, fit for the wire.
 
 Serials and labels are what a machine says of itself: one with a line break in it must not add a line to a plan, which
 people paste into a root shell.
@@ -24,6 +24,11 @@ def describe_content(disk: Disk) -> list[str]:
         uuid = f" {found.uuid}" if found.uuid else ""
         lines.append(_line(f"{found.device}: {found.kind or 'unknown content'}{label}{uuid}"))
     return lines or ["no signature found (blank or unknown content)"]
+
+
+def sendable(text: str) -> str:
+    """Return `text` with what is no Unicode escaped: names of files that are no UTF-8 cannot be sent as JSON."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _line(text: str) -> str:

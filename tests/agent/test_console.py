@@ -59,3 +59,10 @@ def test_a_console_that_went_away_stops_nothing() -> None:
     console = Console(_Gone())
     console.line("hello")
     console.marker("HOLD")
+
+
+def test_a_name_that_is_no_utf8_does_not_end_a_deploy() -> None:
+    raw = io.BytesIO()
+    console = Console(io.TextIOWrapper(raw, encoding="utf-8"))
+    console.line(b"M\xfcller".decode(errors="surrogateescape"))
+    assert raw.getvalue() == b"cloner: M\\udcfcller\n"

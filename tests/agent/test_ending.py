@@ -104,3 +104,15 @@ def test_a_failure_the_server_refuses_to_hear_is_not_repeated() -> None:
     bench.server.refuse["fail"] = Fault(error="the attempt was replaced")
     bench.end(is_destroyed=True)
     assert bench.server.said == ["fail"]
+
+
+def test_a_report_that_breaks_in_a_way_nobody_foresaw_does_not_end_the_holding() -> None:
+    bench = _Bench()
+
+    def broken(failure: Failure) -> None:
+        raise UnicodeEncodeError("utf-8", failure.message, 0, 1, "no")
+
+    bench.server.fail = broken  # type: ignore[method-assign]
+    bench.end(is_destroyed=True)
+    assert bench.out.getvalue().endswith("STILL HOLDING\n")
+    assert bench.reboots == 0

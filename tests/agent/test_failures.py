@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import pickle
 
+import msgspec
 import pytest
 
 from cloner_agent.failures import HINTS, AbortError, StageError, cause_of, failure_of, is_destructive
@@ -70,6 +71,12 @@ def test_every_cause_that_an_agent_finds_has_a_hint() -> None:
 def test_the_hint_of_the_raiser_wins() -> None:
     failure = failure_of(StageError(Cause.NO_DISK, "x", hint="look there"), Stage.PLAN, is_destroyed=False)
     assert failure.hint == "look there"
+
+
+def test_a_failure_over_a_name_that_is_no_utf8_can_be_sent() -> None:
+    error = failed("write", b"srv/M\xfcller", OSError(errno.ENOSPC, "No space left on device"))
+    sent = msgspec.json.encode(failure_of(error, Stage.RESTORE, is_destroyed=True))
+    assert rb"srv/M\\udcfcller" in sent
 
 
 def test_a_mistake_of_ours_is_called_one() -> None:

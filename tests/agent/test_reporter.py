@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import msgspec
 import pytest
 
 from cloner_agent.console import Console
@@ -65,3 +66,11 @@ def test_after_the_commit_no_order_stops_the_last_steps() -> None:
     bench.reply = BeatReply(order="abort")
     bench.reporter.tick(1, 2)
     assert bench.shown[-1].done == 1
+
+
+def test_what_a_stage_says_of_a_name_that_is_no_utf8_can_be_sent() -> None:
+    bench = _Bench()
+    name = b"M\xfcller".decode(errors="surrogateescape")
+    bench.reporter.tick(1, 2, text=name)
+    bench.reporter.note(name)
+    assert msgspec.json.encode((bench.shown, bench.reporter.notes))

@@ -14,6 +14,7 @@ from blake3 import blake3
 from cloner_agent.attempt import Attempt
 from cloner_agent.failures import StageError
 from cloner_agent.rooted import Rooted
+from cloner_core.describing import sendable
 from cloner_core.messages import Cause, DiskWritten, ReceiptBody
 from cloner_core.plan import plan_digest
 from cloner_core.steps import STAGING, ActivateEsp, Commit, SendReceipt
@@ -108,13 +109,18 @@ def receipt_body(attempt: Attempt) -> ReceiptBody:
         files=record.files,
         bytes_restored=record.bytes_restored,
         bytes_read_back=record.bytes_read_back,
-        identity=record.identity,
-        rewritten=record.rewritten,
+        identity=_sendable(record.identity),
+        rewritten=_sendable(record.rewritten),
         machine_id=record.machine_id,
         host_key_fingerprints=record.host_key_fingerprints,
         root_part_uuid=plan.root.part_uuid,
-        nvram_before=record.nvram_before,
-        nvram_after=record.nvram_after,
+        nvram_before=_sendable(record.nvram_before),
+        nvram_after=_sendable(record.nvram_after),
         stages=attempt.tools.reporter.times(),
-        notes=(*plan.notes, *attempt.tools.reporter.notes),
+        notes=_sendable((*plan.notes, *attempt.tools.reporter.notes)),
     )
+
+
+def _sendable(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """A disk that is ready must not stay without a receipt for the name of a file."""
+    return tuple(map(sendable, texts))
