@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from agentbench.golden import make_golden
+from agentbench.golden import GOLDEN_UUID, make_golden
 from agentbench.loop import LoopDisk, loop_disk, target_directory
 from agentbench.node import Node, make_node
 from agentbench.scene import layout
@@ -79,3 +81,15 @@ def test_a_mount_point_that_the_image_does_not_have_becomes_an_empty_filesystem(
     assert (node.target / "srv/data/deep").is_dir()
     assert (node.target / "home/anna/letter").exists()
     assert "/srv/data/deep" in (node.target / "etc/fstab").read_text()
+
+
+def test_a_receipt_over_files_whose_names_are_no_utf8_can_be_sent(node: Node, golden: Path) -> None:
+    folder = golden / "etc/default/grub.d"
+    folder.mkdir()
+    (folder / os.fsdecode(b"M\xfcller.cfg")).write_text(f"GRUB_DEVICE=UUID={GOLDEN_UUID}\n")
+    node.server = StoreServer(golden.parent / "second", golden)
+    failure = node.deploy()
+    assert failure is None, failure.message
+    (body,) = node.server.receipts
+    assert any("ller.cfg" in path for path in body.rewritten)
+    assert msgspec.json.encode(body)
