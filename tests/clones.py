@@ -67,12 +67,12 @@ def scatter(store: LocalStore, version: bytes, seed: int, chunks_in_pack: int = 
     offers = []
     for start in range(0, len(names), chunks_in_pack):
         writer = PackWriter()
-        for name in names[start : start + chunks_in_pack]:
-            writer.add(name, chunks[name])
-        closed = writer.close()
-        assert closed is not None
-        pack = compress_pack(closed)
-        store.put_pack(pack.digest, pack.stored)
-        offers.append(PackOffer(pack.digest, len(pack.stored), pack.raw_size, pack.entries))
+        # Five chunks of 1 MiB make two packs.
+        closed = [writer.add(name, chunks[name]) for name in names[start : start + chunks_in_pack]]
+        for raw in [*closed, writer.close()]:
+            if raw is not None:
+                pack = compress_pack(raw)
+                store.put_pack(pack.digest, pack.stored)
+                offers.append(PackOffer(pack.digest, len(pack.stored), pack.raw_size, pack.entries))
     place_map(store, version, store.tree_root(version), offers, Key())
     return len(offers)
