@@ -83,7 +83,8 @@ def _disk(path: Path, udev: Mapping[str, str], busy: frozenset[str], run: Runner
         model=(udev.get("ID_MODEL", "").replace("_", " ") or _text(path / "device/model")).strip(),
         bus=bus,
         by_path=udev.get("ID_PATH", ""),
-        is_removable=_number(path / "removable") == 1,
+        # The kernel calls a slot for SD cards fixed; the card in it is not (drivers/mmc/core/bus.c, "type").
+        is_removable=_number(path / "removable") == 1 or _text(path / "device/type") == "SD",
         is_read_only=_number(path / "ro") == 1,
         is_rotational=_number(path / "queue/rotational") == 1,
         is_mounted=any(_is_busy(member, busy) for member in members),

@@ -60,6 +60,16 @@ def test_serial_model_bus_and_sectors_come_from_where_each_driver_has_them(machi
     assert (usb.bus, usb.is_removable, usb.is_read_only) == ("usb", True, True)
 
 
+@pytest.mark.parametrize(("kind", "is_removable"), [("SD", True), ("MMC", False)])
+def test_a_card_in_a_slot_is_removable_and_soldered_memory_is_not(
+    tmp_path: Path, kind: str, is_removable: bool
+) -> None:
+    sysfs = Sysfs(tmp_path)
+    sysfs.disk("mmcblk0", "179:0", at=f"{PCI}/mmc_host/mmc0", removable="0", device__type=kind)
+    (disk,) = _probe(sysfs).disks
+    assert (disk.bus, disk.is_removable) == ("mmc", is_removable)
+
+
 @pytest.mark.parametrize("how", ["disk mounted", "partition mounted", "swap", "holder", "source of a subvolume"])
 def test_a_disk_in_use_is_seen_as_such(machine: Sysfs, how: str) -> None:
     match how:

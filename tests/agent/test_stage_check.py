@@ -136,3 +136,11 @@ def test_a_link_that_leads_out_of_the_clone_is_not_followed(tmp_path: Path) -> N
     (clone.target / "boot/vmlinuz-6.1").symlink_to(outside)
     with pytest.raises(StageError, match="vmlinuz"):
         clone.check()
+
+
+def test_a_default_entry_without_its_kernel_is_noted_for_the_receipt(tmp_path: Path) -> None:
+    clone = _Clone(tmp_path)
+    whole = (clone.target / "boot/grub/grub.cfg").read_bytes()
+    clone.put("boot/grub/grub.cfg", b"menuentry gone {\n\tlinux /boot/vmlinuz-5.10 ro\n}\n" + whole)
+    clone.check()
+    assert any("/boot/vmlinuz-5.10" in note for note in clone.attempt.tools.reporter.notes)

@@ -5,10 +5,9 @@ Reads only; everything comes from the disk, not from what the earlier stages rem
 
 from __future__ import annotations
 
-import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from blake3 import blake3
 
@@ -20,8 +19,6 @@ from cloner_core.messages import Cause
 from cloner_core.plan import Plan
 from cloner_core.references import root_faults
 from cloner_core.steps import WORK, Check
-
-log = logging.getLogger(__name__)
 
 _GRUB_CONFIGS = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg", "/boot/efi/EFI/*/grub.cfg")
 _BLS = "/boot/loader/entries"
@@ -41,7 +38,7 @@ def check(attempt: Attempt, action: Check) -> None:
             *_changed(tree, attempt.record.written_boot),
             *_fstab_faults(tree, attempt.plan),
             *_root_faults(tree, attempt.plan),
-            *_kernel_faults(tree),
+            *_kernel_faults(tree, attempt.tools.reporter.note),
         ]
         if tree.exists(WORK):
             faults.append(f"{WORK} of the restore is still there")
@@ -101,8 +98,8 @@ def _root_faults(tree: Rooted, plan: Plan) -> Iterator[str]:
         yield from root_faults(path, tree.read(path), plan.root)
 
 
-def _kernel_faults(tree: Rooted) -> Iterator[str]:
-    """At least one boot entry names a kernel and an initramfs that exist."""
+def _kernel_faults(tree: Rooted, note: Callable[[str], None]) -> Iterator[str]:
+    """At least one boot entry names a kernel and an initramfs that exist; those before it that do not are noted."""
     missing: list[str] = []
     for kernel, initrds in _boot_entries(tree):
         lost = [name for name in (kernel, *initrds) if _find(tree, name) is None]
@@ -112,7 +109,7 @@ def _kernel_faults(tree: Rooted) -> Iterator[str]:
         place = _find(tree, kernel)
         if place is not None and _is_kernel(tree, place):
             if missing:
-                log.warning("boot entries name files that do not exist: %s", ", ".join(missing))
+                note(f"boot entries before the first whole one name what is not there: {', '.join(missing)}")
             return
         missing.append(f"{os.fsdecode(kernel)} (not a kernel)")
     yield f"no boot entry has its kernel and initramfs; missing: {', '.join(missing) or 'there is no entry at all'}"

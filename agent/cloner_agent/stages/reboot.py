@@ -23,7 +23,7 @@ def restart(attempt: Attempt, action: Reboot) -> None:
             log.warning("BootNext is not set (%s): the server's 'local' answer brings the node to its disk", error)
     try:
         unmount_all(tools.run, tools.target)
-    except ClonerError as error:
+    except (ClonerError, OSError, ValueError) as error:
         log.warning("not everything is unmounted: %s", error)
     tools.machine.sync()
     try:
