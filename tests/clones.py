@@ -69,9 +69,9 @@ def scatter(store: LocalStore, version: bytes, seed: int, chunks_in_pack: int = 
         writer = PackWriter()
         # Five chunks of 1 MiB make two packs.
         closed = [writer.add(name, chunks[name]) for name in names[start : start + chunks_in_pack]]
-        for raw in [*closed, writer.close()]:
-            if raw is not None:
-                pack = compress_pack(raw)
+        for gathered in [*closed, writer.close()]:
+            if gathered is not None:
+                pack = compress_pack(gathered)
                 store.put_pack(pack.digest, pack.stored)
                 offers.append(PackOffer(pack.digest, len(pack.stored), pack.raw_size, pack.entries))
     place_map(store, version, store.tree_root(version), offers, Key())
