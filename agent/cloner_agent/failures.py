@@ -18,7 +18,7 @@ HINTS: dict[Cause, str] = {
     Cause.SIGNATURE: "this server did not publish the image: check 'cloner image-details' and who wrote to the store",
     Cause.CORRUPT: "the server's store or the network alters bytes: test the server's disk and memory, capture again",
     Cause.MISSING_PACK: "capture the image again, or restore the server's store from a backup",
-    Cause.NO_DISK: "compare the selectors of the layout with the disks in 'cloner node show'",
+    Cause.NO_DISK: "compare the selectors of the layout with the disks in 'cloner node facts'",
     Cause.AMBIGUOUS_DISK: "make the selector narrower: serial, model or size",
     Cause.DISK_TOO_SMALL: "choose a smaller layout or image, or a bigger disk",
     Cause.FIRMWARE: "set the firmware of the node to UEFI, or choose a layout for BIOS",
