@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 from collections import deque
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from cloner_core.admin import NodeView, TaskState
-from cloner_core.errors import RefusedError
+from cloner_core.errors import RefusedError, UnreachableError
 from cloner_core.messages import Cause
 from cloner_pxe.decision import (
     LOCAL_ANSWERS_AN_HOUR,
@@ -37,6 +39,8 @@ from cloner_server.tasks import endings
 from cloner_server.tasks.claims import mint_claim
 from cloner_server.tasks.states import CLAIMABLE
 
+log = logging.getLogger(__name__)
+
 _HOUR_S = 3600.0
 _SCRIPT_ROUTES = (Route.HTTP_SCRIPT, Route.GRUB_CFG)
 _LOCAL_ANSWER = "boot local"
@@ -59,7 +63,11 @@ class BootDesk:
     async def lookup(self, mac: str, request: BootRequest) -> AnyAnswer:
         """Return what `request` gets; a script that is served is noted in the timeline."""
         if request.route in _SCRIPT_ROUTES:
-            return await asyncio.to_thread(self._script, mac, request)
+            try:
+                return await asyncio.to_thread(self._script, mac, request)
+            except DBAPIError as fault:
+                # A disk that is full keeps nothing in the timeline; a node in `local` must find its disk all the same.
+                log.error("the timeline cannot be written: %s", fault.orig)
         return await asyncio.to_thread(self._look, mac, request)
 
     async def reservation(self, mac: str) -> Reservation | None:
@@ -67,8 +75,11 @@ class BootDesk:
         return await asyncio.to_thread(self._reservation, mac)
 
     async def agent_boot(self, mac: str, request: BootRequest) -> AgentBoot:
-        """Mint a claim and return the parts of the agent's boot."""
-        return await asyncio.to_thread(self._agent_boot, mac)
+        """Mint a claim and return the parts of the agent's boot; raises ClonerError when that cannot be now."""
+        try:
+            return await asyncio.to_thread(self._agent_boot, mac)
+        except DBAPIError as fault:
+            raise UnreachableError(f"no claim can be kept now: {fault.orig}") from fault
 
     def emit(self, event: NetbootEvent) -> None:
         """Take one event of the wire; `flush` writes it. Called from several threads."""

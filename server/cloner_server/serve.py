@@ -51,6 +51,7 @@ from cloner_server.verified import Verifier
 log = logging.getLogger(__name__)
 
 READY = "CLONER READY"
+_FAILED_TURNS = 20  # to wait after one that failed, or the log fills the disk that is full already
 _TURN_S = 0.25  # between two looks at what is due; events of the wire are written once a turn
 
 
@@ -98,7 +99,8 @@ async def _run(config: ServerConfig, announce: Callable[[str], None]) -> None:
                 f"{READY} https={place.address}:{config.tls_port} http={place.address}:{config.http_port} "
                 f"socket={config.socket} state={config.state}"
             )
-            await _until_stopped(core, desk, serving)
+            started_s = time.time()
+            await until_stopped(core.stopping, serving, lambda: _keep_house(core, desk, started_s))
         core.stopping.set()
         for one in listeners:
             one.should_exit = True
@@ -236,12 +238,26 @@ async def _all_started(listeners: list[Listener], serving: list[asyncio.Task[Non
     return True
 
 
-async def _until_stopped(core: Core, desk: BootDesk, serving: list[asyncio.Task[None]]) -> None:
-    started_s = time.time()
-    while not core.stopping.is_set() and not any(task.done() for task in serving):
-        await asyncio.to_thread(_keep_house, core, desk, started_s)
+async def until_stopped(
+    stopping: asyncio.Event,
+    serving: list[asyncio.Task[None]],
+    keep_house: Callable[[], None],
+    *,
+    turn_s: float = _TURN_S,
+) -> None:
+    """Call `keep_house` every `turn_s` seconds until told to stop, or until one that serves has ended.
+
+    A turn that fails (the disk of the database is full) is logged and tried again: what can still be served is.
+    """
+    while not stopping.is_set() and not any(task.done() for task in serving):
+        wait_s = turn_s
+        try:
+            await asyncio.to_thread(keep_house)
+        except Exception as error:  # noqa: BLE001 — deploys that run must not end over our book-keeping
+            log.error("housekeeping failed and is tried again: %s", error)
+            wait_s = _FAILED_TURNS * turn_s
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(core.stopping.wait(), _TURN_S)
+            await asyncio.wait_for(stopping.wait(), wait_s)
 
 
 def _keep_house(core: Core, desk: BootDesk, started_s: float) -> None:
