@@ -69,7 +69,7 @@ def netboot(core: CoreDependency, request: AnyRequest, data: JSONBody[NetbootReq
             if live is not None and TaskState(live.state) is not TaskState.UNCONFIRMED:
                 held.append(f"{node.name} has task {live.id}, which is {live.state}")
         if held:
-            raise RefusedError("; ".join(held), hint="cloner task abort ends a task and sets netboot to local")
+            raise RefusedError("; ".join(held), hint="cloner task abort ends a task")
         return [nodes.set_netboot(connection, act, name, data.value, why="asked for") for name in names]
 
 
