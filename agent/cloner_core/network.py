@@ -51,6 +51,8 @@ def network_faults(network: NodeNetwork) -> list[str]:
             for address in (value,) if isinstance(value, str) else value:
                 if address and not _parses(ipaddress.ip_address, address):
                     faults.append(f"{where}.{field}: '{address}' is not an IP address")
+        if not interface.dhcp and (reason := _gateway_fault(interface)):
+            faults.append(f"{where}.gateway: {reason}")
         faults += [
             f"{where}.domains: '{d}' is not a domain"
             for d in interface.domains
@@ -59,6 +61,18 @@ def network_faults(network: NodeNetwork) -> list[str]:
         if not interface.dhcp and not interface.addresses:
             faults.append(f"{where}: neither dhcp nor addresses; the node would come up without a network")
     return faults
+
+
+def _gateway_fault(interface: Interface) -> str:
+    """Return why networkd could not use the gateway of a static interface; "" when it can, or cannot be told."""
+    try:
+        gateway = ipaddress.ip_address(interface.gateway)
+        networks = [ipaddress.ip_interface(address).network for address in interface.addresses]
+    except ValueError:
+        return ""
+    if not networks or gateway.is_link_local or any(gateway in network for network in networks):
+        return ""
+    return f"'{gateway}' is not in {', '.join(map(str, networks))}; the clone could not reach it"
 
 
 def _parses(parser: object, text: str) -> bool:

@@ -110,7 +110,9 @@ class Api:
         except httpx2.TimeoutException as fault:
             raise UnreachableError(f"the server at {self._where} took too long to answer") from fault
         except httpx2.TransportError as fault:
-            hint = "is 'cloner serve' running, and are you root? (another socket: --socket PATH or CLONER_SOCKET)"
+            if _is_forbidden(fault):
+                raise RefusedError(f"{self._where} is for root alone", hint="run the command as root") from fault
+            hint = "is 'cloner serve' running? (another socket: --socket PATH or CLONER_SOCKET)"
             raise UnreachableError(f"the server at {self._where} does not answer: {fault}", hint=hint) from fault
 
     def _decode(self, answer: httpx2.Response, kind: type[T]) -> T:
@@ -121,6 +123,13 @@ class Api:
                 f"the answer of the server cannot be read: {fault}",
                 hint="the server and this command are of different versions",
             ) from fault
+
+
+def _is_forbidden(fault: BaseException | None) -> bool:
+    """Whether the kernel kept us from the socket; the client wraps its error several times."""
+    while fault is not None and not isinstance(fault, PermissionError):
+        fault = fault.__cause__ or fault.__context__
+    return fault is not None
 
 
 def _params(query: Query) -> dict[str, str]:

@@ -66,6 +66,8 @@ def new_image_command(
     layout = _check(run, wanted)
     if layout is not None:
         run.api.post("/v1/layouts", LayoutView, layout, {"dry_run": dry_run})
+    if lacking := boot_lacks(root):
+        run.say(f"note: a clone of {printable(str(root))} would not boot: it has no {', no '.join(lacking)}")
     captured = _capture(run, wanted, is_dry=dry_run)
     conclude(run, captured, is_dry=dry_run)
 
@@ -94,6 +96,22 @@ def conclude(run: Invocation, captured: Captured, *, is_dry: bool) -> None:
             "\n  - ".join((f"{len(record.inexact)} files kept changing while they were read:", *shown)),
             hint="stop what writes to them and capture again, or --exclude-paths",
         )
+
+
+def boot_lacks(root: Path) -> list[str]:
+    """Return what a clone of the tree at `root` would lack to boot: the deploy would find out on an emptied disk."""
+    from cloner_core.bootfiles.sources import SUFFIX, grubs
+
+    def has(pattern: str) -> bool:
+        return next(root.glob(pattern), None) is not None
+
+    loaders = [path.lstrip("/") for arch in SUFFIX for path in grubs(arch)]
+    lacking = []
+    if not has("boot/vmlinuz-*") and not has("boot/grub*/grub.cfg"):
+        lacking.append("kernel (/boot/vmlinuz-VERSION)")
+    if not any(map(has, loaders)) and not has("boot/efi/EFI/*/grub*.efi"):
+        lacking.append("signed GRUB (packages grub-efi-amd64-signed and shim-signed)")
+    return lacking
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ def _note_socket(ctx: click.Context, _param: click.Parameter, value: Path | None
 # Before the command and after it: people write both.
 socket_option = click.option(
     "--socket",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),  # whoever may not open it is told so by the attempt
     expose_value=False,
     callback=_note_socket,
     help="The server's socket; $CLONER_SOCKET or /run/cloner/cloner.sock by default.",

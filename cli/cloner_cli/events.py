@@ -17,12 +17,17 @@ _PAGE = 1000
 
 @command("events", example="cloner events --object node/node01 --follow")
 @click.option("--follow", "-F", is_flag=True, help="Go on with what happens, until Ctrl-C.")
-@click.option("--after", type=click.IntRange(min=0), default=0, metavar="ID", help="Only those after this one.")
+@click.option("--after", type=click.IntRange(min=0), metavar="ID", help="From the one after this on.")
 @click.option("--object", "subject", default="", metavar="OBJECT", help="Only of node/NAME, task/ID, image/NAME:N, ….")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=_PAGE, show_default=True, help="At most so many.")
-def events_command(run: Invocation, *, follow: bool, after: int, subject: str, limit: int) -> None:
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=_PAGE, show_default=True, help="At most so many: the newest."
+)
+def events_command(run: Invocation, *, follow: bool, after: int | None, subject: str, limit: int) -> None:
     """Print who did what to which object, and when, oldest first. With --follow and --json, one line of JSON each."""
     page = _fetch(run, after, subject, limit)
+    after = after or 0
+    if subject and "/" not in subject and subject not in ("site", "store"):
+        run.say(f"note: objects are named with their kind, as node/{subject} or task/{subject}")
     if not follow:
         run.result(page, lambda: "\n".join(map(event_line, page)))
         return
@@ -52,5 +57,5 @@ def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _fetch(run: Invocation, after: int, subject: str, limit: int) -> list[EventView]:
+def _fetch(run: Invocation, after: int | None, subject: str, limit: int) -> list[EventView]:
     return run.api.get("/v1/events", list[EventView], {"after": after, "subject": subject, "limit": limit})

@@ -90,6 +90,9 @@ class Root(click.Group):
             return status if isinstance(status, int) else ExitStatus.OK
         except ClonerError as error:
             fault: ClonerError = error
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            return ExitStatus.USAGE
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else "cloner"
             fault = InvalidError(error.format_message(), hint=f"{path} --help")
@@ -102,7 +105,8 @@ class Root(click.Group):
             sys.stdout = None
             return ExitStatus.OK
         except OSError as error:
-            fault = ClonerError(str(error))
+            named = f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else str(error)
+            fault = ClonerError(named)
         report(fault, is_json=run.is_json or "--json" in words)
         return fault.exit_status
 

@@ -38,7 +38,7 @@ def wait_for(run: Invocation, ids: Sequence[str], timeout_s: float | None) -> li
     """
     begun_s = seen_s = run.world.monotonic()
     tasks: dict[str, TaskView] = {}
-    with _display(run) as show:
+    with _saying_what_goes_on(run, ids), _display(run) as show:
         while True:
             try:
                 _look(run, ids, tasks)
@@ -60,6 +60,19 @@ def wait_for(run: Invocation, ids: Sequence[str], timeout_s: float | None) -> li
                     hint=f"cloner task wait {' '.join(task.id for task in going)}",
                 )
             run.world.sleep(_LOOK_EVERY_S)
+
+
+@contextmanager
+def _saying_what_goes_on(run: Invocation, ids: Sequence[str]) -> Iterator[None]:
+    """On Ctrl-C say that it ended the waiting alone: who pressed it may have meant the deploy."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        named = " ".join(ids)
+        run.say(
+            f"interrupted; the work goes on. Wait again: cloner task wait {named}; end it: cloner task abort {named}"
+        )
+        raise
 
 
 def require_done(tasks: Sequence[TaskView]) -> None:

@@ -146,6 +146,7 @@ def _rules(config: ServerConfig, site: Site, address: str) -> Rules:
         attempts=config.attempts,
         confirm_host=address if config.confirm else "",
         confirm_port=config.http_port,
+        has_agent=bool(config.installer),
         own_macs=own_macs(),
         seed_key=blake3(site.vault_key, derive_key_context="cloner 2026 seeds of attempts").digest(),
     )

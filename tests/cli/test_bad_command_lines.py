@@ -146,3 +146,17 @@ def test_a_protected_node_is_not_removed_and_neither_are_its_fellows(desk: Desk)
     result = desk.refused("node", "remove", "n[01-02]", "--yes")
     assert result.exit_code == ExitStatus.REFUSED
     assert "--no-protected" in result.stderr
+
+
+def test_a_socket_that_is_for_root_alone_is_told_so_to_anybody_else(desk: Desk) -> None:
+    desk.transport.is_forbidden = True
+    result = desk.refused("node", "list")
+    assert result.exit_code == ExitStatus.REFUSED
+    assert "root" in result.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["node"], ["store"]])
+def test_a_group_alone_shows_its_help(desk: Desk, words: list[str]) -> None:
+    result = desk.refused(*words)
+    assert result.exit_code == ExitStatus.USAGE
+    assert result.stderr.startswith("Usage: cloner")

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from clibench.desk import Desk
-from cloner_cli.capture import InexactError, conclude
+from cloner_cli.capture import InexactError, boot_lacks, conclude
 from cloner_cli.invocation import Invocation
 from cloner_core.errors import ExitStatus
 from cloner_core.image.version import VersionRecord
@@ -107,3 +107,11 @@ def test_files_that_kept_changing_end_with_their_own_status(capsys: pytest.Captu
         conclude(Invocation(), cast(Any, captured), is_dry=False)
     assert caught.value.exit_status == ExitStatus.INEXACT
     assert "debian:7" in capsys.readouterr().out
+
+
+def test_a_tree_that_could_not_boot_is_told_at_its_capture(tmp_path: Path) -> None:
+    assert len(boot_lacks(tmp_path)) == 2
+    for name in ("boot/vmlinuz-6.1.0-1-amd64", "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    assert boot_lacks(tmp_path) == []

@@ -202,3 +202,8 @@ def test_the_author_is_in_the_audit(two: Desk) -> None:
     two.run("deploy", "--nodes", "n01", "--yes")
     authors = {event["author"] for event in two.json("events", "--object", "task/1")}
     assert authors == {"tester"}
+
+
+def test_a_server_without_an_agent_says_so_before_a_node_waits_for_one(desk: Desk) -> None:
+    desk.scene.add_node("n01")
+    assert "--installer" in desk.run("deploy", "-n", "n01", "--dry-run").stdout

@@ -168,3 +168,26 @@ def test_status_counts_and_shows_alarms(desk: Desk, agent: Agent) -> None:
     told = desk.json("status")
     assert (told["nodes"], told["tasks"], told["images"]) == (1, {"queued": 1}, 1)
     assert "1 queued" in desk.run("status").stdout
+
+
+def test_ctrl_c_while_waiting_says_that_the_work_goes_on(desk: Desk, agent: Agent) -> None:
+    def press(_: int) -> None:
+        raise KeyboardInterrupt
+
+    desk.on_sleep = press
+    result = desk.run("task", "wait", "1")
+    assert result.exit_code == ExitStatus.INTERRUPTED
+    assert "the work goes on" in result.stderr
+    assert "cloner task abort 1" in result.stderr
+    assert desk.scene.task("1").state == "queued"
+
+
+def test_the_newest_events_are_shown_unless_told_where_to_begin(desk: Desk, agent: Agent) -> None:
+    everything = desk.json("events")
+    assert desk.json("events", "--limit", "2") == everything[-2:]
+    assert desk.json("events", "--limit", "2", "--after", "0") == everything[:2]
+
+
+def test_an_object_without_its_kind_is_told_so(desk: Desk, agent: Agent) -> None:
+    assert "node/n01" in desk.run("events", "--object", "n01").stderr
+    assert desk.run("events", "--object", "node/n01").stderr == ""

@@ -17,16 +17,22 @@ from serverbench.scene import Scene
 
 
 class InProcess(httpx2.BaseTransport):
-    """Hands each request to the server's application; `is_away` stands for a server that does not run."""
+    """Hands each request to the server's application.
+
+    `is_away` stands for a server that does not run, `is_forbidden` for a caller who is not root.
+    """
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
         self.is_away = False
+        self.is_forbidden = False
         self.seen: list[tuple[str, str]] = []
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         if self.is_away:
             raise httpx2.ConnectError("nobody listens")
+        if self.is_forbidden:
+            raise httpx2.ConnectError("[Errno 13] Permission denied") from PermissionError(13, "Permission denied")
         self.seen.append((request.method, request.url.path))
         answer = self.scene.admins.request(
             request.method,

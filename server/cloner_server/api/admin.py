@@ -56,11 +56,15 @@ def layout_add(
 
 @get("/events", sync_to_thread=True)
 def event_list(
-    core: CoreDependency, after: FromQuery[int] = 0, subject: FromQuery[str] = "", limit: FromQuery[int] = 1000
+    core: CoreDependency,
+    after: FromQuery[int | None] = None,
+    subject: FromQuery[str] = "",
+    limit: FromQuery[int] = 1000,
 ) -> list[EventView]:
-    """List events after one, oldest first."""
+    """List events, oldest first: the next ones after one, or the newest when none is named."""
+    most = max(1, min(limit, 10_000))
     with core.database.read() as connection:
-        return events.list_events(connection, after=after, obj=subject, limit=max(1, min(limit, 10_000)))
+        return events.list_events(connection, after=after or 0, obj=subject, limit=most, newest=after is None)
 
 
 @get("/status", sync_to_thread=True)

@@ -44,14 +44,20 @@ def list_events(
     since_s: float = 0.0,
     alarms: bool = False,
     limit: int = 1000,
+    newest: bool = False,
 ) -> list[EventView]:
-    """Return events with an id above `after`, oldest first; of `obj` alone when it is given."""
-    query = select(events).where(events.c.id > after, events.c.time_s >= since_s).order_by(events.c.id).limit(limit)
+    """Return events with an id above `after`, oldest first; of `obj` alone when it is given.
+
+    At most `limit`: the first ones, or with `newest` the last.
+    """
+    order = events.c.id.desc() if newest else events.c.id
+    query = select(events).where(events.c.id > after, events.c.time_s >= since_s).order_by(order).limit(limit)
     if obj:
         query = query.where(events.c.object == obj)
     if alarms:
         query = query.where(events.c.is_alarm)
-    return [_view(row) for row in connection.execute(query)]
+    found = [_view(row) for row in connection.execute(query)]
+    return found[::-1] if newest else found
 
 
 def last_id(connection: Connection) -> int:

@@ -37,7 +37,7 @@ def intend(connection: Connection, request: DeployRequest, rules: Rules) -> list
     for node in (known[name] for name in names if name in known):
         try:
             _refuse_ourselves(node, rules)
-            intents.append(_intend_one(connection, node, request))
+            intents.append(_told_of_agent(_intend_one(connection, node, request), rules))
         except (NotFoundError, RefusedError, InvalidError) as fault:
             objections.append(fault)
     if objections:
@@ -118,6 +118,13 @@ def _intend_one(connection: Connection, node: NodeView, request: DeployRequest) 
     version = images.get_version(connection, image, number)
     view = layouts.get_layout(connection, layout_name)
     return _with_disks(connection, node, view, image, version.number)
+
+
+def _told_of_agent(intent: Intent, rules: Rules) -> Intent:
+    if rules.has_agent:
+        return intent
+    said = "this server offers no agent: the node waits until it runs with --installer"
+    return msgspec.structs.replace(intent, note="; ".join(filter(None, (intent.note, said))))
 
 
 def _with_disks(connection: Connection, node: NodeView, view: LayoutView, image: str, number: int) -> Intent:

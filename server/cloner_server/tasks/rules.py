@@ -22,6 +22,7 @@ class Rules:
     attempts: int = 5  # before a task fails by itself
     confirm_host: str = ""  # where clones call; "" asks for no confirmation
     confirm_port: int = 8080
+    has_agent: bool = True  # False: no installer, so a node that is armed waits
     own_macs: frozenset[str] = frozenset()  # of this machine: never deployed
     seed_key: bytes = field(default=b"", repr=False)  # secret; the seeds of all attempts derive from it
 
