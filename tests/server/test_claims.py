@@ -192,7 +192,7 @@ def test_whatever_is_tried_nobody_gets_what_is_not_his(tmp_path: Path) -> None:
     """At length: `./run soak claim-race`."""
     with claim_race.LAW.open(tmp_path) as case:
         seen: Counter[str] = Counter()
-        for seed in range(1, 9):
+        for seed in range(1, 6):
             seen.update({name: int(value) for name, value in case(seed).items()})
     assert min(seen[name] for name in ("hello 200", "foreign", "identity 200", "identity 409", "rush", "steal")) > 0
 
