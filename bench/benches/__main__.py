@@ -9,7 +9,6 @@ from collections.abc import Callable
 BENCHES = {
     "images": "capture and restore beside tar and zstd (G13, G14, G16)",
     "restore": "the restore stage of a node over HTTPS on a link of 1 Gbit/s (G19)",
-    "million": "a million small files restored within 512 MiB",
 }
 
 

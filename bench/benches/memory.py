@@ -22,7 +22,10 @@ class Peak:
 
 
 def peak_of(argv: Sequence[str]) -> Peak:
-    """Run a program and return its peak; exits the bench when it fails. Slows it, so it is not for timing."""
+    """Run a program and return its peak; exits the bench when it fails.
+
+    The looking slows the program, so this is not for timing.
+    """
     process = subprocess.Popen(argv)
     ended = threading.Event()
     pss = rss = 0
