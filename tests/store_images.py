@@ -63,14 +63,18 @@ class Image:
 
 
 def make_image(contents: dict[bytes, bytes], name: str = "golden", pack_every: int = 3) -> Image:
-    """Return the image of a flat directory of files with these contents, a pack closed every few chunks."""
+    """Return the image of files with these contents and the directories they need, a pack closed every few chunks."""
     writer, segments = SegmentWriter(), []
     checker = TreeChecker((Filesystem(b"", "root"),))
     packer, packs, known = PackWriter(), [], set()
     root = Inode(1, Kind.DIRECTORY, b"", 0o755)
     inodes = [root]
-    for number, (path, content) in enumerate(sorted(contents.items()), start=2):
-        chunks = b""
+    folders = {path.rsplit(b"/", depth)[0] for path in contents for depth in range(1, path.count(b"/") + 1)}
+    for number, path in enumerate(sorted({*contents, *folders}, key=lambda path: path.split(b"/")), start=2):
+        if path in folders:
+            inodes.append(Inode(number, Kind.DIRECTORY, path, 0o755))
+            continue
+        chunks, content = b"", contents[path]
         for offset, length in Spans(len(content)):
             chunk = content[offset : offset + length]
             chunks += digest(chunk)
@@ -101,6 +105,10 @@ def some_contents(seed: int = 0, files: int = 20) -> dict[bytes, bytes]:
     contents[b"copy"] = contents[b"big"]
     contents[b"empty"] = b""
     return contents
+
+
+BOOTABLE = {b"boot/vmlinuz-1": b"a kernel", b"usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed": b"a loader"}
+"""What an image must have before a disk is emptied for it."""
 
 
 def files_from(store: Store, version: bytes) -> dict[bytes, bytes]:

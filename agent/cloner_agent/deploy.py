@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import platform
+from http import HTTPStatus
 from importlib import metadata
 
 from cloner_agent.apply import apply_step
@@ -101,6 +102,8 @@ def _confirm(tools: Tools, plan: Plan) -> None:
     try:
         tools.server.confirm_plan(PlanReport(digest=plan_digest(plan), rendered=render(plan)))
     except ServerFault as error:
+        if error.http_status == HTTPStatus.UNPROCESSABLE_ENTITY:
+            raise StageError(Cause.NOT_BOOTABLE, error.message, hint=error.hint) from error
         if error.fault.status == ExitStatus.CONFLICT:
             raise StageError(Cause.PLAN_MISMATCH, error.message, hint=error.hint) from error
         raise

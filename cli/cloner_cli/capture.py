@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -98,20 +99,15 @@ def conclude(run: Invocation, captured: Captured, *, is_dry: bool) -> None:
         )
 
 
-def boot_lacks(root: Path) -> list[str]:
-    """Return what a clone of the tree at `root` would lack to boot: the deploy would find out on an emptied disk."""
-    from cloner_core.bootfiles.sources import SUFFIX, grubs
+def boot_lacks(root: Path) -> tuple[str, ...]:
+    """Return what a clone of the tree at `root` would lack to boot; a deploy of it is refused."""
+    from cloner_core import bootfiles
 
-    def has(pattern: str) -> bool:
-        return next(root.glob(pattern), None) is not None
-
-    loaders = [path.lstrip("/") for arch in SUFFIX for path in grubs(arch)]
-    lacking = []
-    if not has("boot/vmlinuz-*") and not has("boot/grub*/grub.cfg"):
-        lacking.append("kernel (/boot/vmlinuz-VERSION)")
-    if not any(map(has, loaders)) and not has("boot/efi/EFI/*/grub*.efi"):
-        lacking.append("signed GRUB (packages grub-efi-amd64-signed and shim-signed)")
-    return lacking
+    esp = "/boot/efi"
+    here = [path for name in ("boot", "boot/grub", "boot/grub2") for path in root.joinpath(name).glob("*")]
+    here += root.glob("boot/efi/EFI/*/*")
+    here += [root / path.lstrip("/") for path in bootfiles.LOADERS if root.joinpath(path.lstrip("/")).exists()]
+    return bootfiles.boot_lacks((f"/{path.relative_to(root)}" for path in here), esp, platform.machine())
 
 
 @dataclass(frozen=True, slots=True)

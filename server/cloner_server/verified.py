@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from blake3 import blake3
 
+from cloner_core.bootfiles import NotBootableError, boot_lacks, is_boot_name
 from cloner_core.errors import IntegrityError, NotFoundError
 from cloner_core.image.compression import decompress
 from cloner_core.image.digest import digest as digest_of
+from cloner_core.image.tree import iter_segment
 from cloner_server.catalog import Catalog, Part, Version
 
 _Seen = tuple[int, int, int, int]  # size, mtime, ctime, inode
@@ -27,6 +30,7 @@ class Verifier:
 
     catalog: Catalog
     _good: dict[Path, _Seen] = field(default_factory=dict)
+    _boot_names: dict[tuple[bytes, str], tuple[str, ...]] = field(default_factory=dict)  # by version and ESP
     # One worker: hashing is bound by the disk, and waiters must not hold the threads that heartbeats need.
     _worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "verify"))
 
@@ -41,6 +45,30 @@ class Verifier:
         if damaged:
             hint = "the disk of the store is failing or was written to: restore the store from a backup"
             raise IntegrityError(_listed(version, "damaged", damaged), hint=hint)
+
+    async def require_bootable(self, version: Version, *, esp: str, arch: str) -> None:
+        """Raise NotBootableError unless `version` has a kernel and a loader for a clone with its ESP at `esp`."""
+        lacking = await asyncio.get_running_loop().run_in_executor(self._worker, self._lacks, version, esp, arch)
+        if lacking:
+            raise NotBootableError(
+                f"the image could not boot from its disk: it lacks {' and '.join(lacking)}",
+                hint="install it on the golden node and capture again",
+            )
+
+    def _lacks(self, version: Version, esp: str, arch: str) -> tuple[str, ...]:
+        key = version.digest, esp
+        if key not in self._boot_names:
+            self._boot_names[key] = tuple(self._find_boot_names(version, esp))
+        return boot_lacks(self._boot_names[key], esp, arch)
+
+    def _find_boot_names(self, version: Version, esp: str) -> Iterator[str]:
+        for segment in version.root.segments:
+            stored = self.catalog.store.segment_path(segment.digest).read_bytes()
+            raw = decompress(stored, segment.raw_size, "segment")
+            for inode, _ in iter_segment(raw, segment):
+                name = "/" + os.fsdecode(inode.path)
+                if is_boot_name(name, esp):
+                    yield name
 
     def _look(self, version: Version) -> tuple[list[str], list[str]]:
         missing, damaged = [], []

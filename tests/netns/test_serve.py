@@ -30,7 +30,7 @@ from cloner_core.image.digest import digest
 from cloner_initramfs.installer import LayerFacts, Manifest
 from netns.talking_node import TalkingNode, Where
 from serverbench.scene import LAYOUT, facts
-from store_images import make_image, some_contents
+from store_images import BOOTABLE, make_image, some_contents
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="cloner serve needs root")]
 START = "import sys; from cloner_cli.main import main; sys.exit(main())"
@@ -131,7 +131,7 @@ class Served:
 
     def fill(self) -> None:
         """Publish an image, upload a layout, add a node."""
-        image = make_image(some_contents())
+        image = make_image(some_contents() | BOOTABLE)
         for segment in image.segments:
             path = f"/segments/{segment.ref.digest.hex()}"
             self.admin("PUT", path, params={"raw_size": len(segment.raw)}, content=compress(segment.raw))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from cloner_core.admin import TaskState
+from cloner_core.admin import NodePatch, TaskState
 from cloner_core.messages import Cause, Failure, PlanReport, Receipt, Stage, Vaulted, receipt_statement
-from cloner_server.state import nodes
+from cloner_core.plan import plan_digest, render
+from cloner_server.state import images, nodes
+from cloner_server.store.local import LocalStore
 from cloner_server.tasks import endings
 from serverbench.scene import Agent, Scene
+from store_images import BOOTABLE, make_image
 
 
 @pytest.fixture
@@ -201,3 +204,22 @@ def test_a_damaged_pack_is_found_before_anything_is_destroyed(scene: Scene, agen
     assert agent.post("plan", PlanReport(digest=plan_digest(plan), rendered="")).status_code == 409
     pack.unlink()
     assert agent.get(f"/versions/{digest}/verified").status_code == 404
+
+
+@pytest.mark.parametrize("lacking", sorted(BOOTABLE))
+def test_an_image_that_could_not_boot_is_refused_before_anything_is_destroyed(scene: Scene, lacking: bytes) -> None:
+    image = make_image({path: content for path, content in BOOTABLE.items() if path != lacking}, name="unbootable")
+    image.put(cast(LocalStore, scene.core.catalog.store))
+    record = scene.core.catalog.store.publish(image.draft)
+    with scene.core.database.write() as connection:
+        images.add_version(connection, scene.core.act("test"), record.image, record.number, record.version)
+    scene.add_node()
+    with scene.core.database.write() as connection:
+        nodes.change_node(connection, scene.core.act("test"), "n01", NodePatch(image="unbootable"))
+    scene.arm()
+    agent = Agent(scene)
+    agent.hello()
+    plan = agent.plan()
+    answer = agent.post("plan", PlanReport(digest=plan_digest(plan), rendered=render(plan)))
+    assert answer.status_code == 422
+    assert "lacks a" in answer.json()["error"]

@@ -44,7 +44,7 @@ from cloner_server.serve import open_core
 from cloner_server.state import images, layouts, nodes
 from cloner_server.state import tasks as rows
 from cloner_server.tasks import arming, claims
-from store_images import Image, make_image, some_contents
+from store_images import BOOTABLE, Image, make_image, some_contents
 
 T = TypeVar("T")
 MIB, GIB = 1 << 20, 1 << 30
@@ -274,7 +274,7 @@ def make_template(state: Path) -> None:
     """Make the state of a server with one image, one layout and identities for two nodes; it takes a second."""
     scene = open_scene(state)
     core = scene.core
-    image = make_image(some_contents())
+    image = make_image(some_contents() | BOOTABLE)
     for segment in image.segments:
         core.catalog.store.put_segment(segment.ref.digest, len(segment.raw), compress(segment.raw))
     for pack in image.packs:
@@ -293,7 +293,7 @@ def open_scene(state: Path) -> Scene:
     clock = Clock()
     config = ServerConfig(state=str(state), tftp_port=0)
     core = dataclasses.replace(open_core(config, "10.77.0.1"), clock=clock)
-    return Scene(core, clock, make_image(some_contents()))
+    return Scene(core, clock, make_image(some_contents() | BOOTABLE))
 
 
 def make_scene(state: Path) -> Scene:

@@ -7,6 +7,7 @@ and GRUB are preferred, so that Secure Boot keeps working; shim's fbx64 is never
 from cloner_core.bootfiles.errors import NotBootableError
 from cloner_core.bootfiles.grub import append_arguments, named_files
 from cloner_core.bootfiles.image import Image, Kernel, kernels_of
+from cloner_core.bootfiles.listing import boot_lacks, is_boot_name
 from cloner_core.bootfiles.making import BootFilesMade, CopyFile, RemoveFile, WriteFile, boot_files
 from cloner_core.bootfiles.sources import LOADERS, TEXTS
 
@@ -22,6 +23,8 @@ __all__ = [
     "WriteFile",
     "append_arguments",
     "boot_files",
+    "boot_lacks",
+    "is_boot_name",
     "kernels_of",
     "named_files",
 ]

@@ -81,6 +81,8 @@ async def plan(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[s
     """Compare the agent's plan with the server's own; from here on disks may be destroyed."""
     facts, version, told = await asyncio.to_thread(_planned, core, request, body, attempt_id)
     await core.verifier.verify(version)
+    for esp in planning.esps(told):
+        await core.verifier.require_bootable(version, esp=esp, arch=facts.arch)
     await asyncio.to_thread(_confirm_plan, core, request, body, planning.expected_digest(facts, told, version))
     return Granted()
 

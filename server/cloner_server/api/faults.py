@@ -8,6 +8,7 @@ from typing import Any
 from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException
 
+from cloner_core.bootfiles import NotBootableError
 from cloner_core.errors import (
     ClonerError,
     ConflictError,
@@ -35,6 +36,7 @@ _STATUS: tuple[tuple[type[ClonerError], int], ...] = (
     (RefusedError, 409),
     (IntegrityError, 409),
     (UnreachableError, 503),
+    (NotBootableError, 422),
 )
 
 

@@ -1,0 +1,40 @@
+"""Whether an image can boot, told from names: what is refused before anything is destroyed, and what never is."""
+
+from __future__ import annotations
+
+import pytest
+
+from cloner_core.bootfiles import boot_lacks, is_boot_name
+
+ESP = "/boot/efi"
+KERNEL = "/boot/vmlinuz-6.1.0-1-amd64"
+GRUB = "/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ((), ("kernel", "GRUB")),
+        ((KERNEL,), ("GRUB",)),
+        ((GRUB,), ("kernel",)),
+        ((KERNEL, GRUB), ()),
+        ((GRUB, "/boot/grub/grub.cfg"), ()),
+        ((KERNEL, "/boot/efi/EFI/fedora/grubx64.efi"), ()),
+        (("/boot/efi/EFI/fedora/grubx64.efi", "/boot/efi/EFI/fedora/grub.cfg"), ()),
+        ((KERNEL, "/boot/efi/efi/FEDORA/GRUBX64.EFI"), ()),
+        (("/srv/boot/vmlinuz-1", "/srv" + GRUB), ("kernel", "GRUB")),
+    ],
+)
+def test_what_an_image_lacks_is_named(names: tuple[str, ...], words: tuple[str, ...]) -> None:
+    lacking = boot_lacks(names, ESP, "x86_64")
+    assert len(lacking) == len(words)
+    assert all(word in told for word, told in zip(words, lacking, strict=True))
+
+
+def test_a_loader_of_another_architecture_does_not_count() -> None:
+    assert len(boot_lacks((KERNEL, GRUB), ESP, "aarch64")) == 1
+
+
+@pytest.mark.parametrize("name", [KERNEL, GRUB, "/boot/grub/grub.cfg", "/boot/efi/EFI/debian/grubx64.efi"])
+def test_what_decides_is_never_sorted_out_before(name: str) -> None:
+    assert is_boot_name(name, ESP)
