@@ -11,34 +11,8 @@ from typing import Any
 from cloner_agent.host import ToolError
 from cloner_core.describing import sendable
 from cloner_core.errors import ClonerError, IntegrityError, RefusedError, UnreachableError
+from cloner_core.mending import remedy
 from cloner_core.messages import DESTRUCTIVE_FROM, Cause, Failure, Stage
-
-HINTS: dict[Cause, str] = {
-    Cause.PROTOCOL: "rebuild the initramfs with 'cloner initramfs build' and netboot the node again",
-    Cause.SIGNATURE: "this server did not publish the image: check 'cloner image-details' and who wrote to the store",
-    Cause.CORRUPT: "the server's store or the network alters bytes: test the server's disk and memory, capture again",
-    Cause.MISSING_PACK: "capture the image again, or restore the server's store from a backup",
-    Cause.NO_DISK: "compare the selectors of the layout with the disks in 'cloner node facts'",
-    Cause.AMBIGUOUS_DISK: "make the selector narrower: serial, model or size",
-    Cause.DISK_TOO_SMALL: "choose a smaller layout or image, or a bigger disk",
-    Cause.FIRMWARE: "set the firmware of the node to UEFI, or choose a layout for BIOS",
-    Cause.MEMORY: "the node needs more memory for this image",
-    Cause.FOREIGN_UUID: "take the other disk out, or wipe it: two disks with one identifier boot by chance",
-    Cause.PLAN_MISMATCH: "agent and server differ in version or in what they see: rebuild the initramfs",
-    Cause.DEVICE_BUSY: "something on the node holds the disk: look for mounts, swap, RAID arrays, volume groups",
-    Cause.DISK_IO: "replace the disk; its SMART data and the kernel's log name the sector",
-    Cause.NO_SPACE: "the filesystem is too small for the image: make it bigger in the layout",
-    Cause.READBACK: "the disk returned other bytes than were written: replace it, test the memory",
-    Cause.IDENTITY: "look at the log of the task; the image may have unusual files in the place of identity files",
-    Cause.NOT_BOOTABLE: "the image lacks what a boot needs: kernel, initramfs, signed shim and GRUB",
-    Cause.NVRAM: "the firmware did not keep what was written: delete stale boot entries in its setup, update it",
-    Cause.NETWORK: "check cable, switch port and that 'cloner serve' runs",
-    Cause.REFUSED: "look at 'cloner task show' for the reason",
-    Cause.TOOL: "look at the log of the task for the output of the program",
-    Cause.ABORTED: "",
-    Cause.INTERNAL: "this is a mistake in Cloner: report it with the log of the task",
-}
-"""What to do about each cause when the place that found it says nothing better."""
 
 _BY_ERRNO = {
     errno.EIO: Cause.DISK_IO,
@@ -75,7 +49,7 @@ class StageError(ClonerError):
 
     def __init__(self, cause: Cause, message: str, *, hint: str = "") -> None:
         self.cause = cause
-        super().__init__(message, hint=hint or HINTS.get(cause, ""))
+        super().__init__(message, hint=hint or remedy(cause).do)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _stage_error, (type(self), self.cause, self.message, self.hint)
@@ -107,7 +81,7 @@ def failure_of(error: BaseException, stage: Stage, *, is_destroyed: bool) -> Fai
     message = error.message if isinstance(error, ClonerError) else str(error) or type(error).__name__
     if cause is Cause.INTERNAL:
         message = f"{type(error).__name__}: {message}"
-    hint = error.hint if isinstance(error, ClonerError) and error.hint else HINTS.get(cause, "")
+    hint = error.hint if isinstance(error, ClonerError) and error.hint else remedy(cause, stage).do
     # A path in a message may be no UTF-8; a failure that cannot be sent would be none.
     told = sendable(message), sendable(hint)
     return Failure(stage=stage, cause=cause, message=told[0], hint=told[1], is_destroyed=is_destroyed)

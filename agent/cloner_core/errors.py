@@ -25,10 +25,21 @@ class ExitStatus(IntEnum):
     INTERRUPTED = 130
 
 
+FAILED_BASE = 20
+"""Commands that look after nodes end with this plus the number of nodes that failed: 21 one, 22 two, …"""
+FAILED_MOST = 100
+"""The greatest number an exit status can tell: 120 means that many or more. Above 125 belongs to the shell."""
+
+
+def failed_status(count: int) -> int:
+    """Return the exit status that tells that `count` nodes failed; 0 for none."""
+    return FAILED_BASE + min(count, FAILED_MOST) if count > 0 else ExitStatus.OK
+
+
 class ClonerError(Exception):
     """A fault told to a person: what, on which object, value seen, value wanted; the hint says what to do."""
 
-    exit_status: ExitStatus = ExitStatus.FAILED
+    exit_status: int = ExitStatus.FAILED
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
