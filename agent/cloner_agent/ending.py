@@ -31,12 +31,15 @@ class Ending:
         *,
         order: Callable[[], BeatReply],
         reboot: Callable[[], None],
+        explain: Callable[[Failure], None] = lambda _: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        """Take the seams; `explain` sends what else is known of the failure, once the server has heard of it."""
         self._server = server
         self._console = console
         self._order = order
         self._reboot = reboot
+        self._explain = explain
         self._sleep = sleep
 
     def end(self, failure: Failure) -> None:
@@ -82,6 +85,10 @@ class Ending:
         except Exception as error:  # noqa: BLE001 — whatever it is, it must not end the holding
             log.warning("the failure is not reported yet: %s", error)
             return False
+        try:
+            self._explain(failure)
+        except Exception as error:  # noqa: BLE001 — the failure is told; what explains it must not end the holding
+            log.warning("the bundle is not sent: %s", error)
         return True
 
     def _restart(self, why: str) -> None:

@@ -16,10 +16,11 @@ from typing import Literal
 
 import msgspec
 
-from cloner_agent.failures import HINTS, is_destructive
+from cloner_agent.failures import is_destructive
 from cloner_agent.mailbox import LogQueue, Mailbox
 from cloner_agent.protocol import Server, ServerFault
 from cloner_core.errors import ClonerError
+from cloner_core.mending import remedy
 from cloner_core.messages import Beat, BeatReply, Cause, Failure, LogLine, Progress, Stage
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,16 @@ _KEPT_LINES = 2000
 class Pulse:
     """What one heartbeat does; the process below only repeats it."""
 
-    def __init__(self, server: Server, progress: Mailbox[Progress], orders: Mailbox[BeatReply], logs: LogQueue) -> None:
+    def __init__(
+        self,
+        server: Server,
+        progress: Mailbox[Progress],
+        orders: Mailbox[BeatReply],
+        logs: LogQueue,
+        explain: Callable[[Failure], None] = lambda _: None,
+    ) -> None:
+        """Take the seams; `explain` sends what else is known of a death, once the server has heard of it."""
+        self._explain = explain
         self._server = server
         self._progress = progress
         self._orders = orders
@@ -64,12 +74,13 @@ class Pulse:
             stage=stage,
             cause=Cause.INTERNAL,
             message="the agent's process died (killed by the kernel for memory, or a crash)",
-            hint=HINTS[Cause.INTERNAL],
+            hint=remedy(Cause.INTERNAL).do,
             is_destroyed=is_destructive(stage),
         )
         try:
             self.beat()
             self._server.fail(failure)
+            self._explain(failure)
         except ClonerError as error:
             log.debug("report of death: %s", error)
 
@@ -77,10 +88,16 @@ class Pulse:
 class Heartbeat:
     """Runs `Pulse` in a process made by fork; start it while this process has one thread."""
 
-    def __init__(self, server: Server, every_s: float, logs: LogQueue) -> None:
+    def __init__(
+        self,
+        server: Server,
+        every_s: float,
+        logs: LogQueue,
+        explain: Callable[[Failure], None] = lambda _: None,
+    ) -> None:
         self._progress = Mailbox(Progress, Progress(stage=Stage.HELLO))
         self._orders = Mailbox(BeatReply, BeatReply())
-        self._pulse = Pulse(server, self._progress, self._orders, logs)
+        self._pulse = Pulse(server, self._progress, self._orders, logs, explain)
         self._every_s = every_s
         self._flags = Mailbox(_Flag, _Flag("run"))
         self._process: multiprocessing.process.BaseProcess | None = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from cloner_core.bundle import Bundle
 from cloner_core.errors import RefusedError
 from cloner_core.messages import (
     Beat,
@@ -67,6 +68,9 @@ class Server(Protocol):
 
     def fail(self, failure: Failure) -> None:
         """Report the end of the attempt."""
+
+    def bundle(self, bundle: Bundle) -> None:
+        """Send what the machine looked like when the attempt failed."""
 
     def rebooting(self) -> None:
         """Say good-bye."""

@@ -12,10 +12,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cloner_agent.attempt import Tools
+from cloner_agent.bundle import Gatherer, LogTail
 from cloner_agent.client import Endpoint
 from cloner_agent.clock import set_clock
 from cloner_agent.console import Console
-from cloner_agent.deploy import Deploy
+from cloner_agent.deploy import Deploy, agent_version
+from cloner_agent.efivars import EfiVars
 from cloner_agent.ending import Ending
 from cloner_agent.failures import failure_of
 from cloner_agent.heartbeat import Heartbeat
@@ -23,11 +25,12 @@ from cloner_agent.host import run
 from cloner_agent.machine import Machine
 from cloner_agent.mailbox import LogQueue
 from cloner_agent.packs import HttpsPackSource
-from cloner_agent.probe import probe
+from cloner_agent.probe import EFIVARS, probe
 from cloner_agent.reporter import Reporter
 from cloner_agent.session import HttpsServer
 from cloner_agent.site import BootArguments, Trust
-from cloner_core.messages import BeatReply, Cause, HelloReply
+from cloner_core.facts import Facts
+from cloner_core.messages import BeatReply, Cause, Failure, HelloReply
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +43,27 @@ def run_attempt(console: Console, arguments: BootArguments, trust: Trust, machin
     reporter = Reporter(console)
     logs = LogQueue()
     logging.getLogger().addHandler(logs)
+    tail = LogTail()
+    logging.getLogger().addHandler(tail)
+    gatherer = Gatherer(run, EfiVars(EFIVARS), tail)
+    gatherer.hide(arguments.claim)
     beats: list[Heartbeat] = []
 
+    def look() -> Facts:
+        facts = probe(run, boot_mac=arguments.boot_mac)
+        gatherer.see(facts)
+        return facts
+
+    def explain(failure: Failure) -> None:
+        server.bundle(gatherer.bundle(failure, agent_version=agent_version()))
+
     def accepted(reply: HelloReply) -> None:
+        gatherer.hide(
+            reply.credential.value, *(() if reply.task.confirm is None else (reply.task.confirm.secret.value,))
+        )
         if set_clock(reply.server_time_s):
             server.trust_clock()
-        heartbeat = Heartbeat(server, reply.beat_every_s, logs)
+        heartbeat = Heartbeat(server, reply.beat_every_s, logs, explain)
         heartbeat.start()
         beats.append(heartbeat)
         reporter.follow(heartbeat.show, heartbeat.order)
@@ -61,7 +79,7 @@ def run_attempt(console: Console, arguments: BootArguments, trust: Trust, machin
         server=server,
         run=run,
         reporter=reporter,
-        probe=lambda: probe(run, boot_mac=arguments.boot_mac),
+        probe=look,
         packs=lambda task: HttpsPackSource(server.endpoint, server.credential, task.version.digest),
         server_key=trust.server_key,
         machine=Machine(sync=machine.sync, drop_caches=machine.drop_caches, reboot=reboot),
@@ -82,4 +100,5 @@ def run_attempt(console: Console, arguments: BootArguments, trust: Trust, machin
             console,
             order=beats[0].order if beats else BeatReply,
             reboot=reboot,
+            explain=explain,
         ).end(failure)

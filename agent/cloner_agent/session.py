@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloner_agent.client import PATIENCE_S, Credentials, Endpoint, Transport
 from cloner_agent.protocol import Interrupt
+from cloner_core.bundle import Bundle
 from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import InvalidError, UnreachableError
 from cloner_core.messages import (
@@ -34,6 +35,7 @@ _ROOT_BYTES = 64 << 20
 _MAP_BYTES = 256 << 20
 _VERIFY_S = 1800.0  # the server re-hashes every pack it has not seen since it changed
 _BEAT_S = 10.0
+_BUNDLE_S = 10.0
 
 
 class HttpsServer:
@@ -103,6 +105,10 @@ class HttpsServer:
     def fail(self, failure: Failure) -> None:
         """Report the end of the attempt."""
         self._post("fail", failure)
+
+    def bundle(self, bundle: Bundle) -> None:
+        """Send what the machine looked like; with little patience, for a person may wait for the node."""
+        self._post("bundle", bundle, patience_s=_BUNDLE_S)
 
     def rebooting(self) -> None:
         """Say good-bye; nobody waits for the answer."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from agentbench.server import FakeServer
 from cloner_agent.console import Console
 from cloner_agent.ending import SHOWN_S, Ending
+from cloner_core.errors import UnreachableError
 from cloner_core.messages import BeatReply, Cause, Failure, Fault, Stage
 
 
@@ -22,6 +23,8 @@ class _Bench:
         self.order = BeatReply()
         self.slept = 0.0
         self.reboots = 0
+        self.explained: list[Failure] = []
+        self.is_mute = False
         self.at: dict[float, Callable[[], None]] = {}
 
     def _sleep(self, seconds: float) -> None:
@@ -29,6 +32,11 @@ class _Bench:
         self.at.get(self.slept, lambda: None)()
         if self.slept > 200:
             raise _Endless
+
+    def _explain(self, failure: Failure) -> None:
+        if self.is_mute:
+            raise UnreachableError("gone again")
+        self.explained.append(failure)
 
     def _reboot(self) -> None:
         self.reboots += 1
@@ -39,7 +47,12 @@ class _Bench:
     def end(self, *, is_destroyed: bool) -> None:
         failure = Failure(stage=Stage.MKFS, cause=Cause.TOOL, message="m", hint="h", is_destroyed=is_destroyed)
         ending = Ending(
-            self.server, Console(self.out), order=lambda: self.order, reboot=self._reboot, sleep=self._sleep
+            self.server,
+            Console(self.out),
+            order=lambda: self.order,
+            reboot=self._reboot,
+            explain=self._explain,
+            sleep=self._sleep,
         )
         try:
             ending.end(failure)
@@ -97,6 +110,7 @@ def test_a_failure_that_could_not_be_told_is_told_later() -> None:
     bench.at[40.0] = back
     bench.end(is_destroyed=True)
     assert len(bench.server.failures) == 1
+    assert bench.explained == bench.server.failures
 
 
 def test_a_failure_the_server_refuses_to_hear_is_not_repeated() -> None:
@@ -116,3 +130,17 @@ def test_a_report_that_breaks_in_a_way_nobody_foresaw_does_not_end_the_holding()
     bench.end(is_destroyed=True)
     assert bench.out.getvalue().endswith("STILL HOLDING\n")
     assert bench.reboots == 0
+
+
+def test_a_failure_is_explained_once_after_it_was_told() -> None:
+    bench = _Bench()
+    bench.end(is_destroyed=True)
+    assert bench.explained == bench.server.failures
+
+
+def test_an_explanation_that_cannot_be_sent_changes_nothing() -> None:
+    bench = _Bench()
+    bench.is_mute = True
+    bench.end(is_destroyed=False)
+    assert bench.server.said == ["fail", "rebooting"]
+    assert bench.reboots == 1

@@ -7,7 +7,7 @@ import logging
 from agentbench.server import FakeServer
 from cloner_agent.heartbeat import Pulse, live
 from cloner_agent.mailbox import LogQueue, Mailbox
-from cloner_core.messages import BeatReply, Cause, Fault, Progress, Stage
+from cloner_core.messages import BeatReply, Cause, Failure, Fault, Progress, Stage
 
 
 class _Bench:
@@ -104,3 +104,11 @@ def test_the_death_of_the_worker_is_reported_with_what_it_destroyed() -> None:
     bench.live(100.0, orphan_at=2.0)
     (failure,) = bench.server.failures
     assert (failure.stage, failure.cause, failure.is_destroyed) == (Stage.RESTORE, Cause.INTERNAL, True)
+
+
+def test_a_death_is_explained_after_it_was_told() -> None:
+    bench = _Bench()
+    explained: list[Failure] = []
+    bench.pulse = Pulse(bench.server, bench.progress, bench.orders, bench.logs, explained.append)
+    bench.live(100.0, orphan_at=2.0)
+    assert explained == bench.server.failures

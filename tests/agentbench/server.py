@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cloner_agent.protocol import ServerFault
+from cloner_core.bundle import Bundle
 from cloner_core.errors import UnreachableError
 from cloner_core.messages import Beat, BeatReply, Failure, Fault, Hello, HelloReply, PlanReport, ReceiptBody, Vaulted
 
@@ -16,6 +17,7 @@ class FakeServer:
         self.said: list[str] = []
         self.beats: list[Beat] = []
         self.failures: list[Failure] = []
+        self.bundles: list[Bundle] = []
         self.receipts: list[ReceiptBody] = []
         self.plans: list[PlanReport] = []
         self.reply = BeatReply()
@@ -61,6 +63,10 @@ class FakeServer:
     def fail(self, failure: Failure) -> None:
         self._heard("fail")
         self.failures.append(failure)
+
+    def bundle(self, bundle: Bundle) -> None:
+        self._heard("bundle")
+        self.bundles.append(bundle)
 
     def rebooting(self) -> None:
         self._heard("rebooting")
