@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import logging
 import os
 import random
 import re
@@ -21,12 +23,16 @@ import httpx2
 import msgspec
 import pytest
 
+from agentbench.runner import FakeRunner
+from cloner_agent.bundle import Gatherer, LogTail
 from cloner_agent.client import Endpoint
+from cloner_agent.efivars import EfiVars
 from cloner_agent.protocol import ServerFault
 from cloner_agent.session import HttpsServer
 from cloner_core.errors import UnreachableError
 from cloner_core.image.compression import compress
 from cloner_core.image.digest import digest
+from cloner_core.messages import Cause, Failure, Stage
 from cloner_initramfs.installer import LayerFacts, Manifest
 from netns.talking_node import TalkingNode, Where
 from serverbench.scene import LAYOUT, facts
@@ -221,6 +227,24 @@ def test_no_secret_is_in_a_log_or_readable_in_the_state(served: Served) -> None:
     for secret in [*node.secrets, "canary"]:
         holders = [str(path) for path, content in kept.items() if secret.encode() in content]
         assert holders == [], secret[:8]
+
+
+def test_the_bundle_of_a_failure_arrives_without_a_secret(served: Served, tmp_path: Path) -> None:
+    served.start()
+    served.fill()
+    task = served.admin("POST", "/deploy", json={"nodes": ["n01"]})[0]["task_id"]
+    node, tail = node_of(served), LogTail()
+    node.hello()
+    gatherer = Gatherer(FakeRunner(), EfiVars(tmp_path / "none"), tail, kernel_log=lambda: " ".join(node.secrets))
+    gatherer.hide(*node.secrets)
+    for secret in node.secrets:
+        tail.emit(logging.LogRecord("x", logging.INFO, "", 0, f"careless: {secret}", None, None))
+    failure = Failure(Stage.MKFS, Cause.TOOL, f"said {node.secrets[0]}", "look", True)
+    node.server.fail(msgspec.structs.replace(failure, message="said nothing"))
+    node.server.bundle(gatherer.bundle(failure, agent_version="test"))
+    kept = json.dumps(served.admin("GET", f"/tasks/{task}/bundle"))
+    assert kept.count("careless: ***") == len(node.secrets) == 3
+    assert [secret[:8] for secret in node.secrets if secret in kept] == []
 
 
 def test_kernel_and_initramfs_come_as_the_script_names_them(served: Served) -> None:

@@ -84,7 +84,7 @@ def status(core: CoreDependency) -> Status:
 
 
 def admin_router(more: list[Any]) -> Router:
-    """Return the routes of admins; `more` are those of images and streams."""
+    """Return the routes of admins; `more` are those of images, failures and streams."""
     own: list[Any] = [layout_list, layout_show, layout_add, event_list, status]
     own += [*node_handlers(), *work_handlers()]
     return Router("/v1", route_handlers=[*own, *more], tags=["admin"])

@@ -12,6 +12,7 @@ from litestar.types import ASGIApp
 from sqlalchemy import Connection
 from starlette.responses import FileResponse, Response
 
+from cloner_core.bundle import MAX_BUNDLE_BYTES, Bundle, redact_bundle
 from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import ClonerError, InvalidError, NotFoundError
 from cloner_core.facts import Facts, fingerprint
@@ -131,6 +132,20 @@ def fail(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], b
     return Granted()
 
 
+@post("/attempts/{attempt_id:str}/bundle", sync_to_thread=True, status_code=_OK)
+def bundle(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], body: RawBody) -> Granted:
+    """Keep what the agent saw of its failure, if there was one."""
+    if len(body) > MAX_BUNDLE_BYTES:
+        raise InvalidError(f"the bundle has {len(body)} bytes, at most {MAX_BUNDLE_BYTES} are taken")
+    with core.database.read() as connection:  # a stranger's megabyte is not looked into
+        _bearer(connection, request, body, attempt_id)
+    message = redact_bundle(_decode(body, Bundle))
+    with core.database.write() as connection:
+        bearer = _bearer(connection, request, body, attempt_id)
+        attempts.keep_bundle(connection, core.act(_author(bearer)), bearer, message)
+    return Granted()
+
+
 @post("/attempts/{attempt_id:str}/rebooting", sync_to_thread=True, status_code=_OK)
 def rebooting(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], body: RawBody) -> Granted:
     """Take the agent's good-bye."""
@@ -179,7 +194,7 @@ def placement(core: CoreDependency, request: AnyRequest, digest: FromPath[str], 
 
 def agent_router() -> Router:
     """Return the routes of agents."""
-    control: list[Any] = [hello, beat, plan, identity, commit, receipt, fail, rebooting]
+    control: list[Any] = [hello, beat, plan, identity, commit, receipt, fail, bundle, rebooting]
     blobs: list[Any] = [verified, root, segment, pack_map, pack, placement]
     return Router("/agent/v1", route_handlers=[*control, *blobs], request_max_body_size=4 << 20, tags=["agent"])
 

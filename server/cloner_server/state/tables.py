@@ -152,6 +152,16 @@ task_log = Table(
     sqlite_autoincrement=True,
 )
 
+bundles = Table(
+    "bundles",
+    metadata,
+    Column("attempt", Text, primary_key=True),
+    Column("task", Integer, ForeignKey("tasks.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("received_s", Float, nullable=False),
+    Column("size", Integer, nullable=False),  # of the JSON, in bytes
+    Column("content", LargeBinary, nullable=False),  # JSON of cloner_core.bundle.Bundle, one zstd frame
+)
+
 receipts = Table(
     "receipts",
     metadata,

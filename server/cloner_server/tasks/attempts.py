@@ -15,10 +15,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Connection, select
 
 from cloner_core.admin import TaskState
+from cloner_core.bundle import Bundle
 from cloner_core.errors import ClonerError, ConflictError, RefusedError
 from cloner_core.messages import DESTRUCTIVE_FROM, Beat, BeatReply, PlanReport, Stage, Vaulted, proof_statement
 from cloner_server import vault
-from cloner_server.state import events, nodes
+from cloner_server.state import bundles, events, nodes
 from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act
 from cloner_server.state.tables import attempts
@@ -138,6 +139,13 @@ def grant_commit(connection: Connection, act: Act, bearer: Bearer) -> None:
     if bearer.attempt.committed_s is None:
         rows.change_attempt(connection, bearer.attempt.id, committed_s=act.now_s)
         _note(connection, act, bearer, "commit granted")
+
+
+def keep_bundle(connection: Connection, act: Act, bearer: Bearer, bundle: Bundle) -> None:
+    """Keep the bundle of an attempt that has told its failure; raises RefusedError for one at work."""
+    if bearer.attempt.state == "live":
+        raise RefusedError(f"attempt {bearer.attempt.id} is at work: a bundle follows a failure")
+    bundles.keep_bundle(connection, act, bearer.task.id, bearer.attempt.id, bundle)
 
 
 def note_reboot(connection: Connection, act: Act, bearer: Bearer) -> None:

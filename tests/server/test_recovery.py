@@ -1,0 +1,104 @@
+"""What is not well is what the newest task of each node says; many are queued again together or not at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from cloner_core.admin import TaskState
+from cloner_core.facts import Dmi
+from cloner_core.failures import NotWell
+from cloner_core.messages import Cause, Failure, Stage
+from serverbench.scene import Agent, Scene, facts
+
+EARLY = Failure(Stage.PLAN, Cause.NO_DISK, "none", "add one", False)
+LATE = Failure(Stage.RESTORE, Cause.DISK_IO, "sector 7", "replace it", True)
+
+
+def mac(number: int) -> str:
+    return f"52:54:00:00:00:{number:02}"
+
+
+def start(scene: Scene, number: int, product: str = "R640") -> Agent:
+    name = f"n{number:02}"
+    scene.add_node(name, mac(number))
+    scene.arm(name, has_identity=False)
+    machine = msgspec.structs.replace(facts(mac(number)), dmi=Dmi(vendor="Dell", product=product))
+    agent = Agent(scene, machine)
+    agent.hello(scene.mint(name))
+    return agent
+
+
+def seen(scene: Scene) -> list[NotWell]:
+    return msgspec.json.decode(scene.admin("GET", "/failures").content, type=list[NotWell])
+
+
+def retry(scene: Scene, *tasks: str, **more: Any) -> httpx.Response:
+    return scene.admin("POST", "/failures/retry", {"tasks": tasks} | more)
+
+
+@pytest.fixture
+def failed(scene: Scene) -> Scene:
+    start(scene, 1).fail(EARLY)
+    start(scene, 2, product="").fail(LATE)
+    start(scene, 3).beat()
+    return scene
+
+
+def test_the_failed_are_told_with_their_model(failed: Scene) -> None:
+    assert [(one.task.node, one.model, one.has_bundle) for one in seen(failed)] == [
+        ("n01", "R640", False),
+        ("n02", "Dell", False),
+    ]
+
+
+def test_a_failure_that_a_later_task_follows_is_history(failed: Scene) -> None:
+    failed.arm("n01", has_identity=False)
+    assert [one.task.node for one in seen(failed)] == ["n02"]
+
+
+def test_lost_and_frozen_are_told_too(failed: Scene) -> None:
+    from cloner_server.tasks import housekeeping
+
+    failed.clock.now_s += 61
+    with failed.core.database.write() as connection:
+        housekeeping.tidy(connection, failed.core.act("server"), failed.core.rules, 0.0)
+    assert {one.task.node: one.task.state for one in seen(failed)}["n03"] is TaskState.LOST
+    failed.add_node("n04", mac(4))
+    failed.arm("n04", has_identity=False)
+    assert Agent(failed, facts(mac(9))).try_hello(failed.mint("n04")).status_code == 409
+    assert {one.task.node: one.task.state for one in seen(failed)}["n04"] is TaskState.FROZEN
+
+
+def test_the_failed_are_queued_again_together(failed: Scene) -> None:
+    answer = retry(failed, "1", "2", "1")
+    assert answer.status_code == 200, answer.text
+    assert [task["state"] for task in answer.json()] == ["queued", "queued"]
+    assert (failed.netboot("n01"), failed.netboot("n02")) == ("cloner", "cloner")
+    assert seen(failed) == []
+
+
+def test_a_dry_run_meets_the_rules_and_changes_nothing(failed: Scene) -> None:
+    before = failed.state_dump()
+    assert retry(failed, "1", "2", dry_run=True).json()[0]["state"] == "queued"
+    assert retry(failed, "1", "3", dry_run=True).status_code == 409
+    assert failed.state_dump() == before
+
+
+def test_all_or_none_and_every_reason_is_told(failed: Scene) -> None:
+    failed.admin("PATCH", "/nodes/n02", {"is_protected": True})
+    before = failed.state_dump()
+    told = retry(failed, "1", "2", "3").text
+    assert "task 2 of n02: n02 is protected" in told
+    assert "task 3 of n03 is running, not failed" in told
+    assert retry(failed, "1", "99").status_code == 404
+    assert retry(failed, "1", "2", limit=1).status_code == 409
+    assert failed.state_dump() == before
+
+
+def test_a_frozen_or_aborted_task_is_not_among_the_failed(failed: Scene) -> None:
+    failed.admin("POST", "/tasks/3/abort")
+    assert retry(failed, "3").status_code == 409
