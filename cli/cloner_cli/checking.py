@@ -94,3 +94,10 @@ class Checks:
         except NodeSetException as fault:
             self.wrong.append(f"node set '{text}': {fault}")
             return []
+
+
+def fold_nodes(names: Sequence[str]) -> str:
+    """Return names as a node set: "node[01-03,07]"; "" for none."""
+    from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet
+
+    return str(NodeSet.fromlist(names, resolver=RESOLVER_NOGROUP))

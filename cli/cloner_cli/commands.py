@@ -10,6 +10,7 @@ import click
 from click.core import iter_params_for_processing
 
 from cloner_cli.invocation import Invocation
+from cloner_core.admin import MAX_NODES
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,6 +44,18 @@ dry_run_option = click.option(
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 nodes_option = click.option(
     "--nodes", "-n", multiple=True, required=True, metavar="SET", help="Nodes: node[01-16],head."
+)
+some_nodes_option = click.option(
+    "--nodes", "-n", multiple=True, metavar="SET", help="Only of these nodes: node[01-16],head."
+)
+max_option = click.option(
+    "--max",
+    "limit",
+    type=click.IntRange(min=1),
+    default=MAX_NODES,
+    show_default=True,
+    metavar="COUNT",
+    help="Above so many nodes their number must be typed.",
 )
 image_option = click.option(
     "--image", "-i", default="", metavar="NAME[:N]", help="Image; the newest version unless told."

@@ -8,23 +8,22 @@ import click
 
 from cloner_cli.asking import ask, ask_count
 from cloner_cli.checking import Checks
-from cloner_cli.commands import command, dry_run_option, image_option, layout_option, nodes_option, yes_option
+from cloner_cli.commands import (
+    command,
+    dry_run_option,
+    image_option,
+    layout_option,
+    max_option,
+    nodes_option,
+    yes_option,
+)
 from cloner_cli.invocation import Invocation
 from cloner_cli.task import task_table
 from cloner_cli.text import printable
 from cloner_cli.waiting import require_done, wait_for
-from cloner_core.admin import MAX_NODES, DeployRequest, Intent
+from cloner_core.admin import DeployRequest, Intent
 from cloner_core.sizes import format_bytes
 
-max_option = click.option(
-    "--max",
-    "limit",
-    type=click.IntRange(min=1),
-    default=MAX_NODES,
-    show_default=True,
-    metavar="COUNT",
-    help="Above so many nodes their number must be typed.",
-)
 timeout_option = click.option(
     "--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait so long; exit status 9 after."
 )

@@ -17,7 +17,7 @@ import click
 from cloner_cli.commands import json_option, socket_option
 from cloner_cli.invocation import Invocation
 from cloner_cli.reporting import report
-from cloner_core.errors import ClonerError, ExitStatus, InvalidError
+from cloner_core.errors import FAILED_BASE, FAILED_MOST, ClonerError, ExitStatus, InvalidError, failed_status
 from cloner_server import VERSION
 
 COMMANDS = {
@@ -26,6 +26,7 @@ COMMANDS = {
     "disklayout-list": "cloner_cli.disklayout",
     "disklayout-upload": "cloner_cli.disklayout",
     "events": "cloner_cli.events",
+    "failures": "cloner_cli.failures",
     "image-details": "cloner_cli.image",
     "image-list": "cloner_cli.image",
     "initramfs": "cloner_cli.initramfs",
@@ -38,6 +39,7 @@ COMMANDS = {
     "status": "cloner_cli.status",
     "store": "cloner_cli.store",
     "task": "cloner_cli.task",
+    "watch": "cloner_cli.watch",
 }
 """The module of each command; there it is the attribute `NAME_command`, with `_` for `-`."""
 
@@ -74,6 +76,8 @@ class Root(click.Group):
         """Write the exit statuses: scripts rely on them."""
         with formatter.section("Exit status"):
             formatter.write_dl([(str(int(status)), meaning) for status, meaning in MEANINGS.items()])
+            counted = f"{failed_status(1)}-{failed_status(FAILED_MOST)}"
+            formatter.write_dl([(counted, f"nodes failed: {FAILED_BASE} plus their number, at most {FAILED_MOST}")])
         formatter.write_paragraph()
         formatter.write_text("Example: cloner deploy --nodes node[01-02] --image debian --wait")
 
@@ -83,7 +87,7 @@ class Root(click.Group):
         run = extra.pop("obj", None) or Invocation()
         sys.exit(int(self._run(words, run, **extra)))
 
-    def _run(self, words: list[str], run: Invocation, **extra: Any) -> ExitStatus | int:
+    def _run(self, words: list[str], run: Invocation, **extra: Any) -> int:
         try:
             extra["standalone_mode"] = False
             status = super().main(words, "cloner", obj=run, **extra)

@@ -6,8 +6,8 @@ import click
 import msgspec
 
 from cloner_cli.checking import Checks
-from cloner_cli.commands import command, dry_run_option, nodes_option, yes_option
-from cloner_cli.deploy import agree, intended, max_option
+from cloner_cli.commands import command, dry_run_option, max_option, nodes_option, yes_option
+from cloner_cli.deploy import agree, intended
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import columns
 from cloner_core.admin import DeployRequest, NetbootRequest, NodeView

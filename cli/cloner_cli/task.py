@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
+import msgspec
 
 from cloner_cli.api import segment
-from cloner_cli.commands import Group, command, dry_run_option, yes_option
+from cloner_cli.commands import Group, command, dry_run_option, max_option, some_nodes_option, yes_option
 from cloner_cli.invocation import Invocation
 from cloner_cli.progress import has_ended, standing
 from cloner_cli.text import columns, fields, moment, printable
 from cloner_cli.waiting import require_done, wait_for
 from cloner_core.admin import LogEntry, TaskView
+from cloner_core.bundle import BundleView, render_bundle
+from cloner_core.errors import ConflictError, InvalidError
+from cloner_core.messages import Cause
 
 _FOLLOW_EVERY_S = 0.5
 
@@ -65,7 +70,9 @@ def task_log(run: Invocation, task_id: str, follow: bool) -> None:
 @click.argument("task_ids", metavar="TASK...", nargs=-1, required=True)
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait so long.")
 def task_wait(run: Invocation, task_ids: tuple[str, ...], timeout_s: float | None) -> None:
-    """Show progress until every task has ended; exit status 1 when one did not end well, 9 after the timeout."""
+    """Show progress until every task has ended; exit status 20 plus the number of those that did not end well, 9
+    after the timeout.
+    """
     tasks = wait_for(run, list(dict.fromkeys(task_ids)), timeout_s)
     run.result(tasks, lambda: task_table(tasks))
     require_done(tasks)
@@ -85,18 +92,64 @@ def task_abort(run: Invocation, task_id: str, yes: bool, dry_run: bool) -> None:
     _steer(run, task_id, "abort", dry_run)
 
 
-@command("retry", example="cloner task retry 12", group=task_command)
-@click.argument("task_id", metavar="TASK")
+@command("retry", example="cloner task retry --failed --cause network --nodes node[01-16]", group=task_command)
+@click.argument("task_id", metavar="[TASK]", default="")
+@click.option("--failed", is_flag=True, help="The failed tasks of many nodes instead of one task.")
+@some_nodes_option
+@click.option("--cause", type=click.Choice([cause.value for cause in Cause]), help="Only those of this cause.")
+@max_option
 @yes_option
 @dry_run_option
-def task_retry(run: Invocation, task_id: str, yes: bool, dry_run: bool) -> None:
-    """Queue a failed, frozen or aborted task once more; it destroys the disks of its node again."""
+def task_retry(
+    run: Invocation,
+    *,
+    task_id: str,
+    failed: bool,
+    nodes: tuple[str, ...],
+    cause: str | None,
+    limit: int,
+    yes: bool,
+    dry_run: bool,
+) -> None:
+    """Queue a failed, frozen or aborted task once more, or with --failed every node's newest task if it failed.
+
+    Version and layout are those the task was made with. It destroys the disks of its node again.
+    """
     from cloner_cli.asking import ask
 
+    if bool(task_id) == failed or (not failed and (nodes or cause)):
+        raise InvalidError("want either TASK, or --failed with --nodes and --cause as you like")
+    if failed:
+        from cloner_cli.failures import retry_failed
+
+        tasks = retry_failed(run, nodes, cause=cause or "", limit=limit, is_yes=yes, is_dry=dry_run)
+        run.result(tasks, lambda: "\n".join(_now(task, dry_run) for task in tasks))
+        return
     task = _get(run, task_id)
     if not dry_run:
         ask(run, f"Deploy {task.image}:{task.version} to {task.node} again?", is_yes=yes)
     _steer(run, task_id, "retry", dry_run)
+
+
+@command("bundle", example="cloner task bundle 12 --to bundle-12.txt", group=task_command)
+@click.argument("task_id", metavar="TASK")
+@click.option("--to", "path", type=click.Path(path_type=Path), help="Write it to this new file.")
+def task_bundle(run: Invocation, task_id: str, path: Path | None) -> None:
+    """Show what the node saw of its failure: logs, disks, partition tables and boot entries before and after, links.
+
+    Secrets are left out. With --json it is JSON, in the file too.
+    """
+    view = run.api.get(f"/v1/tasks/{segment(task_id)}/bundle", BundleView)
+    text = msgspec.json.format(msgspec.json.encode(view)).decode() if run.is_json else _bundle_text(view)
+    if path is None:
+        click.echo(text)
+        return
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(f"{text}\n")
+    except FileExistsError as fault:
+        raise ConflictError(f"{path} exists already", hint="choose another name, or remove it first") from fault
+    run.say(f"written to {path}")
 
 
 def task_table(tasks: Sequence[TaskView]) -> str:
@@ -130,7 +183,15 @@ def _get(run: Invocation, task_id: str) -> TaskView:
 
 def _steer(run: Invocation, task_id: str, verb: str, is_dry: bool) -> None:
     task = run.api.post(f"/v1/tasks/{segment(task_id)}/{verb}", TaskView, query={"dry_run": is_dry})
-    run.result(task, lambda: f"task {task.id} {'would be' if is_dry else 'is'} {task.state}")
+    run.result(task, lambda: _now(task, is_dry))
+
+
+def _now(task: TaskView, is_dry: bool) -> str:
+    return f"task {task.id} {'would be' if is_dry else 'is'} {task.state}"
+
+
+def _bundle_text(view: BundleView) -> str:
+    return printable(render_bundle(view), keep="\n\t").rstrip()
 
 
 def _log_line(entry: LogEntry) -> str:

@@ -10,7 +10,7 @@ from cloner_cli.api import segment
 from cloner_cli.invocation import Invocation
 from cloner_cli.progress import Ticker, has_ended, share, standing, why_failed
 from cloner_core.admin import TaskState, TaskView
-from cloner_core.errors import ClonerError, ExitStatus, UnreachableError
+from cloner_core.errors import ClonerError, ExitStatus, UnreachableError, failed_status
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,7 +28,11 @@ class WaitTimeoutError(ClonerError):
 
 
 class TasksFailedError(ClonerError):
-    """Some task waited for did not end in `done`."""
+    """Some task waited for did not end in `done`; the exit status tells how many."""
+
+    def __init__(self, message: str, count: int, *, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_status = failed_status(count)
 
 
 def wait_for(run: Invocation, ids: Sequence[str], timeout_s: float | None) -> list[TaskView]:
@@ -80,8 +84,8 @@ def require_done(tasks: Sequence[TaskView]) -> None:
     bad = [task for task in tasks if task.state is not TaskState.DONE]
     if bad:
         headline = f"{len(bad)} of {len(tasks)} tasks did not end well:"
-        hint = f"more: cloner task log {bad[0].id}; again: cloner task retry {bad[0].id}"
-        raise TasksFailedError("\n  - ".join((headline, *map(why_failed, bad))), hint=hint)
+        hint = f"by cause, with what mends it: cloner failures; more: cloner task log {bad[0].id}"
+        raise TasksFailedError("\n  - ".join((headline, *map(why_failed, bad))), len(bad), hint=hint)
 
 
 def _look(run: Invocation, ids: Sequence[str], tasks: dict[str, TaskView]) -> None:

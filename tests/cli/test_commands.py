@@ -32,6 +32,7 @@ READING = {
     "disklayout",
     "disklayout-list",
     "events",
+    "failures",
     "image-details",
     "image-list",
     "node facts",
@@ -43,10 +44,12 @@ READING = {
     "serve",
     "status",
     "store check",
+    "task bundle",
     "task list",
     "task log",
     "task show",
     "task wait",
+    "watch",
 }
 
 

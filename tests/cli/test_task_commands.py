@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from clibench.desk import Desk
-from cloner_core.errors import ExitStatus
+from cloner_core.errors import ExitStatus, failed_status
 from cloner_core.messages import Beat, BeatReply, Cause, Failure, LogLine, Progress, Stage
 from serverbench.scene import Agent, facts
 
@@ -67,7 +67,7 @@ def test_abort_and_retry_want_a_yes_and_have_a_dry_run(desk: Desk, agent: Agent)
 def test_waiting_for_a_task_that_is_over_returns_at_once(desk: Desk, agent: Agent) -> None:
     desk.run("task", "abort", "1", "--yes")
     result = desk.run("task", "wait", "1")
-    assert (result.exit_code, desk.sleeps) == (ExitStatus.FAILED, 0)
+    assert (result.exit_code, desk.sleeps) == (failed_status(1), 0)
     assert desk.refused("task", "wait", "1", "99").exit_code == ExitStatus.NOT_FOUND
 
 
