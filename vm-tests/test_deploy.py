@@ -28,15 +28,20 @@ BOOT_S = 420
 # All that may differ between a clone that never booted and the golden tree: identity, rewritten references, boot
 # files, and the one-shot that reports the first boot. Captured empty or not at all: the golden machine's own.
 IDENTITY = {
+    "etc/hostid",
     "etc/hostname",
     "etc/hosts",
     "etc/machine-id",
     "etc/ssh/ssh_host_ecdsa_key",
+    "etc/ssh/ssh_host_ecdsa_key-cert.pub",
     "etc/ssh/ssh_host_ecdsa_key.pub",
     "etc/ssh/ssh_host_ed25519_key",
+    "etc/ssh/ssh_host_ed25519_key-cert.pub",
     "etc/ssh/ssh_host_ed25519_key.pub",
     "etc/ssh/ssh_host_rsa_key",
+    "etc/ssh/ssh_host_rsa_key-cert.pub",
     "etc/ssh/ssh_host_rsa_key.pub",
+    "etc/ssh/sshd_config.d/05-cloner.conf",
     "etc/systemd/network/05-cloner-0.network",
     "var/lib/dbus/machine-id",
     "var/lib/systemd/random-seed",

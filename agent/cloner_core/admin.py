@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from msgspec import UNSET, UnsetType
 
+from cloner_core.extrafiles import ExtraFile
 from cloner_core.layout import Layout
 from cloner_core.messages import Failure, Progress, Receipt, Strict
 from cloner_core.network import NodeNetwork
@@ -51,6 +52,7 @@ class NodeSpec(Strict, frozen=True):
     kernel_arguments: tuple[str, ...] = ()
     is_protected: bool = False
     protected_serials: tuple[str, ...] = ()
+    files: tuple[ExtraFile, ...] = ()
 
 
 class NodePatch(Strict, frozen=True, omit_defaults=True):
@@ -66,6 +68,7 @@ class NodePatch(Strict, frozen=True, omit_defaults=True):
     kernel_arguments: tuple[str, ...] | UnsetType = UNSET
     is_protected: bool | UnsetType = UNSET
     protected_serials: tuple[str, ...] | UnsetType = UNSET
+    files: tuple[ExtraFile, ...] | UnsetType = UNSET
     fingerprint: Literal[""] | UnsetType = UNSET  # "" forgets the accepted hardware: the next hello is believed
     revision: int | UnsetType = UNSET  # the change happens only if the node still has this revision
 
@@ -86,6 +89,7 @@ class NodeView(Strict, frozen=True):
     kernel_arguments: tuple[str, ...]
     is_protected: bool
     protected_serials: tuple[str, ...]
+    files: tuple[ExtraFile, ...]
     fingerprint: str  # accepted hardware; "" none yet
     seen_s: float | None  # when the machine last told its facts; None never
 
@@ -98,6 +102,7 @@ class DeployRequest(Strict, frozen=True):
     version: int | None = None  # None: the newest (or the node's own when image is "")
     layout: str = ""  # "": each node's own
     limit: int = MAX_NODES  # refused when more nodes are named
+    new_identity: bool = False  # new machine-id and host keys, from now on
     dry_run: bool = False
 
 
@@ -131,6 +136,7 @@ class Intent(Strict, frozen=True):
     disks: tuple[DiskAtRisk, ...]
     is_known: bool  # False: the machine never told its disks; they are chosen when it boots
     note: str = ""
+    is_new_identity: bool = False  # the vault's identity is replaced
     task_id: str = ""  # "" in a dry run
 
 
@@ -216,6 +222,34 @@ class PlanView(Strict, frozen=True):
     rendered: str
     digest: str
     facts_s: float | None  # age of the inventory planned from; None when the caller gave the facts
+
+
+class IdentityPreview(Strict, frozen=True):
+    """One file of an identity as it would be written."""
+
+    path: str
+    mode: int
+    content: str  # "***" for a secret; a link's is "-> TARGET"
+    is_secret: bool = False
+
+
+class IdentityView(Strict, frozen=True):
+    """What the identity stage would write to a node, in its order; nothing secret is in it."""
+
+    node: str
+    image: str
+    version: int
+    network_systems: tuple[str, ...]  # told from the image's files, the leading one first
+    removals: tuple[str, ...]  # patterns
+    files: tuple[IdentityPreview, ...]
+    notes: tuple[str, ...]
+
+
+class KnownHosts(Strict, frozen=True):
+    """What a client needs to believe the host keys of every node."""
+
+    authority: str  # public key of the site's SSH CA, one line without comment
+    names: tuple[str, ...]  # host names and static addresses of the nodes
 
 
 class ReceiptView(Strict, frozen=True):

@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 from blake3 import blake3
 
+from cloner_core.extrafiles import ExtraFile
 from cloner_core.facts import Facts
 from cloner_core.layout import Layout
 from cloner_core.network import NodeNetwork
@@ -140,6 +141,7 @@ class Task(Strict, frozen=True):
     confirm: ConfirmTo | None  # None: confirmation is not asked for
     boot: BootPolicy = BootPolicy()
     protected_serials: tuple[str, ...] = ()  # disks that no plan may touch
+    files: tuple[ExtraFile, ...] = ()  # templates of the site, filled in for the node by the identity stage
 
 
 class HelloReply(Strict, frozen=True):
@@ -203,6 +205,7 @@ class HostKey(Strict, frozen=True):
     algorithm: Literal["ed25519", "ecdsa", "rsa"]
     private: Secret  # PEM, "OPENSSH PRIVATE KEY"
     public: str  # one line, without comment
+    certificate: str = ""  # one line by the site's CA, without comment; "" none
 
 
 class Vaulted(Strict, frozen=True):

@@ -7,72 +7,199 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Literal
 
 import msgspec
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_DEVICE = re.compile(r"[a-z][a-z0-9._-]{0,14}")  # IFNAMSIZ is 16 with the NUL
+_RESERVED = "cloner"  # ifupdown's links are named cloner0, cloner1, …
+_MTU = range(68, 65536)  # RFC 791; the field of the IP header
+_VLAN_IDS = range(1, 4095)  # IEEE 802.1Q: 0 and 4095 are taken
+_METRICS = range(1 << 32)
 
 
-class Interface(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One route beside the default ones."""
+
+    to: str  # "10.0.0.0/8"
+    via: str
+    metric: int | None = None  # None: the system's default
+
+
+class Addressing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How one link gets its addresses."""
+
+    dhcp: bool = True
+    addresses: tuple[str, ...] = ()  # "10.1.0.11/24" or an IPv6 prefix
+    gateway: str = ""  # of either family
+    gateway6: str = ""  # IPv6, when `gateway` is IPv4
+    dns: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+    routes: tuple[Route, ...] = ()
+    mtu: int | None = None  # None: the driver's
+    accept_ra: bool = True  # IPv6 router advertisements
+
+
+class Interface(Addressing, frozen=True, forbid_unknown_fields=True):
     """One interface of a node, told by its MAC and never by a name the kernel gave."""
 
     mac: str  # lower case, colons
-    dhcp: bool = True
-    addresses: tuple[str, ...] = ()  # "10.1.0.11/24" or an IPv6 prefix
-    gateway: str = ""
-    dns: tuple[str, ...] = ()
-    domains: tuple[str, ...] = ()
+
+
+BondMode = Literal["balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "balance-tlb", "balance-alb"]
+
+
+class Bond(Addressing, frozen=True, forbid_unknown_fields=True):
+    """Several interfaces as one; they are named here alone and not among the interfaces."""
+
+    name: str
+    members: tuple[str, ...]  # MACs
+    mode: BondMode = "active-backup"
+
+
+class Vlan(Addressing, frozen=True, forbid_unknown_fields=True):
+    """One tagged network on an interface or a bond."""
+
+    name: str
+    id: int
+    parent: str  # MAC of an interface, or name of a bond
 
 
 class NodeNetwork(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Host name and interfaces of one node."""
+    """Host name and links of one node."""
 
     hostname: str  # short name or FQDN, RFC 1123
     interfaces: tuple[Interface, ...] = ()
+    bonds: tuple[Bond, ...] = ()
+    vlans: tuple[Vlan, ...] = ()
+
+    def vlans_on(self, parent: str) -> tuple[Vlan, ...]:
+        """Return the VLANs that ride on the interface (by MAC) or bond (by name) `parent`."""
+        return tuple(vlan for vlan in self.vlans if vlan.parent == parent)
 
 
 def network_faults(network: NodeNetwork) -> list[str]:
     """Return every fault of `network` as "path: what is wrong"; an empty list when it can be used."""
-    faults = []
-    name = network.hostname
+    return [*_hostname_faults(network.hostname), *_link_faults(network), *_shared_faults(network)]
+
+
+def is_ipv6(text: str) -> bool:
+    """Return whether an address, with or without its prefix length, is of IPv6; it was checked before."""
+    return ":" in text
+
+
+def gateways(link: Addressing) -> tuple[str, str]:
+    """Return the default gateways of IPv4 and of IPv6; "" where there is none."""
+    return ("", link.gateway6 or link.gateway) if is_ipv6(link.gateway) else (link.gateway, link.gateway6)
+
+
+def _hostname_faults(name: str) -> Iterator[str]:
     if not name or len(name) > 253 or not all(_LABEL.fullmatch(part) for part in name.split(".")):
-        faults.append(
-            f"hostname: '{name}' is not a host name (RFC 1123: lower-case letters, digits, hyphens, 1–63 a label)"
-        )
+        yield f"hostname: '{name}' is not a host name (RFC 1123: lower-case letters, digits, hyphens, 1–63 a label)"
+
+
+def _link_faults(network: NodeNetwork) -> Iterator[str]:
     for index, interface in enumerate(network.interfaces):
         where = f"interfaces[{index}]"
-        if not re.fullmatch(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", interface.mac):
-            faults.append(f"{where}.mac: '{interface.mac}' is not a MAC address in lower case with colons")
-        for address in interface.addresses:
-            if "/" not in address or not _parses(ipaddress.ip_interface, address):
-                faults.append(f"{where}.addresses: '{address}' is not ADDRESS/PREFIX")
-        for field in ("gateway", "dns"):
-            value = getattr(interface, field)
-            for address in (value,) if isinstance(value, str) else value:
-                if address and not _parses(ipaddress.ip_address, address):
-                    faults.append(f"{where}.{field}: '{address}' is not an IP address")
-        if not interface.dhcp and (reason := _gateway_fault(interface)):
-            faults.append(f"{where}.gateway: {reason}")
-        faults += [
-            f"{where}.domains: '{d}' is not a domain"
-            for d in interface.domains
-            if not all(map(_LABEL.fullmatch, d.split(".")))
-        ]
-        if not interface.dhcp and not interface.addresses:
-            faults.append(f"{where}: neither dhcp nor addresses; the node would come up without a network")
-    return faults
+        yield from _mac_faults(f"{where}.mac", interface.mac)
+        yield from _addressing_faults(where, interface, is_carrier=bool(network.vlans_on(interface.mac)))
+    for index, bond in enumerate(network.bonds):
+        where = f"bonds[{index}]"
+        yield from _name_faults(f"{where}.name", bond.name)
+        if not bond.members:
+            yield f"{where}.members: a bond needs at least one MAC address"
+        for mac in bond.members:
+            yield from _mac_faults(f"{where}.members", mac)
+        yield from _addressing_faults(where, bond, is_carrier=bool(network.vlans_on(bond.name)))
+    parents = {interface.mac for interface in network.interfaces} | {bond.name for bond in network.bonds}
+    for index, vlan in enumerate(network.vlans):
+        where = f"vlans[{index}]"
+        yield from _name_faults(f"{where}.name", vlan.name)
+        if vlan.id not in _VLAN_IDS:
+            yield f"{where}.id: {vlan.id} is not a VLAN id (1–4094)"
+        if vlan.parent not in parents:
+            yield f"{where}.parent: '{vlan.parent}' is neither the MAC of an interface nor the name of a bond"
+        yield from _addressing_faults(where, vlan, is_carrier=False)
 
 
-def _gateway_fault(interface: Interface) -> str:
-    """Return why networkd could not use the gateway of a static interface; "" when it can, or cannot be told."""
+def _shared_faults(network: NodeNetwork) -> Iterator[str]:
+    """Give what two links both claim."""
+    members = [mac for bond in network.bonds for mac in bond.members]
+    links: tuple[Addressing, ...] = (*network.interfaces, *network.bonds, *network.vlans)
+    claimed = {
+        "the MAC address": [*(interface.mac for interface in network.interfaces), *members],
+        "the name": [*(bond.name for bond in network.bonds), *(vlan.name for vlan in network.vlans)],
+        "the address": [address.partition("/")[0] for link in links for address in link.addresses],
+        "the VLAN": [f"{vlan.id} on {vlan.parent}" for vlan in network.vlans],
+    }
+    for what, values in claimed.items():
+        yield from (f"network: {what} {value} is given {n} times" for value, n in Counter(values).items() if n > 1)
+
+
+def _addressing_faults(where: str, link: Addressing, *, is_carrier: bool) -> Iterator[str]:
+    for address in link.addresses:
+        if "/" not in address or not _parses(ipaddress.ip_interface, address):
+            yield f"{where}.addresses: '{address}' is not ADDRESS/PREFIX"
+    for field in ("gateway", "gateway6", "dns"):
+        value = getattr(link, field)
+        for address in (value,) if isinstance(value, str) else value:
+            if address and not _parses(ipaddress.ip_address, address):
+                yield f"{where}.{field}: '{address}' is not an IP address"
+    if link.gateway6 and (not is_ipv6(link.gateway6) or is_ipv6(link.gateway)):
+        yield f"{where}.gateway6: '{link.gateway6}' must be IPv6, and the gateway beside it IPv4"
+    yield from _unreachable(where, link)
+    for domain in link.domains:
+        if not all(map(_LABEL.fullmatch, domain.split("."))):
+            yield f"{where}.domains: '{domain}' is not a domain"
+    for index, route in enumerate(link.routes):
+        yield from _route_faults(f"{where}.routes[{index}]", route)
+    if link.mtu is not None and link.mtu not in _MTU:
+        yield f"{where}.mtu: {link.mtu} is not from 68 to 65535"
+    if not link.dhcp and not link.addresses and not is_carrier:
+        yield f"{where}: neither dhcp nor addresses; the node would come up without a network"
+
+
+def _unreachable(where: str, link: Addressing) -> Iterator[str]:
+    """Give gateways that lie on no network of a static link: the default route would be refused at each boot."""
+    if link.dhcp or not link.addresses:
+        return  # without any address the missing one is the fault
     try:
-        gateway = ipaddress.ip_address(interface.gateway)
-        networks = [ipaddress.ip_interface(address).network for address in interface.addresses]
+        nets = [ipaddress.ip_interface(address).network for address in link.addresses]
+        known = [ipaddress.ip_address(gateway) for gateway in gateways(link) if gateway]
     except ValueError:
-        return ""
-    if not networks or gateway.is_link_local or any(gateway in network for network in networks):
-        return ""
-    return f"'{gateway}' is not in {', '.join(map(str, networks))}; the clone could not reach it"
+        return  # told by its own fault
+    for gateway in known:
+        same = [net for net in nets if net.version == gateway.version]
+        # a prefix of one host has its gateway outside by design
+        is_alone = any(net.num_addresses == 1 for net in same)
+        if not gateway.is_link_local and not is_alone and not any(gateway in net for net in same):
+            shown = ", ".join(map(str, nets))
+            yield f"{where}.gateway: '{gateway}' is not in {shown}; the clone could not reach it"
+
+
+def _route_faults(where: str, route: Route) -> Iterator[str]:
+    if "/" not in route.to or not _parses(ipaddress.ip_network, route.to):
+        yield f"{where}.to: '{route.to}' is not NETWORK/PREFIX (no host bits set)"
+    if not _parses(ipaddress.ip_address, route.via):
+        yield f"{where}.via: '{route.via}' is not an IP address"
+    elif is_ipv6(route.to) != is_ipv6(route.via):
+        yield f"{where}: '{route.to}' and '{route.via}' are of different families"
+    if route.metric is not None and route.metric not in _METRICS:
+        yield f"{where}.metric: {route.metric} is not from 0 to 4294967295"
+
+
+def _mac_faults(where: str, mac: str) -> Iterator[str]:
+    if not _MAC.fullmatch(mac):
+        yield f"{where}: '{mac}' is not a MAC address in lower case with colons"
+
+
+def _name_faults(where: str, name: str) -> Iterator[str]:
+    if not _DEVICE.fullmatch(name) or name.startswith(_RESERVED):
+        yield f"{where}: '{name}' cannot name a link (a letter, then letters, digits, . _ -; 15 at most; not cloner…)"
 
 
 def _parses(parser: object, text: str) -> bool:
@@ -80,4 +207,4 @@ def _parses(parser: object, text: str) -> bool:
         parser(text)  # type: ignore[operator]
     except ValueError:
         return False
-    return True
+    return "%" not in text  # a scope id is of this machine alone

@@ -7,6 +7,8 @@ moved to another row does not open. Deciding who may have it is `cloner_server.t
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -14,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from cloner_core.errors import IntegrityError
 from cloner_core.messages import HostKey, Secret, Vaulted
@@ -28,6 +30,14 @@ _RSA_BITS = 3072  # what ssh-keygen makes
 class _Identity(msgspec.Struct, frozen=True):
     machine_id: str
     host_keys: tuple[HostKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """An identity that only the site's vault key opens."""
+
+    nonce: bytes
+    content: bytes
 
 
 def ensure_identities(database: Database, act: Act, names: list[str], key: bytes) -> None:
@@ -44,6 +54,25 @@ def ensure_identities(database: Database, act: Act, names: list[str], key: bytes
                 row = {"node": name, "nonce": nonce, "sealed": sealed, "created_s": act.now_s}
                 connection.execute(insert(vault).values(row))
                 events.record(connection, act, f"node/{name}", "identity made")
+
+
+def seal_new(names: list[str], key: bytes) -> dict[str, Sealed]:
+    """Make a new identity for each of `names`, sealed; takes a while, so it is done outside of transactions."""
+    return {name: Sealed(*_seal(name, make_identity(), key)) for name in dict.fromkeys(names)}
+
+
+def replace_identities(connection: Connection, act: Act, fresh: Mapping[str, Sealed]) -> None:
+    """Put the identities of `fresh` in place of those the vault holds; the former ones are gone for good."""
+    for name, sealed in fresh.items():
+        row = {"node": name, "nonce": sealed.nonce, "sealed": sealed.content, "created_s": act.now_s}
+        connection.execute(delete(vault).where(vault.c.node == name))
+        connection.execute(insert(vault).values(row))
+        events.record(connection, act, f"node/{name}", "identity renewed")
+
+
+def has_identity(connection: Connection, node: str) -> bool:
+    """Tell whether the vault holds an identity of `node`."""
+    return connection.execute(select(vault.c.node).where(vault.c.node == node)).first() is not None
 
 
 def open_identity(connection: Connection, node: str, key: bytes) -> Vaulted:

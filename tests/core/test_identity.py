@@ -14,11 +14,11 @@ from cloner_core.identity import (
     IdentityFile,
     IdentityLink,
     ImageIdentity,
-    hosts_content,
     identity_files,
-    network_content,
     ssh_fingerprint,
 )
+from cloner_core.identity.hosts import hosts_content
+from cloner_core.identity.networkd import network_content
 from cloner_core.messages import ConfirmTo, HostKey, Secret, Vaulted
 from cloner_core.network import Interface, NodeNetwork
 

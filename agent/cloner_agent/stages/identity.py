@@ -15,7 +15,15 @@ from blake3 import blake3
 from cloner_agent.attempt import Attempt
 from cloner_agent.rooted import Rooted
 from cloner_agent.stages.listed import expand
-from cloner_core.identity import IdentityFile, IdentityLink, ImageIdentity, identity_files, ssh_fingerprint
+from cloner_core.identity import (
+    IdentityFile,
+    IdentityLink,
+    ImageIdentity,
+    identity_files,
+    reads_parts,
+    ssh_fingerprint,
+    systems_of,
+)
 from cloner_core.steps import Identity
 
 log = logging.getLogger(__name__)
@@ -26,7 +34,8 @@ def write_identity(attempt: Attempt, action: Identity) -> None:
     vaulted = attempt.tools.server.vaulted()
     record = attempt.record
     with Rooted(attempt.tools.target) as tree:
-        made = identity_files(attempt.task.network, vaulted, look(tree), attempt.task.confirm)
+        task = attempt.task
+        made = identity_files(task.network, vaulted, look(tree), task.confirm, node=task.node, extra_files=task.files)
         removed = [path for removal in made.removals for path in expand(tree, removal.path) if _remove(tree, path)]
         for file in made.files:
             tree.mkdir(os.path.dirname(file.path))
@@ -54,6 +63,11 @@ def look(tree: Rooted) -> ImageIdentity:
         has_cloud_init=tree.exists("etc/cloud"),
         has_systemd=tree.exists("etc/systemd"),
         has_bash=tree.exists("bin/bash"),
+        has_resolvconf=tree.exists("sbin/resolvconf") or tree.exists("usr/sbin/resolvconf"),
+        has_nvme=tree.exists("etc/nvme"),
+        has_iscsi=tree.exists("etc/iscsi"),
+        has_sshd_parts=reads_parts(_content(tree, "etc/ssh/sshd_config")),
+        network_systems=systems_of(tree.exists),
     )
 
 

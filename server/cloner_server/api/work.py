@@ -45,8 +45,14 @@ def deploy(core: CoreDependency, request: AnyRequest, data: JSONBody[DeployReque
         intents = arming.intend(connection, data, core.rules)
     if data.dry_run:
         return intents
-    vault.ensure_identities(core.database, act, [intent.node for intent in intents], core.site.vault_key)
+    names, key = [intent.node for intent in intents], core.site.vault_key
+    fresh = {}
+    if data.new_identity:
+        fresh = vault.seal_new(names, key)
+    else:
+        vault.ensure_identities(core.database, act, names, key)
     with core.database.write() as connection:
+        vault.replace_identities(connection, act, fresh)  # undone with the rest when arming is refused
         return arming.arm(connection, act, arming.intend(connection, data, core.rules), core.rules)
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from cloner_core.admin import NodePatch, NodeSpec, NodeView
 from cloner_core.errors import ConflictError, InvalidError, NotFoundError, RefusedError
+from cloner_core.extrafiles import ExtraFile, extra_faults, template_fields
 from cloner_core.facts import Facts, normalize_mac
 from cloner_core.network import Interface, NodeNetwork, network_faults
 from cloner_server.state import events
@@ -20,7 +21,8 @@ from cloner_server.state.tables import node_keys, nodes
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 _ARGUMENT = re.compile(r"[0-9A-Za-z._:/=,+@%~\-]+")
-_JSON_COLUMNS = ("network", "kernel_arguments", "protected_serials")
+_JSON_COLUMNS = ("network", "kernel_arguments", "protected_serials", "files")
+_ANY_MACHINE_ID = "0" * 32  # templates are tried before the vault is opened
 
 
 def add_node(connection: Connection, act: Act, spec: NodeSpec) -> NodeView:
@@ -34,6 +36,7 @@ def add_node(connection: Connection, act: Act, spec: NodeSpec) -> NodeView:
     network = spec.network or NodeNetwork(spec.name, tuple(Interface(mac) for mac in macs[:1]))
     faults += [f"network.{fault}" for fault in network_faults(network)] if spec.network else []
     faults += _argument_faults(spec.kernel_arguments)
+    faults += _file_faults(spec.name, network, spec.files) if not faults else []
     if faults:
         raise InvalidError(f"the node '{spec.name}' cannot be added", faults=faults)
     if connection.execute(select(nodes.c.name).where(nodes.c.name == spec.name)).first():
@@ -59,13 +62,15 @@ def change_node(connection: Connection, act: Act, name: str, patch: NodePatch) -
     if isinstance(network := changes.get("network"), NodeNetwork):
         faults += [f"network.{fault}" for fault in network_faults(network)]
     faults += _argument_faults(changes.get("kernel_arguments", ()))
+    if not faults:
+        faults += _file_faults(name, changes.get("network", before.network), changes.get("files", before.files))
     if faults:
         raise InvalidError(f"the node '{name}' cannot be changed", faults=faults)
     if changes.pop("macs", None) is not None:
         _set_macs(connection, name, macs)
     elif not changes:
         return before
-    told = {k: msgspec.to_builtins(v) for k, v in asked.items()}
+    told = {k: [file.path for file in v] if k == "files" else msgspec.to_builtins(v) for k, v in asked.items()}
     return _update(connection, act, before, changes, what="changed", detail=told)
 
 
@@ -182,6 +187,10 @@ def _macs(texts: Iterable[str]) -> tuple[tuple[str, ...], list[str]]:
     if not macs and not faults:
         faults.append("macs: a node needs at least one MAC address")
     return tuple(dict.fromkeys(macs)), faults
+
+
+def _file_faults(name: str, network: NodeNetwork, files: Sequence[ExtraFile]) -> list[str]:
+    return extra_faults(files, template_fields(name, network, _ANY_MACHINE_ID))
 
 
 def _argument_faults(arguments: Iterable[str]) -> list[str]:

@@ -41,6 +41,7 @@ nodes = Table(
     Column("kernel_arguments", Text, nullable=False, server_default="[]"),
     Column("is_protected", Boolean, nullable=False, server_default=text("0")),
     Column("protected_serials", Text, nullable=False, server_default="[]"),
+    Column("files", Text, nullable=False, server_default="[]"),
     Column("fingerprint", Text, nullable=False, server_default=""),  # accepted hardware; "" none yet
     Column("facts", Text),  # NULL: never seen
     Column("facts_s", Float),

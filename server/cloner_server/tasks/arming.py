@@ -117,7 +117,7 @@ def _intend_one(connection: Connection, node: NodeView, request: DeployRequest) 
     number = request.version if request.image else (request.version or node.version)
     version = images.get_version(connection, image, number)
     view = layouts.get_layout(connection, layout_name)
-    return _with_disks(connection, node, view, image, version.number)
+    return _with_disks(connection, node, view, image, version.number, is_new_identity=request.new_identity)
 
 
 def _told_of_agent(intent: Intent, rules: Rules) -> Intent:
@@ -127,7 +127,9 @@ def _told_of_agent(intent: Intent, rules: Rules) -> Intent:
     return msgspec.structs.replace(intent, note="; ".join(filter(None, (intent.note, said))))
 
 
-def _with_disks(connection: Connection, node: NodeView, view: LayoutView, image: str, number: int) -> Intent:
+def _with_disks(
+    connection: Connection, node: NodeView, view: LayoutView, image: str, number: int, *, is_new_identity: bool
+) -> Intent:
     known = nodes.last_facts(connection, node.name)
     intent = Intent(
         node=node.name,
@@ -137,6 +139,7 @@ def _with_disks(connection: Connection, node: NodeView, view: LayoutView, image:
         layout_number=view.number,
         disks=(),
         is_known=False,
+        is_new_identity=is_new_identity,
         note="the machine has not told its disks yet; the layout chooses them when it boots",
     )
     if known is None:

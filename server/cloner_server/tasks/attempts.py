@@ -18,7 +18,7 @@ from cloner_core.admin import TaskState
 from cloner_core.bundle import Bundle
 from cloner_core.errors import ClonerError, ConflictError, RefusedError
 from cloner_core.messages import DESTRUCTIVE_FROM, Beat, BeatReply, PlanReport, Stage, Vaulted, proof_statement
-from cloner_server import vault
+from cloner_server import hostcertificates, vault
 from cloner_server.state import bundles, events, nodes
 from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act
@@ -128,7 +128,7 @@ def release_identity(connection: Connection, act: Act, bearer: Bearer, key: byte
         raise RefusedError("the identity is released after the plan was confirmed, not before")
     rows.change_attempt(connection, bearer.attempt.id, identity_s=act.now_s)
     _note(connection, act, bearer, "identity released", hardware=node.fingerprint)
-    return vault.open_identity(connection, node.name, key)
+    return hostcertificates.certified(vault.open_identity(connection, node.name, key), node, key)
 
 
 def grant_commit(connection: Connection, act: Act, bearer: Bearer) -> None:

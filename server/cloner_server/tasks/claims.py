@@ -234,6 +234,7 @@ def task_for(node: NodeView, version: VersionRef, document: str, *, task_id: str
         confirm=None,
         boot=BootPolicy(boot_order=node.boot_order, kernel_arguments=node.kernel_arguments),
         protected_serials=node.protected_serials,
+        files=node.files,
     )
 
 

@@ -1,0 +1,32 @@
+"""The identity of one node, as files of its clone: names, keys, network, and what of the golden node must go.
+
+Pure: takes what the server knows and the vault holds, gives files. Must not read an image or decide what is captured
+(`cloner_agent.capture.golden_identity`); it removes the same things again, for images that others made.
+"""
+
+from cloner_core.identity.making import identity_files, ssh_fingerprint
+from cloner_core.identity.regeneration import REMOVALS
+from cloner_core.identity.sshd import reads_parts
+from cloner_core.identity.systems import systems_of
+from cloner_core.identity.values import (
+    IdentityFile,
+    IdentityLink,
+    IdentityMade,
+    ImageIdentity,
+    NetworkSystem,
+    Removal,
+)
+
+__all__ = [
+    "REMOVALS",
+    "IdentityFile",
+    "IdentityLink",
+    "IdentityMade",
+    "ImageIdentity",
+    "NetworkSystem",
+    "Removal",
+    "identity_files",
+    "reads_parts",
+    "ssh_fingerprint",
+    "systems_of",
+]
