@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import click
+import msgspec
 
 from cloner_cli.asking import ask, ask_count
 from cloner_cli.checking import Checks
@@ -34,6 +35,7 @@ timeout_option = click.option(
 @image_option
 @layout_option
 @max_option
+@click.option("--new-identity", is_flag=True, help="A new machine-id and new host keys; the former are gone.")
 @click.option("--wait", is_flag=True, help="Show progress until every node is done or failed.")
 @timeout_option
 @yes_option
@@ -45,6 +47,7 @@ def deploy_command(
     image: str,
     disklayout: str,
     limit: int,
+    new_identity: bool,
     wait: bool,
     timeout_s: float | None,
     yes: bool,
@@ -52,7 +55,9 @@ def deploy_command(
 ) -> None:
     """Destroy the disks of nodes and put an image on them at their next network boot.
 
-    Image and layout are each node's own unless named. All nodes are armed, or none.
+    Image and layout are each node's own unless named. A node cloned again keeps its machine-id and host keys unless
+    --new-identity renews them; the vault holds the new ones from the moment the node is armed.
+    All nodes are armed, or none.
     With --json the result is the list of what was armed; with --wait, the list of tasks as they ended.
     """
     checks = Checks()
@@ -61,6 +66,7 @@ def deploy_command(
     checks.exist(run.api, nodes=names, image=name, version=version, layout=disklayout)
     checks.settle("nothing was armed")
     wanted = DeployRequest(nodes=tuple(names), image=name, version=version, layout=disklayout, limit=limit)
+    wanted = msgspec.structs.replace(wanted, new_identity=new_identity)
     armed = arm(run, wanted, is_dry=dry_run, is_yes=yes)
     if dry_run or not wait:
         text = "" if dry_run else "\n".join(f"{intent.node}: task {intent.task_id}" for intent in armed)
@@ -77,12 +83,10 @@ def arm(run: Invocation, wanted: DeployRequest, *, is_dry: bool, is_yes: bool) -
     if is_dry:
         return intents
     agree(run, intents, wanted.limit, is_yes=is_yes)
-    fixed = DeployRequest(
-        nodes=wanted.nodes,
-        image=wanted.image,
+    fixed = msgspec.structs.replace(
+        wanted,
         # The version that was shown, though a newer one may be published meanwhile.
         version=intents[0].version if wanted.image else wanted.version,
-        layout=wanted.layout,
         limit=max(wanted.limit, len(intents)),
     )
     return run.api.post("/v1/deploy", list[Intent], fixed)
@@ -92,9 +96,7 @@ def intended(run: Invocation, wanted: DeployRequest, *, is_dry: bool) -> list[In
     """Return what the server says `wanted` would do; nothing changes."""
     # The count is asked for here, where a person can type it; a dry run keeps the limit as the server sees it.
     limit = wanted.limit if is_dry else max(wanted.limit, len(wanted.nodes))
-    trial = DeployRequest(
-        nodes=wanted.nodes, image=wanted.image, version=wanted.version, layout=wanted.layout, limit=limit, dry_run=True
-    )
+    trial = msgspec.structs.replace(wanted, limit=limit, dry_run=True)
     return run.api.post("/v1/deploy", list[Intent], trial)
 
 
@@ -115,6 +117,8 @@ def describe(intents: Sequence[Intent]) -> str:
         for disk in intent.disks:
             named = f"{disk.path} ({disk.model} serial {disk.serial or 'none'}, {format_bytes(disk.size_bytes)})"
             lines.append(f"  DESTROYS {named}: {'; '.join(disk.holds) or 'nothing recognised on it'}")
+        if intent.is_new_identity:
+            lines.append("  NEW IDENTITY: machine-id and SSH host keys are replaced")
         if intent.note:
             lines.append(f"  {intent.note}")
     return "\n".join(printable(line) for line in lines)

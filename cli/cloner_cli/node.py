@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,21 +13,28 @@ from cloner_cli.api import segment
 from cloner_cli.asking import ask
 from cloner_cli.checking import Checks
 from cloner_cli.commands import Group, command, dry_run_option, yes_option
+from cloner_cli.extrafiles import extra_files
 from cloner_cli.invocation import Invocation
+from cloner_cli.network import asked_network, network_fields
 from cloner_cli.text import columns, fields, moment
 from cloner_core.admin import NodePatch, NodeSpec, NodeView
 from cloner_core.facts import normalize_mac
-from cloner_core.network import Interface, NodeNetwork, network_faults
 
 _METHODS = click.Choice(["exit", "grub-chain", "sanboot", "efi-order"])
 _ORDERS = click.Choice(["network-first", "local-first"])
-_FOR_ONE = ("macs", "hostname", "addresses", "revision")  # what two nodes cannot share
+_FOR_ONE = ("macs", "network", "hostname", "addresses", "revision")  # what two nodes cannot share
 
 
 def _settings(function: Callable[..., Any]) -> Callable[..., Any]:
     options = [
         click.option("--image", "-i", metavar="NAME[:N]", help="What it gets; without a number the newest."),
         click.option("--disklayout", "-l", "layout", metavar="NAME", help="Layout of its disks."),
+        click.option(
+            "--network",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Interfaces, bonds, VLANs as JSON or YAML; for one node.",
+        ),
         click.option("--hostname", metavar="NAME", help="Host name of the clone; the node's name by default."),
         click.option("--address", "addresses", multiple=True, metavar="IP/PREFIX", help="Static, on the first MAC."),
         click.option("--gateway", metavar="IP", help="Default route."),
@@ -38,6 +46,9 @@ def _settings(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--protected/--no-protected", "is_protected", default=None, help="Refuse every deploy."),
         click.option(
             "--protect-serial", "protected_serials", multiple=True, metavar="SERIAL", help="Untouchable disk."
+        ),
+        click.option(
+            "--file", "files", multiple=True, metavar="PATH=TEMPLATE", help="Extra file of the clone. Repeatable."
         ),
     ]
     for option in reversed(options):
@@ -60,11 +71,16 @@ def node_command() -> None:
 @_settings
 @dry_run_option
 def node_add(run: Invocation, name: str, *, macs: tuple[str, ...], dry_run: bool, **given: Any) -> None:
-    """Add a node. Its netboot is `local`: nothing happens to it until it is told."""
+    """Add a node. Its netboot is `local`: nothing happens to it until it is told.
+
+    --file /etc/motd=motd.txt gives the clone a file of its own, with the permissions of motd.txt; in it ${node},
+    ${hostname}, ${short_hostname}, ${domain}, ${machine_id}, ${mac}, ${address}, ${prefix_length} and ${gateway} stand
+    for the node's, and $$ for a dollar sign.
+    """
     checks = Checks()
     known = _known_macs(checks, macs)
     changes = _changes(checks, given)
-    changes["network"] = _network(checks, name, known, None, given)
+    changes["network"] = asked_network(checks, name, known, None, given)
     _settle(run, checks, changes, f"the node '{name}' cannot be added")
     spec = msgspec.convert({"name": name, "macs": known} | changes, NodeSpec)
     view = run.api.post("/v1/nodes", NodeView, spec, {"dry_run": dry_run})
@@ -93,7 +109,7 @@ def node_set(
     patches = {}
     for name in names:
         view = known.get(name)
-        network = _network(checks, name, given["macs"] or (view.macs if view else ()), view, given)
+        network = asked_network(checks, name, given["macs"] or (view.macs if view else ()), view, given)
         patches[name] = changes | ({"network": network} if network else {})
     _settle(run, checks, changes, "nothing was changed", names)
     trials = [_patch(run, name, patch, is_dry=True) for name, patch in patches.items()]  # all of them, or none
@@ -149,7 +165,7 @@ def node_fields(view: NodeView) -> str:
         ("revision", view.revision),
         ("mac", ", ".join(view.macs)),
         ("hostname", view.network.hostname),
-        *(("interface", f"{each.mac}: {', '.join(each.addresses) or 'dhcp'}") for each in view.network.interfaces),
+        *network_fields(view.network),
         ("netboot", view.netboot),
         ("image", _image(view)),
         ("layout", view.layout),
@@ -158,6 +174,7 @@ def node_fields(view: NodeView) -> str:
         ("kernel arguments", " ".join(view.kernel_arguments)),
         ("protected", "yes" if view.is_protected else "no"),
         ("protected disks", ", ".join(view.protected_serials)),
+        ("files", ", ".join(file.path for file in view.files)),
         ("hardware", view.fingerprint or "none accepted yet"),
         ("seen", moment(view.seen_s)),
     ]
@@ -172,29 +189,12 @@ def _changes(checks: Checks, given: dict[str, Any]) -> dict[str, Any]:
     for name in ("layout", "local_method", "boot_order", "is_protected"):
         if given[name] is not None:
             changes[name] = given[name]
+    if given["files"]:
+        changes["files"] = extra_files(checks, given["files"])
     for name in ("kernel_arguments", "protected_serials"):
         if given[name]:
             changes[name] = tuple(word for word in given[name] if word)
     return changes
-
-
-def _network(
-    checks: Checks, name: str, macs: Sequence[str], before: NodeView | None, given: dict[str, Any]
-) -> NodeNetwork | None:
-    """Return the network that options ask for on the first MAC; None when they name nothing of it."""
-    asked = {key: given[key] for key in ("addresses", "gateway", "dns", "domains") if given[key]}
-    if not macs or not (asked or given["hostname"]):
-        return None
-    old = before.network.interfaces if before else ()
-    first = old[0] if old else Interface(macs[0])
-    first = msgspec.structs.replace(first, mac=macs[0])
-    if asked:
-        addresses = asked.get("addresses", first.addresses)
-        first = msgspec.structs.replace(first, dhcp=not addresses, **asked)
-    hostname = given["hostname"] or (before.network.hostname if before else name)
-    network = NodeNetwork(hostname, (first, *old[1:]))
-    checks.wrong += [fault for fault in network_faults(network) if fault not in checks.wrong]
-    return network
 
 
 def _known_macs(checks: Checks, macs: Sequence[str]) -> tuple[str, ...]:

@@ -45,7 +45,9 @@ def look_at(catalog: Catalog, version: Version) -> ImageIdentity:
     paths: set[bytes] = set()
     regular: set[bytes] = set()
     for ref in version.root.segments:
-        raw = decompress(catalog.store.segment_path(ref.digest).read_bytes(), ref.raw_size)
+        raw = decompress(
+            catalog.store.segment_path(ref.digest).read_bytes(), ref.raw_size, f"segment {ref.digest.hex()}"
+        )
         for inode, _ in iter_segment(raw, ref):
             if inode.path.startswith((b"etc/", b"usr/sbin/", b"usr/bin/", b"sbin/", b"bin/", b"var/lib/dbus/")):
                 paths.add(inode.path)

@@ -1,0 +1,58 @@
+"""Identities over the API of admins: what would be written to a node, and how clients come to believe its host keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import get
+from litestar.params import FromPath, FromQuery
+
+from cloner_core.admin import IdentityView, KnownHosts
+from cloner_core.errors import RefusedError
+from cloner_core.messages import ConfirmTo, Secret
+from cloner_server import hostcertificates, identities, vault
+from cloner_server.api.callers import CoreDependency
+from cloner_server.state import images, nodes
+
+
+@get("/identity/{name:str}", sync_to_thread=True)
+def identity_show(
+    core: CoreDependency, name: FromPath[str], image: FromQuery[str] = "", version: FromQuery[int | None] = None
+) -> IdentityView:
+    """Show what the identity stage would write to a node; secrets as ***."""
+    key, rules = core.site.vault_key, core.rules
+    with core.database.read() as connection:
+        node = nodes.get_node(connection, name)
+        if not (wanted := image or node.image):
+            raise RefusedError(f"{name} has no image to fit an identity into", hint="--image NAME")
+        row = images.get_version(connection, wanted, version if image else version or node.version)
+        held = vault.open_identity(connection, name, key) if vault.has_identity(connection, name) else None
+    vaulted = None if held is None else hostcertificates.certified(held, node, key)
+    confirm = ConfirmTo(rules.confirm_host, rules.confirm_port, Secret("0")) if rules.confirm_host else None
+    looked = identities.look_at(core.catalog, core.catalog.find(core.catalog.version_ref(row.image, row.number)))
+    made = identities.preview(node, vaulted, looked, confirm)
+    notes = [*made.notes, "lines of the image's own /etc/hosts stay; they are not shown here"]
+    if vaulted is None:
+        notes.append("the vault holds no identity yet: machine-id, keys and what derives from them come with a deploy")
+    return IdentityView(
+        node=name,
+        image=row.image,
+        version=row.number,
+        network_systems=tuple(looked.network_systems),
+        removals=tuple(removal.path for removal in made.removals),
+        files=tuple(map(identities.shown_file, made.files)),
+        notes=tuple(notes),
+    )
+
+
+@get("/known-hosts", sync_to_thread=True)
+def known_hosts(core: CoreDependency) -> KnownHosts:
+    """Show the site's SSH CA and every name its certificates are for."""
+    with core.database.read() as connection:
+        names = [name for node in nodes.list_nodes(connection) for name in hostcertificates.principals(node)]
+    return KnownHosts(hostcertificates.authority_line(core.site.vault_key), tuple(dict.fromkeys(names)))
+
+
+def identity_handlers() -> list[Any]:
+    """Return the handlers of identities."""
+    return [identity_show, known_hosts]
