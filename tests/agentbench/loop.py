@@ -43,11 +43,23 @@ def loop_disk(file: Path, size_bytes: int) -> Iterator[LoopDisk]:
     os.truncate(file, size_bytes)
     device = run(("losetup", "--find", "--show", str(file))).stdout.strip()
     try:
+        forget_partitions(device)
         yield LoopDisk(file, device)
     finally:
-        with contextlib.suppress(ToolError):  # it has none
-            run(("partx", "--delete", device))
+        forget_partitions(device)
         run(("losetup", "--detach", device))
+
+
+def forget_partitions(device: str) -> None:
+    """Take every partition from the kernel that it still has of `device`, a former user's too.
+
+    Not `partx --delete`, which goes by the table on the disk: where that is gone the kernel's partitions stay, until
+    some later opening of the device removes them in the middle of another test.
+    """
+    name = device.removeprefix("/dev/")
+    for partition in Path("/sys/block", name).glob(f"{name}p*"):
+        with contextlib.suppress(ToolError, FileNotFoundError):  # the kernel was first
+            run(("delpart", device, (partition / "partition").read_text().strip()))
 
 
 class NodePrograms:
