@@ -163,6 +163,21 @@ def test_it_is_refused_before_a_bit_of_the_disk_changed(
     assert not {"sfdisk", "wipefs --all"} & {" ".join(argv[:2]) for argv in node.programs.ran if "--json" not in argv}
 
 
+@pytest.mark.parametrize("lost", ["boot/vmlinuz-6.1.0", "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"])
+def test_an_image_that_could_not_boot_is_refused_before_a_bit_of_the_disk_changed(
+    node: Node, tmp_path: Path, lost: str
+) -> None:
+    golden = make_golden(tmp_path / "unbootable")
+    (golden / lost).unlink()
+    node.server = StoreServer(tmp_path / "unbootable-store", golden)
+    before = node.disk.sha256()
+    failure = node.deploy()
+    assert failure is not None
+    assert (failure.stage, failure.cause, failure.is_destroyed) == (Stage.PLAN, Cause.NOT_BOOTABLE, False)
+    assert failure.hint
+    assert node.disk.sha256() == before
+
+
 def test_an_identifier_of_this_deploy_on_another_disk_is_refused_unchanged(node: Node) -> None:
     node.others = (node.spare.name,)
     run(("mkfs.ext4", "-q", "-U", GOLDEN_UUID, node.spare.device))

@@ -15,7 +15,8 @@ from cloner_agent.protocol import ServerFault
 from cloner_core.errors import ClonerError, NotFoundError
 from cloner_core.image.digest import parse_digest
 from cloner_core.image.packmap import PackRef
-from cloner_core.messages import Fault, VersionRef
+from cloner_core.messages import Fault, PlanReport, VersionRef
+from cloner_server.api.faults import http_status
 from cloner_server.catalog import Catalog, Part, Version
 from cloner_server.store.local import LocalSink, LocalStore
 from cloner_server.verified import Verifier
@@ -54,6 +55,13 @@ class StoreServer(FakeServer):
         except ClonerError as error:
             raise _fault(error) from error
 
+    def confirm_plan(self, report: PlanReport) -> None:
+        super().confirm_plan(report)
+        try:
+            asyncio.run(Verifier(self.catalog).require_bootable(self.version, esp="/boot/efi", arch="x86_64"))
+        except ClonerError as error:
+            raise _fault(error) from error
+
     def root(self, version_digest: str) -> bytes:
         return self._part(Part.ROOT, version_digest)
 
@@ -80,4 +88,4 @@ class StoreServer(FakeServer):
 
 
 def _fault(error: ClonerError) -> ServerFault:
-    return ServerFault(HTTPStatus.CONFLICT, Fault(error=error.message, hint=error.hint, status=error.exit_status))
+    return ServerFault(http_status(error), Fault(error=error.message, hint=error.hint, status=error.exit_status))
