@@ -82,7 +82,6 @@ def test_a_blank_machine_clones_itself_and_differs_from_the_golden_tree_in_its_i
         assert (clone / "etc/machine-id").read_text().strip() == body["machine_id"]
         keys = {ssh_fingerprint(path.read_text()) for path in clone.glob("etc/ssh/ssh_host_*_key.pub")}
         assert keys == set(body["host_key_fingerprints"])
-        assert not (clone / ".cloner-work").exists()
         stays_nowhere(clone, ROOT_UUID, SWAP_UUID, ESP_SERIAL)
     esp_holds_the_images_own_loaders(esp_files(disk), tree)
     uuids = {filesystem(disk, number)["UUID"] for number in (1, 2, 3)}

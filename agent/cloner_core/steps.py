@@ -17,8 +17,6 @@ TARGET = "/mnt/target"
 """Where the agent mounts the root of the clone."""
 STAGING = ".cloner-staging"
 """Folder of the ESP that is bound over the ESP's mount point until commit; its children are renamed up then."""
-WORK = ".cloner-work"
-"""Folder of the clone's root for what does not fit into memory; removed before commit."""
 
 
 class Action(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="kind"):

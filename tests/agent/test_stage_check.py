@@ -14,7 +14,7 @@ from cloner_agent.failures import StageError
 from cloner_agent.stages.check import check
 from cloner_core.facts import Signature
 from cloner_core.messages import Cause
-from cloner_core.steps import WORK, Check
+from cloner_core.steps import Check
 
 KERNEL = bytes(0x202) + b"HdrS" + bytes(100)
 
@@ -76,7 +76,6 @@ FAULTS: dict[str, tuple[Callable[[_Clone], object], Cause, str]] = {
     "golden fstab": (lambda c: c.put("etc/fstab", b"UUID=0 / ext4\n"), Cause.NOT_BOOTABLE, "/etc/fstab has"),
     "no fstab": (lambda c: (c.target / "etc/fstab").unlink(), Cause.NOT_BOOTABLE, "/etc/fstab"),
     "superblocks not there": (lambda c: c.show(()), Cause.NOT_BOOTABLE, "shows nothing"),
-    "work left over": (lambda c: (c.target / WORK).mkdir(), Cause.NOT_BOOTABLE, WORK),
 }
 
 

@@ -18,7 +18,7 @@ from cloner_agent.stages.listed import listed_files
 from cloner_core.messages import Cause
 from cloner_core.plan import Plan
 from cloner_core.references import root_faults
-from cloner_core.steps import WORK, Check
+from cloner_core.steps import Check
 
 _GRUB_CONFIGS = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg", "/boot/efi/EFI/*/grub.cfg")
 _BLS = "/boot/loader/entries"
@@ -40,8 +40,6 @@ def check(attempt: Attempt, action: Check) -> None:
             *_root_faults(tree, attempt.plan),
             *_kernel_faults(tree, attempt.tools.reporter.note),
         ]
-        if tree.exists(WORK):
-            faults.append(f"{WORK} of the restore is still there")
     if faults:
         raise StageError(Cause.NOT_BOOTABLE, "; ".join((*faults, *identity)))
     if identity:
