@@ -47,6 +47,7 @@ class NodeSpec(Strict, frozen=True):
     image: str = ""
     version: int | None = None  # None: the newest
     layout: str = ""
+    groups: tuple[str, ...] = ()
     local_method: LocalMethodWord = "exit"
     boot_order: BootOrderWord = "network-first"
     kernel_arguments: tuple[str, ...] = ()
@@ -63,6 +64,7 @@ class NodePatch(Strict, frozen=True, omit_defaults=True):
     image: str | UnsetType = UNSET
     version: int | UnsetType | None = UNSET
     layout: str | UnsetType = UNSET
+    groups: tuple[str, ...] | UnsetType = UNSET
     local_method: LocalMethodWord | UnsetType = UNSET
     boot_order: BootOrderWord | UnsetType = UNSET
     kernel_arguments: tuple[str, ...] | UnsetType = UNSET
@@ -83,6 +85,8 @@ class NodeView(Strict, frozen=True):
     image: str
     version: int | None
     layout: str
+    groups: tuple[str, ...]
+    protected_groups: tuple[str, ...]  # those of `groups` that are protected
     netboot: NetbootWord
     local_method: LocalMethodWord
     boot_order: BootOrderWord
@@ -92,6 +96,21 @@ class NodeView(Strict, frozen=True):
     files: tuple[ExtraFile, ...]
     fingerprint: str  # accepted hardware; "" none yet
     seen_s: float | None  # when the machine last told its facts; None never
+
+
+class GroupPatch(Strict, frozen=True, omit_defaults=True):
+    """A change of what is set for a whole group."""
+
+    is_protected: bool | UnsetType = UNSET
+
+
+class GroupView(Strict, frozen=True):
+    """A group as it is: the nodes that name it, and what is set for all of them."""
+
+    name: str
+    revision: int  # 0: nothing was ever set
+    nodes: tuple[str, ...]
+    is_protected: bool
 
 
 class DeployRequest(Strict, frozen=True):

@@ -5,12 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from cloner_cli.api import Api
-from cloner_core.admin import ImageView, LayoutView, NodeView
+from cloner_core.admin import GroupView, ImageView, LayoutView, NodeView
 from cloner_core.errors import InvalidError, NotFoundError, UnreachableError
 
+if TYPE_CHECKING:
+    from ClusterShell.NodeUtils import GroupResolver
+
 MAX_NODES_NAMED = 65_536
+_ASKS_SERVER = "@*?"  # signs of a node set that only the server's groups and nodes give a meaning
 _RANGE = re.compile(r"(\d+)-(\d+)")
 _REFERENCE = re.compile(r"([^:\s]+)(?::([1-9][0-9]{0,8}))?")
 
@@ -22,13 +27,24 @@ class Checks:
     wrong: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     _hint: str = ""
+    _unknown_groups: list[str] = field(default_factory=list)
 
-    def nodes(self, sets: Sequence[str]) -> list[str]:
-        """Return the names in `sets`, each once, in the order of the sets."""
+    def nodes(self, api: Api, sets: Sequence[str]) -> list[str]:
+        """Return the names in `sets`, each once, in the order of the sets; `api` is asked only for groups."""
+        resolver = None
+        try:
+            if any(sign in text for text in sets for sign in _ASKS_SERVER):
+                resolver = _server_groups(api, self._unknown_groups)
+        except UnreachableError:
+            for text in sets:
+                self._expand(text, None)
+            self.settle()  # what is wrong without asking anybody comes first
+            raise
         names: dict[str, None] = {}
         for text in sets:
-            names.update(dict.fromkeys(self._expand(text)))
-        if not names and not self.wrong:
+            names.update(dict.fromkeys(self._expand(text, resolver)))
+        self._lack("group", list(dict.fromkeys(self._unknown_groups)), "cloner group list")
+        if not names and not self.wrong and not self.missing:
             self.wrong.append("no node is named")
         return list(names)
 
@@ -79,9 +95,10 @@ class Checks:
             self.missing.append(f"no such {kind}: {shown}")
             self._hint = f"{self._hint}; {listing}" if self._hint else f"what there is: {listing}"
 
-    def _expand(self, text: str) -> list[str]:
-        # ClusterShell is slow to import, and its "@group" would run programs named in files of this machine.
+    def _expand(self, text: str, resolver: GroupResolver | None) -> list[str]:
+        # ClusterShell is slow to import, and its own resolver would run programs named in files of this machine.
         from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet, NodeSetException
+        from ClusterShell.NodeUtils import GroupResolverError
 
         counts = 1
         for first, last in _RANGE.findall(text):
@@ -89,11 +106,46 @@ class Checks:
         if counts > MAX_NODES_NAMED:  # expanding it would take the machine's memory
             self.wrong.append(f"node set '{text}': names more than {MAX_NODES_NAMED} nodes")
             return []
+        lacking = len(self._unknown_groups)
         try:
-            return list(NodeSet(text, resolver=RESOLVER_NOGROUP))
+            names = list(NodeSet(text, resolver=resolver or RESOLVER_NOGROUP))
+        except GroupResolverError as fault:
+            self.wrong.append(f"node set '{text}': there is no source of groups '{fault}'; want @GROUP")
+            return []
         except NodeSetException as fault:
             self.wrong.append(f"node set '{text}': {fault}")
             return []
+        if text.strip() and not names and len(self._unknown_groups) == lacking:
+            self.wrong.append(f"node set '{text}': names no node")
+        return names
+
+
+def known_nodes(api: Api, sets: Sequence[str]) -> frozenset[str] | None:
+    """Return the names in `sets`, None for all nodes; raises when one is malformed or unknown."""
+    if not sets:
+        return None
+    checks = Checks()
+    names = checks.nodes(api, sets)
+    checks.exist(api, nodes=names)
+    checks.settle()
+    return frozenset(names)
+
+
+def _server_groups(api: Api, unknown: list[str]) -> GroupResolver:
+    """Return what resolves "@group" as the server knows it; groups that do not exist go to `unknown`."""
+    from ClusterShell.NodeUtils import GroupResolver, GroupSource
+
+    class ServerGroups(GroupSource):  # type: ignore[misc]  # ClusterShell has no types
+        """The groups of one moment."""
+
+        def resolv_map(self, group: str) -> Any:
+            if group not in self.groups:
+                unknown.append(group)
+            return self.groups.get(group, [])
+
+    groups = {group.name: list(group.nodes) for group in api.get("/v1/groups", list[GroupView])}
+    everybody = [node.name for node in api.get("/v1/nodes", list[NodeView])]
+    return GroupResolver(ServerGroups("server", groups, everybody))
 
 
 def fold_nodes(names: Sequence[str]) -> str:

@@ -43,10 +43,10 @@ dry_run_option = click.option(
 )
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 nodes_option = click.option(
-    "--nodes", "-n", multiple=True, required=True, metavar="SET", help="Nodes: node[01-16],head."
+    "--nodes", "-n", multiple=True, required=True, metavar="SET", help="Nodes: node[01-16],@rack1."
 )
 some_nodes_option = click.option(
-    "--nodes", "-n", multiple=True, metavar="SET", help="Only of these nodes: node[01-16],head."
+    "--nodes", "-n", multiple=True, metavar="SET", help="Only these nodes: node[01-16],@rack1."
 )
 max_option = click.option(
     "--max",

@@ -61,7 +61,7 @@ def deploy_command(
     With --json the result is the list of what was armed; with --wait, the list of tasks as they ended.
     """
     checks = Checks()
-    names = checks.nodes(nodes)
+    names = checks.nodes(run.api, nodes)
     name, version = checks.image(image)
     checks.exist(run.api, nodes=names, image=name, version=version, layout=disklayout)
     checks.settle("nothing was armed")

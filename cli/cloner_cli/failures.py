@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cloner_cli.asking import ask, ask_count
-from cloner_cli.checking import Checks, fold_nodes
+from cloner_cli.checking import fold_nodes, known_nodes
 from cloner_cli.commands import command, some_nodes_option
 from cloner_cli.invocation import Invocation
 from cloner_cli.progress import standing
@@ -33,20 +33,9 @@ def failures_command(run: Invocation, *, nodes: tuple[str, ...]) -> int:
 
 def find(run: Invocation, sets: Sequence[str]) -> list[NotWell]:
     """Return what is not well among the nodes of `sets`, among all when there are none."""
-    names = known_nodes(run, sets)
+    names = known_nodes(run.api, sets)
     found = run.api.get("/v1/failures", list[NotWell])
     return found if names is None else [one for one in found if one.task.node in names]
-
-
-def known_nodes(run: Invocation, sets: Sequence[str]) -> frozenset[str] | None:
-    """Return the names in `sets`, None for all nodes; raises when one is malformed or unknown."""
-    if not sets:
-        return None
-    checks = Checks()
-    names = checks.nodes(sets)
-    checks.exist(run.api, nodes=names)
-    checks.settle()
-    return frozenset(names)
 
 
 def retry_failed(

@@ -27,6 +27,7 @@ COMMANDS = {
     "disklayout-upload": "cloner_cli.disklayout",
     "events": "cloner_cli.events",
     "failures": "cloner_cli.failures",
+    "group": "cloner_cli.group",
     "identity": "cloner_cli.identity",
     "image-details": "cloner_cli.image",
     "image-list": "cloner_cli.image",

@@ -30,7 +30,7 @@ def netboot_command(
     does: it shows what will be destroyed, and asks.
     """
     checks = Checks()
-    names = tuple(checks.nodes(nodes))
+    names = tuple(checks.nodes(run.api, nodes))
     checks.exist(run.api, nodes=names)
     checks.settle()
     if value == "cloner":

@@ -11,8 +11,8 @@ import msgspec
 
 from cloner_cli.api import segment
 from cloner_cli.asking import ask
-from cloner_cli.checking import Checks
-from cloner_cli.commands import Group, command, dry_run_option, yes_option
+from cloner_cli.checking import Checks, known_nodes
+from cloner_cli.commands import Group, command, dry_run_option, some_nodes_option, yes_option
 from cloner_cli.extrafiles import extra_files
 from cloner_cli.invocation import Invocation
 from cloner_cli.network import asked_network, network_fields
@@ -40,6 +40,7 @@ def _settings(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--gateway", metavar="IP", help="Default route."),
         click.option("--dns", multiple=True, metavar="IP", help="Name server. Repeatable."),
         click.option("--domain", "domains", multiple=True, metavar="DOMAIN", help="Searched. Repeatable."),
+        click.option("--groups", metavar="NAME,NAME", help="Groups it is in, in place of those it was in."),
         click.option("--local-method", type=_METHODS, help="How the firmware is sent on to the disk."),
         click.option("--boot-order", type=_ORDERS, help="What the firmware tries first after a deploy."),
         click.option("--kernel-argument", "kernel_arguments", multiple=True, metavar="WORD", help="For the clone."),
@@ -90,39 +91,60 @@ def node_add(run: Invocation, name: str, *, macs: tuple[str, ...], dry_run: bool
 @command("set", example="cloner node set node[01-16] --image debian:3 --disklayout debian", group=node_command)
 @click.argument("nodes", metavar="SET")
 @click.option("--mac", "macs", multiple=True, metavar="MAC", help="Replaces all; for one node.")
+@click.option("--add-group", "joined", multiple=True, metavar="NAME", help="One more group. Repeatable.")
+@click.option("--remove-group", "left", multiple=True, metavar="NAME", help="Out of this group. Repeatable.")
 @click.option("--forget-hardware", is_flag=True, help="Accept whatever hardware says hello next.")
 @click.option("--revision", type=int, metavar="N", help="Only if the node still has this revision; for one node.")
 @_settings
 @dry_run_option
 def node_set(
-    run: Invocation, nodes: str, *, macs: tuple[str, ...], forget_hardware: bool, dry_run: bool, **given: Any
+    run: Invocation,
+    nodes: str,
+    *,
+    macs: tuple[str, ...],
+    joined: tuple[str, ...],
+    left: tuple[str, ...],
+    forget_hardware: bool,
+    dry_run: bool,
+    **given: Any,
 ) -> None:
     """Change fields of the nodes in SET; what is not named stays. An empty value ("") clears a field."""
     checks = Checks()
-    names = checks.nodes([nodes])
+    names = checks.nodes(run.api, [nodes])
     given["macs"] = _known_macs(checks, macs)
     if len(names) > 1 and (single := [f"--{_spelled(name)}" for name in _FOR_ONE if given[name]]):
         checks.wrong.append(f"{', '.join(single)}: for one node, and {len(names)} are named")
     changes = _changes(checks, given) | ({"fingerprint": ""} if forget_hardware else {})
     changes |= {name: given[name] for name in ("macs", "revision") if given[name]}
+    if (joined or left) and given["groups"] is not None:
+        checks.wrong.append("--groups names all groups; --add-group and --remove-group some: want one or the other")
     known = {view.name: view for view in run.api.get("/v1/nodes", list[NodeView])} if not checks.wrong else {}
     patches = {}
     for name in names:
         view = known.get(name)
         network = asked_network(checks, name, given["macs"] or (view.macs if view else ()), view, given)
         patches[name] = changes | ({"network": network} if network else {})
+        if view is not None and (joined or left):
+            # With the revision it was read from: a group that somebody else gave it meanwhile must not be lost.
+            kept = {*view.groups, *joined} - {*left}
+            patches[name] = {"revision": view.revision} | patches[name] | {"groups": tuple(sorted(kept))}
     _settle(run, checks, changes, "nothing was changed", names)
     trials = [_patch(run, name, patch, is_dry=True) for name, patch in patches.items()]  # all of them, or none
     views = trials if dry_run else [_patch(run, name, patch, is_dry=False) for name, patch in patches.items()]
     run.result(views, lambda: f"{'would change' if dry_run else 'changed'} {', '.join(names)}")
 
 
-@command("list", example="cloner node list --json", group=node_command)
-def node_list(run: Invocation) -> None:
-    """List every node."""
-    views = run.api.get("/v1/nodes", list[NodeView])
-    rows = [(v.name, ",".join(v.macs), v.netboot, _image(v), v.layout, moment(v.seen_s)) for v in views]
-    run.result(views, lambda: columns(("NODE", "MAC", "NETBOOT", "IMAGE", "LAYOUT", "SEEN"), rows))
+@command("list", example="cloner node list --nodes @rack1", group=node_command)
+@some_nodes_option
+def node_list(run: Invocation, nodes: tuple[str, ...]) -> None:
+    """List every node, or those of a set."""
+    names = known_nodes(run.api, nodes)
+    views = [view for view in run.api.get("/v1/nodes", list[NodeView]) if names is None or view.name in names]
+    titles = ("NODE", "MAC", "NETBOOT", "IMAGE", "LAYOUT", "GROUPS", "SEEN")
+    rows = [
+        (v.name, ",".join(v.macs), v.netboot, _image(v), v.layout, ",".join(v.groups), moment(v.seen_s)) for v in views
+    ]
+    run.result(views, lambda: columns(titles, rows))
 
 
 @command("show", example="cloner node show node01", group=node_command)
@@ -148,7 +170,7 @@ def node_facts(run: Invocation, name: str) -> None:
 def node_remove(run: Invocation, nodes: str, *, yes: bool, dry_run: bool) -> None:
     """Remove nodes. Their identities stay in the vault: added again, they are the same machines."""
     checks = Checks()
-    names = checks.nodes([nodes])
+    names = checks.nodes(run.api, [nodes])
     checks.exist(run.api, nodes=names)
     checks.settle("nothing was removed")
     views = [_delete(run, name, is_dry=True) for name in names]  # all of them can be removed, or none is
@@ -172,7 +194,8 @@ def node_fields(view: NodeView) -> str:
         ("local method", view.local_method),
         ("boot order", view.boot_order),
         ("kernel arguments", " ".join(view.kernel_arguments)),
-        ("protected", "yes" if view.is_protected else "no"),
+        ("groups", ", ".join(view.groups)),
+        ("protected", _protection(view)),
         ("protected disks", ", ".join(view.protected_serials)),
         ("files", ", ".join(file.path for file in view.files)),
         ("hardware", view.fingerprint or "none accepted yet"),
@@ -189,6 +212,8 @@ def _changes(checks: Checks, given: dict[str, Any]) -> dict[str, Any]:
     for name in ("layout", "local_method", "boot_order", "is_protected"):
         if given[name] is not None:
             changes[name] = given[name]
+    if given["groups"] is not None:
+        changes["groups"] = tuple(word for word in given["groups"].split(",") if word)
     if given["files"]:
         changes["files"] = extra_files(checks, given["files"])
     for name in ("kernel_arguments", "protected_serials"):
@@ -225,6 +250,11 @@ def _delete(run: Invocation, name: str, *, is_dry: bool) -> NodeView:
 
 def _image(view: NodeView) -> str:
     return view.image if view.version is None else f"{view.image}:{view.version}"
+
+
+def _protection(view: NodeView) -> str:
+    own = ["yes"] if view.is_protected else []
+    return ", ".join((*own, *(f"by group {group}" for group in view.protected_groups))) or "no"
 
 
 def _spelled(name: str) -> str:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cloner_cli.api import segment
+from cloner_cli.checking import known_nodes
 from cloner_cli.commands import command, some_nodes_option
-from cloner_cli.failures import known_nodes
 from cloner_cli.invocation import Invocation
 from cloner_cli.progress import Ticker, has_ended
 from cloner_cli.task import task_table
@@ -50,7 +50,7 @@ def watch_command(run: Invocation, *, nodes: tuple[str, ...], follow: bool) -> N
     What is wrong stands first. With --json, one line of JSON a task that changed. Exit status: 0 when all that was
     watched is done, else 20 plus the number that is not (120: a hundred or more).
     """
-    names = known_nodes(run, nodes)
+    names = known_nodes(run.api, nodes)
     tasks: dict[str, TaskView] = {}
     seen_s: float | None = None  # when the server answered last
     with _display(run) as show:

@@ -18,6 +18,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 CHANGING = {
     "deploy",
     "disklayout-upload",
+    "group protect",
+    "group unprotect",
     "initramfs build",
     "netboot",
     "new-image",
@@ -33,6 +35,8 @@ READING = {
     "disklayout-list",
     "events",
     "failures",
+    "group list",
+    "group show",
     "identity",
     "image-details",
     "image-list",

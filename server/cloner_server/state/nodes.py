@@ -14,14 +14,15 @@ from cloner_core.admin import NodePatch, NodeSpec, NodeView
 from cloner_core.errors import ConflictError, InvalidError, NotFoundError, RefusedError
 from cloner_core.extrafiles import ExtraFile, extra_faults, template_fields
 from cloner_core.facts import Facts, normalize_mac
+from cloner_core.groups import group_faults
 from cloner_core.network import Interface, NodeNetwork, network_faults
-from cloner_server.state import events
+from cloner_server.state import events, groups
 from cloner_server.state.database import Act
 from cloner_server.state.tables import node_keys, nodes
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 _ARGUMENT = re.compile(r"[0-9A-Za-z._:/=,+@%~\-]+")
-_JSON_COLUMNS = ("network", "kernel_arguments", "protected_serials", "files")
+_JSON_COLUMNS = ("network", "kernel_arguments", "protected_serials", "files", "groups")
 _ANY_MACHINE_ID = "0" * 32  # templates are tried before the vault is opened
 
 
@@ -36,12 +37,14 @@ def add_node(connection: Connection, act: Act, spec: NodeSpec) -> NodeView:
     network = spec.network or NodeNetwork(spec.name, tuple(Interface(mac) for mac in macs[:1]))
     faults += [f"network.{fault}" for fault in network_faults(network)] if spec.network else []
     faults += _argument_faults(spec.kernel_arguments)
+    faults += group_faults(spec.groups)
     faults += _file_faults(spec.name, network, spec.files) if not faults else []
     if faults:
         raise InvalidError(f"the node '{spec.name}' cannot be added", faults=faults)
     if connection.execute(select(nodes.c.name).where(nodes.c.name == spec.name)).first():
         raise ConflictError(f"the node '{spec.name}' exists already", hint=f"change it: cloner node set {spec.name} …")
     values = msgspec.structs.asdict(spec) | {"revision": 1, "created_s": act.now_s, "network": network}
+    values["groups"] = sorted(set(spec.groups))
     del values["macs"]
     connection.execute(insert(nodes).values(_columns(values)))
     _set_macs(connection, spec.name, macs)
@@ -57,11 +60,14 @@ def change_node(connection: Connection, act: Act, name: str, patch: NodePatch) -
             f"the node '{name}' has revision {before.revision}, not {patch.revision}", hint="read it again"
         )
     asked = {k: v for k, v in msgspec.structs.asdict(patch).items() if v is not UNSET and k != "revision"}
+    if "groups" in asked:
+        asked["groups"] = tuple(sorted(set(asked["groups"])))
     changes = {k: v for k, v in asked.items() if getattr(before, k) != v}
     macs, faults = _macs(changes["macs"]) if "macs" in changes else ((), [])
     if isinstance(network := changes.get("network"), NodeNetwork):
         faults += [f"network.{fault}" for fault in network_faults(network)]
     faults += _argument_faults(changes.get("kernel_arguments", ()))
+    faults += group_faults(changes.get("groups", ()))
     if not faults:
         faults += _file_faults(name, changes.get("network", before.network), changes.get("files", before.files))
     if faults:
@@ -99,10 +105,22 @@ def accept_fingerprint(connection: Connection, act: Act, name: str, fingerprint:
 def remove_node(connection: Connection, act: Act, name: str) -> None:
     """Remove a node; its events and receipts stay. The caller has made sure that no task is live."""
     node = get_node(connection, name)
-    if node.is_protected:
-        raise RefusedError(f"the node '{name}' is protected", hint=f"first: cloner node set {name} --no-protected")
+    refuse_protected(node)
     connection.execute(delete(nodes).where(nodes.c.name == name))
     events.record(connection, act, f"node/{name}", "removed", revision=node.revision)
+
+
+def refuse_protected(node: NodeView) -> None:
+    """Raise RefusedError, naming every remedy, when the node or a group it is in is protected."""
+    reasons, remedies = [], []
+    if node.is_protected:
+        reasons.append(f"{node.name} is protected")
+        remedies.append(f"cloner node set {node.name} --no-protected")
+    for group in node.protected_groups:
+        reasons.append(f"{node.name} is in the protected group '{group}'")
+        remedies.append(f"cloner group unprotect {group}")
+    if reasons:
+        raise RefusedError("; ".join(reasons), hint=f"first: {'; '.join(remedies)}")
 
 
 def get_node(connection: Connection, name: str) -> NodeView:
@@ -124,12 +142,14 @@ def list_nodes(connection: Connection) -> list[NodeView]:
     macs: dict[str, list[str]] = {}
     for row in connection.execute(select(node_keys).where(node_keys.c.kind == "mac").order_by(node_keys.c.value)):
         macs.setdefault(row.node, []).append(row.value)
+    protected = groups.protected_groups(connection)
     views = []
     for columns in connection.execute(select(nodes).order_by(nodes.c.name)).mappings():
         # msgspec wants plain strings, SQLAlchemy's names are a subclass
         fields = {str(name): value for name, value in columns.items()}
         fields |= {column: msgspec.json.decode(columns[column]) for column in _JSON_COLUMNS}
         fields |= {"macs": macs.get(columns["name"], []), "seen_s": columns["facts_s"]}
+        fields["protected_groups"] = [group for group in fields["groups"] if group in protected]
         for unseen in ("facts", "facts_s", "created_s"):
             del fields[unseen]
         views.append(msgspec.convert(fields, NodeView))

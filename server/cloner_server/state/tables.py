@@ -42,6 +42,7 @@ nodes = Table(
     Column("is_protected", Boolean, nullable=False, server_default=text("0")),
     Column("protected_serials", Text, nullable=False, server_default="[]"),
     Column("files", Text, nullable=False, server_default="[]"),
+    Column("groups", Text, nullable=False, server_default="[]"),
     Column("fingerprint", Text, nullable=False, server_default=""),  # accepted hardware; "" none yet
     Column("facts", Text),  # NULL: never seen
     Column("facts_s", Float),
@@ -55,6 +56,14 @@ node_keys = Table(
     Column("value", Text, nullable=False),
     Column("node", Text, ForeignKey("nodes.name", ondelete="CASCADE"), nullable=False, index=True),
     PrimaryKeyConstraint("kind", "value"),
+)
+
+node_groups = Table(
+    "node_groups",  # what is set for a group; who is in it, the nodes say
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("revision", Integer, nullable=False),
+    Column("is_protected", Boolean, nullable=False, server_default=text("0")),
 )
 
 versions = Table(

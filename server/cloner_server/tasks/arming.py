@@ -98,8 +98,7 @@ def _refuse_ourselves(node: NodeView, rules: Rules) -> None:
 
 
 def _intend_one(connection: Connection, node: NodeView, request: DeployRequest) -> Intent:
-    if node.is_protected:
-        raise RefusedError(f"{node.name} is protected", hint=f"first: cloner node set {node.name} --no-protected")
+    nodes.refuse_protected(node)
     if (live := rows.live_task(connection, node.name)) is not None:
         raise RefusedError(
             f"{node.name} has task {live.id}, which is {live.state}",

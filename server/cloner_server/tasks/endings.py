@@ -174,8 +174,7 @@ def retry_task(connection: Connection, act: Act, task_id: str, rules: Rules) -> 
         raise RefusedError(
             f"{task.node} has task {live.id}, which is {live.state}", hint=f"cloner task abort {live.id}"
         )
-    if node.is_protected:
-        raise RefusedError(f"{node.name} is protected", hint=f"first: cloner node set {node.name} --no-protected")
+    nodes.refuse_protected(node)
     attempt = rows.last_attempt(connection, task.id)
     allowed = rules.attempts + (0 if attempt is None else attempt.number)
     values = {"failure": None, "stage": "", "attempts_allowed": allowed}
