@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cloner_core.facts import Disk, Facts
 from cloner_core.layout import Filesystem, Layout
 from cloner_core.messages import Task
-from cloner_core.plan import plan_digest, plan_task, render
+from cloner_core.plan import Plan, plan_digest, plan_task, render
 from cloner_core.plan.contents import contents_of
 from cloner_core.selectors import select_disks
 from cloner_server.catalog import Version
@@ -18,12 +18,12 @@ def chosen_disks(layout: Layout, facts: Facts, protected_serials: Sequence[str])
     return tuple(select_disks(layout, facts.disks, protected_serials).values())
 
 
-def expected_digest(facts: Facts, told: Task, version: Version) -> str:
-    """Return the digest of the plan an attempt with these facts and this task must have made.
+def expected_plan(facts: Facts, told: Task, version: Version) -> Plan:
+    """Return the plan an attempt with these facts and this task must have made.
 
     Raises PlanError when no plan can be made.
     """
-    return plan_digest(plan_task(facts, told, contents_of(version.root)))
+    return plan_task(facts, told, contents_of(version.root))
 
 
 def esps(told: Task) -> tuple[str, ...]:
@@ -34,5 +34,5 @@ def esps(told: Task) -> tuple[str, ...]:
 
 def preview(facts: Facts, told: Task, version: Version) -> tuple[str, str]:
     """Return the plan as text, and its digest; raises PlanError when no plan can be made."""
-    plan = plan_task(facts, told, contents_of(version.root))
+    plan = expected_plan(facts, told, version)
     return render(plan), plan_digest(plan)

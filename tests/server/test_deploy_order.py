@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from cloner_core.admin import NodePatch, TaskState
-from cloner_core.messages import Cause, Failure, PlanReport, Receipt, Stage, Vaulted, receipt_statement
+from cloner_core.messages import Cause, DiskWritten, Failure, PlanReport, Receipt, Stage, Vaulted, receipt_statement
 from cloner_core.plan import plan_digest, render
 from cloner_server.state import images, nodes
 from cloner_server.store.local import LocalStore
@@ -115,6 +115,30 @@ def test_a_receipt_that_contradicts_the_task_is_refused(scene: Scene, agent: Age
     assert answer.status_code == 409
     assert field in answer.json()["error"]
     assert scene.netboot() == "cloner"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"disks": ()},
+        {"disks": (DiskWritten("system", "/dev/vdb", "D1", "VirtDisk", 8 << 30),)},
+        {"disks": (DiskWritten("system", "/dev/vda", "D2", "VirtDisk", 8 << 30),)},
+        {"root_part_uuid": "00000000-0000-4000-8000-000000000000"},
+    ],
+    ids=["no disk", "other path", "other serial", "other root"],
+)
+def test_a_receipt_of_another_plan_is_never_done(
+    scene: Scene, task_id: str, agent: Agent, wrong: dict[str, Any]
+) -> None:
+    body = agent.receipt_body(*agent.up_to_commit())
+    answer = agent.post("receipt", msgspec.structs.replace(body, **wrong))
+    assert (answer.status_code, next(iter(wrong)) in answer.json()["error"]) == (409, True)
+    assert (scene.task(task_id).state, scene.netboot()) == (TaskState.RUNNING, "cloner")
+    assert scene.admin("GET", f"/receipts/{task_id}").status_code == 404
+    refused = Failure(stage=Stage.RECEIPT, cause=Cause.REFUSED, message="refused", hint="", is_destroyed=True)
+    agent.fail(refused)
+    assert (scene.task(task_id).state, scene.netboot()) == (TaskState.FAILED, "cloner")
+    assert agent.post("receipt", body).status_code == 409, "not even the right one, once it failed"
 
 
 FAILURE = Failure(stage=Stage.PLAN, cause=Cause.NO_DISK, message="no disk", hint="add one", is_destroyed=False)

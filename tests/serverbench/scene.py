@@ -34,7 +34,7 @@ from cloner_core.messages import (
     Vaulted,
     proof_statement,
 )
-from cloner_core.plan import Plan, plan_digest, plan_task, render
+from cloner_core.plan import Plan, plan_digest, plan_task, render, written_by
 from cloner_core.plan.contents import contents_of
 from cloner_server import vault
 from cloner_server.api.app import admin_app, agent_app
@@ -254,7 +254,7 @@ def make_receipt(task: Task, plan: Plan, machine_id: str) -> ReceiptBody:
         version_digest=task.version.digest,
         layout=task.layout.name,
         plan_digest=plan_digest(plan),
-        disks=(),
+        disks=written_by(plan).disks,
         packs=1,
         files=1,
         bytes_restored=1,
@@ -263,7 +263,7 @@ def make_receipt(task: Task, plan: Plan, machine_id: str) -> ReceiptBody:
         rewritten=(),
         machine_id=machine_id,
         host_key_fingerprints=(),
-        root_part_uuid=plan.root.part_uuid,
+        root_part_uuid=written_by(plan).root_part_uuid,
         nvram_before=(),
         nvram_after=(),
         stages=(),

@@ -15,8 +15,8 @@ from cloner_agent.attempt import Attempt
 from cloner_agent.failures import StageError
 from cloner_agent.rooted import Rooted
 from cloner_core.describing import sendable
-from cloner_core.messages import Cause, DiskWritten, ReceiptBody
-from cloner_core.plan import plan_digest
+from cloner_core.messages import Cause, ReceiptBody
+from cloner_core.plan import plan_digest, written_by
 from cloner_core.steps import STAGING, ActivateEsp, Commit, SendReceipt
 
 log = logging.getLogger(__name__)
@@ -88,23 +88,15 @@ def send_receipt(attempt: Attempt, action: SendReceipt) -> None:
 def receipt_body(attempt: Attempt) -> ReceiptBody:
     """Return the record as the server keeps it."""
     record, plan, task = attempt.record, attempt.plan, attempt.task
+    written = written_by(plan)
     return ReceiptBody(
         task_id=task.task_id,
         attempt_id=task.attempt_id,
         node=task.node,
         version_digest=task.version.digest,
-        layout=plan.layout,
+        layout=written.layout,
         plan_digest=plan_digest(plan),
-        disks=tuple(
-            DiskWritten(
-                selector_id=planned.id,
-                path=planned.disk.path,
-                serial=planned.disk.serial,
-                model=planned.disk.model,
-                size_bytes=planned.disk.size_bytes,
-            )
-            for planned in plan.disks
-        ),
+        disks=written.disks,
         packs=record.packs,
         files=record.files,
         bytes_restored=record.bytes_restored,
@@ -113,7 +105,7 @@ def receipt_body(attempt: Attempt) -> ReceiptBody:
         rewritten=_sendable(record.rewritten),
         machine_id=record.machine_id,
         host_key_fingerprints=record.host_key_fingerprints,
-        root_part_uuid=plan.root.part_uuid,
+        root_part_uuid=written.root_part_uuid,
         nvram_before=_sendable(record.nvram_before),
         nvram_after=_sendable(record.nvram_after),
         stages=attempt.tools.reporter.times(),

@@ -8,6 +8,7 @@ from cloner_core.plan.driving import apply, plan_digest, render, render_steps
 from cloner_core.plan.guarding import foreign_identifiers
 from cloner_core.plan.making import make_plan, partition_path, plan_task
 from cloner_core.plan.values import Contents, Plan, PlannedDisk, PlannedPartition
+from cloner_core.plan.writing import Written, written_by
 from cloner_core.refusals import PlanError
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "PlanError",
     "PlannedDisk",
     "PlannedPartition",
+    "Written",
     "apply",
     "foreign_identifiers",
     "make_plan",
@@ -24,4 +26,5 @@ __all__ = [
     "plan_task",
     "render",
     "render_steps",
+    "written_by",
 ]

@@ -31,6 +31,7 @@ from cloner_core.messages import (
     Task,
     Vaulted,
 )
+from cloner_core.plan import Plan
 from cloner_server import planning, vault
 from cloner_server.api.callers import CoreDependency
 from cloner_server.api.faults import AnyRequest
@@ -84,7 +85,7 @@ async def plan(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[s
     await core.verifier.verify(version)
     for esp in planning.esps(told):
         await core.verifier.require_bootable(version, esp=esp, arch=facts.arch)
-    await asyncio.to_thread(_confirm_plan, core, request, body, planning.expected_digest(facts, told, version))
+    await asyncio.to_thread(_confirm_plan, core, request, body, planning.expected_plan(facts, told, version))
     return Granted()
 
 
@@ -207,7 +208,7 @@ def _planned(core: Core, request: AnyRequest, body: bytes, attempt_id: str) -> t
     return _decode(bearer.attempt.facts, Facts), core.catalog.find(told.version), told
 
 
-def _confirm_plan(core: Core, request: AnyRequest, body: bytes, expected: str) -> None:
+def _confirm_plan(core: Core, request: AnyRequest, body: bytes, expected: Plan) -> None:
     report = _decode(body, PlanReport)
     with core.database.write() as connection:
         bearer = attempts.authenticate(connection, _credential(request))

@@ -145,6 +145,7 @@ attempts = Table(
     Column("is_destroyed", Boolean, nullable=False, server_default=text("0")),
     Column("plan_digest", Text),  # NULL until confirmed
     Column("plan", Text),
+    Column("planned", Text),  # what of the plan the receipt must repeat, cloner_core.plan.Written; NULL as plan_digest
     Column("identity_s", Float),
     Column("committed_s", Float),
     Column("ended_s", Float),
@@ -203,6 +204,16 @@ leases = Table(
 )
 Index(
     "one_lease_a_machine", leases.c.mac, unique=True, sqlite_where=text("mac <> ''"), postgresql_where=text("mac <> ''")
+)
+
+sightings = Table(
+    "sightings",
+    metadata,
+    Column("node", Text, ForeignKey("nodes.name", ondelete="CASCADE"), nullable=False),
+    Column("step", Text, nullable=False),  # cloner_core.sightings.BootStep
+    Column("time_s", Float, nullable=False),
+    Column("address", Text, nullable=False),
+    PrimaryKeyConstraint("node", "step"),
 )
 
 events = Table(

@@ -18,6 +18,7 @@ from cloner_core.admin import TaskState
 from cloner_core.bundle import Bundle
 from cloner_core.errors import ClonerError, ConflictError, RefusedError
 from cloner_core.messages import DESTRUCTIVE_FROM, Beat, BeatReply, PlanReport, Stage, Vaulted, proof_statement
+from cloner_core.plan import Plan, plan_digest, written_by
 from cloner_server import hostcertificates, vault
 from cloner_server.state import bundles, events, nodes
 from cloner_server.state import tasks as rows
@@ -103,15 +104,17 @@ def beat(connection: Connection, act: Act, bearer: Bearer, message: Beat) -> Bea
     return _order(attempt.state, task)
 
 
-def confirm_plan(connection: Connection, act: Act, bearer: Bearer, report: PlanReport, expected: str) -> None:
+def confirm_plan(connection: Connection, act: Act, bearer: Bearer, report: PlanReport, expected: Plan) -> None:
     """Keep the plan the attempt is going to run; raises ConflictError when the server made another."""
     require_active(bearer)
-    if report.digest != expected:
+    digest = plan_digest(expected)
+    if report.digest != digest:
         raise ConflictError(
-            f"the agent planned {report.digest[:16]}…, the server {expected[:16]}…",
+            f"the agent planned {report.digest[:16]}…, the server {digest[:16]}…",
             hint="agent and server are of different versions: rebuild the initramfs",
         )
-    rows.change_attempt(connection, bearer.attempt.id, plan_digest=report.digest, plan=report.rendered)
+    planned = msgspec.json.encode(written_by(expected)).decode()
+    rows.change_attempt(connection, bearer.attempt.id, plan_digest=digest, plan=report.rendered, planned=planned)
     _note(connection, act, bearer, "plan confirmed", digest=report.digest)
 
 

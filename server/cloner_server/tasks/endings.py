@@ -14,6 +14,7 @@ from sqlalchemy import Connection, insert, select, update
 from cloner_core.admin import TaskState
 from cloner_core.errors import ClonerError, NotFoundError, RefusedError
 from cloner_core.messages import Cause, Confirm, Failure, Receipt, ReceiptBody, Stage, receipt_statement
+from cloner_core.plan import Written
 from cloner_server.state import events, nodes
 from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act
@@ -49,7 +50,7 @@ def accept_receipt(
     require_active(bearer)
     if attempt.committed_s is None:
         raise RefusedError("a receipt is accepted after the commit was granted, not before")
-    expected = {
+    expected: dict[str, object] = {
         "task_id": str(task.id),
         "attempt_id": attempt.id,
         "node": task.node,
@@ -58,13 +59,18 @@ def accept_receipt(
         "plan_digest": attempt.plan_digest,
         "machine_id": machine_id,
     }
+    if attempt.planned is not None:  # NULL: its plan was confirmed by a server that did not keep this yet
+        expected |= msgspec.structs.asdict(msgspec.json.decode(attempt.planned, type=Written))
     wrong = [
         f"{name} is '{getattr(body, name)}', want '{want}'"
         for name, want in expected.items()
         if getattr(body, name) != want
     ]
     if wrong:
-        raise RefusedError("the receipt contradicts the task: " + "; ".join(wrong))
+        raise RefusedError(
+            "the receipt contradicts the task: " + "; ".join(wrong),
+            hint="what is on the disk is not what was planned: do not boot it; report it with the log of the task",
+        )
     receipt = Receipt(
         body=body, accepted_s=act.now_s, confirmed_s=None, signature=sign(receipt_statement(body, act.now_s)).hex()
     )
