@@ -62,6 +62,10 @@ _RULES: dict[Cause, Remedy] = {
     Cause.REFUSED: Remedy("the server said no: 'cloner task show' has the reason"),
     Cause.TOOL: Remedy("look at the log of the task for the output of the program"),
     Cause.LOST: Remedy("the machine stops talking in the middle: watch its console, check its power and its cable"),
+    Cause.BOOT: Remedy(
+        "the agent does not start on the machine: watch its console while it boots over the network, compare its memory"
+        " and its network card with what the initramfs needs"
+    ),
     Cause.BOOT_LOOP: Remedy("the clone does not start: watch the machine's console, check its boot order"),
     Cause.UNCONFIRMED: Remedy(
         "watch the machine's console: the clone does not boot, or runs and cannot reach this server (then it needs no"
@@ -82,6 +86,9 @@ _BY_STAGE: dict[tuple[Cause, Stage], Remedy] = {
         " the disk"
     ),
     (Cause.NO_DISK, Stage.GUARD): Remedy("the disk vanished between plan and work: check its cable and its controller"),
+    (Cause.REFUSED, Stage.RECEIPT): Remedy(
+        "what the agent wrote is not what was planned: do not boot that disk; report it with the log of the task"
+    ),
     (Cause.REFUSED, Stage.COMMIT): Remedy(
         "the task ended or another attempt took its place while this one worked: 'cloner events' has who and when"
     ),

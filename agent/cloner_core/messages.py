@@ -86,6 +86,7 @@ class Cause(StrEnum):
     REFUSED = "refused"  # the server said no: task ended, attempt replaced, commit not granted
     TOOL = "tool"  # a program of the agent failed
     LOST = "lost"  # no heartbeat
+    BOOT = "boot"  # the boot script was fetched, and no agent said hello
     BOOT_LOOP = "boot-loop"
     UNCONFIRMED = "unconfirmed"  # the clone never called
     ABORTED = "aborted"

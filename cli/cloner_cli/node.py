@@ -19,6 +19,7 @@ from cloner_cli.network import asked_network, network_fields
 from cloner_cli.text import columns, fields, moment
 from cloner_core.admin import NodePatch, NodeSpec, NodeView
 from cloner_core.facts import normalize_mac
+from cloner_core.sightings import Sighting
 
 _METHODS = click.Choice(["exit", "grub-chain", "sanboot", "efi-order"])
 _ORDERS = click.Choice(["network-first", "local-first"])
@@ -152,7 +153,7 @@ def node_list(run: Invocation, nodes: tuple[str, ...]) -> None:
 def node_show(run: Invocation, name: str) -> None:
     """Show one node."""
     view = run.api.get(f"/v1/nodes/{segment(name)}", NodeView)
-    run.result(view, lambda: node_fields(view))
+    run.result(view, lambda: node_fields(view, ("boot steps", _boot_steps(run, name))))
 
 
 @command("facts", example="cloner node facts node01 > node01.json", group=node_command)
@@ -180,8 +181,8 @@ def node_remove(run: Invocation, nodes: str, *, yes: bool, dry_run: bool) -> Non
     run.result(views, lambda: f"{'would remove' if dry_run else 'removed'} {', '.join(names)}")
 
 
-def node_fields(view: NodeView) -> str:
-    """Return a node as text."""
+def node_fields(view: NodeView, *more: tuple[str, object]) -> str:
+    """Return a node as text, with `more` lines at the end."""
     shown: list[tuple[str, object]] = [
         ("node", view.name),
         ("revision", view.revision),
@@ -200,8 +201,15 @@ def node_fields(view: NodeView) -> str:
         ("files", ", ".join(file.path for file in view.files)),
         ("hardware", view.fingerprint or "none accepted yet"),
         ("seen", moment(view.seen_s)),
+        *more,
     ]
     return fields(shown)
+
+
+def _boot_steps(run: Invocation, name: str) -> str:
+    seen = run.api.get(f"/v1/nodes/{segment(name)}/sightings", list[Sighting])
+    lines = [f"{moment(one.time_s)}  {one.step} {one.address}".rstrip() for one in seen]
+    return "\n".join(lines) or "none seen yet"
 
 
 def _changes(checks: Checks, given: dict[str, Any]) -> dict[str, Any]:

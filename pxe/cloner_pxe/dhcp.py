@@ -29,7 +29,7 @@ from cloner_pxe.dhcp_packet import (
     decode,
     encode,
 )
-from cloner_pxe.events import EventKind, NetbootEvent
+from cloner_pxe.events import Asker, EventKind, NetbootEvent
 from cloner_pxe.request import BootRequest, Route
 
 
@@ -233,7 +233,7 @@ class DhcpServer:
         )
         event = EventKind.OFFER if kind is MessageType.OFFER else EventKind.ACK
         given = address if address != NO_ADDRESS else packet.ciaddr
-        return Reply(encode(sent), _destination(packet), (_event(event, packet, given, answer.why),))
+        return Reply(encode(sent), _destination(packet), (_event(event, packet, given, answer.why, _asker(packet)),))
 
     def _proxy(self, inquiry: Inquiry, answer: AnyAnswer) -> Reply:
         packet, is_port_4011 = inquiry.packet, inquiry.source != ("", 0)
@@ -262,7 +262,7 @@ class DhcpServer:
         to = inquiry.source if is_port_4011 else _destination(replace(packet, ciaddr=NO_ADDRESS))
         event = EventKind.OFFER if kind is MessageType.OFFER else EventKind.ACK
         text = f"proxy: {answer.why}"
-        return Reply(encode(sent), to, (_event(event, packet, packet.ciaddr, text),))
+        return Reply(encode(sent), to, (_event(event, packet, packet.ciaddr, text, _asker(packet)),))
 
 
 def _echoed(packet: Packet) -> dict[int, bytes]:
@@ -287,6 +287,15 @@ def _destination(packet: Packet) -> tuple[str, int]:
     return str(BROADCAST), CLIENT_PORT
 
 
-def _event(kind: EventKind, packet: Packet, address: IPv4Address, text: str) -> NetbootEvent:
+def _asker(packet: Packet) -> Asker:
+    request = boot_request(packet, Route.DHCP)
+    if request.is_ipxe:
+        return Asker.IPXE
+    return Asker.FIRMWARE if request.wants_boot else Asker.SYSTEM
+
+
+def _event(
+    kind: EventKind, packet: Packet, address: IPv4Address, text: str, asker: Asker | None = None
+) -> NetbootEvent:
     shown = "" if address == NO_ADDRESS else str(address)
-    return NetbootEvent(kind=kind, mac=packet.mac, address=shown, text=text)
+    return NetbootEvent(kind=kind, mac=packet.mac, address=shown, text=text, asker=asker)

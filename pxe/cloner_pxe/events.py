@@ -26,6 +26,14 @@ class EventKind(StrEnum):
     ALARM = "alarm"
 
 
+class Asker(StrEnum):
+    """Who asked for an address; a system is whatever is no boot client."""
+
+    FIRMWARE = "firmware"
+    IPXE = "ipxe"
+    SYSTEM = "system"
+
+
 class NetbootEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One line of a machine's timeline."""
 
@@ -33,6 +41,7 @@ class NetbootEvent(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     mac: str = ""  # "" where the route does not tell (TFTP)
     address: str = ""  # IP address of the machine; "" before it has one
+    asker: Asker | None = None  # None but for offers and acknowledgements
 
 
 EventSink = Callable[[NetbootEvent], None]

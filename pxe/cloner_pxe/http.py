@@ -75,7 +75,8 @@ async def answer_http(path: str, query: str, *, site: BootSite, policy: BootPoli
         case ["", "boot", "loader", name]:
             return await _loader(name, site)
         case ["", "boot", "kernel" | "initramfs" as kind, key] if _KEY.match(key):
-            return HttpAnswer(status=200, content_type="application/octet-stream", kind=kind, name=key)
+            mac = _said_mac(query)
+            return HttpAnswer(status=200, content_type="application/octet-stream", kind=kind, name=key, mac=mac)
         case ["", "boot", "grub", *below]:
             return await grub_answer("/".join(below), site)
     return HttpAnswer(status=404, body=b"not found\n")
@@ -97,6 +98,14 @@ async def _ipxe(query: str, site: BootSite, policy: BootPolicy) -> HttpAnswer:
         answer = Script(kind=ScriptKind.WAIT, why=f"no agent now: {fault.message}", alarm=str(fault))
         text = render(answer, mac=request.mac, script_url=url, is_bios=is_bios)
     return HttpAnswer(status=200, body=text.encode(), mac=request.mac, why=answer.why, alarm=answer.alarm)
+
+
+def _said_mac(query: str) -> str:
+    """Return the MAC a query names; "" for none, or for anything that is none: the file is for everybody."""
+    try:
+        return normal_mac(dict(parse_qsl(query[:_QUERY_BYTES], max_num_fields=16)).get("mac", ""))
+    except (InvalidError, ValueError):
+        return ""
 
 
 async def _loader(name: str, site: Lookup) -> HttpAnswer:

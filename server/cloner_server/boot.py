@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from cloner_core.admin import NodeView, TaskState
 from cloner_core.errors import RefusedError, UnreachableError
 from cloner_core.messages import Cause
+from cloner_core.sightings import BootStep
 from cloner_pxe.decision import (
     LOCAL_ANSWERS_AN_HOUR,
     AnyAnswer,
@@ -27,12 +28,12 @@ from cloner_pxe.decision import (
     decide,
 )
 from cloner_pxe.dhcp_leases import Reservation
-from cloner_pxe.events import EventKind, NetbootEvent
+from cloner_pxe.events import Asker, EventKind, NetbootEvent
 from cloner_pxe.request import BootRequest, Route
 from cloner_pxe.scripts import AgentBoot
 from cloner_server.core import Core
 from cloner_server.installer import Installer
-from cloner_server.state import events, nodes
+from cloner_server.state import events, leases, nodes, sightings
 from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act
 from cloner_server.tasks import endings
@@ -46,6 +47,21 @@ _SCRIPT_ROUTES = (Route.HTTP_SCRIPT, Route.GRUB_CFG)
 _LOCAL_ANSWER = "boot local"
 _KEPT_EVENTS = 1000  # between two flushes; a flood on the wire must not fill the database
 _QUIET = (EventKind.OFFER, EventKind.ACK, EventKind.RELEASE, EventKind.TFTP_START)
+_STEPS = {EventKind.TFTP_START: BootStep.LOADER}
+_STEP_OF_ASKER = {
+    Asker.FIRMWARE: BootStep.DHCP_FIRMWARE,
+    Asker.IPXE: BootStep.DHCP_IPXE,
+    Asker.SYSTEM: BootStep.DHCP_SYSTEM,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One step of a boot, by the card's MAC or, where the route does not tell it, by the address alone."""
+
+    step: BootStep
+    mac: str
+    address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +75,7 @@ class BootDesk:
     network: ipaddress.IPv4Network | None = None
     kernel_arguments: tuple[str, ...] = ("console=tty0", "console=ttyS0", "panic=-1")
     _told: deque[NetbootEvent] = field(default_factory=lambda: deque(maxlen=_KEPT_EVENTS))
+    _seen: deque[_Seen] = field(default_factory=lambda: deque(maxlen=_KEPT_EVENTS))
 
     async def lookup(self, mac: str, request: BootRequest) -> AnyAnswer:
         """Return what `request` gets; a script that is served is noted in the timeline."""
@@ -83,14 +100,26 @@ class BootDesk:
 
     def emit(self, event: NetbootEvent) -> None:
         """Take one event of the wire; `flush` writes it. Called from several threads."""
-        self._told.append(event)
+        if event.kind in _STEPS or event.asker is not None:
+            step = _STEPS.get(event.kind) or _STEP_OF_ASKER[event.asker or Asker.SYSTEM]
+            self.saw(step, mac=event.mac, address=event.address)
+        if event.kind not in _QUIET:
+            self._told.append(event)
+
+    def saw(self, step: BootStep, *, mac: str = "", address: str = "") -> None:
+        """Take one step of a machine's boot; `flush` writes it. Called from several threads."""
+        self._seen.append(_Seen(step, mac, address))
 
     def flush(self, connection: Connection, act: Act) -> None:
-        """Write the events taken since the last time."""
+        """Write the events and steps taken since the last time."""
+        seen: dict[_Seen, None] = {}
+        while self._seen:
+            seen[self._seen.popleft()] = None
+        for one in seen:
+            if name := nodes.name_of_mac(connection, one.mac or leases.mac_of(connection, one.address)):
+                sightings.record(connection, act, name, one.step, one.address)
         while self._told:
             event = self._told.popleft()
-            if event.kind in _QUIET:
-                continue
             node = nodes.find_by_mac(connection, event.mac) if event.mac else None
             obj = f"node/{node.name}" if node else f"machine/{event.mac or event.address or 'unknown'}"
             alarm = event.kind in (EventKind.ALARM, EventKind.OTHER_DHCP, EventKind.POOL_EMPTY)
@@ -99,7 +128,7 @@ class BootDesk:
     @property
     def has_news(self) -> bool:
         """Whether `flush` has something to write."""
-        return bool(self._told)
+        return bool(self._told or self._seen)
 
     def _look(self, mac: str, request: BootRequest) -> AnyAnswer:
         with self.core.database.read() as connection:
@@ -116,6 +145,9 @@ class BootDesk:
             obj = f"node/{node.name}" if node else f"machine/{mac}"
             what = _LOCAL_ANSWER if answer.kind is ScriptKind.LOCAL else f"boot {answer.kind.value}"
             events.record(connection, act, obj, what, alarm=bool(answer.alarm), why=answer.why, mac=mac)
+            if node is not None:
+                step = BootStep.LOCAL if answer.kind is ScriptKind.LOCAL else BootStep.SCRIPT
+                sightings.record(connection, act, node.name, step)
             if node is not None and answer.kind is ScriptKind.LOCAL:
                 self._check_loop(connection, act, node)
             return answer
@@ -149,7 +181,7 @@ class BootDesk:
         if seen > LOCAL_ANSWERS_AN_HOUR and live is not None:
             message = f"boot loop: sent to its disk {seen} times within an hour, and never confirmed"
             hint = "look at its console: the clone does not boot; its disk and boot entry are in the receipt"
-            endings.fail_task(connection, act, live, cause=Cause.BOOT_LOOP, message=message, hint=hint)
+            endings.fail_clone(connection, act, live, cause=Cause.BOOT_LOOP, message=message, hint=hint)
 
     def _reservation(self, mac: str) -> Reservation | None:
         with self.core.database.read() as connection:
@@ -173,8 +205,9 @@ class BootDesk:
             token = mint_claim(connection, self.core.act("boot"), node.name, self.core.rules)
         base = self.policy.http_base
         return AgentBoot(
-            kernel_url=f"{base}/boot/kernel/{self.installer.kernel_key}",
-            initramfs_url=f"{base}/boot/initramfs/{self.installer.initramfs_key}",
+            # The MAC names who asks: with a site's own DHCP the address alone would not.
+            kernel_url=f"{base}/boot/kernel/{self.installer.kernel_key}?mac={mac.replace(':', '-')}",
+            initramfs_url=f"{base}/boot/initramfs/{self.installer.initramfs_key}?mac={mac.replace(':', '-')}",
             server_url=self.server_url,
             claim=token,
             arguments=self.kernel_arguments,

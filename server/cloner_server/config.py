@@ -32,6 +32,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tftp_port: int = 69  # 0: no TFTP
     confirm: bool = True
     confirm_s: float = 1800.0
+    boot_s: float = 900.0
     lost_s: float = 60.0
     claim_life_s: float = 3600.0
     beat_every_s: float = 2.0
@@ -73,7 +74,7 @@ def config_faults(config: ServerConfig) -> list[str]:
     faults += [f"{name}: {port} is not a port" for name, port in ports.items() if not 0 <= port < 65536]
     if config.tls_port and config.tls_port == config.http_port:
         faults.append(f"http_port: {config.http_port} is the TLS port too")
-    for name in ("confirm_s", "lost_s", "claim_life_s", "beat_every_s", "attempts"):
+    for name in ("confirm_s", "boot_s", "lost_s", "claim_life_s", "beat_every_s", "attempts"):
         if getattr(config, name) <= 0:
             faults.append(f"{name}: {getattr(config, name)} is not above 0")
     if config.claim_life_s > 3600:

@@ -143,6 +143,7 @@ def _rules(config: ServerConfig, site: Site, address: str) -> Rules:
         beat_every_s=config.beat_every_s,
         lost_s=config.lost_s,
         confirm_s=config.confirm_s,
+        boot_s=config.boot_s,
         attempts=config.attempts,
         confirm_host=address if config.confirm else "",
         confirm_port=config.http_port,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from clibench.desk import Desk
 from cloner_core.errors import ExitStatus
+from cloner_core.sightings import BootStep
+from cloner_server.state import sightings
 
 
 def test_a_node_is_added_with_all_that_is_said_of_it(desk: Desk) -> None:
@@ -26,6 +28,14 @@ def test_a_node_is_added_with_all_that_is_said_of_it(desk: Desk) -> None:
     assert (view["network"]["hostname"], view["netboot"]) == ("web.example.org", "local")
     assert (interface["dhcp"], interface["addresses"], interface["gateway"]) == (False, ["10.1.0.5/24"], "10.1.0.1")
     assert (view["is_protected"], view["boot_order"]) == (True, "local-first")
+
+
+def test_a_node_is_shown_with_the_last_steps_of_its_boot(desk: Desk) -> None:
+    desk.scene.add_node("n01")
+    assert "none seen yet" in desk.run("node", "show", "n01").stdout
+    with desk.scene.core.database.write() as connection:
+        sightings.record(connection, desk.scene.core.act("boot"), "n01", BootStep.KERNEL, "10.77.0.100")
+    assert "kernel 10.77.0.100" in desk.run("node", "show", "n01").stdout
 
 
 def test_a_dry_run_of_each_change_changes_nothing(desk: Desk) -> None:

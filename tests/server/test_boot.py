@@ -12,12 +12,15 @@ from starlette.testclient import TestClient
 from cloner_core.admin import NodePatch, TaskState
 from cloner_core.messages import Cause
 from cloner_core.network import Interface, NodeNetwork
+from cloner_core.sightings import BootStep
 from cloner_pxe.decision import BootPolicy
-from cloner_pxe.events import EventKind, NetbootEvent
+from cloner_pxe.dhcp_leases import Lease
+from cloner_pxe.events import Asker, EventKind, NetbootEvent
 from cloner_server.api.boot import boot_app
 from cloner_server.boot import BootDesk
 from cloner_server.installer import Installer
-from cloner_server.state import events, nodes
+from cloner_server.state import events, nodes, sightings
+from cloner_server.state.leases import SqlLeases
 from serverbench.scene import Agent, Scene
 
 MAC = "52:54:00:00:00:01"
@@ -207,3 +210,30 @@ def test_events_of_the_wire_are_written_in_one_go_and_a_flood_is_bounded(scene: 
         assert len([e for e in written if e.what == "dhcp-nak"]) <= 1000
         assert [e.object for e in events.list_events(connection, alarms=True)] == ["machine/10.77.0.66"]
     assert not desk.has_news
+
+
+def test_each_step_the_wire_shows_of_a_known_machine_is_kept_with_its_last_time(
+    scene: Scene, desk: BootDesk, http: TestClient
+) -> None:
+    scene.add_node()
+    scene.arm()
+    SqlLeases(scene.core.database).put(Lease(address="10.77.0.100", mac=MAC, expires_at=scene.clock.now_s + 100))
+    for asker in Asker:
+        desk.emit(NetbootEvent(kind=EventKind.ACK, text="", mac=MAC, address="10.77.0.100", asker=asker))
+    desk.emit(NetbootEvent(kind=EventKind.ACK, text="", mac="52:54:00:00:00:99", asker=Asker.SYSTEM))
+    desk.emit(NetbootEvent(kind=EventKind.TFTP_START, text="snponly.efi", address="10.77.0.100"))
+    desk.emit(NetbootEvent(kind=EventKind.TFTP_START, text="snponly.efi", address="10.77.0.101"))
+    for url in re.findall(r"http://\S+/boot/(?:kernel|initramfs)/\S+", script(http)):
+        assert http.get(url).status_code == 200
+    assert http.get("/boot/kernel/k1?mac=nonsense").status_code == 200
+
+    def seen() -> dict[BootStep, float]:
+        with scene.core.database.write() as connection:
+            desk.flush(connection, scene.core.act("server"))
+            return {one.step: one.time_s for one in sightings.list_sightings(connection, "n01")}
+
+    assert seen() == dict.fromkeys(set(BootStep) - {BootStep.LOCAL}, scene.clock.now_s)
+    scene.clock.now_s += 10
+    desk.emit(NetbootEvent(kind=EventKind.OFFER, text="", mac=MAC, asker=Asker.SYSTEM))
+    assert seen()[BootStep.DHCP_SYSTEM] == scene.clock.now_s
+    assert seen()[BootStep.KERNEL] == scene.clock.now_s - 10

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import ClonerError, InvalidError
 from cloner_core.messages import Confirm, Fault, Granted
+from cloner_core.sightings import BootStep
 from cloner_pxe.http import HttpAnswer, answer_http
 from cloner_server.api.faults import http_status
 from cloner_server.boot import BootDesk
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _CONFIRM_BYTES = 4096
 _CHUNK_BYTES = 1 << 20
+_STEPS = {"loader": BootStep.LOADER, "kernel": BootStep.KERNEL, "initramfs": BootStep.INITRAMFS}
 
 
 def boot_app(core: Core, desk: BootDesk, loaders: dict[str, Path]) -> Starlette:
@@ -34,6 +36,8 @@ def boot_app(core: Core, desk: BootDesk, loaders: dict[str, Path]) -> Starlette:
         answer = await answer_http(request.url.path, request.url.query, site=desk, policy=desk.policy)
         if answer.why:
             log.info("%s %s: %s", answer.mac or "-", request.url.path, answer.alarm or answer.why)
+        if answer.kind in _STEPS and request.client is not None:
+            desk.saw(_STEPS[answer.kind], mac=answer.mac, address=request.client.host)
         return _respond(answer, desk, loaders)
 
     async def confirm(request: Request) -> Response:

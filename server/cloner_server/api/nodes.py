@@ -16,9 +16,10 @@ from cloner_core.admin import (
 )
 from cloner_core.errors import NotFoundError, RefusedError
 from cloner_core.facts import Facts
+from cloner_core.sightings import Sighting
 from cloner_server.api.callers import CoreDependency, who
 from cloner_server.api.faults import AnyRequest
-from cloner_server.state import images, layouts, nodes
+from cloner_server.state import images, layouts, nodes, sightings
 from cloner_server.state import tasks as rows
 
 _OK = 200
@@ -90,9 +91,16 @@ def node_facts(core: CoreDependency, name: FromPath[str]) -> Facts:
     return known[0]
 
 
+@get("/nodes/{name:str}/sightings", sync_to_thread=True)
+def node_sightings(core: CoreDependency, name: FromPath[str]) -> list[Sighting]:
+    """Show when each step of the machine's boot was seen last, the oldest first."""
+    with core.database.read() as connection:
+        return sightings.list_sightings(connection, nodes.get_node(connection, name).name)
+
+
 def node_handlers() -> list[Any]:
     """Return the handlers of nodes."""
-    return [node_list, node_add, node_show, node_set, node_remove, node_facts]
+    return [node_list, node_add, node_show, node_set, node_remove, node_facts, node_sightings]
 
 
 def _check_references(connection: Connection, image: str, version: int | None, layout: str) -> None:

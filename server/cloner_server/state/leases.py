@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, delete, insert, select
 
 from cloner_pxe.dhcp_leases import Lease
 from cloner_server.state.database import Database
 from cloner_server.state.tables import leases
+
+
+def mac_of(connection: Connection, address: str) -> str:
+    """Return the machine an address was given to; "" for none of ours."""
+    found = connection.execute(select(leases.c.mac).where(leases.c.address == address)).scalar_one_or_none()
+    return str(found or "")
 
 
 @dataclass(frozen=True, slots=True)

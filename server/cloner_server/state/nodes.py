@@ -158,9 +158,14 @@ def list_nodes(connection: Connection) -> list[NodeView]:
 
 def find_by_mac(connection: Connection, mac: str) -> NodeView | None:
     """Return the node that owns `mac` (lower case, colons); None when nobody does."""
+    name = name_of_mac(connection, mac)
+    return get_node(connection, name) if name else None
+
+
+def name_of_mac(connection: Connection, mac: str) -> str:
+    """Return the name of the node that owns `mac` (lower case, colons); "" when nobody does."""
     query = select(node_keys.c.node).where(node_keys.c.kind == "mac", node_keys.c.value == mac)
-    name = connection.execute(query).scalar_one_or_none()
-    return None if name is None else get_node(connection, name)
+    return str(connection.execute(query).scalar_one_or_none() or "")
 
 
 def last_facts(connection: Connection, name: str) -> tuple[Facts, float] | None:

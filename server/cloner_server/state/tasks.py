@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, func, insert, select, text, update
 
 from cloner_core.admin import LogEntry, TaskState, TaskView
 from cloner_core.errors import ConflictError, NotFoundError
-from cloner_core.messages import Failure, LogLine, Progress, Task
+from cloner_core.messages import Cause, Failure, LogLine, Progress, Task
 from cloner_server.state import events
 from cloner_server.state.database import Act
 from cloner_server.state.tables import LIVE_TASK, attempts, task_log, tasks
@@ -31,6 +31,12 @@ def get_task(connection: Connection, task_id: int | str) -> AnyRow:
 def live_task(connection: Connection, node: str) -> AnyRow | None:
     """Return the task that holds `node`; None when none does."""
     return connection.execute(select(tasks).where(tasks.c.node == node, text(LIVE_TASK))).one_or_none()
+
+
+def newest_task_id(connection: Connection, node: str) -> int | None:
+    """Return the number of the last task made for `node`; None when there was none."""
+    found: int | None = connection.execute(select(func.max(tasks.c.id)).where(tasks.c.node == node)).scalar_one()
+    return found
 
 
 def add_task(connection: Connection, act: Act, values: dict[str, Any]) -> AnyRow:
@@ -73,6 +79,11 @@ def set_stage(connection: Connection, act: Act, task: AnyRow, stage: str) -> Non
     values = {"stage": stage, "changed_s": act.now_s}
     connection.execute(update(tasks).where(tasks.c.id == task.id).values(values))
     events.record(connection, act, f"task/{task.id}", "stage", revision=task.revision, stage=stage, node=task.node)
+
+
+def cause_of(task: AnyRow) -> Cause | None:
+    """Return why a task failed; None for one that did not."""
+    return msgspec.json.decode(task.failure, type=Failure).cause if task.failure else None
 
 
 def last_attempt(connection: Connection, task_id: int) -> AnyRow | None:

@@ -34,7 +34,7 @@ from cloner_server.state.database import Act
 from cloner_server.state.tables import attempts, claims
 from cloner_server.state.tasks import AnyRow
 from cloner_server.tasks.rules import Catalog, Rules, attempt_seed, token_hash
-from cloner_server.tasks.states import CLAIMABLE, Happening
+from cloner_server.tasks.states import CLAIMABLE, Happening, can_happen
 
 _FETCHED = "boot script fetched while the attempt beats"
 _AGAIN_S = 60.0
@@ -90,7 +90,8 @@ def accept_hello(
         events.record(connection, act, "site", "claim refused", why="unknown" if claim is None else "expired")
         return UnknownClaimError("the claim is unknown or expired", hint="boot over the network again for a new one")
     task, node = rows.get_task(connection, claim.task), nodes.get_node(connection, claim.node)
-    if TaskState(task.state) not in CLAIMABLE:
+    is_late = _is_late(connection, task, node)
+    if TaskState(task.state) not in CLAIMABLE and not is_late:
         events.record(connection, act, f"task/{task.id}", "claim refused", why=f"the task is {task.state}")
         return RefusedError(f"task {task.id} is {task.state}", hint="cloner task list shows what is to be done")
     former = rows.last_attempt(connection, task.id)
@@ -105,6 +106,15 @@ def accept_hello(
     # A used claim shown again by its own attempt: our reply was lost on the way.
     version = catalog.version_ref(task.image, task.number)
     return _welcome(connection, act, _Meeting(task, node, former, version), rules)
+
+
+def _is_late(connection: Connection, task: AnyRow, node: NodeView) -> bool:
+    """Tell whether the task was given up for not booting, and nothing speaks against an agent that came after all."""
+    if TaskState(task.state) is not TaskState.FAILED or rows.cause_of(task) is not Cause.BOOT:
+        return False
+    if node.is_protected or node.protected_groups:
+        return False
+    return bool(rows.newest_task_id(connection, task.node) == task.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +136,11 @@ def _stand_back(
         rows.change_attempt(connection, former.id, rival_s=act.now_s)
         left_s = former.beat_s + rules.lost_s - act.now_s
         return UnreachableError(f"attempt {former.id} may still be alive; {left_s:.0f} s until it counts as lost")
-    return _give_up(connection, act, task, former.number) if former.number >= task.attempts_allowed else None
+    if former.number < task.attempts_allowed:
+        return None
+    if TaskState(task.state) is TaskState.FAILED:
+        return RefusedError(f"task {task.id} is failed, and its attempts are used up", hint="cloner task retry")
+    return _give_up(connection, act, task, former.number)
 
 
 def _become_attempt(
@@ -138,7 +152,12 @@ def _become_attempt(
     if not nodes.get_node(connection, claim.node).fingerprint:
         nodes.accept_fingerprint(connection, act, claim.node, attempt.fingerprint)
     nodes.remember_facts(connection, act, claim.node, hello.facts)
-    task = rows.happen(connection, act, task, Happening.CLAIM, attempt=attempt.id)
+    if TaskState(task.state) is TaskState.FAILED:
+        task = rows.happen(connection, act, task, Happening.LATE_CLAIM, values={"failure": None}, attempt=attempt.id)
+        # From here on the disk may be written: a power cut must bring the machine back to the network.
+        nodes.set_netboot(connection, act, task.node, "cloner", why=f"the agent of task {task.id} came late")
+    else:
+        task = rows.happen(connection, act, task, Happening.CLAIM, attempt=attempt.id)
     rows.set_stage(connection, act, task, Stage.HELLO.value)
     return task, attempt
 
@@ -157,6 +176,10 @@ def _foreign(claim: AnyRow, node: NodeView, hello: Hello, former: AnyRow | None)
 
 
 def _freeze(connection: Connection, act: Act, task: AnyRow, why: str, hardware: str) -> ClonerError:
+    if not can_happen(TaskState(task.state), Happening.FREEZE):  # given up already: there is nothing to stop
+        told = {"why": why, "hardware": hardware}
+        events.record(connection, act, f"task/{task.id}", "claim refused", revision=task.revision, alarm=True, **told)
+        return RefusedError(f"task {task.id} is {task.state}: {why}", hint=f"cloner task retry {task.id}")
     rows.happen(connection, act, task, Happening.FREEZE, alarm=True, why=why, hardware=hardware)
     return RefusedError(
         f"task {task.id} is frozen: {why}",

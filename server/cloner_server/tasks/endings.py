@@ -137,7 +137,7 @@ def accept_confirm(connection: Connection, act: Act, message: Confirm) -> Cloner
         return RefusedError(f"the confirmation does not fit the receipt: {why}")
     if kept.confirmed_s is not None:
         return None
-    is_late = TaskState(task.state) is TaskState.FAILED and _cause(task) in _LATE
+    is_late = TaskState(task.state) is TaskState.FAILED and rows.cause_of(task) in _LATE
     last = rows.last_attempt(connection, task.id)
     is_current = last is not None and last.id == attempt.id
     if not is_current or (TaskState(task.state) is not TaskState.UNCONFIRMED and not is_late):
@@ -149,11 +149,25 @@ def accept_confirm(connection: Connection, act: Act, message: Confirm) -> Cloner
     return None
 
 
-def fail_task(connection: Connection, act: Act, task: AnyRow, *, cause: Cause, message: str, hint: str) -> None:
+def fail_clone(connection: Connection, act: Act, task: AnyRow, *, cause: Cause, message: str, hint: str) -> None:
     """Fail a task whose clone is on disk already and does not show up."""
-    failure = Failure(stage=Stage.REBOOT, cause=cause, message=message, hint=hint, is_destroyed=True)
+    _fail(connection, act, task, Failure(Stage.REBOOT, cause, message, hint, is_destroyed=True))
+
+
+def fail_boot(connection: Connection, act: Act, task: AnyRow, *, message: str, hint: str) -> None:
+    """Fail a task whose node fetched its boot script and whose agent never came.
+
+    What was not touched boots again: netboot goes back to `local`, so that a machine which restarts for ever ends that.
+    """
+    is_touched = rows.is_disk_touched(connection, task.id)
+    _fail(connection, act, task, Failure(Stage.HELLO, Cause.BOOT, message, hint, is_destroyed=is_touched))
+    if not is_touched:
+        nodes.set_netboot(connection, act, task.node, "local", why=f"task {task.id} failed before it touched a disk")
+
+
+def _fail(connection: Connection, act: Act, task: AnyRow, failure: Failure) -> None:
     values = {"failure": msgspec.json.encode(failure).decode()}
-    told = {"cause": cause.value, "message": message}
+    told = {"cause": failure.cause.value, "message": failure.message}
     rows.happen(connection, act, task, Happening.FAIL, values=values, alarm=True, **told)
 
 
@@ -202,7 +216,3 @@ def find_receipt(connection: Connection, key: str) -> Receipt:
 def _receipt(row: AnyRow) -> Receipt:
     body = msgspec.json.decode(row.body, type=ReceiptBody)
     return Receipt(body=body, accepted_s=row.accepted_s, confirmed_s=row.confirmed_s, signature=row.signature)
-
-
-def _cause(task: AnyRow) -> Cause | None:
-    return msgspec.json.decode(task.failure, type=Failure).cause if task.failure else None

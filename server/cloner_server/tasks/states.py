@@ -13,6 +13,7 @@ class Happening(StrEnum):
 
     SCRIPT = "script"  # the boot script with a claim was served
     CLAIM = "claim"  # an agent became an attempt
+    LATE_CLAIM = "late-claim"  # an agent came after its task was given up for not booting
     BEAT = "beat"
     SILENCE = "silence"  # no beat for too long
     RECEIPT = "receipt"
@@ -37,6 +38,8 @@ ACTIVE = frozenset({S.RUNNING, S.LOST})
 _TABLE: dict[Happening, dict[TaskState, TaskState]] = {
     Happening.SCRIPT: {S.QUEUED: S.BOOTING, S.BOOTING: S.BOOTING, S.LOST: S.LOST, S.RUNNING: S.RUNNING},
     Happening.CLAIM: {S.QUEUED: S.RUNNING, S.BOOTING: S.RUNNING, S.LOST: S.RUNNING, S.RUNNING: S.RUNNING},
+    # Guarded by the cause: a slow machine is a slow machine, and not a failed one.
+    Happening.LATE_CLAIM: {S.FAILED: S.RUNNING},
     Happening.BEAT: {S.RUNNING: S.RUNNING, S.LOST: S.RUNNING},
     Happening.SILENCE: {S.RUNNING: S.LOST},
     # A receipt may arrive before the beat that would have ended `lost`.
