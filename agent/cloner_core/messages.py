@@ -7,14 +7,16 @@ the key of the attempt (`proof_statement`), so that a credential read off the wi
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 from blake3 import blake3
+from msgspec import UNSET, Meta, UnsetType
 
 from cloner_core.extrafiles import ExtraFile
 from cloner_core.facts import Facts
 from cloner_core.layout import Layout
+from cloner_core.lldp import MAX_NEIGHBORS, Neighbor
 from cloner_core.network import NodeNetwork
 
 PROTOCOL = 1
@@ -178,6 +180,8 @@ class Beat(Strict, frozen=True):
 
     progress: Progress
     log: tuple[LogLine, ...] = ()
+    # Who answers on the cables, that of the interface the machine boots from first; () when nothing new was heard.
+    neighbors: Annotated[tuple[Neighbor, ...], Meta(max_length=MAX_NEIGHBORS)] = ()
 
 
 class BeatReply(Strict, frozen=True):
@@ -224,6 +228,15 @@ class StageTime(Strict, frozen=True):
     seconds: float
 
 
+class StageRate(Strict, frozen=True):
+    """How fast one stage moved bytes, over all of its time."""
+
+    stage: Stage
+    moved: Literal["received", "written", "read"]  # packs over the network; files to the disk; files off it again
+    bytes: int
+    mb_per_s: float  # of 1,000,000 bytes
+
+
 class DiskWritten(Strict, frozen=True):
     """A disk the plan wrote to."""
 
@@ -257,6 +270,9 @@ class ReceiptBody(Strict, frozen=True):
     nvram_after: tuple[str, ...]
     stages: tuple[StageTime, ...]
     notes: tuple[str, ...] = ()
+    # Left out of the JSON by agents that did not know them yet, so that their signatures still hold.
+    packs_digest: str | UnsetType = UNSET  # hex, cloner_core.image.packmap.packs_digest of what was verified
+    rates: tuple[StageRate, ...] | UnsetType = UNSET
 
 
 class Receipt(Strict, frozen=True):
