@@ -49,7 +49,9 @@ class Record:
     """What was done so far, for the receipt."""
 
     is_destroyed: bool = False  # a destructive step has begun
-    packs: int = 0
+    packs: int = 0  # verified and placed
+    packs_digest: str = ""  # cloner_core.image.packmap.packs_digest of them; "" until all were
+    bytes_received: int = 0
     files: int = 0
     bytes_restored: int = 0
     bytes_read_back: int = 0

@@ -83,6 +83,7 @@ def receipt_fields(view: ReceiptView) -> str:
     receipt, body = view.receipt, view.receipt.body
     confirmed = moment(receipt.confirmed_s) if receipt.confirmed_s is not None else "not yet: the clone has not called"
     stages = ", ".join(f"{each.stage} {duration(each.seconds)}" for each in body.stages)
+    rates = ", ".join(f"{each.moved} {each.mb_per_s:.1f} MB/s" for each in body.rates or ())
     shown: list[tuple[str, object]] = [
         ("node", body.node),
         ("task", f"{body.task_id}, attempt {body.attempt_id}"),
@@ -93,6 +94,7 @@ def receipt_fields(view: ReceiptView) -> str:
         ("plan", body.plan_digest),
         *(("disk", f"{d.path} ({d.model} serial {d.serial}, {format_bytes(d.size_bytes)})") for d in body.disks),
         ("restored", f"{body.files} files, {format_bytes(body.bytes_restored)} from {body.packs} packs"),
+        ("packs", f"all verified, digest of their list {body.packs_digest}" if body.packs_digest else ""),
         ("read back", format_bytes(body.bytes_read_back)),
         ("machine-id", body.machine_id),
         ("host keys", "\n".join(body.host_key_fingerprints)),
@@ -102,6 +104,7 @@ def receipt_fields(view: ReceiptView) -> str:
         ("boot before", "\n".join(body.nvram_before)),
         ("boot after", "\n".join(body.nvram_after)),
         ("stages", stages),
+        ("rates", rates),
         *(("note", note) for note in body.notes),
         ("signature", receipt.signature),
         ("server key", view.server_key),

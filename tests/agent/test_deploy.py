@@ -18,6 +18,7 @@ from agentbench.store_server import Key, StoreServer
 from cloner_agent.efivars import EfiVars
 from cloner_agent.host import run
 from cloner_core.efi import parse_order
+from cloner_core.image.digest import digest
 from cloner_core.layout import Layout
 from cloner_core.messages import (
     BeatReply,
@@ -56,6 +57,12 @@ def test_a_deploy_ends_with_a_clone_that_is_itself(node: Node, tmp_path: Path) -
     assert body.machine_id == MACHINE_ID
     assert [time.stage for time in body.stages] == list(Stage)[:-1]
     assert body.bytes_read_back >= 3 * MIB
+    names = [pack.digest for pack in node.server.version.pack_map.packs]
+    assert (body.packs, body.packs_digest) == (len(names), digest(b"".join(names)).hex())
+    assert [(rate.stage, rate.moved) for rate in body.rates or ()] == [
+        (Stage.RESTORE, "received"), (Stage.RESTORE, "written"), (Stage.READBACK, "read"),
+    ]  # fmt: skip
+    assert all(rate.bytes > 0 and rate.mb_per_s > 0 for rate in body.rates or ())
     assert body.nvram_after[0].startswith("BootOrder 0004,")
     assert parse_order(EfiVars(node.efivars).all()["BootNext"]) != ()
 

@@ -147,6 +147,25 @@ def test_a_receipt_is_never_verified_by_the_key_it_carries(desk: Desk, receipt: 
     assert desk.refused("receipt", "verify", "--file", str(receipt)).exit_code == ExitStatus.INTEGRITY
 
 
+def test_a_receipt_of_an_older_agent_still_verifies(desk: Desk, tmp_path: Path) -> None:
+    """What version 1 signed, byte by byte: fields that came later are neither in it nor added to it."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    text = (
+        '{"task_id":"1","attempt_id":"1-1-a","node":"n01","version_digest":"v","layout":"simple","plan_digest":"p",'
+        '"disks":[],"packs":1,"files":1,"bytes_restored":1,"bytes_read_back":1,"identity":[],"rewritten":[],'
+        '"machine_id":"m","host_key_fingerprints":[],"root_part_uuid":"r","nvram_before":[],"nvram_after":[],'
+        '"stages":[{"stage":"restore","seconds":2.0}],"notes":[]}'
+    )
+    key = Ed25519PrivateKey.generate()
+    signature = key.sign(b"cloner receipt 1\0" + f"[{text},1000.0]".encode()).hex()
+    public = key.public_key().public_bytes_raw().hex()
+    kept = {"body": json.loads(text), "accepted_s": 1000.0, "confirmed_s": None, "signature": signature}
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps({"receipt": kept, "server_key": public}))
+    assert desk.json("receipt", "verify", "--file", str(path), "--key", public)["verified"] is True
+
+
 def test_events_are_told_in_order_and_followed_until_ctrl_c(desk: Desk, agent: Agent) -> None:
     def world(turn: int) -> None:
         desk.transport.is_away = turn == 1

@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from cloner_core.admin import NodePatch, TaskState
+from cloner_core.image.digest import digest
 from cloner_core.messages import Cause, DiskWritten, Failure, PlanReport, Receipt, Stage, Vaulted, receipt_statement
 from cloner_core.plan import plan_digest, render
 from cloner_server.state import images, nodes
@@ -195,6 +196,17 @@ def test_another_system_cannot_confirm(scene: Scene, task_id: str, agent: Agent,
     with scene.core.database.write() as connection:
         call = agent.confirmation(body, **changes)
         assert endings.accept_confirm(connection, scene.core.act("clone"), call) is not None
+    assert scene.task(task_id).state is TaskState.UNCONFIRMED
+
+
+def test_a_receipt_for_other_packs_is_refused(scene: Scene, task_id: str, agent: Agent) -> None:
+    plan, vaulted = agent.up_to_commit()
+    body = agent.receipt_body(plan, vaulted)
+    answer = agent.post("receipt", msgspec.structs.replace(body, packs_digest="0" * 64))
+    assert answer.status_code == 409
+    assert "packs_digest is '0000" in answer.json()["error"]
+    packs = b"".join(pack.digest for pack in scene.image.packs)
+    agent.told("receipt", Receipt, msgspec.structs.replace(body, packs_digest=digest(packs).hex()))
     assert scene.task(task_id).state is TaskState.UNCONFIRMED
 
 

@@ -8,20 +8,23 @@ from __future__ import annotations
 import logging
 import os
 import stat
+from collections.abc import Sequence
+from typing import Literal
 
 from blake3 import blake3
 
-from cloner_agent.attempt import Attempt
+from cloner_agent.attempt import Attempt, Record
 from cloner_agent.failures import StageError
 from cloner_agent.rooted import Rooted
 from cloner_core.describing import sendable
-from cloner_core.messages import Cause, ReceiptBody
+from cloner_core.messages import Cause, ReceiptBody, Stage, StageRate, StageTime
 from cloner_core.plan import plan_digest, written_by
 from cloner_core.steps import STAGING, ActivateEsp, Commit, SendReceipt
 
 log = logging.getLogger(__name__)
 
 _PIECE_BYTES = 1 << 20
+_MB = 1_000_000
 
 
 def ask(attempt: Attempt, action: Commit) -> None:
@@ -89,6 +92,7 @@ def receipt_body(attempt: Attempt) -> ReceiptBody:
     """Return the record as the server keeps it."""
     record, plan, task = attempt.record, attempt.plan, attempt.task
     written = written_by(plan)
+    times = attempt.tools.reporter.times()
     return ReceiptBody(
         task_id=task.task_id,
         attempt_id=task.attempt_id,
@@ -108,8 +112,25 @@ def receipt_body(attempt: Attempt) -> ReceiptBody:
         root_part_uuid=written.root_part_uuid,
         nvram_before=_sendable(record.nvram_before),
         nvram_after=_sendable(record.nvram_after),
-        stages=attempt.tools.reporter.times(),
+        stages=times,
         notes=_sendable((*plan.notes, *attempt.tools.reporter.notes)),
+        packs_digest=record.packs_digest,
+        rates=rates(record, times),
+    )
+
+
+def rates(record: Record, times: Sequence[StageTime]) -> tuple[StageRate, ...]:
+    """Return how fast the stages that move bytes were; a stage that took no time has no rate."""
+    moved: tuple[tuple[Stage, Literal["received", "written", "read"], int], ...] = (
+        (Stage.RESTORE, "received", record.bytes_received),
+        (Stage.RESTORE, "written", record.bytes_restored),
+        (Stage.READBACK, "read", record.bytes_read_back),
+    )
+    seconds = {time.stage: time.seconds for time in times if time.seconds > 0}
+    return tuple(
+        StageRate(stage=stage, moved=how, bytes=count, mb_per_s=round(count / seconds[stage] / _MB, 3))
+        for stage, how, count in moved
+        if stage in seconds
     )
 
 

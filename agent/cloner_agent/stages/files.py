@@ -19,6 +19,7 @@ from cloner_agent.restore.readback import ReadBackProgress, beyond
 from cloner_agent.restore.readback import read_back as read_tree_back
 from cloner_agent.restore.table import spill_tree
 from cloner_core.image.limits import MAX_RECORD_BYTES
+from cloner_core.image.packmap import packs_digest
 from cloner_core.messages import Cause
 from cloner_core.steps import ReadBack, Restore
 
@@ -63,6 +64,8 @@ def restore(attempt: Attempt, action: Restore) -> None:
         _let_go(attempt)
         raise
     record.packs, record.files, record.bytes_restored = summary.packs, summary.inodes, summary.data_bytes
+    # Every pack of the map came and none was written before its digest was right: `restore_tree` ends no other way.
+    record.packs_digest, record.bytes_received = packs_digest(version.packs).hex(), summary.stored_bytes
     log.info("restored %d inodes, %d bytes from %d packs", summary.inodes, summary.data_bytes, summary.packs)
 
 

@@ -52,6 +52,11 @@ def map_digest(data: bytes) -> bytes:
     return digest(data)
 
 
+def packs_digest(pack_map: PackMap) -> bytes:
+    """Return one digest for all packs of the map in its order: what a receipt says was verified."""
+    return digest(b"".join(pack.digest for pack in pack_map.packs))
+
+
 def decode_map(data: bytes, version: bytes | None = None) -> PackMap:
     """Return the pack map in `data`, of `version` when one is given; raises IntegrityError when anything is wrong."""
     what = f"the pack map of version {version.hex()}" if version else "a pack map"

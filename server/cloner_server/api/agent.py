@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,6 +18,7 @@ from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import ClonerError, InvalidError, NotFoundError
 from cloner_core.facts import Facts, fingerprint
 from cloner_core.image.digest import parse_digest
+from cloner_core.image.packmap import packs_digest
 from cloner_core.messages import (
     PROTOCOL,
     Beat,
@@ -39,6 +41,8 @@ from cloner_server.catalog import Part, Version
 from cloner_server.core import Core
 from cloner_server.tasks import attempts, claims, endings
 from cloner_server.tasks.attempts import Bearer, CredentialError, Shown
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _CHUNK_BYTES = 1 << 20  # Starlette's 64 KiB costs two to four times the CPU
@@ -117,6 +121,7 @@ def receipt(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str]
             core.act(_author(bearer)),
             bearer,
             message,
+            packs=_packs_of(core, bearer),
             machine_id=vault.machine_id(connection, bearer.task.node, core.site.vault_key),
             sign=core.site.sign,
             is_confirmed_later=bool(core.rules.confirm_host),
@@ -249,6 +254,16 @@ def _task_version(core: Core, request: AnyRequest, digest: str = "") -> Version:
     if digest and digest != told.digest:
         raise NotFoundError("the task restores another version")
     return core.catalog.find(told)
+
+
+def _packs_of(core: Core, bearer: Bearer) -> str:
+    """Return the digest of the packs the attempt was to verify; "" when the store cannot say so now."""
+    try:
+        return packs_digest(core.catalog.find(_decode(bearer.attempt.told, Task).version).pack_map).hex()
+    except (ClonerError, OSError) as fault:
+        # The disk is ready: what has happened to the store since must not cost the receipt.
+        log.error("the packs of attempt %s are not compared: %s", bearer.attempt.id, fault)
+        return ""
 
 
 def _blob(core: Core, version: Version, part: Part, digest: str) -> ASGIApp:

@@ -35,12 +35,14 @@ def accept_receipt(
     bearer: Bearer,
     body: ReceiptBody,
     *,
+    packs: str,
     machine_id: str,
     sign: Callable[[bytes], bytes],
     is_confirmed_later: bool,
 ) -> Receipt:
     """Check and keep the receipt, end the deploy and flip netboot to `local`; a second time it is only returned.
 
+    `packs` is the digest of the list of packs the attempt was to verify, "" when it is not known now.
     Raises RefusedError naming every field that contradicts what the server knows.
     """
     attempt, task = bearer.attempt, bearer.task
@@ -61,6 +63,8 @@ def accept_receipt(
     }
     if attempt.planned is not None:  # NULL: its plan was confirmed by a server that did not keep this yet
         expected |= msgspec.structs.asdict(msgspec.json.decode(attempt.planned, type=Written))
+    if packs and body.packs_digest:
+        expected["packs_digest"] = packs
     wrong = [
         f"{name} is '{getattr(body, name)}', want '{want}'"
         for name, want in expected.items()
