@@ -11,7 +11,7 @@ import pytest
 from cloner_core.identity import ssh_fingerprint
 from cloner_initramfs import Cache
 from vmlab import Lab, Machine, host
-from vmlab.disk import GIB, MIB
+from vmlab.disk import GIB, MIB, Bus
 from vmlab.golden_busybox import MARKER, golden_busybox
 from vmlab.golden_debian import ESP_SERIAL, ROOT_UUID, SWAP_UUID
 from vmlab.head import Head, build_installer
@@ -112,7 +112,8 @@ def test_what_cannot_end_well_is_refused_before_the_disk_changes(lab: Lab, cache
     head.start()
     prepare(head, lab, golden_busybox(cache), node)
     head.cloner("deploy", "--nodes", node.name, "--yes")
-    vm = node.vm(lab, disks=2 if fault == "two-disks" else 1, size_bytes=520 * MIB if fault == "small" else 2 * GIB)
+    size_bytes, bus = (520 * MIB, Bus.NVME) if fault == "small" else (2 * GIB, Bus.VIRTIO)
+    vm = node.vm(lab, disks=2 if fault == "two-disks" else 1, size_bytes=size_bytes, bus=bus)
     for disk in vm.disks:
         host.run(["mkfs.ext4", "-q", "-F", "-L", "precious", disk.path])
     before = [sha256(disk.path) for disk in vm.disks]
@@ -137,6 +138,7 @@ def test_what_cannot_end_well_is_refused_before_the_disk_changes(lab: Lab, cache
     assert failure["is_destroyed"] is False
     assert [sha256(disk.path) for disk in vm.disks] == before
     assert head.json("node", "show", node.name)["netboot"] == "local"
+    bundle_explains(head, node, has_smart=bus is Bus.NVME)
 
 
 def test_a_small_image_survives_the_server_killed_in_the_middle_of_its_deploy(lab: Lab, cache: Cache) -> None:
@@ -162,6 +164,28 @@ def prepare(head: Head, lab: Lab, tree: Path, node: Node) -> None:
     head.cloner("new-image", "--root", tree, "--image", IMAGE, "--disklayout", LAYOUT, "--message", "golden")
     network = ["--mac", node.mac, "--address", f"{node.address}/24"]
     head.cloner("node", "add", node.name, *network, "--image", IMAGE, "--disklayout", LAYOUT)
+
+
+def bundle_explains(head: Head, node: Node, *, has_smart: bool) -> None:
+    """Assert that the node sent a bundle of its failure in which every look found something."""
+    (task,) = head.json("task", "list", "--node", node.name)
+    told = {part["name"]: part for part in head.json("task", "bundle", task["id"])["bundle"]["parts"]}
+    assert not {name: part["note"] for name, part in told.items() if part["note"] and "left out" not in part["note"]}
+    words = {
+        "log": "run: ",
+        "kernel-log": "Linux version",
+        "tables-before": "# /dev/",
+        "tables-after": "# /dev/",
+        "boot-entries-before": "BootCurrent",
+        "boot-entries-after": "BootCurrent",
+        "efibootmgr": "BootOrder",
+        "lsblk": node.serial,
+        "interfaces": "driver virtio_net",
+        "links": node.mac,
+        "addresses": node.mac,
+        "smart": '"passed": true' if has_smart else "Unable to detect device type",
+    }
+    assert {name for name, word in words.items() if word not in told[name]["text"]} == set()
 
 
 def differences(golden: Path, clone: Path) -> list[str]:

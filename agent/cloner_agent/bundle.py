@@ -1,4 +1,4 @@
-"""Gathers the bundle of a failure: logs, disks, partition tables before and after, boot entries, links.
+"""Gathers the bundle of a failure: logs, disks with their SMART data, tables before and after, boot entries, links.
 
 Only reads, and never holds anything up: every look has a time limit, and all of them together one more. What may be
 shown of it is decided in `cloner_core.bundle`.
@@ -14,19 +14,27 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
+
 from cloner_agent.efivars import EfiVars
 from cloner_agent.host import Runner
+from cloner_agent.links import describe_interfaces
 from cloner_core.bundle import Bundle, Part, make_bundle
+from cloner_core.diskerrors import find_disk_errors, smart_summary
 from cloner_core.errors import ClonerError
 from cloner_core.facts import Facts
-from cloner_core.messages import Failure
+from cloner_core.mending import remedy
+from cloner_core.messages import Cause, Failure
 from cloner_core.nvram import describe, read_nvram
 
 log = logging.getLogger(__name__)
 
 _TAIL_BYTES = 192 << 10
 _TOOL_S = 5.0
-_BEFORE_S, _AFTER_S = 15.0, 40.0  # of all looks together
+_BEFORE_S, _AFTER_S, _DISK_S = 15.0, 40.0, 12.0  # of all looks together
+_CLOCKS_S = 2.0  # the kernel's log is stamped by another clock, which drifts a little
+_SHOWN_ERRORS = 3
+_ANY_STATUS = range(256)  # smartctl(8): a bit mask that tells of the disk, not of the run
 _COLUMNS = "NAME,MAJ:MIN,SIZE,RO,RM,TYPE,TRAN,MODEL,SERIAL,PTTYPE,PARTUUID,FSTYPE,UUID,LABEL,MOUNTPOINTS,STATE"
 _KMSG_RECORD_BYTES = 16 << 10  # a record is at most 8 KiB or so: kernel/printk/printk.c, PRINTKRB_RECORD_MAX
 
@@ -67,6 +75,7 @@ class Gatherer:
         root: str = "/",
         kernel_log: Look | None = None,
         clock: Callable[[], float] = time.time,
+        uptime: Callable[[], float] = time.monotonic,
     ) -> None:
         """`root` stands before /proc and /sys; `kernel_log` replaces /dev/kmsg."""
         self._run = run
@@ -75,6 +84,7 @@ class Gatherer:
         self._root = Path(root)
         self._kernel_log = kernel_log or kernel_log_tail
         self._clock = clock
+        self._since_s = uptime() - _CLOCKS_S
         self._disks: tuple[str, ...] = ()
         self._before: list[Part] = []
         self._is_seen = False
@@ -102,15 +112,54 @@ class Gatherer:
             ("memory", self._file("proc/meminfo")),
             ("mounts", self._file("proc/self/mountinfo")),
             ("boot-entries-after", self._boot_entries),
-            ("links", self._program("ip", "-statistics", "-details", "link")),
+            ("efibootmgr", self._program("efibootmgr", "-v")),
+            ("interfaces", lambda: describe_interfaces(str(self._root))),
+            ("links", self._program("ip", "-json", "-statistics", "-details", "link")),
             ("addresses", self._program("ip", "address")),
             ("routes", self._program("ip", "route")),
             # Last, because a dying disk may keep a look for ever.
             ("lsblk", self._program("lsblk", "--json", "--bytes", "--output", _COLUMNS)),
             ("tables-after", self._tables),
+            ("smart", lambda: "\n".join(f"# {path}\n{self._smart(path)}" for path in self._disks)),
         ]
         parts = [*gather(looks, _AFTER_S), *self._before]
         return make_bundle(failure, parts, self._secrets, agent_version=agent_version, taken_s=self._clock())
+
+    def with_disk(self, failure: Failure) -> Failure:
+        """Return `failure` with device, offset and SMART of the disk, where an I/O error explains it.
+
+        A program that failed over a device the kernel has logged errors of failed for them.
+        """
+        if failure.cause not in (Cause.DISK_IO, Cause.READBACK, Cause.TOOL):
+            return failure
+        told: list[str] = []
+        for part in gather([("errors", lambda: self._disk_errors(failure, told))], _DISK_S):
+            if part.note:
+                told.append(f"its SMART data: {part.note}")
+        if not told:
+            return failure
+        message = "; ".join((failure.message, *tuple(told)))
+        if failure.cause is not Cause.TOOL:
+            return msgspec.structs.replace(failure, message=message)
+        hint = remedy(Cause.DISK_IO, failure.stage).do
+        return msgspec.structs.replace(failure, cause=Cause.DISK_IO, message=message, hint=hint)
+
+    def _disk_errors(self, failure: Failure, told: list[str]) -> str:
+        """Add to `told`, one by one, for the last of these may never come back."""
+        named = [path for path in self._disks if path in failure.message]
+        # Of several disks the one a program worked on, if it says so.
+        errors = find_disk_errors(self._kernel_log(), named or self._disks, self._since_s)
+        if failure.cause is Cause.TOOL and not (named and errors):
+            return ""
+        if errors or failure.cause is Cause.DISK_IO:
+            told.append("; ".join(map(str, errors[:_SHOWN_ERRORS])) or "the kernel's log names no sector")
+        disks = dict.fromkeys(error.disk for error in errors[:_SHOWN_ERRORS]) or named or self._disks
+        for path in list(disks)[:_SHOWN_ERRORS]:
+            told.append(f"SMART of {path}: {smart_summary(self._smart(path))}")
+        return ""
+
+    def _smart(self, path: str) -> str:
+        return self._run(("smartctl", "--json", "--all", path), timeout_s=_TOOL_S, accept=_ANY_STATUS).stdout
 
     def _tables(self) -> str:
         texts = []

@@ -30,6 +30,7 @@ BASE_PACKAGES = (
     "dosfstools",
     "efibootmgr",
     "iproute2",
+    "smartmontools",
 )
 
 PROGRAMS = (
@@ -79,6 +80,7 @@ PROGRAMS = (
     "usr/bin/efibootmgr",
     "usr/bin/ip",
     "usr/sbin/ip",
+    "usr/sbin/smartctl",  # its table of drives is built in
 )
 
 DATA_FILES = (

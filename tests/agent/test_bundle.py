@@ -30,17 +30,27 @@ class _Bench:
         (directory / "proc/meminfo").write_text("MemTotal: 450 kB\n")
         (directory / "proc/self/mountinfo").write_text("36 35 98:0 / /mnt rw - ext4 /dev/vda2 rw\n")
         (directory / "efivars").mkdir()
+        (directory / "sys/class/net/eth0").mkdir(parents=True)
+        for name, text in {"address": "52:54:00:00:00:01", "speed": "1000", "carrier_changes": "7"}.items():
+            (directory / "sys/class/net/eth0" / name).write_text(f"{text}\n")
+        self.kernel = f"Kernel command line: quiet cloner.claim={CLAIM}"
         self.variables = EfiVars(directory / "efivars")
         self.runner = FakeRunner()
-        self.runner.output |= {"sfdisk": "label: gpt", "lsblk": '{"blockdevices": []}', "ip": "2: eth0"}
+        self.runner.output |= {
+            "sfdisk": "label: gpt",
+            "lsblk": '{"blockdevices": []}',
+            "ip": "2: eth0",
+            "smartctl": "SMART",
+        }
         self.tail = LogTail(clock=lambda: 1.0)
         self.gatherer = Gatherer(
             self.runner,
             self.variables,
             self.tail,
             root=str(directory),
-            kernel_log=lambda: f"Kernel command line: quiet cloner.claim={CLAIM}",
+            kernel_log=lambda: self.kernel,
             clock=lambda: 9.0,
+            uptime=lambda: 100.0,
         )
         self.gatherer.hide(CLAIM, CREDENTIAL, CONFIRM)
 
@@ -80,7 +90,9 @@ def test_a_bundle_shows_the_machine_before_and_after(bench: _Bench) -> None:
     assert "'UEFI PXEv4'" in found["boot-entries-after"].text
     assert found["log"].text == "1.000 info    step 3 of 11"
     assert found["lsblk"].text == '{"blockdevices": []}'
-    assert {"kernel-log", "command-line", "memory", "mounts", "links", "addresses", "routes"} < set(found)
+    assert found["interfaces"].text == "eth0: address 52:54:00:00:00:01, speed 1000, carrier_changes 7"
+    assert found["smart"].text == "# /dev/vda\nSMART\n# /dev/vdb\nSMART"
+    assert {"kernel-log", "command-line", "memory", "mounts", "links", "addresses", "routes", "efibootmgr"} < set(found)
 
 
 def test_no_canary_leaves_the_node(bench: _Bench) -> None:
@@ -102,6 +114,54 @@ def test_a_look_that_fails_says_why_and_costs_nothing_else(bench: _Bench) -> Non
     assert "no such thing" in found["lsblk"].note
     assert "Input/output error" in found["tables-after"].text
     assert found["links"].text == "2: eth0"
+
+
+IO_ERROR = "[  101.5] I/O error, dev vdb, sector 2048 op 0x1:(WRITE) flags 0x0"
+SMART = '{"smart_status": {"passed": false}}'
+
+
+def told_of(bench: _Bench, cause: Cause, message: str) -> Failure:
+    bench.runner.output["smartctl"] = SMART
+    bench.gatherer.see(facts())
+    return bench.gatherer.with_disk(msgspec.structs.replace(FAILURE, cause=cause, message=message))
+
+
+def test_a_failure_of_a_disk_names_device_offset_and_health(bench: _Bench) -> None:
+    bench.kernel = IO_ERROR
+    failure = told_of(bench, Cause.DISK_IO, "cannot write /a")
+    assert failure.message == (
+        "cannot write /a; I/O error of /dev/vdb at byte 1048576 (write); SMART of /dev/vdb: FAILED"
+    )
+
+
+def test_a_program_that_failed_over_a_dying_disk_failed_for_it(bench: _Bench) -> None:
+    bench.kernel = IO_ERROR
+    failure = told_of(bench, Cause.TOOL, "'mkfs.ext4 /dev/vdb3' ended with status 1")
+    assert failure.cause is Cause.DISK_IO
+    assert "replace the disk" in failure.hint
+    assert "byte 1048576" in failure.message
+
+
+def test_a_program_that_failed_over_another_disk_failed_for_itself(bench: _Bench) -> None:
+    bench.kernel = IO_ERROR
+    assert told_of(bench, Cause.TOOL, "'mkfs.ext4 /dev/vda3' ended with status 1").cause is Cause.TOOL
+    assert told_of(bench, Cause.NETWORK, "no route").message == "no route"
+
+
+def test_errors_from_before_the_attempt_explain_nothing(bench: _Bench) -> None:
+    bench.kernel = IO_ERROR.replace("101.5", " 12.5")
+    failure = told_of(bench, Cause.DISK_IO, "cannot write /a")
+    assert "names no sector; SMART of /dev/vda: FAILED; SMART of /dev/vdb: FAILED" in failure.message
+    told = told_of(bench, Cause.READBACK, "the read-back of /a differs").message
+    assert told == "the read-back of /a differs; SMART of /dev/vda: FAILED; SMART of /dev/vdb: FAILED"
+
+
+def test_a_disk_whose_health_cannot_be_asked_says_so(bench: _Bench) -> None:
+    bench.kernel = IO_ERROR
+    bench.runner.failing["smartctl"] = (127, "no such program")
+    message = told_of(bench, Cause.DISK_IO, "cannot write /a").message
+    assert "byte 1048576" in message
+    assert "its SMART data: ToolError" in message
 
 
 def test_a_machine_that_failed_before_it_was_seen_still_has_a_log(bench: _Bench) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cloner_initramfs import Cache
-from vmlab.disk import GIB, blank_disk
+from vmlab.disk import GIB, Bus, blank_disk
 from vmlab.golden_debian import ESP_SERIAL, ROOT_UUID, SWAP_UUID, authorize_key, copy_tree, golden_debian
 from vmlab.lab import Lab
 from vmlab.machine import Nic, Vm
@@ -33,12 +33,13 @@ class Node:
     address: str = ADDRESS
     serial: str = "CLONERDEMO01"
 
-    def vm(self, lab: Lab, *, size_bytes: int = 6 * GIB, disks: int = 1) -> Vm:
+    def vm(self, lab: Lab, *, size_bytes: int = 6 * GIB, disks: int = 1, bus: Bus = Bus.VIRTIO) -> Vm:
         """Return its hardware, with disks of zeros; the second one's serial ends in "-1", and so on."""
         made = []
         for index in range(disks):
             serial = f"{self.serial}-{index}" if index else self.serial
-            made.append(blank_disk(lab.directory / f"{self.name}-{index}.disk", size_bytes, serial=serial))
+            path = lab.directory / f"{self.name}-{index}.disk"
+            made.append(blank_disk(path, size_bytes, serial=serial, bus=bus))
         number = int(self.mac.replace(":", ""), 16)
         return Vm(self.name, disks=tuple(made), nics=(Nic(self.mac),), uuid=f"c10e0000-0000-4000-8000-{number:012x}")
 
