@@ -20,6 +20,7 @@ from cloner_agent.failures import is_destructive
 from cloner_agent.mailbox import LogQueue, Mailbox
 from cloner_agent.protocol import Server, ServerFault
 from cloner_core.errors import ClonerError
+from cloner_core.lldp import Neighbor
 from cloner_core.mending import remedy
 from cloner_core.messages import Beat, BeatReply, Cause, Failure, LogLine, Progress, Stage
 
@@ -39,10 +40,14 @@ class Pulse:
         progress: Mailbox[Progress],
         orders: Mailbox[BeatReply],
         logs: LogQueue,
+        *,
         explain: Callable[[Failure], None] = lambda _: None,
+        neighbors: Callable[[], tuple[Neighbor, ...]] = tuple,
     ) -> None:
         """Take the seams; `explain` sends what else is known of a death, once the server has heard of it."""
         self._explain = explain
+        self._neighbors = neighbors
+        self._told: tuple[Neighbor, ...] = ()
         self._server = server
         self._progress = progress
         self._orders = orders
@@ -57,14 +62,17 @@ class Pulse:
         self._kept += self._logs.drain(_LINES)
         del self._kept[:-_KEPT_LINES]
         batch = tuple(self._kept[:_LINES])
+        heard = self._neighbors()
+        news = heard if heard != self._told else ()
         try:
-            reply = self._server.beat(Beat(progress=self._progress.get(), log=batch))
+            reply = self._server.beat(Beat(progress=self._progress.get(), log=batch, neighbors=news))
         except ServerFault as error:
             self._orders.put(BeatReply(order="hold", reason=error.message))
         except ClonerError as error:
             log.debug("beat: %s", error)
         else:
             del self._kept[: len(batch)]
+            self._told = heard
             self._orders.put(reply)
 
     def report_death(self) -> None:
@@ -93,11 +101,13 @@ class Heartbeat:
         server: Server,
         every_s: float,
         logs: LogQueue,
+        *,
         explain: Callable[[Failure], None] = lambda _: None,
+        neighbors: Callable[[], tuple[Neighbor, ...]] = tuple,
     ) -> None:
         self._progress = Mailbox(Progress, Progress(stage=Stage.HELLO))
         self._orders = Mailbox(BeatReply, BeatReply())
-        self._pulse = Pulse(server, self._progress, self._orders, logs, explain)
+        self._pulse = Pulse(server, self._progress, self._orders, logs, explain=explain, neighbors=neighbors)
         self._every_s = every_s
         self._flags = Mailbox(_Flag, _Flag("run"))
         self._process: multiprocessing.process.BaseProcess | None = None

@@ -24,6 +24,7 @@ from cloner_agent.heartbeat import Heartbeat
 from cloner_agent.host import run
 from cloner_agent.machine import Machine
 from cloner_agent.mailbox import LogQueue
+from cloner_agent.neighbors import Neighbors
 from cloner_agent.packs import HttpsPackSource
 from cloner_agent.probe import EFIVARS, probe
 from cloner_agent.reporter import Reporter
@@ -49,9 +50,13 @@ def run_attempt(console: Console, arguments: BootArguments, trust: Trust, machin
     gatherer.hide(arguments.claim)
     beats: list[Heartbeat] = []
 
+    listening: list[Neighbors] = []
+
     def look() -> Facts:
         facts = probe(run, boot_mac=arguments.boot_mac)
         gatherer.see(facts)
+        if not listening:  # from now on: a switch tells of itself every 30 s, and some deploys are not much longer
+            listening.append(Neighbors(facts.nics, boot_mac=facts.boot_mac))
         return facts
 
     def explain(failure: Failure) -> None:
@@ -63,7 +68,7 @@ def run_attempt(console: Console, arguments: BootArguments, trust: Trust, machin
         )
         if set_clock(reply.server_time_s):
             server.trust_clock()
-        heartbeat = Heartbeat(server, reply.beat_every_s, logs, explain)
+        heartbeat = Heartbeat(server, reply.beat_every_s, logs, explain=explain, neighbors=listening[0].heard)
         heartbeat.start()
         beats.append(heartbeat)
         reporter.follow(heartbeat.show, heartbeat.order)
@@ -95,6 +100,7 @@ def run_attempt(console: Console, arguments: BootArguments, trust: Trust, machin
             # Names and lines, no values: nothing secret can be in it.
             log.error("%s", "".join(traceback.format_tb(error.__traceback__)))
         server.interrupted_by(lambda: None)
+        failure = gatherer.with_disk(failure)
         Ending(
             server,
             console,

@@ -12,6 +12,7 @@ from msgspec import UNSET, UnsetType
 
 from cloner_core.extrafiles import ExtraFile
 from cloner_core.layout import Layout
+from cloner_core.lldp import Neighbor
 from cloner_core.messages import Failure, Progress, Receipt, Strict
 from cloner_core.network import NodeNetwork
 
@@ -54,6 +55,7 @@ class NodeSpec(Strict, frozen=True):
     is_protected: bool = False
     protected_serials: tuple[str, ...] = ()
     files: tuple[ExtraFile, ...] = ()
+    switch: str = ""  # as an admin calls it; "": what LLDP or the DHCP relay tells
 
 
 class NodePatch(Strict, frozen=True, omit_defaults=True):
@@ -71,6 +73,7 @@ class NodePatch(Strict, frozen=True, omit_defaults=True):
     is_protected: bool | UnsetType = UNSET
     protected_serials: tuple[str, ...] | UnsetType = UNSET
     files: tuple[ExtraFile, ...] | UnsetType = UNSET
+    switch: str | UnsetType = UNSET
     fingerprint: Literal[""] | UnsetType = UNSET  # "" forgets the accepted hardware: the next hello is believed
     revision: int | UnsetType = UNSET  # the change happens only if the node still has this revision
 
@@ -96,6 +99,9 @@ class NodeView(Strict, frozen=True):
     files: tuple[ExtraFile, ...]
     fingerprint: str  # accepted hardware; "" none yet
     seen_s: float | None  # when the machine last told its facts; None never
+    switch: str = ""  # as an admin calls it; "" he told none
+    neighbors: tuple[Neighbor, ...] = ()  # as LLDP told at the last deploy, that of the boot interface first
+    relay: str = ""  # IPv4 address of the DHCP relay the machine last asked through; "" it asked directly, or elsewhere
 
 
 class GroupPatch(Strict, frozen=True, omit_defaults=True):

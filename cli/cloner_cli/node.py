@@ -19,6 +19,7 @@ from cloner_cli.network import asked_network, network_fields
 from cloner_cli.text import columns, fields, moment
 from cloner_core.admin import NodePatch, NodeSpec, NodeView
 from cloner_core.facts import normalize_mac
+from cloner_core.lldp import switch_of
 from cloner_core.sightings import Sighting
 
 _METHODS = click.Choice(["exit", "grub-chain", "sanboot", "efi-order"])
@@ -49,6 +50,7 @@ def _settings(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--protect-serial", "protected_serials", multiple=True, metavar="SERIAL", help="Untouchable disk."
         ),
+        click.option("--switch", metavar="NAME", help="Switch it hangs on, where LLDP does not tell."),
         click.option(
             "--file", "files", multiple=True, metavar="PATH=TEMPLATE", help="Extra file of the clone. Repeatable."
         ),
@@ -199,6 +201,7 @@ def node_fields(view: NodeView, *more: tuple[str, object]) -> str:
         ("protected", _protection(view)),
         ("protected disks", ", ".join(view.protected_serials)),
         ("files", ", ".join(file.path for file in view.files)),
+        ("switch", _switch(view)),
         ("hardware", view.fingerprint or "none accepted yet"),
         ("seen", moment(view.seen_s)),
         *more,
@@ -217,7 +220,7 @@ def _changes(checks: Checks, given: dict[str, Any]) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     if given["image"] is not None:
         changes["image"], changes["version"] = checks.image(given["image"])
-    for name in ("layout", "local_method", "boot_order", "is_protected"):
+    for name in ("layout", "local_method", "boot_order", "is_protected", "switch"):
         if given[name] is not None:
             changes[name] = given[name]
     if given["groups"] is not None:
@@ -263,6 +266,17 @@ def _image(view: NodeView) -> str:
 def _protection(view: NodeView) -> str:
     own = ["yes"] if view.is_protected else []
     return ", ".join((*own, *(f"by group {group}" for group in view.protected_groups))) or "no"
+
+
+def _switch(view: NodeView) -> str:
+    """Return what node show says of the network: what groups its failures, then all that is known."""
+    known = [f"{one.interface} in {one.switch} port {one.port}" for one in view.neighbors]
+    if known and view.neighbors[0].port_description:
+        known[0] += f" ({view.neighbors[0].port_description})"
+    told = [f"LLDP: {', '.join(known)}"] if known else []
+    told += [f"DHCP relay {view.relay}"] if view.relay else []
+    called = switch_of(view.switch, view.neighbors, view.relay)
+    return f"{called} ({'; '.join(told)})" if told else called
 
 
 def _spelled(name: str) -> str:

@@ -12,11 +12,12 @@ import logging
 import secrets
 import socket
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 
 from cloner_core.errors import ClonerError, RefusedError
 from cloner_pxe.dhcp import DhcpServer, Inquiry, Mode, Reply
-from cloner_pxe.dhcp_packet import PXE_PORT, SERVER_PORT
+from cloner_pxe.dhcp_packet import NO_ADDRESS, PXE_PORT, SERVER_PORT
 from cloner_pxe.dhcp_probe import OtherServer, find_other_servers
 from cloner_pxe.directory import BootDirectory
 from cloner_pxe.events import EventKind, EventSink, NetbootEvent
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 WATCH_S = 55.0  # with the probe's own 3 s, a foreign server is told within a minute
 _QUEUE_PACKETS = 256
 _PACKETS_A_TURN = 64
+_KEPT_RELAYS = 4096
 _RECEIVE_BYTES = 1 << 20  # a rack that is switched on at once fits
 
 
@@ -50,6 +52,7 @@ class DhcpService:
         self._sockets: dict[int, socket.socket] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._probe_mac = ""
+        self._relays: OrderedDict[str, str] = OrderedDict()  # MAC → relay, of the machines heard last
         self.overflowed = 0  # packets dropped because the queue was full
 
     @property
@@ -150,6 +153,7 @@ class DhcpService:
                 continue
             self._send(reply, port)
             self._tell(reply)
+            self._tell_relay(inquiry)
             if answer.alarm:
                 self._emit(NetbootEvent(kind=EventKind.ALARM, mac=mac, text=answer.alarm))
 
@@ -164,6 +168,20 @@ class DhcpService:
     def _tell(self, reply: Reply) -> None:
         for event in reply.events:
             self._emit(event)
+
+    def _tell_relay(self, inquiry: Inquiry) -> None:
+        """Tell through which relay a machine asks, once for each change of it."""
+        packet = inquiry.packet
+        if packet.ciaddr != NO_ADDRESS and packet.giaddr == NO_ADDRESS:
+            return  # with an address it asks us directly, past its relay (RFC 2131 §4.3.2)
+        relay = "" if packet.giaddr == NO_ADDRESS else str(packet.giaddr)
+        if self._relays.get(packet.mac) != relay:
+            self._relays[packet.mac] = relay
+            text = f"asks through the relay {relay}" if relay else "asks without a relay"
+            self._emit(NetbootEvent(kind=EventKind.RELAY, mac=packet.mac, address=relay, text=text))
+        self._relays.move_to_end(packet.mac)
+        while len(self._relays) > _KEPT_RELAYS:
+            self._relays.popitem(last=False)
 
     async def _probe(self) -> tuple[OtherServer, ...]:
         # Locally administered, and another one each time: two Cloner servers must see each other.

@@ -23,6 +23,7 @@ class EventKind(StrEnum):
     TFTP_DONE = "tftp-done"
     TFTP_FAILED = "tftp-failed"
     SCRIPT = "script-served"
+    RELAY = "dhcp-relay"  # `address` is that of the relay; "" when the machine is on our own network
     ALARM = "alarm"
 
 

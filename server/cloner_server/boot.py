@@ -121,6 +121,10 @@ class BootDesk:
         while self._told:
             event = self._told.popleft()
             node = nodes.find_by_mac(connection, event.mac) if event.mac else None
+            if event.kind is EventKind.RELAY:
+                if node is not None:
+                    nodes.remember_relay(connection, act, node.name, event.address)
+                continue
             obj = f"node/{node.name}" if node else f"machine/{event.mac or event.address or 'unknown'}"
             alarm = event.kind in (EventKind.ALARM, EventKind.OTHER_DHCP, EventKind.POOL_EMPTY)
             events.record(connection, act, obj, event.kind.value, alarm=alarm, text=event.text)

@@ -7,6 +7,7 @@ import logging
 from agentbench.server import FakeServer
 from cloner_agent.heartbeat import Pulse, live
 from cloner_agent.mailbox import LogQueue, Mailbox
+from cloner_core.lldp import Neighbor
 from cloner_core.messages import BeatReply, Cause, Failure, Fault, Progress, Stage
 
 
@@ -16,7 +17,8 @@ class _Bench:
         self.progress = Mailbox(Progress, Progress(stage=Stage.HELLO))
         self.orders = Mailbox(BeatReply, BeatReply())
         self.logs = LogQueue()
-        self.pulse = Pulse(self.server, self.progress, self.orders, self.logs)
+        self.neighbors: tuple[Neighbor, ...] = ()
+        self.pulse = Pulse(self.server, self.progress, self.orders, self.logs, neighbors=lambda: self.neighbors)
         self.now = 0.0
 
     def log(self, text: str) -> None:
@@ -56,6 +58,19 @@ def test_lines_of_a_beat_that_was_not_heard_come_with_the_next() -> None:
     bench.pulse.beat()
     bench.pulse.beat()
     assert [[line.text for line in beat.log] for beat in bench.server.beats] == [["one", "two"], []]
+
+
+def test_a_switch_is_told_until_it_was_heard_and_then_no_more() -> None:
+    bench = _Bench()
+    bench.pulse.beat()
+    neighbor = Neighbor("eth0", "52:54:00:00:00:01", "sw1", "c", "p")
+    bench.neighbors = (neighbor,)
+    bench.server.is_away = True
+    bench.pulse.beat()
+    bench.server.is_away = False
+    bench.pulse.beat()
+    bench.pulse.beat()
+    assert [beat.neighbors for beat in bench.server.beats] == [(), (neighbor,), ()]
 
 
 def test_an_order_reaches_the_worker() -> None:
@@ -109,6 +124,6 @@ def test_the_death_of_the_worker_is_reported_with_what_it_destroyed() -> None:
 def test_a_death_is_explained_after_it_was_told() -> None:
     bench = _Bench()
     explained: list[Failure] = []
-    bench.pulse = Pulse(bench.server, bench.progress, bench.orders, bench.logs, explained.append)
+    bench.pulse = Pulse(bench.server, bench.progress, bench.orders, bench.logs, explain=explained.append)
     bench.live(100.0, orphan_at=2.0)
     assert explained == bench.server.failures

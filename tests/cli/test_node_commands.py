@@ -50,6 +50,14 @@ def test_a_dry_run_of_each_change_changes_nothing(desk: Desk) -> None:
     assert desk.scene.state_dump() == before
 
 
+def test_the_switch_of_a_node_is_set_shown_and_cleared(desk: Desk) -> None:
+    desk.scene.add_node("n01")
+    assert desk.json("node", "set", "n01", "--switch", "sw-r12")[0]["switch"] == "sw-r12"
+    assert "switch            sw-r12\n" in desk.run("node", "show", "n01").stdout
+    assert desk.json("node", "set", "n01", "--switch", "")[0]["switch"] == ""
+    assert desk.refused("node", "set", "n01", "--switch", "x" * 101).exit_code == ExitStatus.USAGE
+
+
 def test_fields_not_named_stay_as_they_are(desk: Desk) -> None:
     desk.json("node", "add", "n01", "--mac", "525400000001", "--address", "10.1.0.5/24", "--gateway", "10.1.0.1")
     view = desk.json("node", "set", "n01", "--dns", "10.1.0.2")[0]

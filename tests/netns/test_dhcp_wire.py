@@ -226,3 +226,26 @@ def test_a_router_solicitation_is_answered_with_no_router(server: NetbootLab, wi
                 assert (frame[ICMPv6ND_RA].routerlifetime, frame[IPv6].hlim) == (0, 255)
                 return
     pytest.fail("no advertisement came")
+
+
+def test_a_relay_is_told_once_for_each_machine_behind_it(wire: socket.socket, server: NetbootLab) -> None:
+    mac = "52:54:00:12:34:77"
+
+    def relays() -> list[str]:
+        return [event.address for event in server.events if event.kind is EventKind.RELAY and event.mac == mac]
+
+    # A relay of our own network is answered, one of another is told all the same.
+    for number, relay in enumerate(("10.77.0.77", "10.77.0.77", "10.9.0.1", "0.0.0.0")):
+        request = (
+            Ether(src=mac, dst="ff:ff:ff:ff:ff:ff")
+            / IP(src="0.0.0.0", dst="255.255.255.255")
+            / UDP(sport=68, dport=67)
+            / BOOTP(chaddr=bytes.fromhex(mac.replace(":", "")), xid=number, giaddr=relay)
+            / DHCP(options=[("message-type", "discover"), *EFI, "end"])
+        )
+        wire.send(bytes(request))
+    end = time.monotonic() + 10
+    while len(relays()) < 3:
+        assert time.monotonic() < end, relays()
+        time.sleep(0.02)
+    assert relays() == ["10.77.0.77", "10.9.0.1", ""]

@@ -237,3 +237,14 @@ def test_each_step_the_wire_shows_of_a_known_machine_is_kept_with_its_last_time(
     desk.emit(NetbootEvent(kind=EventKind.OFFER, text="", mac=MAC, asker=Asker.SYSTEM))
     assert seen()[BootStep.DHCP_SYSTEM] == scene.clock.now_s
     assert seen()[BootStep.KERNEL] == scene.clock.now_s - 10
+
+
+def test_the_relay_a_node_asks_through_is_kept_and_a_strangers_is_not(scene: Scene, desk: BootDesk) -> None:
+    scene.add_node()
+    for mac, relay in ((MAC, "10.9.0.1"), ("52:54:00:00:00:77", "10.9.0.2"), (MAC, "10.9.0.1")):
+        desk.emit(NetbootEvent(kind=EventKind.RELAY, mac=mac, address=relay, text="asks through it"))
+    with scene.core.database.write() as connection:
+        before = events.last_id(connection)
+        desk.flush(connection, scene.core.act("server"))
+        assert nodes.get_node(connection, "n01").relay == "10.9.0.1"
+        assert [event.what for event in events.list_events(connection, after=before)] == ["relay told"]

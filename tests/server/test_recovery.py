@@ -11,7 +11,9 @@ import pytest
 from cloner_core.admin import TaskState
 from cloner_core.facts import Dmi
 from cloner_core.failures import NotWell
-from cloner_core.messages import Cause, Failure, Stage
+from cloner_core.lldp import Neighbor
+from cloner_core.messages import Beat, BeatReply, Cause, Failure, Progress, Stage
+from cloner_server.state import nodes
 from serverbench.scene import Agent, Scene, facts
 
 EARLY = Failure(Stage.PLAN, Cause.NO_DISK, "none", "add one", False)
@@ -53,6 +55,31 @@ def test_the_failed_are_told_with_their_model(failed: Scene) -> None:
         ("n01", "R640", False),
         ("n02", "Dell", False),
     ]
+
+
+def test_the_failed_are_told_with_the_switch_they_hang_on(failed: Scene) -> None:
+    agent = start(failed, 4)
+    progress = Progress(stage=Stage.RESTORE)
+    plugged = Neighbor("eth0", mac(4), "sw-r12", "00:11:22:33:44:55", "Ethernet1/12")
+    for _ in range(2):
+        agent.told("beat", BeatReply, Beat(progress=progress, neighbors=(plugged,)))
+    agent.told("beat", BeatReply, Beat(progress=progress))  # nothing new is no news that nothing is there
+    agent.fail(LATE)
+    assert failed.admin("GET", "/nodes/n04").json()["neighbors"] == [msgspec.to_builtins(plugged)]
+    told = [event["what"] for event in failed.admin("GET", "/events", object="node/n04").json()]
+    assert told.count("switch told") == 1
+
+    def switches() -> list[str]:
+        return [one.switch for one in seen(failed)]
+
+    assert switches() == ["", "", "sw-r12"]
+    assert failed.admin("PATCH", "/nodes/n04", {"switch": "rack 12, top"}).status_code == 200
+    with failed.core.database.write() as connection:
+        nodes.remember_relay(connection, failed.core.act("boot"), "n01", "10.9.0.1")
+    assert switches() == ["relay 10.9.0.1", "", "rack 12, top"]
+    assert failed.admin("PATCH", "/nodes/n04", {"switch": "\x1b[2J"}).status_code == 400
+    too_many = Beat(progress=progress, neighbors=(plugged,) * 65)
+    assert agent.post("beat", too_many).status_code == 400
 
 
 def test_a_failure_that_a_later_task_follows_is_history(failed: Scene) -> None:

@@ -15,6 +15,7 @@ from cloner_core.errors import ConflictError, InvalidError, NotFoundError, Refus
 from cloner_core.extrafiles import ExtraFile, extra_faults, template_fields
 from cloner_core.facts import Facts, normalize_mac
 from cloner_core.groups import group_faults
+from cloner_core.lldp import Neighbor
 from cloner_core.network import Interface, NodeNetwork, network_faults
 from cloner_server.state import events, groups
 from cloner_server.state.database import Act
@@ -22,7 +23,8 @@ from cloner_server.state.tables import node_keys, nodes
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 _ARGUMENT = re.compile(r"[0-9A-Za-z._:/=,+@%~\-]+")
-_JSON_COLUMNS = ("network", "kernel_arguments", "protected_serials", "files", "groups")
+_JSON_COLUMNS = ("network", "kernel_arguments", "protected_serials", "files", "groups", "neighbors")
+_SWITCH_CHARACTERS = 100
 _ANY_MACHINE_ID = "0" * 32  # templates are tried before the vault is opened
 
 
@@ -38,6 +40,7 @@ def add_node(connection: Connection, act: Act, spec: NodeSpec) -> NodeView:
     faults += [f"network.{fault}" for fault in network_faults(network)] if spec.network else []
     faults += _argument_faults(spec.kernel_arguments)
     faults += group_faults(spec.groups)
+    faults += _switch_faults(spec.switch)
     faults += _file_faults(spec.name, network, spec.files) if not faults else []
     if faults:
         raise InvalidError(f"the node '{spec.name}' cannot be added", faults=faults)
@@ -68,6 +71,7 @@ def change_node(connection: Connection, act: Act, name: str, patch: NodePatch) -
         faults += [f"network.{fault}" for fault in network_faults(network)]
     faults += _argument_faults(changes.get("kernel_arguments", ()))
     faults += group_faults(changes.get("groups", ()))
+    faults += _switch_faults(changes.get("switch", ""))
     if not faults:
         faults += _file_faults(name, changes.get("network", before.network), changes.get("files", before.files))
     if faults:
@@ -93,6 +97,22 @@ def remember_facts(connection: Connection, act: Act, name: str, facts: Facts) ->
     """Keep what the machine told last: the inventory plans are printed from."""
     text = msgspec.json.encode(facts).decode()
     connection.execute(update(nodes).where(nodes.c.name == name).values(facts=text, facts_s=act.now_s))
+
+
+def remember_neighbors(connection: Connection, act: Act, name: str, neighbors: Sequence[Neighbor]) -> None:
+    """Keep which switch ports the machine is plugged into; an event tells when that has changed."""
+    text = msgspec.json.encode(neighbors).decode()
+    changed = nodes.c.name == name, nodes.c.neighbors != text
+    if connection.execute(update(nodes).where(*changed).values(neighbors=text)).rowcount:
+        plugged = [f"{one.interface}: {one.switch} {one.port}" for one in neighbors]
+        events.record(connection, act, f"node/{name}", "switch told", neighbors=plugged)
+
+
+def remember_relay(connection: Connection, act: Act, name: str, relay: str) -> None:
+    """Keep the DHCP relay the machine asked through, "" when it asked directly; an event tells a change."""
+    changed = nodes.c.name == name, nodes.c.relay != relay
+    if connection.execute(update(nodes).where(*changed).values(relay=relay)).rowcount:
+        events.record(connection, act, f"node/{name}", "relay told", relay=relay)
 
 
 def accept_fingerprint(connection: Connection, act: Act, name: str, fingerprint: str) -> None:
@@ -216,6 +236,12 @@ def _macs(texts: Iterable[str]) -> tuple[tuple[str, ...], list[str]]:
 
 def _file_faults(name: str, network: NodeNetwork, files: Sequence[ExtraFile]) -> list[str]:
     return extra_faults(files, template_fields(name, network, _ANY_MACHINE_ID))
+
+
+def _switch_faults(switch: str) -> list[str]:
+    if switch.isprintable() and len(switch) <= _SWITCH_CHARACTERS and switch == switch.strip():
+        return []
+    return [f"switch: {switch[:_SWITCH_CHARACTERS]!r} is no name of at most {_SWITCH_CHARACTERS} printable characters"]
 
 
 def _argument_faults(arguments: Iterable[str]) -> list[str]:

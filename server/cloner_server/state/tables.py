@@ -44,6 +44,9 @@ nodes = Table(
     Column("files", Text, nullable=False, server_default="[]"),
     Column("groups", Text, nullable=False, server_default="[]"),
     Column("fingerprint", Text, nullable=False, server_default=""),  # accepted hardware; "" none yet
+    Column("switch", Text, nullable=False, server_default=""),  # as an admin calls it
+    Column("neighbors", Text, nullable=False, server_default="[]"),  # as LLDP told
+    Column("relay", Text, nullable=False, server_default=""),  # giaddr of the last DHCP request
     Column("facts", Text),  # NULL: never seen
     Column("facts_s", Float),
     Column("created_s", Float, nullable=False),

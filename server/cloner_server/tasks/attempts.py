@@ -93,6 +93,8 @@ def beat(connection: Connection, act: Act, bearer: Bearer, message: Beat) -> Bea
         values["is_destroyed"] = True
     rows.change_attempt(connection, attempt.id, **values)
     rows.append_log(connection, task.id, attempt.id, message.log)
+    if message.neighbors:
+        nodes.remember_neighbors(connection, act, task.node, message.neighbors)
     if TaskState(task.state) in ACTIVE and attempt.state == "live":
         if attempt.rival_s is not None:
             why = "a second machine claimed the task while this attempt beats"

@@ -9,6 +9,7 @@ from cloner_core.admin import TaskState, TaskView
 from cloner_core.errors import ClonerError, RefusedError
 from cloner_core.facts import Dmi
 from cloner_core.failures import NotWell, RetryRequest
+from cloner_core.lldp import Neighbor, switch_of
 from cloner_server.state import bundles
 from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act
@@ -32,14 +33,19 @@ def not_well(connection: Connection) -> list[NotWell]:
     """
     newest = select(func.max(tasks.c.id)).group_by(tasks.c.node)
     query = (
-        select(tasks, nodes.c.facts)
+        select(tasks, nodes.c.facts, nodes.c.switch, nodes.c.neighbors, nodes.c.relay)
         .join(nodes, nodes.c.name == tasks.c.node)
         .where(tasks.c.id.in_(newest), tasks.c.state.in_([state.value for state in _STATES]))
         .order_by(tasks.c.node)
     )
     with_bundle = bundles.tasks_with_bundle(connection)
     return [
-        NotWell(task=rows.view_task(connection, row), model=_model(row.facts), has_bundle=row.id in with_bundle)
+        NotWell(
+            task=rows.view_task(connection, row),
+            model=_model(row.facts),
+            switch=switch_of(row.switch, msgspec.json.decode(row.neighbors, type=tuple[Neighbor, ...]), row.relay),
+            has_bundle=row.id in with_bundle,
+        )
         for row in connection.execute(query)
     ]
 
