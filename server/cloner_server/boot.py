@@ -35,10 +35,10 @@ from cloner_server.core import Core
 from cloner_server.installer import Installer
 from cloner_server.state import events, leases, nodes, sightings
 from cloner_server.state import tasks as rows
-from cloner_server.state.database import Act
+from cloner_server.state.database import Act, DatabaseBusyError
 from cloner_server.tasks import endings
 from cloner_server.tasks.claims import mint_claim
-from cloner_server.tasks.states import CLAIMABLE
+from cloner_server.tasks.states import CLAIMABLE, Happening
 
 log = logging.getLogger(__name__)
 
@@ -82,9 +82,9 @@ class BootDesk:
         if request.route in _SCRIPT_ROUTES:
             try:
                 return await asyncio.to_thread(self._script, mac, request)
-            except DBAPIError as fault:
+            except (DBAPIError, DatabaseBusyError) as fault:
                 # A disk that is full keeps nothing in the timeline; a node in `local` must find its disk all the same.
-                log.error("the timeline cannot be written: %s", fault.orig)
+                log.error("the timeline cannot be written: %s", fault)
         return await asyncio.to_thread(self._look, mac, request)
 
     async def reservation(self, mac: str) -> Reservation | None:
@@ -127,7 +127,9 @@ class BootDesk:
                 continue
             obj = f"node/{node.name}" if node else f"machine/{event.mac or event.address or 'unknown'}"
             alarm = event.kind in (EventKind.ALARM, EventKind.OTHER_DHCP, EventKind.POOL_EMPTY)
-            events.record(connection, act, obj, event.kind.value, alarm=alarm, text=event.text)
+            source, is_known = event.mac or event.address, node is not None
+            if self.core.audit.admit(act.now_s, source, event.kind.value, is_alarm=alarm, is_known=is_known):
+                events.record(connection, act, obj, event.kind.value, alarm=alarm, is_network=True, text=event.text)
 
     @property
     def has_news(self) -> bool:
@@ -148,7 +150,9 @@ class BootDesk:
                 return answer
             obj = f"node/{node.name}" if node else f"machine/{mac}"
             what = _LOCAL_ANSWER if answer.kind is ScriptKind.LOCAL else f"boot {answer.kind.value}"
-            events.record(connection, act, obj, what, alarm=bool(answer.alarm), why=answer.why, mac=mac)
+            alarm = bool(answer.alarm)
+            if self.core.audit.admit(act.now_s, mac, what, is_alarm=alarm, is_known=node is not None):
+                events.record(connection, act, obj, what, alarm=alarm, is_network=True, why=answer.why, mac=mac)
             if node is not None:
                 step = BootStep.LOCAL if answer.kind is ScriptKind.LOCAL else BootStep.SCRIPT
                 sightings.record(connection, act, node.name, step)
@@ -176,8 +180,10 @@ class BootDesk:
         live = rows.live_task(connection, node.name)
         if live is None or TaskState(live.state) is not TaskState.UNCONFIRMED:
             return 0
-        since_s = max(self.core.clock() - _HOUR_S, live.changed_s)
-        return events.count_since(connection, f"node/{node.name}", _LOCAL_ANSWER, since_s)
+        # The receipt by its place in the audit, not by its time: the clock may have been set back meanwhile.
+        receipt = events.last_id_of(connection, f"task/{live.id}", Happening.RECEIPT.value)
+        since_s = self.core.clock() - _HOUR_S
+        return events.count_since(connection, f"node/{node.name}", _LOCAL_ANSWER, since_s, after=receipt)
 
     def _check_loop(self, connection: Connection, act: Act, node: NodeView) -> None:
         seen = self._local_answers(connection, node)

@@ -11,6 +11,7 @@ import msgspec
 
 from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import InvalidError
+from cloner_server.state.pruning import Keep
 
 CONFIG_FILE = Path("/etc/cloner/server.toml")
 
@@ -38,6 +39,15 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     beat_every_s: float = 2.0
     attempts: int = 5
     kernel_arguments: tuple[str, ...] = ("console=tty0", "console=ttyS0", "panic=-1")
+    keep_days: float = 365.0  # events; the newest 10 000 of a kind stay however old
+    keep_events: int = 500_000
+    keep_alarm_days: float = 1825.0
+    keep_alarms: int = 50_000
+    keep_network_days: float = 30.0  # events that anybody on the network can cause
+    keep_network_events: int = 100_000
+    keep_log_days: float = 90.0
+    keep_log_lines: int = 2_000_000
+    reserve_mib: int = 256  # of the state's disk: uploads stop there, so that deploys can go on
 
 
 def load_config(path: Path, given: dict[str, Any]) -> ServerConfig:
@@ -74,9 +84,12 @@ def config_faults(config: ServerConfig) -> list[str]:
     faults += [f"{name}: {port} is not a port" for name, port in ports.items() if not 0 <= port < 65536]
     if config.tls_port and config.tls_port == config.http_port:
         faults.append(f"http_port: {config.http_port} is the TLS port too")
-    for name in ("confirm_s", "boot_s", "lost_s", "claim_life_s", "beat_every_s", "attempts"):
+    kept = [name for name in config.__struct_fields__ if name.startswith("keep_")]
+    for name in ("confirm_s", "boot_s", "lost_s", "claim_life_s", "beat_every_s", "attempts", *kept):
         if getattr(config, name) <= 0:
             faults.append(f"{name}: {getattr(config, name)} is not above 0")
+    if config.reserve_mib < 0:
+        faults.append(f"reserve_mib: {config.reserve_mib} is below 0")
     if config.claim_life_s > 3600:
         faults.append("claim_life_s: a claim token lives an hour at most")
     if config.dhcp != "none" and not config.interface:
@@ -93,3 +106,17 @@ def pool(config: ServerConfig) -> tuple[ipaddress.IPv4Address, ipaddress.IPv4Add
     """Return the first and last address given out; raises ValueError when `dhcp` names no range."""
     first, _, last = config.dhcp.partition("-")
     return ipaddress.IPv4Address(first.strip()), ipaddress.IPv4Address(last.strip())
+
+
+def keep(config: ServerConfig) -> Keep:
+    """Return how much of what happened is kept."""
+    return Keep(
+        days=config.keep_days,
+        events=config.keep_events,
+        alarm_days=config.keep_alarm_days,
+        alarms=config.keep_alarms,
+        network_days=config.keep_network_days,
+        network=config.keep_network_events,
+        log_days=config.keep_log_days,
+        log_lines=config.keep_log_lines,
+    )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cloner_server.audit import NetworkAudit
 from cloner_server.catalog import Catalog
 from cloner_server.site import Site
 from cloner_server.state.database import Act, Database
@@ -27,6 +28,7 @@ class Core:
     verifier: Verifier
     address: str = ""
     services: tuple[str, ...] = ()
+    audit: NetworkAudit = field(default_factory=NetworkAudit)
     clock: Callable[[], float] = time.time
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -50,6 +50,13 @@ def listener(app: Any, site: Site | None = None) -> Listener:
     return Listener(config)
 
 
+def use_certificate(serving: Listener, site: Site) -> None:
+    """Give connections to come the certificate that lies in the site now; those that are open keep theirs."""
+    context = serving.config.ssl
+    if context is not None:
+        context.load_cert_chain(site.certificate, site.certificate_key)
+
+
 def tcp_socket(address: str, port: int, what: str) -> socket.socket:
     """Return a listening socket; raises RefusedError when the port is taken or the address is not ours."""
     try:

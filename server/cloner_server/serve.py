@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import ipaddress
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from blake3 import blake3
@@ -32,19 +32,31 @@ from cloner_pxe.router import RouterService
 from cloner_pxe.tftp import TftpService
 from cloner_server.api.app import admin_app, agent_app
 from cloner_server.api.boot import boot_app
+from cloner_server.audit import audited
 from cloner_server.boot import BootDesk
 from cloner_server.catalog import Catalog
-from cloner_server.config import ServerConfig, pool
+from cloner_server.clock import SteadyClock
+from cloner_server.config import ServerConfig, keep, pool
 from cloner_server.core import Core
+from cloner_server.house import House
 from cloner_server.installer import assemble
-from cloner_server.listeners import Listener, interface_network, listener, own_macs, tcp_socket, unix_socket
+from cloner_server.listeners import (
+    Listener,
+    interface_network,
+    listener,
+    own_macs,
+    tcp_socket,
+    unix_socket,
+    use_certificate,
+)
 from cloner_server.site import Site, open_site
 from cloner_server.state import events, images
 from cloner_server.state.database import open_database
 from cloner_server.state.leases import SqlLeases
+from cloner_server.statedir import locked, refuse_unfinished
 from cloner_server.store.local import LocalStore
 from cloner_server.store.protocol import Store
-from cloner_server.tasks import housekeeping
+from cloner_server.tasks import timeshift
 from cloner_server.tasks.rules import Rules
 from cloner_server.verified import Verifier
 
@@ -70,13 +82,13 @@ def serve(config: ServerConfig, announce: Callable[[str], None] = print) -> None
         logging.getLogger(chatty).setLevel(logging.WARNING)
     import uvloop
 
-    with _locked(Path(config.state)), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with locked(Path(config.state)), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(config, announce))
 
 
 async def _run(config: ServerConfig, announce: Callable[[str], None]) -> None:
-    place = _place(config)
-    core = open_core(config, place.address)
+    place, clock = _place(config), SteadyClock()
+    core = open_core(config, place.address, clock)
     desk, loaders = _boot_desk(config, core, place)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(core.database.close)
@@ -86,8 +98,8 @@ async def _run(config: ServerConfig, announce: Callable[[str], None]) -> None:
         plain = tcp_socket(place.address, config.http_port, "boot HTTP")
         listeners = [
             listener(admin_app(core)),
-            listener(agent_app(core), core.site),
-            listener(boot_app(core, desk, loaders)),
+            listener(audited(agent_app(core), core.audit, clock), core.site),  # type: ignore[arg-type]  # one protocol, two names
+            listener(audited(boot_app(core, desk, loaders), core.audit, clock)),
         ]
         # Netboot first: when another DHCP server answers here, nobody has been served anything yet.
         await _start_netboot(config, place, desk, loaders, stack)
@@ -99,8 +111,16 @@ async def _run(config: ServerConfig, announce: Callable[[str], None]) -> None:
                 f"{READY} https={place.address}:{config.tls_port} http={place.address}:{config.http_port} "
                 f"socket={config.socket} state={config.state}"
             )
-            started_s = time.time()
-            await until_stopped(core.stopping, serving, lambda: _keep_house(core, desk, started_s))
+            loop = asyncio.get_running_loop()
+            house = House(
+                core,
+                desk,
+                clock,
+                keep(config),
+                # On the loop: it makes connections from the same context.
+                on_certificate=partial(loop.call_soon_threadsafe, use_certificate, listeners[1], core.site),
+            )
+            await until_stopped(core.stopping, serving, house.turn)
         core.stopping.set()
         for one in listeners:
             one.should_exit = True
@@ -108,12 +128,13 @@ async def _run(config: ServerConfig, announce: Callable[[str], None]) -> None:
     log.info("stopped")
 
 
-def open_core(config: ServerConfig, address: str) -> Core:
+def open_core(config: ServerConfig, address: str, clock: Callable[[], float] = time.time) -> Core:
     """Open or make everything that lasts: keys, database, store. Published versions of the store are adopted."""
     state = Path(config.state)
-    site, is_new = open_site(state)
+    refuse_unfinished(state)
+    site, is_new = open_site(state, clock())
     database = open_database(state / "cloner.db")
-    store: Store = LocalStore(state / "store", site)
+    store: Store = LocalStore(state / "store", site, reserve_bytes=config.reserve_mib << 20)
     catalog = Catalog(store)
     core = Core(
         state_directory=state,
@@ -124,9 +145,11 @@ def open_core(config: ServerConfig, address: str) -> Core:
         verifier=Verifier(catalog),
         address=address,
         services=_services(config),
+        clock=clock,
     )
     act = core.act("server")
     with database.write() as connection:
+        timeshift.rein_in(connection, act, core.rules.claim_life_s)
         if is_new:
             events.record(connection, act, "site", "made", key=site.public_key.hex())
         events.record(connection, act, "site", "started", address=address)
@@ -218,7 +241,8 @@ async def _start_netboot(
         mode=Mode.PROXY if is_proxy else Mode.AUTHORITATIVE,
         router=ipaddress.IPv4Address(config.router) if config.router else None,
     )
-    dhcp = DhcpService(config.interface, DhcpServer(settings, SqlLeases(desk.core.database)), desk, desk.emit)
+    leases = SqlLeases(desk.core.database)
+    dhcp = DhcpService(config.interface, DhcpServer(settings, leases), desk, desk.emit, clock=desk.core.clock)
     await dhcp.start(beside_another=config.beside_another_dhcp)
     stack.push_async_callback(dhcp.stop)
     router = RouterService(config.interface)
@@ -260,24 +284,3 @@ async def until_stopped(
             wait_s = _FAILED_TURNS * turn_s
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), wait_s)
-
-
-def _keep_house(core: Core, desk: BootDesk, started_s: float) -> None:
-    act = core.act("server")
-    with core.database.read() as connection:
-        is_due = housekeeping.is_due(connection, act.now_s, core.rules, started_s)
-    if is_due or desk.has_news:
-        with core.database.write() as connection:
-            housekeeping.tidy(connection, act, core.rules, started_s)
-            desk.flush(connection, act)
-
-
-@contextlib.contextmanager
-def _locked(state: Path) -> Iterator[None]:
-    state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (state / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as fault:
-            raise RefusedError(f"another server runs on {state}", hint="stop it, or choose another --state") from fault
-        yield

@@ -1,20 +1,19 @@
 """What makes a site itself: CA, server certificate, signing key, vault key; made once, at the first start.
 
+Only the server's certificate is ever made anew (`renew_certificate`).
+
 All of it lies in one directory beside the database, readable by root alone, and appears at once or not at all: it is
 made under a temporary name, synced and renamed. The database never holds any of it.
 """
 
 from __future__ import annotations
 
-import datetime
 import os
 import secrets
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
@@ -24,17 +23,14 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cloner_core.errors import ClonerError
-
-SERVER_NAME = "cloner-server"
-"""The one name in the server's certificate; nodes connect by address and check this name."""
+from cloner_server.certificates import load_key, load_pair, make_ca, make_server, renewed
 
 _CA, _CERTIFICATE, _KEY, _SIGNING, _VAULT = "ca.pem", "server.pem", "server.key", "signing.key", "vault.key"
-# Clocks of nodes and of a restored server may be far off, and nothing renews a CA in an initramfs by itself.
-_NOT_BEFORE = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
-_NOT_AFTER = datetime.datetime(2069, 12, 31, tzinfo=datetime.UTC)
+_CA_KEY = "ca.key"
+SITE_FILES = (_CA, _CA_KEY, _CERTIFICATE, _KEY, _SIGNING, _VAULT)
+"""All that a site consists of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +53,8 @@ class Site:
         return self.signing_key.sign(data)
 
 
-def open_site(state: Path) -> tuple[Site, bool]:
-    """Return the site kept beneath `state` and whether it was made just now.
+def open_site(state: Path, now_s: float) -> tuple[Site, bool]:
+    """Return the site kept beneath `state` and whether it was made just now, at `now_s`.
 
     Raises ClonerError when parts of it are missing: a CA made anew would lock out every node and version.
     """
@@ -66,7 +62,7 @@ def open_site(state: Path) -> tuple[Site, bool]:
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     is_new = not directory.exists()
     if is_new:
-        _make(state, directory)
+        _make(state, directory, now_s)
     try:
         signing = load_pem_private_key((directory / _SIGNING).read_bytes(), None)
         vault_key = bytes.fromhex((directory / _VAULT).read_text())
@@ -75,10 +71,39 @@ def open_site(state: Path) -> tuple[Site, bool]:
         )
         complete = len(vault_key) == 32 and site.certificate.exists() and site.certificate_key.exists()
     except (OSError, ValueError) as fault:
-        raise ClonerError(f"{directory} is not usable: {fault}", hint="restore it from a backup") from fault
+        raise ClonerError(
+            f"{directory} is not usable: {fault}", hint="restore it from a backup (cloner state import)"
+        ) from fault
     if not complete:
-        raise ClonerError(f"{directory} is not complete", hint="restore it from a backup")
+        raise ClonerError(f"{directory} is not complete", hint="restore it from a backup (cloner state import)")
     return site, is_new
+
+
+def renew_certificate(site: Site, now_s: float) -> bool:
+    """Put a new certificate in place of the server's when that one ends soon; return whether it was done.
+
+    The key stays, so that nobody ever sees a key and a certificate that do not fit. Raises ClonerError when the CA
+    cannot sign.
+    """
+    directory = site.certificate.parent
+    try:
+        ca = load_pair(site.ca_pem, (directory / _CA_KEY).read_bytes())
+        key = load_key(site.certificate_key.read_bytes())
+        pem = renewed(ca, site.certificate.read_bytes(), key, now_s)
+    except (OSError, ValueError) as fault:
+        raise ClonerError(
+            f"the server's certificate cannot be renewed: {fault}", hint=f"look at {directory}"
+        ) from fault
+    if pem is None:
+        return False
+    fresh = directory / f".{_CERTIFICATE}-{secrets.token_hex(4)}"
+    try:
+        _write(fresh, pem, 0o644)
+        fresh.rename(site.certificate)
+    finally:
+        fresh.unlink(missing_ok=True)
+    _sync_directory(directory)
+    return True
 
 
 def _ed25519(key: object) -> Ed25519PrivateKey:
@@ -87,54 +112,22 @@ def _ed25519(key: object) -> Ed25519PrivateKey:
     return key
 
 
-def _make(state: Path, directory: Path) -> None:
+def _make(state: Path, directory: Path, now_s: float) -> None:
     for left_over in state.glob(".site-*"):
         shutil.rmtree(left_over)
     fresh = state / f".site-{secrets.token_hex(4)}"
     fresh.mkdir(mode=0o700)
-    ca_key = ec.generate_private_key(ec.SECP256R1())  # P-256: what every TLS stack accepts
-    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Cloner site CA {secrets.token_hex(4)}")])
-    ca = _certificate(ca_name, ca_name, ca_key.public_key(), ca_key, is_ca=True)
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, SERVER_NAME)])
-    certificate = _certificate(name, ca_name, key.public_key(), ca_key, is_ca=False)
-    _write(fresh / _CA, ca.public_bytes(Encoding.PEM), 0o644)
-    _write(fresh / "ca.key", _pem(ca_key), 0o600)
-    _write(fresh / _CERTIFICATE, certificate.public_bytes(Encoding.PEM), 0o644)
+    ca, key = make_ca(), ec.generate_private_key(ec.SECP256R1())
+    server = make_server(ca, key, now_s)
+    _write(fresh / _CA, ca.pem, 0o644)
+    _write(fresh / _CA_KEY, _pem(ca.key), 0o600)
+    _write(fresh / _CERTIFICATE, server.public_bytes(Encoding.PEM), 0o644)
     _write(fresh / _KEY, _pem(key), 0o600)
     _write(fresh / _SIGNING, _pem(Ed25519PrivateKey.generate()), 0o600)
     _write(fresh / _VAULT, secrets.token_hex(32).encode(), 0o600)
     _sync_directory(fresh)
     fresh.rename(directory)
     _sync_directory(state)
-
-
-def _certificate(
-    subject: x509.Name,
-    issuer: x509.Name,
-    public: ec.EllipticCurvePublicKey,
-    signer: ec.EllipticCurvePrivateKey,
-    *,
-    is_ca: bool,
-) -> x509.Certificate:
-    usage = x509.KeyUsage(not is_ca, False, False, False, False, is_ca, is_ca, False, False)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(public)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(_NOT_BEFORE)
-        .not_valid_after(_NOT_AFTER)
-        .add_extension(x509.BasicConstraints(ca=is_ca, path_length=0 if is_ca else None), critical=True)
-        .add_extension(usage, critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
-    )
-    if not is_ca:
-        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(SERVER_NAME)]), critical=False)
-        builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-    return builder.sign(signer, hashes.SHA256())
 
 
 def _pem(key: ec.EllipticCurvePrivateKey | Ed25519PrivateKey) -> bytes:

@@ -13,14 +13,15 @@ from sqlalchemy import update
 
 from cloner_core.errors import ClonerError, IntegrityError
 from cloner_server import vault
-from cloner_server.site import SERVER_NAME, open_site
+from cloner_server.certificates import SERVER_NAME
+from cloner_server.site import open_site
 from cloner_server.state.tables import vault as table
-from serverbench.scene import Scene
+from serverbench.scene import START_S, Scene
 
 
 def test_a_site_is_made_once(tmp_path: Path) -> None:
-    first, was_new = open_site(tmp_path)
-    second, is_new = open_site(tmp_path)
+    first, was_new = open_site(tmp_path, START_S)
+    second, is_new = open_site(tmp_path, START_S)
     assert (was_new, is_new) == (True, False)
     assert (first.ca_pem, first.public_key, first.vault_key) == (second.ca_pem, second.public_key, second.vault_key)
 
@@ -29,21 +30,21 @@ def test_a_kill_while_the_site_is_made_leaves_no_half_site(tmp_path: Path) -> No
     half = tmp_path / ".site-0badcafe"
     half.mkdir()
     (half / "ca.pem").write_text("half")
-    open_site(tmp_path)
+    open_site(tmp_path, START_S)
     assert [path.name for path in tmp_path.iterdir()] == ["site"]
 
 
 @pytest.mark.parametrize("name", ["ca.pem", "server.pem", "server.key", "signing.key", "vault.key"])
 def test_a_site_that_lost_a_part_is_never_made_anew(tmp_path: Path, name: str) -> None:
-    open_site(tmp_path)
+    open_site(tmp_path, START_S)
     (tmp_path / "site" / name).unlink()
     with pytest.raises(ClonerError, match="backup"):
-        open_site(tmp_path)
+        open_site(tmp_path, START_S)
     assert not (tmp_path / "site" / name).exists()
 
 
 def test_the_certificate_is_for_the_fixed_name_and_signed_by_the_ca(tmp_path: Path) -> None:
-    site, _ = open_site(tmp_path)
+    site, _ = open_site(tmp_path, START_S)
     certificate = x509.load_pem_x509_certificate(site.certificate.read_bytes())
     authority = x509.load_pem_x509_certificate(site.ca_pem)
     certificate.verify_directly_issued_by(authority)
@@ -54,12 +55,12 @@ def test_the_certificate_is_for_the_fixed_name_and_signed_by_the_ca(tmp_path: Pa
 
 
 def test_signatures_verify_with_the_public_key(tmp_path: Path) -> None:
-    site, _ = open_site(tmp_path)
+    site, _ = open_site(tmp_path, START_S)
     Ed25519PublicKey.from_public_bytes(site.public_key).verify(site.sign(b"statement"), b"statement")
 
 
 def test_no_key_shows_itself(tmp_path: Path) -> None:
-    site, _ = open_site(tmp_path)
+    site, _ = open_site(tmp_path, START_S)
     assert site.vault_key.hex() not in repr(site)
     assert "signing_key" not in repr(site)
 

@@ -16,7 +16,7 @@ from cloner_server import VERSION
 from cloner_server.api.admin import admin_router
 from cloner_server.api.agent import agent_router
 from cloner_server.api.failures import failure_handlers
-from cloner_server.api.faults import answer_bug, answer_error, answer_http_error
+from cloner_server.api.faults import answer_error, answer_http_error, answer_trouble
 from cloner_server.api.images import image_handlers
 from cloner_server.api.stream import stream_handlers
 from cloner_server.core import Core
@@ -41,7 +41,7 @@ def _app(core: Core, router: Router, openapi: OpenAPIConfig | None) -> Litestar:
     handlers: ExceptionHandlersMap = {
         ClonerError: answer_error,
         HTTPException: answer_http_error,
-        Exception: answer_bug,
+        Exception: answer_trouble,
     }
     return Litestar(
         [router],

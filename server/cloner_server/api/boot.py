@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 import msgspec
+from sqlalchemy.exc import DBAPIError
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
@@ -17,7 +18,7 @@ from cloner_core.errors import ClonerError, InvalidError
 from cloner_core.messages import Confirm, Fault, Granted
 from cloner_core.sightings import BootStep
 from cloner_pxe.http import HttpAnswer, answer_http
-from cloner_server.api.faults import http_status
+from cloner_server.api.faults import http_status, trouble_of
 from cloner_server.boot import BootDesk
 from cloner_server.core import Core
 from cloner_server.tasks import endings
@@ -49,6 +50,11 @@ def boot_app(core: Core, desk: BootDesk, loaders: dict[str, Path]) -> Starlette:
             return _json(answer, http_status(fault))
         except ClientDisconnect:
             return Response(status_code=400)
+        except (DBAPIError, OSError) as fault:
+            told = trouble_of(fault)
+            if told is None:
+                raise
+            return _json(Fault(error=told.message, hint=told.hint, status=int(told.exit_status)), http_status(told))
         return _json(Granted(), 200)
 
     routes = [Route("/boot/{path:path}", boot, methods=["GET"]), Route("/confirm", confirm, methods=["POST"])]

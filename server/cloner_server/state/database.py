@@ -1,7 +1,9 @@
 """The database: opening, migrating, and the two kinds of transaction.
 
 SQLite in WAL mode by default. A writer begins with BEGIN IMMEDIATE, so it never finds out at its first write that
-another was faster; writers of this process queue on a lock instead of spinning on SQLITE_BUSY.
+another was faster; writers of this process queue on a lock instead of spinning on SQLITE_BUSY. Somebody else who
+holds the database (a backup program, a person with sqlite3) is waited for some seconds; then a request is answered
+503 and may be sent again, so that no thread of the server waits for ever.
 """
 
 from __future__ import annotations
@@ -18,9 +20,14 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from cloner_core.errors import ClonerError
+from cloner_core.errors import ClonerError, UnreachableError
 
-_BUSY_S = 30.0
+_BUSY_S = 5.0  # agents read for 60 s
+_QUEUE_S = 10.0
+
+
+class DatabaseBusyError(UnreachableError):
+    """The database cannot be written now; the same request may be sent again: 503."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,7 @@ class Database:
 
     engine: Engine
     writer: threading.Lock = field(default_factory=threading.Lock)
+    queue_s: float = _QUEUE_S  # how long a writer waits for those before it
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -48,7 +56,7 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """One transaction: committed and on disk when the block ends, undone when it raises."""
         with (
-            self.writer,
+            self._turn(),
             self.engine.connect().execution_options(cloner_write=True) as connection,
             connection.begin(),
         ):
@@ -58,7 +66,7 @@ class Database:
     def trial(self, is_dry: bool) -> Iterator[Connection]:
         """One transaction as `write`, undone at its end when `is_dry`: a dry run meets every rule of the real one."""
         with (
-            self.writer,
+            self._turn(),
             self.engine.connect().execution_options(cloner_write=True) as connection,
             connection.begin() as transaction,
         ):
@@ -66,17 +74,31 @@ class Database:
             if is_dry:
                 transaction.rollback()
 
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self.writer.acquire(timeout=self.queue_s):
+            raise DatabaseBusyError(
+                f"the server's database took no write for {self.queue_s:.0f} s",
+                hint="another program holds it, or its disk is slow; the request may be sent again",
+            )
+        try:
+            yield
+        finally:
+            self.writer.release()
+
     def close(self) -> None:
         """Close every connection; the write-ahead log is folded into the file."""
         self.engine.dispose()
 
 
-def open_database(path: Path) -> Database:
+def open_database(path: Path, *, busy_s: float = _BUSY_S) -> Database:
     """Open the SQLite file at `path`, made when absent, and bring its tables to the present form.
+
+    `busy_s`: how long a transaction waits for another program that holds the file.
 
     Raises ClonerError when the file is no database of ours or is newer than this program.
     """
-    engine = create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False, "timeout": _BUSY_S})
+    engine = create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False, "timeout": busy_s})
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
     try:

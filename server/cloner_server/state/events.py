@@ -20,9 +20,13 @@ def record(
     *,
     revision: int = 0,
     alarm: bool = False,
+    is_network: bool = False,
     **detail: object,
 ) -> None:
-    """Write one event; `detail` must hold no secret."""
+    """Write one event; `detail` must hold no secret. `is_network` marks what anybody on the wire can cause.
+
+    Such events are kept apart from the others and for a shorter time (`pruning`).
+    """
     text = msgspec.json.encode(detail).decode()
     values = {
         "time_s": act.now_s,
@@ -32,8 +36,20 @@ def record(
         "what": what,
         "detail": text,
         "is_alarm": alarm,
+        "is_network": is_network,
     }
     connection.execute(insert(events).values(values))
+
+
+def record_seldom(
+    connection: Connection, act: Act, obj: str, what: str, *, most: int = 20, within_s: float = 60.0, **detail: Any
+) -> None:
+    """Write one event unless `most` of its kind were written for `obj` within `within_s` seconds.
+
+    For what a stranger can cause: each refusal is also counted by `cloner_server.audit`.
+    """
+    if count_since(connection, obj, what, act.now_s - within_s) < most:
+        record(connection, act, obj, what, **detail)
 
 
 def list_events(
@@ -65,13 +81,19 @@ def last_id(connection: Connection) -> int:
     return int(connection.execute(select(func.coalesce(func.max(events.c.id), 0))).scalar_one())
 
 
-def count_since(connection: Connection, obj: str, what: str, since_s: float) -> int:
-    """Return how many events `what` of `obj` came at or after `since_s`."""
-    query = select(func.count()).where(events.c.object == obj, events.c.what == what, events.c.time_s >= since_s)
+def last_id_of(connection: Connection, obj: str, what: str) -> int:
+    """Return the id of the newest event `what` of `obj`, 0 when there is none."""
+    query = select(func.coalesce(func.max(events.c.id), 0)).where(events.c.object == obj, events.c.what == what)
     return int(connection.execute(query).scalar_one())
 
 
+def count_since(connection: Connection, obj: str, what: str, since_s: float, *, after: int = 0) -> int:
+    """Return how many events `what` of `obj` came at or after `since_s`, with an id above `after`."""
+    query = select(func.count()).where(events.c.object == obj, events.c.what == what, events.c.time_s >= since_s)
+    return int(connection.execute(query.where(events.c.id > after)).scalar_one())
+
+
 def _view(row: Row[tuple[Any, ...]]) -> EventView:
-    fields = {str(name): value for name, value in row._mapping.items()}
+    fields = {str(name): value for name, value in row._mapping.items() if name != "is_network"}
     detail = msgspec.json.decode(fields["detail"], type=dict[str, Any])
     return msgspec.convert({**fields, "detail": detail}, EventView)

@@ -230,6 +230,7 @@ events = Table(
     Column("what", Text, nullable=False),
     Column("detail", Text, nullable=False),
     Column("is_alarm", Boolean, nullable=False, server_default=text("0")),
+    Column("is_network", Boolean, nullable=False, server_default=text("0")),  # anybody on the wire can cause it
     Index("events_of_object", "object", "what", "time_s"),
     sqlite_autoincrement=True,
 )

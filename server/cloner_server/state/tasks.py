@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, func, insert, select, text, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, text, update
 
 from cloner_core.admin import LogEntry, TaskState, TaskView
 from cloner_core.errors import ConflictError, NotFoundError
@@ -16,6 +16,10 @@ from cloner_server.state.tables import LIVE_TASK, attempts, task_log, tasks
 from cloner_server.tasks.states import Happening, next_state
 
 AnyRow = Row[tuple[Any, ...]]
+
+LOG_LINES = 20_000
+"""Of one task: what an agent sends must not fill the disk, and must not push out the logs of others."""
+_LINE_CHARACTERS = 4000
 
 
 def get_task(connection: Connection, task_id: int | str) -> AnyRow:
@@ -116,13 +120,17 @@ def change_attempt(connection: Connection, attempt_id: str, **values: object) ->
 
 
 def append_log(connection: Connection, task_id: int, attempt_id: str, lines: tuple[LogLine, ...]) -> None:
-    """Keep lines of the agent's log, in the order they came."""
+    """Keep lines of the agent's log, in the order they came; of a task the newest `LOG_LINES`."""
     if lines:
+        told = {"task": task_id, "attempt": attempt_id}
         rows = [
-            {"task": task_id, "attempt": attempt_id, "time_s": x.time_s, "level": x.level, "text": x.text}
-            for x in lines
+            told | {"time_s": x.time_s, "level": x.level[:16], "text": x.text[:_LINE_CHARACTERS]}
+            for x in lines[-LOG_LINES:]
         ]
         connection.execute(insert(task_log), rows)
+        of_task = task_log.c.task == task_id
+        cut = select(task_log.c.id).where(of_task).order_by(task_log.c.id.desc()).offset(LOG_LINES).limit(1)
+        connection.execute(delete(task_log).where(of_task, task_log.c.id <= cut.scalar_subquery()))
 
 
 def list_log(connection: Connection, task_id: int, *, after: int = 0, limit: int = 10_000) -> list[LogEntry]:

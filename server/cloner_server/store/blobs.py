@@ -19,9 +19,13 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 class Files:
     """The directory of a store: how single files get into it, and the lock that keeps gc away from writers."""
 
-    def __init__(self, root: Path) -> None:
-        """Take a directory and make it if it is missing."""
+    def __init__(self, root: Path, reserve_bytes: int = 0) -> None:
+        """Take a directory and make it if it is missing.
+
+        Nothing is begun that would leave less than `reserve_bytes` (a tenth of a small filesystem) free.
+        """
         self.root = root
+        self._reserve_bytes = reserve_bytes
         self.temporary = root / "tmp"
         self.temporary.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock_path = root / "lock"
@@ -40,6 +44,7 @@ class Files:
     def write_temporary(self, data: bytes | bytearray | memoryview, what: str) -> Path:
         """Write and sync a file without a name of its own yet; raises StoreFullError, leaving nothing behind."""
         path = self.temporary / f"{os.getpid()}-{secrets.token_hex(8)}"
+        self._require_room(what, len(data))
         with self.room_for(what, len(data)):
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
             try:
@@ -64,11 +69,20 @@ class Files:
                 raise self._full(what, wanted) from error
             raise
 
-    def _full(self, what: str, wanted: int) -> StoreFullError:
+    def _require_room(self, what: str, wanted: int) -> None:
+        if self._reserve_bytes:
+            status = os.statvfs(self.root)
+            reserve = min(self._reserve_bytes, status.f_blocks * status.f_frsize // 10)
+            if wanted + reserve > status.f_bavail * status.f_frsize:
+                raise self._full(what, wanted, reserve)
+
+    def _full(self, what: str, wanted: int, reserve: int = 0) -> StoreFullError:
         status = os.statvfs(self.root)
         free = f"{status.f_bavail * status.f_frsize} free"
         if status.f_files and not status.f_favail:
             free += " but no inode left"
+        if reserve:
+            free += f", of which {reserve} are reserved for deploys that run"
         return StoreFullError(
             f"the store {self.root} has no room for {what}: {wanted} bytes wanted, {free}",
             hint="run 'cloner store gc', or enlarge the filesystem",

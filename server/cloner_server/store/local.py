@@ -28,9 +28,14 @@ def _now() -> datetime:
 class LocalStore(StoreReader):
     """A store in a directory; satisfies protocol.Store."""
 
-    def __init__(self, root: Path, signer: Signer | None = None, *, clock: Clock = _now) -> None:
-        """Take the directory, and the key that signs when versions are to be published."""
-        super().__init__(root)
+    def __init__(
+        self, root: Path, signer: Signer | None = None, *, clock: Clock = _now, reserve_bytes: int = 0
+    ) -> None:
+        """Take the directory, and the key that signs when versions are to be published.
+
+        `reserve_bytes` of its filesystem are left free, a tenth of it at most: others write there too.
+        """
+        super().__init__(root, reserve_bytes)
         self._signer = signer
         self._clock = clock
 

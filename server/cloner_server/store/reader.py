@@ -24,9 +24,9 @@ _NUMBER = re.compile(r"([1-9][0-9]{0,8})\.json\Z")
 class StoreReader:
     """A local store, read."""
 
-    def __init__(self, root: Path) -> None:
-        """Take the directory of the store; it is made when missing."""
-        self.files = Files(root)
+    def __init__(self, root: Path, reserve_bytes: int = 0) -> None:
+        """Take the directory of the store; it is made when missing. `reserve_bytes`: see `Files`."""
+        self.files = Files(root, reserve_bytes)
         self.packs = Blobs(self.files, "packs")
         self.segments = Blobs(self.files, "segments", ".zst")
         self.roots = Blobs(self.files, "roots")

@@ -73,9 +73,10 @@ def _watch(connection: Connection, act: Act, task: AnyRow, rules: Rules) -> None
     attempt, obj = rows.last_attempt(connection, task.id), f"task/{task.id}"
     if attempt is None or attempt.state != "live" or act.now_s - attempt.beat_s > _BEATS * rules.beat_every_s:
         return
-    if not events.count_since(connection, obj, _FETCHED, act.now_s - _AGAIN_S):
-        told = {"node": task.node, "attempt": attempt.id, "beat_s_ago": round(act.now_s - attempt.beat_s, 1)}
-        events.record(connection, act, obj, _FETCHED, revision=task.revision, alarm=True, **told)
+    told = {"node": task.node, "attempt": attempt.id, "beat_s_ago": round(act.now_s - attempt.beat_s, 1)}
+    events.record_seldom(
+        connection, act, obj, _FETCHED, most=1, within_s=_AGAIN_S, revision=task.revision, alarm=True, **told
+    )
 
 
 def accept_hello(
@@ -87,12 +88,15 @@ def accept_hello(
     """
     claim = connection.execute(select(claims).where(claims.c.token_hash == token_hash(hello.claim))).one_or_none()
     if claim is None or claim.expires_s <= act.now_s:
-        events.record(connection, act, "site", "claim refused", why="unknown" if claim is None else "expired")
+        events.record_seldom(
+            connection, act, "site", "claim refused", is_network=True, why="unknown" if claim is None else "expired"
+        )
         return UnknownClaimError("the claim is unknown or expired", hint="boot over the network again for a new one")
     task, node = rows.get_task(connection, claim.task), nodes.get_node(connection, claim.node)
     is_late = _is_late(connection, task, node)
     if TaskState(task.state) not in CLAIMABLE and not is_late:
-        events.record(connection, act, f"task/{task.id}", "claim refused", why=f"the task is {task.state}")
+        why = f"the task is {task.state}"
+        events.record_seldom(connection, act, f"task/{task.id}", "claim refused", is_network=True, why=why)
         return RefusedError(f"task {task.id} is {task.state}", hint="cloner task list shows what is to be done")
     former = rows.last_attempt(connection, task.id)
     if foreign := _foreign(claim, node, hello, former):

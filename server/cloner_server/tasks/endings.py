@@ -127,7 +127,9 @@ def accept_confirm(connection: Connection, act: Act, message: Confirm) -> Cloner
     if attempt is not None:
         kept = connection.execute(select(receipts).where(receipts.c.attempt == attempt.id)).one_or_none()
     if attempt is None or kept is None:
-        events.record(connection, act, "site", "confirmation refused", why="the secret is unknown")
+        events.record_seldom(
+            connection, act, "site", "confirmation refused", is_network=True, why="the secret is unknown"
+        )
         return RefusedError("the confirmation is not known")
     task, body = rows.get_task(connection, attempt.task), msgspec.json.decode(kept.body, type=ReceiptBody)
     told: dict[str, Any] = {
@@ -137,7 +139,7 @@ def accept_confirm(connection: Connection, act: Act, message: Confirm) -> Cloner
     wrong = [name for name, value in told.items() if value != getattr(body, name).lower()]
     if wrong:
         why = f"{', '.join(wrong)} not as in the receipt"
-        events.record(connection, act, f"task/{task.id}", "confirmation refused", alarm=True, why=why, **told)
+        events.record_seldom(connection, act, f"task/{task.id}", "confirmation refused", alarm=True, why=why, **told)
         return RefusedError(f"the confirmation does not fit the receipt: {why}")
     if kept.confirmed_s is not None:
         return None

@@ -1,0 +1,100 @@
+"""What the server does because time passes, several times a second: deadlines, the network's events, the machine's
+clock, old rows, and its own certificate.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from cloner_core.errors import ClonerError
+from cloner_server import certificates
+from cloner_server.boot import BootDesk
+from cloner_server.clock import SteadyClock
+from cloner_server.core import Core
+from cloner_server.site import renew_certificate
+from cloner_server.state import events
+from cloner_server.state.database import Act
+from cloner_server.state.pruning import Keep, prune
+from cloner_server.tasks import housekeeping, timeshift
+
+log = logging.getLogger(__name__)
+
+_PRUNE_EVERY_S = 600.0
+_CERTIFICATE_EVERY_S = 86400.0
+_AGAIN_S = 3600.0  # after a renewal that failed
+
+
+@dataclass(slots=True)
+class House:
+    """Keeps the house of one server; `core.clock` is `clock`."""
+
+    core: Core
+    desk: BootDesk
+    clock: SteadyClock
+    keep: Keep = field(default_factory=Keep)
+    on_certificate: Callable[[], object] = lambda: None  # a new one lies there
+    _started_s: float = field(init=False)  # on the even clock, as all times here
+    _pruned_s: float = field(init=False)
+    _certify_s: float = field(init=False)  # when to look at the certificate
+
+    def __post_init__(self) -> None:
+        """Begin now: deadlines count from here, for while the server was away nobody could call."""
+        self._started_s = self._pruned_s = self.clock.steady()
+        self._certify_s = self._started_s
+
+    def turn(self) -> None:
+        """Do what is due."""
+        self._follow_clock()
+        self._keep_certificate()
+        core, act = self.core, self.core.act("server")
+        started_s = act.now_s - (self.clock.steady() - self._started_s)
+        with core.database.read() as connection:
+            is_due = housekeeping.is_due(connection, act.now_s, core.rules, started_s)
+        if is_due or self.desk.has_news or core.audit.has_news(act.now_s):
+            with core.database.write() as connection:
+                housekeeping.tidy(connection, act, core.rules, started_s)
+                self.desk.flush(connection, act)
+                core.audit.flush(connection, act)
+        if self.clock.steady() - self._pruned_s >= _PRUNE_EVERY_S:
+            with core.database.write() as connection:
+                removed = prune(connection, act.now_s, self.keep)
+            if not removed:  # else more at the next turn
+                self._pruned_s = self.clock.steady()
+
+    def _follow_clock(self) -> None:
+        step_s = self.clock.step_s()
+        if abs(step_s) < timeshift.MIN_STEP_S:
+            self.clock.advance(step_s)
+            return
+        log.warning("the machine's clock was stepped by %+.1f s; deadlines move with it", step_s)
+        with self.core.database.write() as connection:
+            timeshift.shift(connection, Act("server", self.clock() + step_s), step_s)
+            self.clock.advance(step_s)  # in the writers' turn: none goes by the old time after the shift
+
+    def _keep_certificate(self) -> None:
+        if self.clock.steady() < self._certify_s:
+            return
+        act = self.core.act("server")
+        try:
+            is_new = renew_certificate(self.core.site, act.now_s)
+        except (ClonerError, OSError) as fault:
+            self._certify_s = self.clock.steady() + _AGAIN_S
+            self._record(act, "certificate not renewed", alarm=True, why=str(fault))
+            return
+        self._certify_s = self.clock.steady() + _CERTIFICATE_EVERY_S
+        if is_new:
+            left = certificates.days_left(self.core.site.certificate.read_bytes(), act.now_s)
+            self._record(act, "certificate renewed", days=round(left))
+            self.on_certificate()
+        left = certificates.days_left(self.core.site.ca_pem, act.now_s)
+        if left < certificates.CA_WARNING_DAYS:
+            why = "nodes and their initramfs trust nothing else: plan a new site, or set the clock if it is wrong"
+            self._record(act, "the site's CA ends", alarm=True, days=round(left), why=why)
+
+    def _record(self, act: Act, what: str, *, alarm: bool = False, **detail: Any) -> None:
+        log.log(logging.WARNING if alarm else logging.INFO, "%s: %s", what, detail)
+        with self.core.database.write() as connection:
+            events.record(connection, act, "site", what, alarm=alarm, **detail)
