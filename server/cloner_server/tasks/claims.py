@@ -181,8 +181,16 @@ def _foreign(claim: AnyRow, node: NodeView, hello: Hello, former: AnyRow | None)
 
 def _freeze(connection: Connection, act: Act, task: AnyRow, why: str, hardware: str) -> ClonerError:
     if not can_happen(TaskState(task.state), Happening.FREEZE):  # given up already: there is nothing to stop
-        told = {"why": why, "hardware": hardware}
-        events.record(connection, act, f"task/{task.id}", "claim refused", revision=task.revision, alarm=True, **told)
+        events.record_seldom(
+            connection,
+            act,
+            f"task/{task.id}",
+            "claim refused",
+            revision=task.revision,
+            alarm=True,
+            why=why,
+            hardware=hardware,
+        )
         return RefusedError(f"task {task.id} is {task.state}: {why}", hint=f"cloner task retry {task.id}")
     rows.happen(connection, act, task, Happening.FREEZE, alarm=True, why=why, hardware=hardware)
     return RefusedError(
