@@ -104,6 +104,31 @@ class NodeView(Strict, frozen=True):
     relay: str = ""  # IPv4 address of the DHCP relay the machine last asked through; "" it asked directly, or elsewhere
 
 
+class ImportedNode(Strict, frozen=True):
+    """What a file says of one node: added when there is none of the name, else changed."""
+
+    where: str  # names it in faults: "line 7"
+    name: str
+    patch: NodePatch  # of a node that was read before: with its revision
+
+
+class ImportRequest(Strict, frozen=True):
+    """Add and change nodes: all of them, or none."""
+
+    nodes: tuple[ImportedNode, ...]
+    update: bool = False  # False: a node that exists and differs is a conflict
+    dry_run: bool = False
+
+
+class ImportResult(Strict, frozen=True):
+    """What became of one node."""
+
+    name: str
+    action: Literal["added", "changed", "unchanged"]
+    fields: tuple[str, ...]  # that differ from before; of a new node none
+    node: NodeView
+
+
 class GroupPatch(Strict, frozen=True, omit_defaults=True):
     """A change of what is set for a whole group."""
 

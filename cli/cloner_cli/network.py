@@ -22,7 +22,8 @@ def asked_network(
 ) -> NodeNetwork | None:
     """Return the network that options ask for; None when they name nothing of it. Its faults go to `checks`.
 
-    --network FILE says all of it but, if it leaves that out, the host name; the other options speak of the first MAC.
+    --network FILE says all of it but, if it leaves that out, the host name; the other options speak of the first
+    interface, which is that of the first of `macs` (what the node has, or will have) unless it has another of them.
     """
     asked = {key: given[key] for key in _OPTIONS if given[key]}
     hostname = given["hostname"] or (before.network.hostname if before else name)
@@ -31,8 +32,8 @@ def asked_network(
         if asked:
             checks.wrong.append(f"{', '.join(_OPTIONS[key] for key in asked)}: --network says it already")
         network = _read(checks, given["network"], hostname)
-    elif macs and (asked or given["hostname"]):
-        network = _with_first(macs[0], hostname, before, asked)
+    elif macs and (asked or given["hostname"] or _is_moved(macs, before)):
+        network = _with_first(macs, hostname, before, asked)
     if network is not None:
         checks.wrong += [fault for fault in network_faults(network) if fault not in checks.wrong]
     return network
@@ -45,8 +46,15 @@ def network_fields(network: NodeNetwork) -> list[tuple[str, str]]:
     return shown + [("vlan", f"{v.name}, {v.id} on {v.parent}: {_addresses(v)}") for v in network.vlans]
 
 
-def _with_first(mac: str, hostname: str, before: NodeView | None, asked: dict[str, Any]) -> NodeNetwork:
+def _is_moved(macs: Sequence[str], before: NodeView | None) -> bool:
+    """Whether the first interface is one the node had and has no longer: its card was replaced."""
+    first = before.network.interfaces[0].mac if before and before.network.interfaces else ""
+    return before is not None and first in before.macs and first not in macs
+
+
+def _with_first(macs: Sequence[str], hostname: str, before: NodeView | None, asked: dict[str, Any]) -> NodeNetwork:
     old = before.network if before else NodeNetwork(hostname)
+    mac = next((one.mac for one in old.interfaces[:1] if one.mac in macs), macs[0])
     first = msgspec.structs.replace(old.interfaces[0] if old.interfaces else Interface(mac), mac=mac)
     if asked:
         addresses = asked.get("addresses", first.addresses)

@@ -16,6 +16,7 @@ from cloner_cli.commands import Group, command, dry_run_option, some_nodes_optio
 from cloner_cli.extrafiles import extra_files
 from cloner_cli.invocation import Invocation
 from cloner_cli.network import asked_network, network_fields
+from cloner_cli.nodeimport import node_import
 from cloner_cli.text import columns, fields, moment
 from cloner_core.admin import NodePatch, NodeSpec, NodeView
 from cloner_core.facts import normalize_mac
@@ -63,6 +64,9 @@ def _settings(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.group("node", cls=Group)
 def node_command() -> None:
     """Machines we own, known by their MAC addresses."""
+
+
+node_command.add_command(node_import)
 
 
 @command(

@@ -24,6 +24,7 @@ CHANGING = {
     "netboot",
     "new-image",
     "node add",
+    "node import",
     "node remove",
     "node set",
     "store gc",

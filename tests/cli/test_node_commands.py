@@ -91,3 +91,15 @@ def test_removing_wants_a_yes(desk: Desk) -> None:
     assert desk.refused("node", "remove", "n01").exit_code == ExitStatus.REFUSED
     assert desk.run("node", "remove", "n01", "--yes").exit_code == 0
     assert desk.json("node", "list") == []
+
+
+def test_the_network_follows_a_card_that_is_replaced(desk: Desk) -> None:
+    desk.json("node", "add", "n01", "--mac", "525400000001", "--address", "10.1.0.5/24")
+    interface = desk.json("node", "set", "n01", "--mac", "5254000000ff")[0]["network"]["interfaces"][0]
+    assert (interface["mac"], interface["addresses"]) == ("52:54:00:00:00:ff", ["10.1.0.5/24"])
+
+
+def test_an_address_stays_on_the_first_card_whatever_sorts_before_it(desk: Desk) -> None:
+    desk.json("node", "add", "n01", "--mac", "5254000000ff", "--mac", "525400000001", "--address", "10.1.0.5/24")
+    interface = desk.json("node", "set", "n01", "--gateway", "10.1.0.1")[0]["network"]["interfaces"][0]
+    assert (interface["mac"], interface["gateway"]) == ("52:54:00:00:00:ff", "10.1.0.1")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from litestar import delete, get, patch, post
 from litestar.params import FromPath, FromQuery, JSONBody
-from sqlalchemy import Connection
 
 from cloner_core.admin import (
+    ImportRequest,
+    ImportResult,
     NodePatch,
     NodeSpec,
     NodeView,
@@ -19,8 +19,9 @@ from cloner_core.facts import Facts
 from cloner_core.sightings import Sighting
 from cloner_server.api.callers import CoreDependency, who
 from cloner_server.api.faults import AnyRequest
-from cloner_server.state import images, layouts, nodes, sightings
+from cloner_server.state import importing, nodes, sightings
 from cloner_server.state import tasks as rows
+from cloner_server.state.references import check_patch, check_references
 
 _OK = 200
 
@@ -38,7 +39,7 @@ def node_add(
 ) -> NodeView:
     """Add a node."""
     with core.database.trial(dry_run) as connection:
-        _check_references(connection, data.image, data.version, data.layout)
+        check_references(connection, data.image, data.version, data.layout)
         return nodes.add_node(connection, who(core, request), data)
 
 
@@ -59,12 +60,7 @@ def node_set(
 ) -> NodeView:
     """Change fields of a node."""
     with core.database.trial(dry_run) as connection:
-        before = nodes.get_node(connection, name)
-        is_named = not isinstance(data.image, msgspec.UnsetType) or not isinstance(data.version, msgspec.UnsetType)
-        image = before.image if isinstance(data.image, msgspec.UnsetType) else data.image
-        version = before.version if isinstance(data.version, msgspec.UnsetType) else data.version
-        layout = "" if isinstance(data.layout, msgspec.UnsetType) else data.layout
-        _check_references(connection, image if is_named else "", version, layout)
+        check_patch(connection, nodes.get_node(connection, name), data)
         return nodes.change_node(connection, who(core, request), name, data)
 
 
@@ -79,6 +75,13 @@ def node_remove(
             raise RefusedError(f"{name} has task {live.id}, which is {live.state}", hint=f"cloner task abort {live.id}")
         nodes.remove_node(connection, who(core, request), name)
         return node
+
+
+@post("/import", sync_to_thread=True, status_code=_OK)
+def node_import(core: CoreDependency, request: AnyRequest, data: JSONBody[ImportRequest]) -> list[ImportResult]:
+    """Add and change nodes: all of them, or none."""
+    with core.database.trial(data.dry_run) as connection:
+        return importing.import_nodes(connection, who(core, request), data)
 
 
 @get("/nodes/{name:str}/facts", sync_to_thread=True)
@@ -100,17 +103,5 @@ def node_sightings(core: CoreDependency, name: FromPath[str]) -> list[Sighting]:
 
 def node_handlers() -> list[Any]:
     """Return the handlers of nodes."""
-    return [node_list, node_add, node_show, node_set, node_remove, node_facts, node_sightings]
-
-
-def _check_references(connection: Connection, image: str, version: int | None, layout: str) -> None:
-    """Raise NotFoundError naming the image and the layout that do not exist."""
-    faults = []
-    for look in ((images.get_version, image, version), (layouts.get_layout, layout, None)):
-        try:
-            if look[1]:
-                look[0](connection, look[1], look[2])
-        except NotFoundError as fault:
-            faults.append(str(fault))
-    if faults:
-        raise NotFoundError("; ".join(faults))
+    own: list[Any] = [node_list, node_add, node_show, node_set, node_remove, node_import]
+    return [*own, node_facts, node_sightings]

@@ -25,6 +25,7 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,6
 _ARGUMENT = re.compile(r"[0-9A-Za-z._:/=,+@%~\-]+")
 _JSON_COLUMNS = ("network", "kernel_arguments", "protected_serials", "files", "groups", "neighbors")
 _SWITCH_CHARACTERS = 100
+_MOST_NAMED = 500  # in one query; above, reading all nodes costs no more
 _ANY_MACHINE_ID = "0" * 32  # templates are tried before the vault is opened
 
 
@@ -82,6 +83,11 @@ def change_node(connection: Connection, act: Act, name: str, patch: NodePatch) -
         return before
     told = {k: [file.path for file in v] if k == "files" else msgspec.to_builtins(v) for k, v in asked.items()}
     return _update(connection, act, before, changes, what="changed", detail=told)
+
+
+def release_macs(connection: Connection, names: Iterable[str]) -> None:
+    """Take their MACs from nodes that are given others in the same transaction: two of them may swap."""
+    connection.execute(delete(node_keys).where(node_keys.c.kind == "mac", node_keys.c.node.in_(list(names))))
 
 
 def set_netboot(connection: Connection, act: Act, name: str, value: str, *, why: str) -> NodeView:
@@ -150,21 +156,24 @@ def get_node(connection: Connection, name: str) -> NodeView:
 
 def get_nodes(connection: Connection, names: Sequence[str]) -> list[NodeView]:
     """Return the nodes in the order of `names`; raises NotFoundError naming every one that does not exist."""
-    found = {node.name: node for node in list_nodes(connection)}
+    found = {node.name: node for node in list_nodes(connection, names if len(names) < _MOST_NAMED else None)}
     missing = [name for name in names if name not in found]
     if missing:
         raise NotFoundError(f"no such node: {', '.join(missing)}", hint="cloner node list shows all")
     return [found[name] for name in names]
 
 
-def list_nodes(connection: Connection) -> list[NodeView]:
-    """Return every node, by name."""
+def list_nodes(connection: Connection, names: Sequence[str] | None = None) -> list[NodeView]:
+    """Return every node, or those of `names` that there are, by name."""
+    of_keys, of_nodes = select(node_keys).where(node_keys.c.kind == "mac"), select(nodes)
+    if names is not None:
+        of_keys, of_nodes = of_keys.where(node_keys.c.node.in_(names)), of_nodes.where(nodes.c.name.in_(names))
     macs: dict[str, list[str]] = {}
-    for row in connection.execute(select(node_keys).where(node_keys.c.kind == "mac").order_by(node_keys.c.value)):
+    for row in connection.execute(of_keys.order_by(node_keys.c.value)):
         macs.setdefault(row.node, []).append(row.value)
     protected = groups.protected_groups(connection)
     views = []
-    for columns in connection.execute(select(nodes).order_by(nodes.c.name)).mappings():
+    for columns in connection.execute(of_nodes.order_by(nodes.c.name)).mappings():
         # msgspec wants plain strings, SQLAlchemy's names are a subclass
         fields = {str(name): value for name, value in columns.items()}
         fields |= {column: msgspec.json.decode(columns[column]) for column in _JSON_COLUMNS}

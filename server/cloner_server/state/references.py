@@ -1,0 +1,32 @@
+"""What a node names beside itself: its image and its layout must exist when they are named."""
+
+from __future__ import annotations
+
+from msgspec import UNSET, UnsetType
+from sqlalchemy import Connection
+
+from cloner_core.admin import NodePatch, NodeView
+from cloner_core.errors import NotFoundError
+from cloner_server.state import images, layouts
+
+
+def check_references(connection: Connection, image: str, version: int | None, layout: str) -> None:
+    """Raise NotFoundError naming the image and the layout that do not exist; "" names none."""
+    faults = []
+    for look in ((images.get_version, image, version), (layouts.get_layout, layout, None)):
+        try:
+            if look[1]:
+                look[0](connection, look[1], look[2])
+        except NotFoundError as fault:
+            faults.append(str(fault))
+    if faults:
+        raise NotFoundError("; ".join(faults))
+
+
+def check_patch(connection: Connection, before: NodeView, patch: NodePatch) -> None:
+    """Raise NotFoundError when `patch` names an image, a version or a layout that does not exist."""
+    is_named = patch.image is not UNSET or patch.version is not UNSET
+    image = before.image if isinstance(patch.image, UnsetType) else patch.image
+    version = before.version if isinstance(patch.version, UnsetType) else patch.version
+    layout = "" if isinstance(patch.layout, UnsetType) else patch.layout
+    check_references(connection, image if is_named else "", version, layout)
