@@ -122,6 +122,17 @@ def test_a_late_machine_gets_nothing_that_was_not_meant_for_it(scene: Scene, tas
     assert ("claim refused" in alarms) == (why == "foreign")
 
 
+def test_a_node_that_was_sent_to_its_disk_meanwhile_is_not_deployed(scene: Scene, task_id: str) -> None:
+    token = scene.mint()
+    scene.clock.now_s += BOOT_S
+    tidy(scene)
+    wanted = {"nodes": ["n01"], "value": "local"}
+    assert scene.admin("POST", "/netboot", wanted | {"dry_run": True}).status_code == 200
+    assert scene.admin("POST", "/netboot", wanted).status_code == 200
+    assert Agent(scene).try_hello(token).status_code in (401, 403)
+    assert (scene.task(task_id).state, scene.netboot()) == (TaskState.FAILED, "local")
+
+
 def test_a_disk_that_was_touched_before_is_not_booted_because_the_next_boot_fails(scene: Scene, task_id: str) -> None:
     agent = Agent(scene)
     agent.hello()

@@ -76,7 +76,7 @@ def netboot(core: CoreDependency, request: AnyRequest, data: JSONBody[NetbootReq
                 held.append(f"{node.name} has task {live.id}, which is {live.state}")
         if held:
             raise RefusedError("; ".join(held), hint="cloner task abort ends a task")
-        return [nodes.set_netboot(connection, act, name, data.value, why="asked for") for name in names]
+        return [endings.send_home(connection, act, name) for name in names]
 
 
 @get("/plan/{name:str}", sync_to_thread=True)

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import ColumnElement, Connection, insert, select, update
 
-from cloner_core.admin import TaskState
+from cloner_core.admin import NodeView, TaskState
 from cloner_core.errors import ClonerError, NotFoundError, RefusedError
 from cloner_core.messages import Cause, Confirm, Failure, Receipt, ReceiptBody, Stage, receipt_statement
 from cloner_core.plan import Written
@@ -182,13 +182,24 @@ def abort_task(connection: Connection, act: Act, task_id: str) -> AnyRow:
     task = rows.get_task(connection, task_id)
     attempt = rows.last_attempt(connection, task.id)
     after = rows.happen(connection, act, task, Happening.ABORT)
-    connection.execute(update(claims).where(claims.c.task == task.id, claims.c.used_s.is_(None)).values(expires_s=0.0))
+    expire_claims(connection, claims.c.task == task.id)
     is_standing = attempt is not None and attempt.state in ("live", "holding")
     if is_standing and TaskState(task.state) is not TaskState.LOST:
         return after  # its failure will say what netboot becomes
     if not rows.is_disk_touched(connection, task.id):
         nodes.set_netboot(connection, act, task.node, "local", why=f"task {task.id} aborted")
     return after
+
+
+def send_home(connection: Connection, act: Act, node: str) -> NodeView:
+    """Set netboot of `node` to `local` because somebody asked for it: an agent that boots yet comes for nothing."""
+    expire_claims(connection, claims.c.node == node)
+    return nodes.set_netboot(connection, act, node, "local", why="asked for")
+
+
+def expire_claims(connection: Connection, which: ColumnElement[bool]) -> None:
+    """Take back the claims no agent has used yet."""
+    connection.execute(update(claims).where(which, claims.c.used_s.is_(None)).values(expires_s=0.0))
 
 
 def retry_task(connection: Connection, act: Act, task_id: str, rules: Rules) -> AnyRow:
