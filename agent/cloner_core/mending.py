@@ -66,7 +66,10 @@ _RULES: dict[Cause, Remedy] = {
         "the agent does not start on the machine: watch its console while it boots over the network, compare its memory"
         " and its network card with what the initramfs needs"
     ),
-    Cause.BOOT_LOOP: Remedy("the clone does not start: watch the machine's console, check its boot order"),
+    Cause.BOOT_LOOP: Remedy(
+        "the clone does not start: watch the machine's console; where the loader or the firmware stays before the disk,"
+        " choose another 'cloner node set --local-method'; where another disk starts, set the boot order in its setup"
+    ),
     Cause.UNCONFIRMED: Remedy(
         "watch the machine's console: the clone does not boot, or runs and cannot reach this server (then it needs no"
         " second deploy: its call ends the task at any time)"
