@@ -20,6 +20,9 @@ from cloner_core.errors import ConflictError, InvalidError
 from cloner_core.messages import Cause
 
 _FOLLOW_EVERY_S = 0.5
+_timeout_option = click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait so long."
+)
 
 
 @click.group("task", cls=Group)
@@ -68,14 +71,12 @@ def task_log(run: Invocation, task_id: str, follow: bool) -> None:
 
 @command("wait", example="cloner task wait 12 13 --timeout 600", group=task_command)
 @click.argument("task_ids", metavar="TASK...", nargs=-1, required=True)
-@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait so long.")
+@_timeout_option
 def task_wait(run: Invocation, task_ids: tuple[str, ...], timeout_s: float | None) -> None:
     """Show progress until every task has ended; exit status 20 plus the number of those that did not end well, 9
     after the timeout.
     """
-    tasks = wait_for(run, list(dict.fromkeys(task_ids)), timeout_s)
-    run.result(tasks, lambda: task_table(tasks))
-    require_done(tasks)
+    _wait(run, list(dict.fromkeys(task_ids)), timeout_s)
 
 
 @command("abort", example="cloner task abort 12", group=task_command)
@@ -98,6 +99,8 @@ def task_abort(run: Invocation, task_id: str, yes: bool, dry_run: bool) -> None:
 @some_nodes_option
 @click.option("--cause", type=click.Choice([cause.value for cause in Cause]), help="Only those of this cause.")
 @max_option
+@click.option("--wait", is_flag=True, help="Show progress until every task has ended.")
+@_timeout_option
 @yes_option
 @dry_run_option
 def task_retry(
@@ -108,12 +111,15 @@ def task_retry(
     nodes: tuple[str, ...],
     cause: str | None,
     limit: int,
+    wait: bool,
+    timeout_s: float | None,
     yes: bool,
     dry_run: bool,
 ) -> None:
     """Queue a failed, frozen or aborted task once more, or with --failed every node's newest task if it failed.
 
-    Version and layout are those the task was made with. It destroys the disks of its node again.
+    Version and layout are those the task was made with. It destroys the disks of its node again. With --wait, the exit
+    status is 20 plus the number of tasks that did not end well, 9 after the timeout.
     """
     from cloner_cli.asking import ask
 
@@ -123,11 +129,18 @@ def task_retry(
         from cloner_cli.failures import retry_failed
 
         tasks = retry_failed(run, nodes, cause=cause or "", limit=limit, is_yes=yes, is_dry=dry_run)
+        if wait and not dry_run:
+            _wait(run, [task.id for task in tasks], timeout_s)
+            return
         run.result(tasks, lambda: "\n".join(_now(task, dry_run) for task in tasks))
         return
     task = _get(run, task_id)
     if not dry_run:
         ask(run, f"Deploy {task.image}:{task.version} to {task.node} again?", is_yes=yes)
+    if wait and not dry_run:
+        run.api.post(f"/v1/tasks/{segment(task_id)}/retry", TaskView)
+        _wait(run, [task.id], timeout_s)
+        return
     _steer(run, task_id, "retry", dry_run)
 
 
@@ -179,6 +192,13 @@ def task_fields(task: TaskView) -> str:
 
 def _get(run: Invocation, task_id: str) -> TaskView:
     return run.api.get(f"/v1/tasks/{segment(task_id)}", TaskView)
+
+
+def _wait(run: Invocation, ids: Sequence[str], timeout_s: float | None) -> None:
+    """Show progress until all have ended, then the tasks; raises when one did not end well."""
+    tasks = wait_for(run, ids, timeout_s) if ids else []
+    run.result(tasks, lambda: task_table(tasks))
+    require_done(tasks)
 
 
 def _steer(run: Invocation, task_id: str, verb: str, is_dry: bool) -> None:

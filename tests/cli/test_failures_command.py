@@ -102,6 +102,23 @@ def test_retry_by_cause_leaves_the_others(four: Desk) -> None:
     assert four.run("failures").exit_code == 22
 
 
+def test_retry_waits_and_tells_how_many_are_not_done(four: Desk) -> None:
+    def world(turn: int) -> None:
+        for number in (1, 2) if turn == 2 else ():
+            machine = facts(f"52:54:00:00:00:{number:02}")
+            agent = Agent(four.scene, msgspec.structs.replace(machine, dmi=Dmi(product="R640")))
+            agent.hello(four.scene.mint(f"n{number:02}"))
+            agent.fail(NO_DISK)
+
+    four.on_sleep = world
+    result = four.run("task", "retry", "--failed", "--cause", "no-disk", "--wait", "--yes")
+    assert result.exit_code == 22
+    assert "2 of 2 tasks did not end well" in result.stderr
+    four.on_sleep = lambda _: None
+    assert four.run("task", "retry", "1", "--wait", "--timeout", "5", "--yes").exit_code == ExitStatus.TIMEOUT
+    assert four.json("task", "retry", "--failed", "--cause", "tool", "--wait", "--yes") == []
+
+
 @pytest.mark.parametrize(
     "words",
     [(), ("1", "--failed"), ("1", "--nodes", "n01"), ("1", "--cause", "tool"), ("--failed", "--cause", "bad luck")],
