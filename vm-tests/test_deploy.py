@@ -114,8 +114,12 @@ def test_what_cannot_end_well_is_refused_before_the_disk_changes(lab: Lab, cache
     head.cloner("deploy", "--nodes", node.name, "--yes")
     size_bytes, bus = (520 * MIB, Bus.NVME) if fault == "small" else (2 * GIB, Bus.VIRTIO)
     vm = node.vm(lab, disks=2 if fault == "two-disks" else 1, size_bytes=size_bytes, bus=bus)
+    precious = lab.directory / "precious"
+    for path, text in {"usr/lib/os-release": 'PRETTY_NAME="Debian 12"\n', "etc/hostname": "db01\n"}.items():
+        (precious / path).parent.mkdir(parents=True)
+        (precious / path).write_text(text)
     for disk in vm.disks:
-        host.run(["mkfs.ext4", "-q", "-F", "-L", "precious", disk.path])
+        host.run(["mkfs.ext4", "-q", "-F", "-L", "precious", "-d", precious, disk.path])
     before = [sha256(disk.path) for disk in vm.disks]
     packs = sorted(path for path in (head.state / "store" / "packs").rglob("*") if path.is_file())
     if fault == "flipped-pack":
@@ -139,6 +143,9 @@ def test_what_cannot_end_well_is_refused_before_the_disk_changes(lab: Lab, cache
     assert [sha256(disk.path) for disk in vm.disks] == before
     assert head.json("node", "show", node.name)["netboot"] == "local"
     bundle_explains(head, node, has_smart=bus is Bus.NVME)
+    found = [signature for disk in head.json("node", "facts", node.name)["disks"] for signature in disk["signatures"]]
+    told = [(one["label"], one["system"]) for one in found if one["kind"] == "ext4"]
+    assert told == [("precious", "Debian 12, host db01")] * len(vm.disks)
 
 
 def test_a_small_image_survives_the_server_killed_in_the_middle_of_its_deploy(lab: Lab, cache: Cache) -> None:

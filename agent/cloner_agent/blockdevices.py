@@ -11,8 +11,11 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import msgspec
+
 from cloner_agent.host import Runner, ToolError
 from cloner_core.facts import Disk, Signature
+from cloner_core.systems import system_name
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +26,8 @@ Properties = Callable[[str], Mapping[str, str]]
 _NOT_DISKS = re.compile(r"(ram|zram|loop|sr|fd|nbd|dm-|md|drbd|zd)[0-9]|mtdblock|mmcblk[0-9]+(boot|rpmb)")
 _SECTOR_BYTES = 512  # sysfs counts in these whatever the disk's own are: Documentation/block/stat.rst
 _TOOL_S = 60.0
+_EXT = ("ext2", "ext3", "ext4")
+_LOOK_S, _LOOK_CHARACTERS = 5.0, 4096
 
 
 def list_disks(
@@ -128,11 +133,25 @@ def _signatures(run: Runner, devices: list[str]) -> tuple[Signature, ...]:
             label=entry["label"] or "",
             part_uuid=part_uuids.pop(device, "") if device in part_uuids else "",
         )
+        if signature.kind in _EXT and (device, signature.kind, signature.uuid) not in found:
+            signature = msgspec.structs.replace(signature, system=_system(run, device))
         # GPT shows twice, at both ends of the disk, and FAT three times; the first has the partition's GUID.
         found.setdefault((device, signature.kind, signature.uuid), signature)
     # A partition without a known content still has its GUID, and the guard must see it.
     rest = [Signature(device=device, kind="", part_uuid=guid) for device, guid in part_uuids.items() if guid]
     return (*found.values(), *rest)
+
+
+def _system(run: Runner, device: str) -> str:
+    """Read what names the system on an ext filesystem; debugfs mounts nothing and opens the device for reading."""
+    told = []
+    for path in ("/usr/lib/os-release", "/etc/hostname"):
+        try:
+            told.append(run(("debugfs", "-R", f"cat {path}", device), timeout_s=_LOOK_S).stdout[:_LOOK_CHARACTERS])
+        except ToolError as error:
+            log.debug("%s: what is on it is not known: %s", device, error)
+            return ""
+    return system_name(*told)
 
 
 def _part_uuids(run: Runner, disk: str) -> dict[str, str]:

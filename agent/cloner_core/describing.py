@@ -6,8 +6,18 @@ people paste into a root shell.
 
 from __future__ import annotations
 
-from cloner_core.facts import Disk
+from cloner_core.facts import Disk, Signature
 from cloner_core.sizes import format_bytes
+
+# What blkid calls them says nothing to who has to decide.
+_KINDS = {
+    "ntfs": "ntfs (Windows)",
+    "BitLocker": "BitLocker (encrypted Windows)",
+    "crypto_LUKS": "LUKS (encrypted)",
+    "LVM2_member": "LVM volume group member",
+    "linux_raid_member": "RAID member",
+    "zfs_member": "ZFS pool member",
+}
 
 
 def describe_disk(disk: Disk) -> str:
@@ -16,13 +26,17 @@ def describe_disk(disk: Disk) -> str:
     return _line(f"{disk.path} ({', '.join(part for part in parts if part)}, {disk.sector_bytes}-byte sectors)")
 
 
+def describe_signature(found: Signature, *, with_uuid: bool = True) -> str:
+    """Return one thing that was recognised in words: "/dev/vda3: ext4 'root' with Debian 12, host db01"."""
+    label = f" '{found.label}'" if found.label else ""
+    uuid = f" {found.uuid}" if found.uuid and with_uuid else ""
+    system = f" with {found.system}" if found.system else ""
+    return _line(f"{found.device}: {_KINDS.get(found.kind, found.kind) or 'unknown content'}{label}{uuid}{system}")
+
+
 def describe_content(disk: Disk) -> list[str]:
     """Return one line for each signature on `disk`, or a single line saying that there is none."""
-    lines = []
-    for found in disk.signatures:
-        label = f" '{found.label}'" if found.label else ""
-        uuid = f" {found.uuid}" if found.uuid else ""
-        lines.append(_line(f"{found.device}: {found.kind or 'unknown content'}{label}{uuid}"))
+    lines = [describe_signature(found) for found in disk.signatures]
     return lines or ["no signature found (blank or unknown content)"]
 
 

@@ -34,6 +34,7 @@ class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     uuid: Text = ""  # as blkid prints it; "" where the kind has none
     label: Text = ""
     part_uuid: Text = ""  # GUID of the partition, lower case; "" for a whole disk
+    system: Text = ""  # "Debian GNU/Linux 12 (bookworm), host db01"; "" none found, or nobody can look into this kind
 
 
 class Disk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -72,6 +72,7 @@ PROGRAMS = (
     "usr/sbin/tune2fs",
     "usr/sbin/resize2fs",
     "usr/sbin/dumpe2fs",
+    "usr/sbin/debugfs",
     "usr/bin/chattr",
     "usr/bin/lsattr",
     "usr/sbin/mkfs.fat",

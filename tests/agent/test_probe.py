@@ -143,12 +143,16 @@ def test_a_real_disk_with_a_real_table_is_read(tmp_path: Path) -> None:
     try:
         run(("sfdisk", "--quiet", loop), stdin="label: gpt\nsize=10M, uuid=0B1C2D3E-0000-4000-8000-000000000001\n")
         run(("partx", "--update", loop))
-        run(("mkfs.ext4", "-q", "-L", "data", f"{loop}p1"))
+        tree = tmp_path / "tree"
+        for path, text in {"usr/lib/os-release": 'PRETTY_NAME="Debian 12"\n', "etc/hostname": "db01\n"}.items():
+            (tree / path).parent.mkdir(parents=True)
+            (tree / path).write_text(text)
+        run(("mkfs.ext4", "-q", "-L", "data", "-d", str(tree), f"{loop}p1"))
         facts = probe(run, disk_names=lambda name: name == loop.removeprefix("/dev/"))
         (disk,) = facts.disks
         by_kind = {signature.kind: signature for signature in disk.signatures}
         assert set(by_kind) == {"gpt", "PMBR", "ext4"}
-        assert by_kind["ext4"].label == "data"
+        assert (by_kind["ext4"].label, by_kind["ext4"].system) == ("data", "Debian 12, host db01")
         assert by_kind["ext4"].part_uuid == "0b1c2d3e-0000-4000-8000-000000000001"
         assert not disk.is_mounted
     finally:

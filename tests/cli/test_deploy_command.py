@@ -9,6 +9,7 @@ import pytest
 
 from clibench.desk import Desk
 from cloner_core.errors import ExitStatus, failed_status
+from cloner_core.facts import Signature
 from cloner_core.messages import Cause, Failure, Stage
 from cloner_server.state import nodes
 from cloner_server.tasks import endings
@@ -60,6 +61,18 @@ def test_the_disks_that_would_be_destroyed_are_named(two: Desk) -> None:
     result = two.refused("deploy", "--nodes", "n01")
     assert "DESTROYS /dev/vda (VirtDisk serial SER\\x1b[31mIAL, 8.0 GiB)" in result.stderr
     assert "\x1b" not in result.output
+
+
+def test_what_is_on_a_disk_is_named_before_it_is_lost(two: Desk) -> None:
+    machine = facts()
+    root = Signature("/dev/vda3", "ext4", "u-1", "root", system="Debian GNU/Linux 12 (bookworm), host db01")
+    disk = msgspec.structs.replace(machine.disks[0], signatures=(Signature("/dev/vda", "gpt"), root))
+    with two.scene.core.database.write() as connection:
+        known = msgspec.structs.replace(machine, disks=(disk,))
+        nodes.remember_facts(connection, two.scene.core.act("test"), "n01", known)
+    on_it = "/dev/vda3: ext4 'root'%s with Debian GNU/Linux 12 (bookworm), host db01"
+    assert f"8.0 GiB): /dev/vda: gpt; {on_it % ''}\n" in two.run("deploy", "-n", "n01", "--dry-run").stdout
+    assert on_it % " u-1" in two.run("plan", "n01").stdout
 
 
 def test_a_dry_run_says_everything_and_changes_nothing(two: Desk) -> None:

@@ -8,6 +8,7 @@ import msgspec
 from sqlalchemy import Connection, select, update
 
 from cloner_core.admin import DeployRequest, DiskAtRisk, Intent, LayoutView, NodeView
+from cloner_core.describing import describe_signature
 from cloner_core.errors import ClonerError, InvalidError, NotFoundError, RefusedError
 from cloner_core.facts import Disk
 from cloner_server import planning
@@ -152,9 +153,7 @@ def _with_disks(
 
 
 def _at_risk(disk: Disk) -> DiskAtRisk:
-    holds = tuple(
-        f"{found.device}: {found.kind}" + (f" '{found.label}'" if found.label else "") for found in disk.signatures
-    )
+    holds = tuple(describe_signature(found, with_uuid=False) for found in disk.signatures)
     return DiskAtRisk(path=disk.path, serial=disk.serial, model=disk.model, size_bytes=disk.size_bytes, holds=holds)
 
 
