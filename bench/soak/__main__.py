@@ -18,7 +18,7 @@ from soak.place import held_place
 from soak.runner import run
 
 CHECKOUT = Path(__file__).parents[2]
-LAWS = ("pack-orders", "restore-million", "store-kill", "claim-race", "tftp-names", "tree-codec")
+LAWS = ("pack-orders", "restore-million", "store-kill", "claim-race", "wrong-requests", "tftp-names", "tree-codec")
 
 
 def find_law(name: str) -> Law:
