@@ -30,11 +30,16 @@ class Disk:
     serial: str  # at most 20 characters: virtio cuts there
     bus: Bus = Bus.VIRTIO
     sector_bytes: int = 512
+    nbd: Path | None = None  # socket of the server of ours that has `path` behind it; None: QEMU opens `path` itself
 
     def arguments(self, index: int) -> list[str]:
         """Return QEMU's arguments for this disk as number `index` (from 0) of its machine."""
         # cache=unsafe: flushes are not waited for. A killed QEMU loses nothing by that, only a killed host would.
-        drive = f"if=none,id=disk{index},format=raw,file={self.path},cache=unsafe,discard=unmap"
+        source = f"file={self.path},cache=unsafe"
+        if self.nbd:
+            # Here they are passed on, and the disk has a cache that the guest knows of.
+            source = f"file=nbd+unix:///?socket={self.nbd},cache=writeback,werror=report,rerror=report"
+        drive = f"if=none,id=disk{index},format=raw,{source},discard=unmap"
         sectors = f"logical_block_size={self.sector_bytes},physical_block_size={self.sector_bytes}"
         device = {
             Bus.VIRTIO: f"virtio-blk-pci,drive=disk{index},serial={self.serial},{sectors}",
