@@ -11,6 +11,7 @@ import pytest
 from cloner_core.identity import ssh_fingerprint
 from cloner_initramfs import Cache
 from vmlab import Lab, Machine, host
+from vmlab.comparison import esp_faults, unexpected_differences
 from vmlab.disk import GIB, MIB, Bus
 from vmlab.golden_busybox import MARKER, golden_busybox
 from vmlab.golden_debian import ESP_SERIAL, ROOT_UUID, SWAP_UUID
@@ -24,38 +25,6 @@ pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.slow, pytest.mark.ti
 
 AGENT_S = 600
 BOOT_S = 420
-
-# All that may differ between a clone that never booted and the golden tree: identity, rewritten references, boot
-# files, and the one-shot that reports the first boot. Captured empty or not at all: the golden machine's own.
-IDENTITY = {
-    "etc/hostid",
-    "etc/hostname",
-    "etc/hosts",
-    "etc/machine-id",
-    "etc/ssh/ssh_host_ecdsa_key",
-    "etc/ssh/ssh_host_ecdsa_key-cert.pub",
-    "etc/ssh/ssh_host_ecdsa_key.pub",
-    "etc/ssh/ssh_host_ed25519_key",
-    "etc/ssh/ssh_host_ed25519_key-cert.pub",
-    "etc/ssh/ssh_host_ed25519_key.pub",
-    "etc/ssh/ssh_host_rsa_key",
-    "etc/ssh/ssh_host_rsa_key-cert.pub",
-    "etc/ssh/ssh_host_rsa_key.pub",
-    "etc/ssh/sshd_config.d/05-cloner.conf",
-    "etc/systemd/network/05-cloner-0.network",
-    "var/lib/dbus/machine-id",
-    "var/lib/systemd/random-seed",
-}
-REWRITTEN = {"etc/fstab", "boot/grub/", "boot/grub/grub.cfg"}
-ONE_SHOT = {
-    "etc/systemd/system/cloner-confirm.service",
-    "etc/systemd/system/multi-user.target.wants/cloner-confirm.service",
-    "usr/lib/cloner/",
-    "usr/lib/cloner/confirm",
-    "var/lib/cloner/",
-    "var/lib/cloner/confirm",
-}
-MAY_DIFFER = IDENTITY | REWRITTEN | ONE_SHOT
 
 
 def test_a_blank_machine_clones_itself_and_differs_from_the_golden_tree_in_its_identity_alone(
@@ -77,13 +46,13 @@ def test_a_blank_machine_clones_itself_and_differs_from_the_golden_tree_in_its_i
     assert head.json("node", "show", node.name)["netboot"] == "local"
     body = head.json("receipt", "show", task["id"])["receipt"]["body"]
     with mounted(disk, 3) as clone:
-        assert not [line for line in differences(tree, clone) if not is_expected(line)]
+        assert not unexpected_differences(tree, clone)
         assert (clone / "etc/hostname").read_text() == f"{node.name}\n"
         assert (clone / "etc/machine-id").read_text().strip() == body["machine_id"]
         keys = {ssh_fingerprint(path.read_text()) for path in clone.glob("etc/ssh/ssh_host_*_key.pub")}
         assert keys == set(body["host_key_fingerprints"])
         stays_nowhere(clone, ROOT_UUID, SWAP_UUID, ESP_SERIAL)
-    esp_holds_the_images_own_loaders(esp_files(disk), tree)
+    assert not esp_faults(esp_files(disk), tree)
     uuids = {filesystem(disk, number)["UUID"] for number in (1, 2, 3)}
     assert not uuids & {ROOT_UUID, SWAP_UUID, ESP_SERIAL}
     assert partitions(disk)[2].uuid == body["root_part_uuid"]
@@ -195,25 +164,6 @@ def bundle_explains(head: Head, node: Node, *, has_smart: bool) -> None:
     assert {name for name, word in words.items() if word not in told[name]["text"]} == set()
 
 
-def differences(golden: Path, clone: Path) -> list[str]:
-    """Return what rsync would change to make the clone the golden tree: its itemized lines."""
-    # The mount point of the ESP is a filesystem of its own, compared by mtools; lost+found is mkfs's.
-    argv = ["rsync", "-aHAXSn", "--numeric-ids", "--checksum", "--delete", "--itemize-changes"]
-    text = host.run([*argv, "--exclude=/lost+found", f"{golden}/", f"{clone}/"], timeout_s=600)
-    return [line for line in text.splitlines() if line]
-
-
-def is_expected(line: str) -> bool:
-    """Whether one itemized line is on the list: a listed path, or only the time of a directory that holds one."""
-    flags, _, path = line.partition(" ")
-    path = path.strip()
-    if path in MAY_DIFFER:
-        return True
-    holds_one = any(listed.startswith(path.removeprefix("./")) for listed in MAY_DIFFER)
-    is_esp = path == "boot/efi/"  # the mount point beneath the ESP's own filesystem
-    return flags == ".d..t......" and (holds_one or is_esp)
-
-
 def stays_nowhere(clone: Path, *identifiers: str) -> None:
     """Assert that no file of /etc or /boot/grub names a filesystem of the golden machine."""
     for folder in ("etc", "boot/grub"):
@@ -221,25 +171,6 @@ def stays_nowhere(clone: Path, *identifiers: str) -> None:
             if path.is_file() and not path.is_symlink():
                 content = path.read_bytes().lower()
                 assert not [one for one in identifiers if one.lower().encode() in content], path
-
-
-def esp_holds_the_images_own_loaders(esp: dict[str, bytes], tree: Path) -> None:
-    shim = (tree / "usr/lib/shim/shimx64.efi.signed").read_bytes()
-    grub = (tree / "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed").read_bytes()
-    wanted = {
-        "EFI/debian/shimx64.efi": shim,
-        "EFI/debian/grubx64.efi": grub,
-        "EFI/BOOT/BOOTX64.EFI": shim,
-        "EFI/BOOT/grubx64.efi": grub,
-    }
-    folded = {path.lower(): content for path, content in esp.items()}
-    assert {path: folded.get(path.lower()) == content for path, content in wanted.items()} == dict.fromkeys(
-        wanted, True
-    )
-    assert b"search" in folded["efi/debian/grub.cfg"]
-    rest = set(folded) - {path.lower() for path in wanted}
-    assert not [path for path in rest if "fbx64" in path or ".cloner-staging" in path]
-    assert all(path.endswith(("grub.cfg", "mmx64.efi", "bootx64.csv")) for path in rest), rest
 
 
 def sha256(path: Path) -> str:
