@@ -62,6 +62,7 @@ class Cache:
         try:
             make(half)
             half.chmod(0o755)
+            os.utime(half)  # an unpacked archive sets the time of its "."
             _move(half, place)
         finally:
             shutil.rmtree(half, ignore_errors=True)

@@ -79,3 +79,16 @@ def test_the_key_of_a_tree_sees_names_contents_and_modes_and_no_byte_code(tmp_pa
     (tmp_path / "__pycache__").mkdir()
     (tmp_path / "__pycache__/b.pyc").write_text("compiled")
     assert key_of_tree(tmp_path) == keys[-1]
+
+
+def test_an_entry_just_made_is_young_whatever_time_its_content_brings(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    for number in range(3):
+        cache.entry("thing", f"{number}", lambda place: None)
+
+    def unpack_something_old(place: Path) -> None:
+        os.utime(place, (0, 0))
+
+    made = cache.entry("thing", "old", unpack_something_old)
+    cache.forget_old("thing", keep=1)
+    assert made.is_dir()
