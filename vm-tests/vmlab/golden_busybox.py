@@ -19,7 +19,8 @@ from vmlab import host
 from vmlab.golden_debian import ESP_SERIAL, ROOT_UUID, SWAP_UUID
 
 FLAVOUR = FLAVOURS["vm"]
-PACKAGES = ("busybox-static", "shim-signed", "grub-efi-amd64-signed")
+# bash, with its libraries, is what the one-shot that reports the first boot is written for.
+PACKAGES = ("busybox-static", "shim-signed", "grub-efi-amd64-signed", "bash", "libc6", "libtinfo6")
 HOSTNAME = "golden-busybox"
 # Said on the console when everything is up.
 MARKER = r"golden-busybox: hostname=(?P<hostname>\S*) machine-id=(?P<machine_id>\S*) root=(?P<root>\S+)"
