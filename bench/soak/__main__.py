@@ -18,7 +18,17 @@ from soak.place import held_place
 from soak.runner import run
 
 CHECKOUT = Path(__file__).parents[2]
-LAWS = ("pack-orders", "restore-million", "store-kill", "claim-race", "wrong-requests", "tftp-names", "tree-codec")
+LAWS = (
+    "pack-orders",
+    "restore-million",
+    "store-kill",
+    "claim-race",
+    "wrong-requests",
+    "tftp-names",
+    "tree-codec",
+    "power-cut",
+    "power-cut-apply",
+)
 
 
 def find_law(name: str) -> Law:
@@ -38,7 +48,7 @@ def soak(law: Law, count: int, seed: int) -> bool:
     book = Book(cache / f"{law.name}{'-short' if is_short else ''}.jsonl", heading)
     with held_place(cache / f"{law.name}-work") as work:
         entries = run(law, book, work, _tell)
-    evidence = make_evidence(law.says, heading, entries)
+    evidence = make_evidence(law.says, heading, entries, keeps_cases=law.keeps_cases)
     path = cache / f"{law.name}.json" if is_short else CHECKOUT / "docs" / "evidence" / f"{law.name}.json"
     write_evidence(path, evidence)
     book.close()

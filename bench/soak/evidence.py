@@ -34,7 +34,7 @@ class Machine(msgspec.Struct, frozen=True):
     python: str
 
 
-class Evidence(msgspec.Struct, frozen=True):
+class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
     """docs/evidence/NAME.json."""
 
     law: str
@@ -49,6 +49,7 @@ class Evidence(msgspec.Struct, frozen=True):
     failed_seeds: tuple[int, ...]
     seconds: float
     figures: Mapping[str, Spread | Mapping[str, int]]
+    cases: tuple[Entry, ...] = ()  # of a law whose cases are worth looking at one by one
 
 
 def this_machine() -> Machine:
@@ -86,7 +87,7 @@ def sum_up(entries: Sequence[Entry]) -> dict[str, Spread | Mapping[str, int]]:
     return result
 
 
-def make_evidence(says: str, heading: Heading, entries: Sequence[Entry]) -> Evidence:
+def make_evidence(says: str, heading: Heading, entries: Sequence[Entry], *, keeps_cases: bool = False) -> Evidence:
     """Return the evidence of a soak that came to its end, now and on this machine."""
     failed = tuple(entry.seed for entry in entries if entry.failure)
     return Evidence(
@@ -102,6 +103,7 @@ def make_evidence(says: str, heading: Heading, entries: Sequence[Entry]) -> Evid
         failed_seeds=failed,
         seconds=round(sum(entry.seconds for entry in entries), 1),
         figures=sum_up(entries),
+        cases=tuple(entries) if keeps_cases else (),
     )
 
 

@@ -29,6 +29,8 @@ class Law:
     count: int  # cases that make evidence
     open: Callable[[Path], AbstractContextManager[Case]]
     """Makes what all cases share in an empty directory and takes away what it made outside of that."""
+    at_once: int = 1  # cases that may run side by side, each in a thread of its own
+    keeps_cases: bool = False  # the evidence lists every case, not their sum alone
 
 
 def require(is_so: bool, what: str) -> None:

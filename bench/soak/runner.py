@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from soak.book import Book, Entry
@@ -24,8 +25,9 @@ def run(law: Law, book: Book, work: Path, tell: Tell) -> list[Entry]:
     if left:
         told_s = time.monotonic()
         with law.open(work) as case:
-            for seed in left:
-                entry = entries[seed] = _try(case, seed)
+            for entry in _try_all(law, case, left):
+                seed = entry.seed
+                entries[seed] = entry
                 book.add(entry)
                 if entry.failure:
                     tell(f"{law.name}: seed {seed} failed: {entry.failure}")
@@ -34,6 +36,21 @@ def run(law: Law, book: Book, work: Path, tell: Tell) -> list[Entry]:
                     told_s = time.monotonic()
                     tell(f"{law.name}: {len(entries)} of {count}")
     return [entries[seed] for seed in range(first, first + count)]
+
+
+def _try_all(law: Law, case: Case, seeds: Sequence[int]) -> Iterator[Entry]:
+    """Give the entry of each seed as soon as it is tried; what was begun is ended when nobody asks for more."""
+    if law.at_once == 1:
+        # In this thread, for a case that forks.
+        yield from (_try(case, seed) for seed in seeds)
+        return
+    with ThreadPoolExecutor(law.at_once) as pool:
+        trials = [pool.submit(_try, case, seed) for seed in seeds]
+        try:
+            for trial in as_completed(trials):
+                yield trial.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _try(case: Case, seed: int) -> Entry:

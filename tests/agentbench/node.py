@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 
@@ -60,6 +61,9 @@ class Node:
     order: BeatReply = field(default_factory=BeatReply)
     server_key: bytes = b""
     others: tuple[str, ...] = ()
+    screen: TextIO = field(default_factory=io.StringIO)
+    machine: Machine = field(default_factory=Machine)  # all but the restart, from which nobody could return
+    variables: type[EfiVars] = EfiVars
 
     def probe(self) -> Facts:
         """Tell the truth about the disk, and say the machine is a UEFI one with a serial number on it."""
@@ -80,7 +84,7 @@ class Node:
         def reboot() -> None:
             raise Rebooted
 
-        reporter = Reporter(Console(io.StringIO()), order=lambda: self.order)
+        reporter = Reporter(Console(self.screen), order=lambda: self.order)
         tools = Tools(
             server=self.server,
             run=self.programs,
@@ -88,9 +92,9 @@ class Node:
             probe=self.probe,
             packs=lambda _: self.server,
             server_key=self.server_key or self.server.key.public_key,
-            machine=Machine(reboot=reboot),
+            machine=dataclasses.replace(self.machine, reboot=reboot),
             target=str(self.target),
-            efivars=EfiVars(self.efivars),
+            efivars=self.variables(self.efivars),
             workers=2,
         )
         deploy = Deploy(tools, claim="claim", public_key=bytes(32))

@@ -19,7 +19,7 @@ import select
 import signal
 import stat
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -148,6 +148,7 @@ class _Server:
         self._medium: FileMedium | None = None
         self._disk: VolatileDisk | None = None
         self._has_power = True
+        self._unwritten_bytes = 0
 
     def obey(self, order: object) -> object:
         """Do what the owner wants and return the answer."""
@@ -159,10 +160,12 @@ class _Server:
             self._has_power = True
         elif isinstance(order, _PowerOff):
             self._has_power = False
+            self._unwritten_bytes = 0
         elif isinstance(order, _PowerOn):
             self._has_power = True
             assert self._disk is not None
-            return self._disk.cut(order.chance, order.survival)
+            loss = self._disk.cut(order.chance, order.survival)
+            return replace(loss, unwritten_bytes=self._unwritten_bytes)
         return None
 
     def answer(self, request: bytes) -> bytes | None:
@@ -208,6 +211,8 @@ class _Server:
             _, offset, size = struct.unpack_from("=QQI", body)
             if self._has_power:
                 disk.write(offset, body[40 : 40 + size])
+            else:
+                self._unwritten_bytes += size
             return struct.pack("=II", size, 0)
         if op == _Op.FSYNC:
             if self._has_power:

@@ -145,7 +145,7 @@ class Machine:
         if status != 0:
             raise LabError(f"QEMU of {self.vm.name} ended with status {status}: {self._qemu_log()}")
 
-    def wait_for(self, marker: str, deadline_s: float) -> re.Match[str]:
+    def wait_for(self, marker: str, deadline_s: float, *, poll_s: float = POLL_S) -> re.Match[str]:
         """Wait until the serial console says `marker` (a regular expression, after what was matched before).
 
         Raises MarkerMissing when it does not within `deadline_s`, or when the machine ends before.
@@ -162,7 +162,7 @@ class Machine:
                 raise self._missing(f"ended and never said {marker!r} {self._qemu_log()}")
             if time.monotonic() > end:
                 raise self._missing(f"did not say {marker!r} within {deadline_s:.0f} s")
-            time.sleep(POLL_S)
+            time.sleep(poll_s)
 
     def said(self) -> str:
         """Return all the serial console said in all runs, without control sequences."""

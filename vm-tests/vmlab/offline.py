@@ -1,7 +1,7 @@
 """Looks into the disk of a machine that is off: partition table, ext4 read-only, ESP by mtools.
 
 Foreign tools only, so that what Cloner wrote is judged by others' code. Nothing is changed: an ext4 that was not
-unmounted is read without replaying its journal.
+unmounted is read without replaying its journal, or from a copy.
 """
 
 from __future__ import annotations
@@ -83,6 +83,32 @@ def mounted(disk: Disk, number: int) -> Iterator[Path]:
             host.run(["umount", folder])
     finally:
         folder.rmdir()
+
+
+@contextlib.contextmanager
+def repaired(disk: Disk, number: int) -> Iterator[Path]:
+    """Give the ext4 of a partition as a system finds it after the power was lost: checked, its journal replayed.
+
+    Works on a copy. Raises LabError when the check finds more than a journal puts right.
+    """
+    where = partition(disk, number)
+    with tempfile.TemporaryDirectory(prefix="vmlab-repaired-", dir=disk.path.parent) as folder:
+        copy, mount = Path(folder) / "copy", Path(folder) / "mount"
+        mount.mkdir()
+        host.run(["cp", "--sparse=always", disk.path, copy])
+        window = ["--offset", str(where.start_bytes), "--sizelimit", str(where.size_bytes)]
+        device = host.run(["losetup", "--find", "--show", *window, copy]).strip()
+        try:
+            host.run(["mount", "--types", "ext4", device, mount])
+            host.run(["umount", mount])
+            host.run(["e2fsck", "-f", "-n", device])
+            host.run(["mount", "--types", "ext4", "--options", "ro", device, mount])
+            try:
+                yield mount
+            finally:
+                host.run(["umount", mount])
+        finally:
+            host.run(["losetup", "--detach", device])
 
 
 def filesystem(disk: Disk, number: int) -> dict[str, str]:

@@ -33,6 +33,12 @@ class Node:
     address: str = ADDRESS
     serial: str = "CLONERDEMO01"
 
+    @property
+    def uuid(self) -> str:
+        """Its SMBIOS UUID."""
+        number = int(self.mac.replace(":", ""), 16)
+        return f"c10e0000-0000-4000-8000-{number:012x}"
+
     def vm(self, lab: Lab, *, size_bytes: int = 6 * GIB, disks: int = 1, bus: Bus = Bus.VIRTIO) -> Vm:
         """Return its hardware, with disks of zeros; the second one's serial ends in "-1", and so on."""
         made = []
@@ -40,8 +46,7 @@ class Node:
             serial = f"{self.serial}-{index}" if index else self.serial
             path = lab.directory / f"{self.name}-{index}.disk"
             made.append(blank_disk(path, size_bytes, serial=serial, bus=bus))
-        number = int(self.mac.replace(":", ""), 16)
-        return Vm(self.name, disks=tuple(made), nics=(Nic(self.mac),), uuid=f"c10e0000-0000-4000-8000-{number:012x}")
+        return Vm(self.name, disks=tuple(made), nics=(Nic(self.mac),), uuid=self.uuid)
 
 
 def golden_tree(cache: Cache, lab: Lab) -> tuple[Path, Key]:

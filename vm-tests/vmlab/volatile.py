@@ -102,6 +102,7 @@ class Loss:
 
     kept_bytes: int
     dropped_bytes: int
+    unwritten_bytes: int = 0  # what was still in the memory of the machine, where that is known
 
 
 @dataclass(frozen=True, slots=True)
