@@ -147,6 +147,25 @@ class Task(Strict, frozen=True):
     files: tuple[ExtraFile, ...] = ()  # templates of the site, filled in for the node by the identity stage
 
 
+class PasswordHash(Strict, frozen=True):
+    """A password as it is kept and sent: salted scrypt, see `cloner_core.passwords`."""
+
+    salt: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
+    digest: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+
+    def __repr__(self) -> str:
+        return "***"
+
+    __str__ = __repr__
+
+
+class ConsoleAccess(Strict, frozen=True):
+    """What the agent's SSH console needs: the host key it is known by and the password it asks for."""
+
+    host_key: Secret  # PEM, "OPENSSH PRIVATE KEY"; of the console alone, never a key of the clone
+    password: PasswordHash
+
+
 class HelloReply(Strict, frozen=True):
     """Accepted: the credential of the attempt and the task."""
 
@@ -154,6 +173,7 @@ class HelloReply(Strict, frozen=True):
     task: Task
     server_time_s: float  # seconds since the epoch; the agent sets its clock from it
     beat_every_s: float
+    console: ConsoleAccess | None = None  # None: no console over SSH
 
 
 class Progress(Strict, frozen=True):
@@ -175,6 +195,15 @@ class LogLine(Strict, frozen=True):
     text: str
 
 
+class ConsoleReport(Strict, frozen=True):
+    """What the SSH console has seen since the agent started."""
+
+    is_open: bool = False  # it takes connections now
+    views: int = 0  # passwords that were right
+    guesses: int = 0  # passwords that were wrong, connections turned away for it included
+    last_from: Annotated[str, Meta(max_length=64)] = ""  # address of the last guess
+
+
 class Beat(Strict, frozen=True):
     """Heartbeat: progress and the log lines since the last one."""
 
@@ -182,6 +211,7 @@ class Beat(Strict, frozen=True):
     log: tuple[LogLine, ...] = ()
     # Who answers on the cables, that of the interface the machine boots from first; () when nothing new was heard.
     neighbors: Annotated[tuple[Neighbor, ...], Meta(max_length=MAX_NEIGHBORS)] = ()
+    console: ConsoleReport = ConsoleReport()
 
 
 class BeatReply(Strict, frozen=True):
