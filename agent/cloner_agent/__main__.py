@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+from cloner_agent.board import Board
 from cloner_agent.console import Console, ConsoleHandler
 from cloner_core.errors import ClonerError, ExitStatus
 
@@ -27,7 +28,7 @@ def main(arguments: list[str]) -> int:
     if arguments:
         sys.stderr.write(f"{_USAGE}\n")
         return ExitStatus.USAGE
-    console = Console()
+    console = Console(board=Board())
     logging.getLogger().setLevel(logging.INFO)
     logging.getLogger().addHandler(ConsoleHandler(console))
     try:

@@ -74,15 +74,17 @@ class Gatherer:
         *,
         root: str = "/",
         kernel_log: Look | None = None,
+        screen: Look | None = None,
         clock: Callable[[], float] = time.time,
         uptime: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`root` stands before /proc and /sys; `kernel_log` replaces /dev/kmsg."""
+        """`root` stands before /proc and /sys; `kernel_log` replaces /dev/kmsg; `screen` is what a person saw last."""
         self._run = run
         self._efivars = efivars
         self._tail = tail
         self._root = Path(root)
         self._kernel_log = kernel_log or kernel_log_tail
+        self._screen = screen
         self._clock = clock
         self._since_s = uptime() - _CLOCKS_S
         self._disks: tuple[str, ...] = ()
@@ -106,6 +108,7 @@ class Gatherer:
     def bundle(self, failure: Failure, *, agent_version: str) -> Bundle:
         """Return the bundle of `failure`; whatever could not be looked at says so in its part."""
         looks: list[tuple[str, Look]] = [
+            *([("last-screen", self._screen)] if self._screen is not None else []),
             ("log", self._tail.text),
             ("kernel-log", self._kernel_log),
             ("command-line", self._file("proc/cmdline")),

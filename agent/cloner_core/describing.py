@@ -45,5 +45,12 @@ def sendable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
+def obeyed_by_no_terminal(text: str) -> str:
+    """Return `text`, of one line or several, with every other control character as "?"; a tab becomes a blank."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else " " if c == "\t" else "?" for c in text)
+
+
 def _line(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
