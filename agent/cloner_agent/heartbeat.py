@@ -22,7 +22,7 @@ from cloner_agent.protocol import Server, ServerFault
 from cloner_core.errors import ClonerError
 from cloner_core.lldp import Neighbor
 from cloner_core.mending import remedy
-from cloner_core.messages import Beat, BeatReply, Cause, Failure, LogLine, Progress, Stage
+from cloner_core.messages import Beat, BeatReply, Cause, ConsoleReport, Failure, LogLine, Progress, Stage
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +43,11 @@ class Pulse:
         *,
         explain: Callable[[Failure], None] = lambda _: None,
         neighbors: Callable[[], tuple[Neighbor, ...]] = tuple,
+        console: Callable[[], ConsoleReport] = ConsoleReport,
     ) -> None:
         """Take the seams; `explain` sends what else is known of a death, once the server has heard of it."""
         self._explain = explain
+        self._console = console
         self._neighbors = neighbors
         self._told: tuple[Neighbor, ...] = ()
         self._server = server
@@ -65,7 +67,8 @@ class Pulse:
         heard = self._neighbors()
         news = heard if heard != self._told else ()
         try:
-            reply = self._server.beat(Beat(progress=self._progress.get(), log=batch, neighbors=news))
+            beat = Beat(progress=self._progress.get(), log=batch, neighbors=news, console=self._console())
+            reply = self._server.beat(beat)
         except ServerFault as error:
             self._orders.put(BeatReply(order="hold", reason=error.message))
         except ClonerError as error:
@@ -104,10 +107,13 @@ class Heartbeat:
         *,
         explain: Callable[[Failure], None] = lambda _: None,
         neighbors: Callable[[], tuple[Neighbor, ...]] = tuple,
+        console: Callable[[], ConsoleReport] = ConsoleReport,
     ) -> None:
         self._progress = Mailbox(Progress, Progress(stage=Stage.HELLO))
         self._orders = Mailbox(BeatReply, BeatReply())
-        self._pulse = Pulse(server, self._progress, self._orders, logs, explain=explain, neighbors=neighbors)
+        self._pulse = Pulse(
+            server, self._progress, self._orders, logs, explain=explain, neighbors=neighbors, console=console
+        )
         self._every_s = every_s
         self._flags = Mailbox(_Flag, _Flag("run"))
         self._process: multiprocessing.process.BaseProcess | None = None

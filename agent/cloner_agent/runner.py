@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cloner_agent.attempt import Tools
+from cloner_agent.board import Board
 from cloner_agent.bundle import Gatherer, LogTail
 from cloner_agent.client import Endpoint
 from cloner_agent.clock import set_clock
@@ -28,6 +29,7 @@ from cloner_agent.neighbors import Neighbors
 from cloner_agent.packs import HttpsPackSource
 from cloner_agent.probe import EFIVARS, probe
 from cloner_agent.reporter import Reporter
+from cloner_agent.screens import Screens
 from cloner_agent.session import HttpsServer
 from cloner_agent.site import BootArguments, Trust
 from cloner_core.facts import Facts
@@ -37,7 +39,17 @@ log = logging.getLogger(__name__)
 
 
 def run_attempt(console: Console, arguments: BootArguments, trust: Trust, machine: Machine) -> None:
-    """Run one attempt to its restart; returns only when the restart did."""
+    """Run one attempt to its restart, shown on every screen; returns only when the restart did."""
+    board = console.board or Board()
+    board.server(f"{arguments.host}:{arguments.port}")
+    # Before the key is made: who draws, or talks to strangers, shall not have it.
+    with Screens(board) as screens:
+        _run(console, arguments, trust, machine, board=board, screens=screens)
+
+
+def _run(
+    console: Console, arguments: BootArguments, trust: Trust, machine: Machine, *, board: Board, screens: Screens
+) -> None:
     # Made on the node, never written: whoever reads the credential off a screen cannot use it.
     key = Ed25519PrivateKey.generate()
     server = HttpsServer(Endpoint(arguments.host, arguments.port, trust.ca_pem), key)
@@ -46,7 +58,7 @@ def run_attempt(console: Console, arguments: BootArguments, trust: Trust, machin
     logging.getLogger().addHandler(logs)
     tail = LogTail()
     logging.getLogger().addHandler(tail)
-    gatherer = Gatherer(run, EfiVars(EFIVARS), tail)
+    gatherer = Gatherer(run, EfiVars(EFIVARS), tail, screen=board.text)
     gatherer.hide(arguments.claim)
     beats: list[Heartbeat] = []
 
@@ -66,9 +78,20 @@ def run_attempt(console: Console, arguments: BootArguments, trust: Trust, machin
         gatherer.hide(
             reply.credential.value, *(() if reply.task.confirm is None else (reply.task.confirm.secret.value,))
         )
+        board.task(reply.task)
+        if reply.console is not None:
+            gatherer.hide(reply.console.host_key.value, reply.console.password.digest)
+            screens.open_console(reply.console)
         if set_clock(reply.server_time_s):
             server.trust_clock()
-        heartbeat = Heartbeat(server, reply.beat_every_s, logs, explain=explain, neighbors=listening[0].heard)
+        heartbeat = Heartbeat(
+            server,
+            reply.beat_every_s,
+            logs,
+            explain=explain,
+            neighbors=listening[0].heard,
+            console=screens.report,
+        )
         heartbeat.start()
         beats.append(heartbeat)
         reporter.follow(heartbeat.show, heartbeat.order)

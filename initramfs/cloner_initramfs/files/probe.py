@@ -18,6 +18,7 @@ MODULES = (
     "cryptography.hazmat.primitives.asymmetric.ed25519",
     "msgspec",
     "msgpack",
+    "asyncssh",
     "cloner_core",
     "cloner_agent",
 )
