@@ -24,11 +24,11 @@ from cloner_agent.confinement import confine
 from cloner_agent.mailbox import Mailbox
 from cloner_agent.terminal import VirtualTerminal
 from cloner_core.messages import ConsoleAccess, ConsoleReport, Stage, Strict
+from cloner_core.passwords import PORT
 from cloner_core.screen import Screen, render
 
 log = logging.getLogger(__name__)
 
-PORT = 22
 SMALL_BYTES = 768 << 20
 """A machine with less memory gets its SSH console when the restore, which needs most, is over; or when it failed."""
 _EVERY_S = 1.0

@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 from cloner_core.extrafiles import ExtraFile
 from cloner_core.layout import Layout
 from cloner_core.lldp import Neighbor
-from cloner_core.messages import Failure, Progress, Receipt, Strict
+from cloner_core.messages import Failure, PasswordHash, Progress, Receipt, Strict
 from cloner_core.network import NodeNetwork
 
 NetbootWord = Literal["local", "cloner", "cloner-multicast", "capture", "discover", "rescue"]
@@ -101,6 +101,7 @@ class NodeView(Strict, frozen=True):
     seen_s: float | None  # when the machine last told its facts; None never
     switch: str = ""  # as an admin calls it; "" he told none
     neighbors: tuple[Neighbor, ...] = ()  # as LLDP told at the last deploy, that of the boot interface first
+    console_password: str = "default"  # where it comes from: "node", "group NAME", "site", "default"; "off" no consoles
     relay: str = ""  # IPv4 address of the DHCP relay the machine last asked through; "" it asked directly, or elsewhere
 
 
@@ -127,6 +128,42 @@ class ImportResult(Strict, frozen=True):
     action: Literal["added", "changed", "unchanged"]
     fields: tuple[str, ...]  # that differ from before; of a new node none
     node: NodeView
+
+
+ConsoleScope = Literal["site", "group", "node"]
+
+
+class PasswordRequest(Strict, frozen=True):
+    """Set the password of consoles for agents to come, or take away what was set."""
+
+    scope: ConsoleScope
+    names: tuple[str, ...] = ()  # of the groups or nodes; () for the site
+    password: PasswordHash | None = None  # None: what was set is taken away
+    dry_run: bool = False
+
+
+class PasswordView(Strict, frozen=True):
+    """Where a password of consoles is set."""
+
+    scope: ConsoleScope
+    name: str  # "" for the site
+    set_s: float
+
+
+class ConsoleView(Strict, frozen=True):
+    """How the console of a node is reached now."""
+
+    node: str
+    task: str
+    attempt: str
+    address: str
+    port: int
+    user: str
+    host_key: str  # one line of OpenSSH's, without comment
+    fingerprint: str  # "SHA256:…" as ssh-keygen -l prints
+    password: str  # where it comes from: "node", "group NAME", "site", "default"
+    is_open: bool  # the agent said that it takes connections
+    beat_s: float  # when the agent was last heard of
 
 
 class GroupPatch(Strict, frozen=True, omit_defaults=True):
@@ -344,3 +381,4 @@ class Status(Strict, frozen=True):
     alarms: tuple[EventView, ...]  # of the last day
     free_bytes: int  # of the file system under the state directory
     services: tuple[str, ...]
+    warnings: tuple[str, ...] = ()  # what is set up in a way that nobody should leave it

@@ -15,6 +15,7 @@ USER = "ssh"
 """The one user of the console."""
 DEFAULT_PASSWORD = "breakin"
 """What every node's console takes until the site sets its own; known to everybody."""
+PORT = 22
 SALT_BYTES = 16
 MAX_BYTES = 256
 """A longer password is wrong without being looked at."""

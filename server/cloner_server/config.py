@@ -32,6 +32,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     http_port: int = 8080
     tftp_port: int = 69  # 0: no TFTP
     confirm: bool = True
+    console: bool = True  # agents show their screen over SSH
     confirm_s: float = 1800.0
     boot_s: float = 900.0
     lost_s: float = 60.0

@@ -37,6 +37,7 @@ from cloner_server.boot import BootDesk
 from cloner_server.catalog import Catalog
 from cloner_server.clock import SteadyClock
 from cloner_server.config import ServerConfig, keep, pool
+from cloner_server.consoles import console_key, default_warning
 from cloner_server.core import Core
 from cloner_server.house import House
 from cloner_server.installer import assemble
@@ -107,6 +108,7 @@ async def _run(config: ServerConfig, announce: Callable[[str], None]) -> None:
         _stop_on_signals(core)
         started = await _all_started(listeners, serving)
         if started:
+            _warn(core)
             announce(
                 f"{READY} https={place.address}:{config.tls_port} http={place.address}:{config.http_port} "
                 f"socket={config.socket} state={config.state}"
@@ -126,6 +128,16 @@ async def _run(config: ServerConfig, announce: Callable[[str], None]) -> None:
             one.should_exit = True
         await asyncio.gather(*serving)
     log.info("stopped")
+
+
+def _warn(core: Core) -> None:
+    """Say loudly what nobody should leave as it is: at each start, until it is changed."""
+    if not core.rules.console_key:
+        return
+    with core.database.write() as connection:
+        if text := default_warning(connection):
+            log.warning("%s", text)
+            events.record(connection, core.act("server"), "site", "default console password", alarm=True)
 
 
 def open_core(config: ServerConfig, address: str, clock: Callable[[], float] = time.time) -> Core:
@@ -172,6 +184,7 @@ def _rules(config: ServerConfig, site: Site, address: str) -> Rules:
         confirm_port=config.http_port,
         has_agent=bool(config.installer),
         own_macs=own_macs(),
+        console_key=console_key(site.vault_key) if config.console else b"",
         seed_key=blake3(site.vault_key, derive_key_context="cloner 2026 seeds of attempts").digest(),
     )
 

@@ -88,11 +88,19 @@ class Scene:
     core: Core
     clock: Clock
     image: Image
+    sent_from: str = ""  # address of agents; "" none, as behind a socket
 
     @cached_property
     def agents(self) -> TestClient[Any]:
         """What agents talk to."""
-        return TestClient(agent_app(self.core))
+        app = agent_app(self.core)
+        inner = app.asgi_handler
+
+        async def with_address(scope: Any, receive: Any, send: Any) -> None:
+            await inner(scope | {"client": (self.sent_from, 50000)}, receive, send)
+
+        app.asgi_handler = with_address
+        return TestClient(app)
 
     @cached_property
     def admins(self) -> TestClient[Any]:

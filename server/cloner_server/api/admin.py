@@ -18,11 +18,13 @@ from cloner_core.layout import Layout
 from cloner_core.messages import PROTOCOL
 from cloner_server import VERSION
 from cloner_server.api.callers import CoreDependency, who
+from cloner_server.api.consoles import console_handlers
 from cloner_server.api.faults import AnyRequest
 from cloner_server.api.groups import group_handlers
 from cloner_server.api.identities import identity_handlers
 from cloner_server.api.nodes import node_handlers
 from cloner_server.api.work import work_handlers
+from cloner_server.consoles import default_warning
 from cloner_server.state import events, images, layouts, nodes
 from cloner_server.state import tasks as rows
 
@@ -82,11 +84,12 @@ def status(core: CoreDependency) -> Status:
             alarms=tuple(events.list_events(connection, since_s=core.clock() - _DAY_S, alarms=True)),
             free_bytes=shutil.disk_usage(core.state_directory).free,
             services=core.services,
+            warnings=tuple(filter(None, (default_warning(connection),))) if core.rules.console_key else (),
         )
 
 
 def admin_router(more: list[Any]) -> Router:
     """Return the routes of admins; `more` are those of images, failures and streams."""
     own: list[Any] = [layout_list, layout_show, layout_add, event_list, status]
-    own += [*node_handlers(), *group_handlers(), *work_handlers(), *identity_handlers()]
+    own += [*node_handlers(), *group_handlers(), *work_handlers(), *identity_handlers(), *console_handlers()]
     return Router("/v1", route_handlers=[*own, *more], tags=["admin"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 from typing import Any, TypeVar
 
@@ -54,7 +55,7 @@ class _Versioned(msgspec.Struct):
 
 
 @post("/hello", sync_to_thread=True, status_code=_OK)
-def hello(core: CoreDependency, body: RawBody) -> HelloReply:
+def hello(core: CoreDependency, request: AnyRequest, body: RawBody) -> HelloReply:
     """Exchange the claim of a boot script for an attempt."""
     spoken = _decode(body, _Versioned).protocol
     if spoken != PROTOCOL:
@@ -67,7 +68,7 @@ def hello(core: CoreDependency, body: RawBody) -> HelloReply:
         raise InvalidError("public_key is not 64 lower-case hex digits")
     with core.database.write() as connection:
         act = core.act(f"agent {fingerprint(message.facts)}")
-        reply = claims.accept_hello(connection, act, message, core.rules, core.catalog)
+        reply = claims.accept_hello(connection, act, message, core.rules, core.catalog, address=_address(request))
     if isinstance(reply, ClonerError):
         raise reply  # after the transaction: its alarm is written
     return reply
@@ -79,7 +80,7 @@ def beat(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], b
     message = _decode(body, Beat)
     with core.database.write() as connection:
         bearer = _bearer(connection, request, body, attempt_id)
-        return attempts.beat(connection, core.act(_author(bearer)), bearer, message)
+        return attempts.beat(connection, core.act(_author(bearer)), bearer, message, address=_address(request))
 
 
 @post("/attempts/{attempt_id:str}/plan", status_code=_OK)
@@ -277,6 +278,14 @@ def _blob(core: Core, version: Version, part: Part, digest: str) -> ASGIApp:
 
 def _as_asgi(response: Response) -> ASGIApp:
     return response  # type: ignore[return-value]  # Starlette and Litestar name the same protocol differently
+
+
+def _address(request: AnyRequest) -> str:
+    """Return the IP address a request came from, "" where there is none (a Unix socket)."""
+    try:
+        return str(ipaddress.ip_address(request.client.host if request.client else ""))
+    except ValueError:
+        return ""
 
 
 def _author(bearer: Bearer) -> str:

@@ -19,6 +19,7 @@ from cloner_core.facts import Facts
 from cloner_core.sightings import Sighting
 from cloner_server.api.callers import CoreDependency, who
 from cloner_server.api.faults import AnyRequest
+from cloner_server.core import Core
 from cloner_server.state import importing, nodes, sightings
 from cloner_server.state import tasks as rows
 from cloner_server.state.references import check_patch, check_references
@@ -30,7 +31,7 @@ _OK = 200
 def node_list(core: CoreDependency) -> list[NodeView]:
     """List every node."""
     with core.database.read() as connection:
-        return nodes.list_nodes(connection)
+        return [_shown(core, node) for node in nodes.list_nodes(connection)]
 
 
 @post("/nodes", sync_to_thread=True)
@@ -47,7 +48,7 @@ def node_add(
 def node_show(core: CoreDependency, name: FromPath[str]) -> NodeView:
     """Show a node."""
     with core.database.read() as connection:
-        return nodes.get_node(connection, name)
+        return _shown(core, nodes.get_node(connection, name))
 
 
 @patch("/nodes/{name:str}", sync_to_thread=True)
@@ -105,3 +106,8 @@ def node_handlers() -> list[Any]:
     """Return the handlers of nodes."""
     own: list[Any] = [node_list, node_add, node_show, node_set, node_remove, node_import]
     return [*own, node_facts, node_sightings]
+
+
+def _shown(core: Core, node: NodeView) -> NodeView:
+    """Return `node` as a person may see it: where consoles are switched off, no password is in use."""
+    return node if core.rules.console_key else msgspec.structs.replace(node, console_password="off")

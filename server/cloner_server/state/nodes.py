@@ -17,7 +17,7 @@ from cloner_core.facts import Facts, normalize_mac
 from cloner_core.groups import group_faults
 from cloner_core.lldp import Neighbor
 from cloner_core.network import Interface, NodeNetwork, network_faults
-from cloner_server.state import events, groups
+from cloner_server.state import consoles, events, groups
 from cloner_server.state.database import Act
 from cloner_server.state.tables import node_keys, nodes
 
@@ -172,6 +172,7 @@ def list_nodes(connection: Connection, names: Sequence[str] | None = None) -> li
     for row in connection.execute(of_keys.order_by(node_keys.c.value)):
         macs.setdefault(row.node, []).append(row.value)
     protected = groups.protected_groups(connection)
+    passwords = consoles.kept_passwords(connection)
     views = []
     for columns in connection.execute(of_nodes.order_by(nodes.c.name)).mappings():
         # msgspec wants plain strings, SQLAlchemy's names are a subclass
@@ -179,6 +180,7 @@ def list_nodes(connection: Connection, names: Sequence[str] | None = None) -> li
         fields |= {column: msgspec.json.decode(columns[column]) for column in _JSON_COLUMNS}
         fields |= {"macs": macs.get(columns["name"], []), "seen_s": columns["facts_s"]}
         fields["protected_groups"] = [group for group in fields["groups"] if group in protected]
+        fields["console_password"], _ = consoles.source_of(passwords, columns["name"], fields["groups"])
         for unseen in ("facts", "facts_s", "created_s"):
             del fields[unseen]
         views.append(msgspec.convert(fields, NodeView))

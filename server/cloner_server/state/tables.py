@@ -143,6 +143,8 @@ attempts = Table(
     Column("confirm_hash", Text, nullable=False, unique=True),
     Column("started_s", Float, nullable=False),
     Column("beat_s", Float, nullable=False),
+    Column("address", Text, nullable=False, server_default=""),  # it was last heard from; "" not an IP address
+    Column("console", Text),  # cloner_core.messages.ConsoleReport; NULL none came
     Column("rival_s", Float),  # when a second claim came beside this one; NULL none
     Column("progress", Text),
     Column("is_destroyed", Boolean, nullable=False, server_default=text("0")),
@@ -196,6 +198,17 @@ vault = Table(
     Column("nonce", LargeBinary, nullable=False),
     Column("sealed", LargeBinary, nullable=False),
     Column("created_s", Float, nullable=False),
+)
+
+console_passwords = Table(
+    "console_passwords",
+    metadata,
+    Column("scope", Text, nullable=False),  # "site", "group", "node"
+    Column("name", Text, nullable=False),  # of the group or node, which need not exist (any more); "" of the site
+    Column("salt", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("set_s", Float, nullable=False),
+    PrimaryKeyConstraint("scope", "name"),
 )
 
 leases = Table(

@@ -19,7 +19,7 @@ from cloner_core.bundle import Bundle
 from cloner_core.errors import ClonerError, ConflictError, RefusedError
 from cloner_core.messages import DESTRUCTIVE_FROM, Beat, BeatReply, PlanReport, Stage, Vaulted, proof_statement
 from cloner_core.plan import Plan, plan_digest, written_by
-from cloner_server import hostcertificates, vault
+from cloner_server import consoles, hostcertificates, vault
 from cloner_server.state import bundles, events, nodes
 from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act
@@ -85,13 +85,19 @@ def require_active(bearer: Bearer) -> None:
         )
 
 
-def beat(connection: Connection, act: Act, bearer: Bearer, message: Beat) -> BeatReply:
-    """Keep progress and log, wake a lost task, answer with what the attempt shall do."""
+def beat(connection: Connection, act: Act, bearer: Bearer, message: Beat, *, address: str = "") -> BeatReply:
+    """Keep progress and log, wake a lost task, answer with what the attempt shall do.
+
+    `address` is where the beat came from, "" when that is no IP address.
+    """
     attempt, task = bearer.attempt, bearer.task
     values: dict[str, object] = {"beat_s": act.now_s, "progress": msgspec.json.encode(message.progress).decode()}
     if _ORDER.index(message.progress.stage) >= _ORDER.index(DESTRUCTIVE_FROM):
         values["is_destroyed"] = True
+    if address != attempt.address:
+        values["address"] = address
     rows.change_attempt(connection, attempt.id, **values)
+    consoles.hear(connection, act, attempt, task.node, message.console)
     rows.append_log(connection, task.id, attempt.id, message.log)
     if message.neighbors:
         nodes.remember_neighbors(connection, act, task.node, message.neighbors)

@@ -28,6 +28,7 @@ from cloner_core.messages import (
     Task,
     VersionRef,
 )
+from cloner_server import consoles
 from cloner_server.state import events, nodes
 from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act
@@ -80,9 +81,9 @@ def _watch(connection: Connection, act: Act, task: AnyRow, rules: Rules) -> None
 
 
 def accept_hello(
-    connection: Connection, act: Act, hello: Hello, rules: Rules, catalog: Catalog
+    connection: Connection, act: Act, hello: Hello, rules: Rules, catalog: Catalog, *, address: str = ""
 ) -> HelloReply | ClonerError:
-    """Exchange a claim for an attempt.
+    """Exchange a claim for an attempt; `address` is where the hello came from, "" when that is no IP address.
 
     A refusal is returned, not raised: the alarm and the freeze that go with it must be committed first.
     """
@@ -109,7 +110,7 @@ def accept_hello(
         return UnknownClaimError("the attempt of this claim has ended", hint="boot over the network again")
     # A used claim shown again by its own attempt: our reply was lost on the way.
     version = catalog.version_ref(task.image, task.number)
-    return _welcome(connection, act, _Meeting(task, node, former, version), rules)
+    return _welcome(connection, act, _Meeting(task, node, former, version, address), rules)
 
 
 def _is_late(connection: Connection, task: AnyRow, node: NodeView) -> bool:
@@ -127,6 +128,7 @@ class _Meeting:
     node: NodeView
     attempt: AnyRow
     version: VersionRef
+    address: str
 
 
 def _stand_back(
@@ -248,11 +250,18 @@ def _welcome(connection: Connection, act: Act, met: _Meeting, rules: Rules) -> H
     told = task_for(met.node, met.version, met.task.document, **ids)
     hashes = {"credential_hash": token_hash(credential), "confirm_hash": token_hash(secret)}
     text = msgspec.json.encode(told).decode()  # without the secret
-    rows.change_attempt(connection, met.attempt.id, beat_s=act.now_s, told=text, **hashes)
+    rows.change_attempt(
+        connection, met.attempt.id, beat_s=act.now_s, told=text, address=met.address, console=None, **hashes
+    )
     if rules.confirm_host:
         told = msgspec.structs.replace(told, confirm=confirm)
+    console = consoles.access_for(connection, met.node, rules.console_key) if rules.console_key else None
     return HelloReply(
-        credential=Secret(credential), task=told, server_time_s=act.now_s, beat_every_s=rules.beat_every_s
+        credential=Secret(credential),
+        task=told,
+        server_time_s=act.now_s,
+        beat_every_s=rules.beat_every_s,
+        console=console,
     )
 
 

@@ -26,6 +26,7 @@ class Rules:
     has_agent: bool = True  # False: no installer, so a node that is armed waits
     own_macs: frozenset[str] = frozenset()  # of this machine: never deployed
     seed_key: bytes = field(default=b"", repr=False)  # secret; the seeds of all attempts derive from it
+    console_key: bytes = field(default=b"", repr=False)  # secret; host keys of consoles; empty: agents open none
 
 
 class Catalog(Protocol):
