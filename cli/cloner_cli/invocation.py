@@ -9,7 +9,7 @@ import getpass
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -43,6 +43,18 @@ def who_asks() -> str:
         return f"uid{os.getuid()}"
 
 
+def run_program(argv: Sequence[str]) -> int:
+    """Run a program on this terminal and return its exit status; raises FileNotFoundError when there is none."""
+    import subprocess
+
+    with subprocess.Popen(argv) as child:
+        while True:
+            try:
+                return child.wait()
+            except KeyboardInterrupt:
+                continue  # Ctrl-C was for the program, which is on the same terminal
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """What the command line touches beside its arguments."""
@@ -53,6 +65,7 @@ class World:
     sleep: Callable[[float], None] = time.sleep
     can_ask: Callable[[], bool] = lambda: sys.stdin.isatty() and sys.stderr.isatty()
     is_live: Callable[[], bool] = lambda: bool(sys.stderr.isatty())
+    run_program: Callable[[Sequence[str]], int] = run_program  # on this terminal, to its end; the exit status
 
 
 @dataclass

@@ -21,6 +21,7 @@ from cloner_core.errors import FAILED_BASE, FAILED_MOST, ClonerError, ExitStatus
 from cloner_server import VERSION
 
 COMMANDS = {
+    "console": "cloner_cli.console",
     "deploy": "cloner_cli.deploy",
     "disklayout": "cloner_cli.disklayout",
     "disklayout-list": "cloner_cli.disklayout",

@@ -13,6 +13,7 @@ from cloner_cli.api import segment
 from cloner_cli.asking import ask
 from cloner_cli.checking import Checks, known_nodes
 from cloner_cli.commands import Group, command, dry_run_option, some_nodes_option, yes_option
+from cloner_cli.console import warn_of_default
 from cloner_cli.extrafiles import extra_files
 from cloner_cli.invocation import Invocation
 from cloner_cli.network import asked_network, network_fields
@@ -152,6 +153,7 @@ def node_list(run: Invocation, nodes: tuple[str, ...]) -> None:
         (v.name, ",".join(v.macs), v.netboot, _image(v), v.layout, ",".join(v.groups), moment(v.seen_s)) for v in views
     ]
     run.result(views, lambda: columns(titles, rows))
+    warn_of_default(run, views)
 
 
 @command("show", example="cloner node show node01", group=node_command)
@@ -160,6 +162,7 @@ def node_show(run: Invocation, name: str) -> None:
     """Show one node."""
     view = run.api.get(f"/v1/nodes/{segment(name)}", NodeView)
     run.result(view, lambda: node_fields(view, ("boot steps", _boot_steps(run, name))))
+    warn_of_default(run, [view])
 
 
 @command("facts", example="cloner node facts node01 > node01.json", group=node_command)
@@ -207,6 +210,7 @@ def node_fields(view: NodeView, *more: tuple[str, object]) -> str:
         ("files", ", ".join(file.path for file in view.files)),
         ("switch", _switch(view)),
         ("hardware", view.fingerprint or "none accepted yet"),
+        ("console password", view.console_password),
         ("seen", moment(view.seen_s)),
         *more,
     ]

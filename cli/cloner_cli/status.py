@@ -28,6 +28,7 @@ def status_fields(status: Status) -> str:
         ("versions", status.images),
         ("tasks", tasks or "none"),
         ("free", format_bytes(status.free_bytes)),
+        ("warnings", "\n".join(status.warnings) or "none"),
         ("alarms", "\n".join(map(event_line, status.alarms)) or "none"),
     ]
     return fields(shown)

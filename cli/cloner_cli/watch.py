@@ -12,11 +12,12 @@ import click
 from cloner_cli.api import segment
 from cloner_cli.checking import known_nodes
 from cloner_cli.commands import command, some_nodes_option
+from cloner_cli.console import warn_of_default
 from cloner_cli.invocation import Invocation
 from cloner_cli.progress import Ticker, has_ended
 from cloner_cli.task import task_table
 from cloner_cli.waiting import live_table, require_done
-from cloner_core.admin import TaskState, TaskView
+from cloner_core.admin import NodeView, TaskState, TaskView
 from cloner_core.errors import UnreachableError
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def watch_command(run: Invocation, *, nodes: tuple[str, ...], follow: bool) -> N
     watched is done, else 20 plus the number that is not (120: a hundred or more).
     """
     names = known_nodes(run.api, nodes)
+    views = run.api.get("/v1/nodes", list[NodeView])
+    warn_of_default(run, [view for view in views if names is None or view.name in names])
     tasks: dict[str, TaskView] = {}
     seen_s: float | None = None  # when the server answered last
     with _display(run) as show:

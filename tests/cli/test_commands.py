@@ -16,6 +16,7 @@ from cloner_core.errors import ExitStatus
 
 DOCS = Path(__file__).parents[2] / "docs"
 CHANGING = {
+    "console password",
     "deploy",
     "disklayout-upload",
     "group protect",
@@ -32,6 +33,7 @@ CHANGING = {
     "task retry",
 }
 READING = {
+    "console open",
     "disklayout",
     "disklayout-list",
     "events",

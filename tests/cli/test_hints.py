@@ -50,7 +50,7 @@ def fault_of(words: list[str]) -> str:
             del rest[: 2 if rest[0] == "--socket" else 1]
         if not rest or rest[0].rstrip(".…") in ("", "{}", "COMMAND", "--help", "--version"):
             return ""
-        found = group.get_command(context, rest[0].rstrip(".…"))
+        found = group.get_command(context, rest[0].rstrip(".…")) or getattr(group, "default_command", None)
         if found is None:
             return f"cloner {' '.join(words)}: there is no '{rest[0]}'"
         group = found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ class Desk:
     has_terminal: bool = False
     on_sleep: Callable[[int], None] = lambda _: None
     transport: InProcess = field(init=False)
+    run_program: Callable[[Sequence[str]], int] = lambda _: 0
     now_s: float = 0.0
     sleeps: int = 0
 
@@ -66,6 +67,7 @@ class Desk:
             sleep=self._sleep,
             can_ask=lambda: self.has_terminal,
             is_live=lambda: False,
+            run_program=self.run_program,
         )
         result = CliRunner().invoke(cli, list(words), input=typed, obj=Invocation(world=world))
         if result.exception is not None and not isinstance(result.exception, SystemExit):
