@@ -13,9 +13,10 @@ import subprocess
 import sys
 import time
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from cloner_initramfs import Cache
@@ -82,13 +83,19 @@ class Head:
             self._child.kill()
             self._child.wait()
 
-    def cloner(self, *arguments: str | Path, timeout_s: float = 600, check: bool = True) -> Said:
+    def cloner(
+        self,
+        *arguments: str | Path,
+        timeout_s: float = 600,
+        check: bool = True,
+        more_environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> Said:
         """Run one `cloner` command; with `check` raises LabError unless its status is 0."""
         done = subprocess.run(
             self.lab.inside(self._command(*map(str, arguments))),
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            env=environment(),
+            env=environment() | dict(more_environment),
             timeout=timeout_s,
             check=False,
         )
