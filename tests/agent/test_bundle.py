@@ -34,6 +34,7 @@ class _Bench:
         for name, text in {"address": "52:54:00:00:00:01", "speed": "1000", "carrier_changes": "7"}.items():
             (directory / "sys/class/net/eth0" / name).write_text(f"{text}\n")
         self.kernel = f"Kernel command line: quiet cloner.claim={CLAIM}"
+        self.screen = "Cloner  node01  holding"
         self.variables = EfiVars(directory / "efivars")
         self.runner = FakeRunner()
         self.runner.output |= {
@@ -49,6 +50,7 @@ class _Bench:
             self.tail,
             root=str(directory),
             kernel_log=lambda: self.kernel,
+            screen=lambda: self.screen,
             clock=lambda: 9.0,
             uptime=lambda: 100.0,
         )
@@ -89,6 +91,7 @@ def test_a_bundle_shows_the_machine_before_and_after(bench: _Bench) -> None:
     assert "BootOrder 0002,0001\n" in found["boot-entries-after"].text
     assert "'UEFI PXEv4'" in found["boot-entries-after"].text
     assert found["log"].text == "1.000 info    step 3 of 11"
+    assert found["last-screen"].text == bench.screen
     assert found["lsblk"].text == '{"blockdevices": []}'
     assert found["interfaces"].text == "eth0: address 52:54:00:00:00:01, speed 1000, carrier_changes 7"
     assert found["smart"].text == "# /dev/vda\nSMART\n# /dev/vdb\nSMART"
@@ -99,11 +102,12 @@ def test_no_canary_leaves_the_node(bench: _Bench) -> None:
     for secret in (CLAIM, CREDENTIAL, CONFIRM, CLAIM.upper()):
         bench.log(f"careless: {secret}")
         bench.runner.output["ip"] = secret
+        bench.screen = f"a line of the log: {secret}"
     bench.runner.failing["lsblk"] = (1, f"lsblk: {CREDENTIAL}")
     bench.gatherer.see(facts())
     told = msgspec.json.encode(bench.bundle()).lower()
     assert b"canary" not in told
-    assert told.count(b"***") >= 6
+    assert told.count(b"***") >= 7
 
 
 def test_a_look_that_fails_says_why_and_costs_nothing_else(bench: _Bench) -> None:

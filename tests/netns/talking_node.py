@@ -57,7 +57,9 @@ class TalkingNode:
         hello = Hello(protocol=1, agent_version="test", claim=claim.group(1), public_key=public, facts=self.facts)
         self.reply = self.server.hello(hello)
         assert self.reply.task.confirm is not None
+        assert self.reply.console is not None
         self.secrets += [claim.group(1), self.reply.credential.value, self.reply.task.confirm.secret.value]
+        self.secrets += [self.reply.console.password.digest, *self.reply.console.host_key.value.splitlines()[1:-1]]
 
     def plan(self) -> Plan:
         """Plan as the agent does."""
