@@ -29,6 +29,7 @@ _ENDS = b"qQ\x03\x04"
 _EVERY_S = 1.0
 _LOGIN_S = 60.0
 _ALIVE_S = 20.0
+_LONGEST_S = 12 * 3600.0  # a view that somebody forgot does not keep its place for ever
 _WINDOW_BYTES = 16 << 10
 _PLAIN_SIZE = (100, 40)  # of the one screen a client without a terminal gets
 _ENTER, _LEAVE = b"\x1b[?25l\x1b[2J", b"\x1b[?25h\r\n"
@@ -251,8 +252,11 @@ async def _serve_one(door: Door, key: asyncssh.SSHKey, accepted: socket.socket, 
     try:
         options = _options(key, guard)
         _, connection = await loop.connect_accepted_socket(lambda: _Connection(loop, options), accepted)
-        await connection.wait_closed()
-    except (OSError, asyncssh.Error, ValueError) as error:
+        try:
+            await asyncio.wait_for(connection.wait_closed(), _LONGEST_S)
+        finally:
+            connection.abort()
+    except (OSError, TimeoutError, asyncssh.Error, ValueError) as error:
         log.debug("console: %s", error)
     finally:
         accepted.close()

@@ -49,6 +49,9 @@ def access_for(connection: Connection, node: NodeView, key: bytes) -> ConsoleAcc
 def hear(connection: Connection, act: Act, attempt: AnyRow, node: str, report: ConsoleReport) -> None:
     """Keep what a console has seen; guesses and views become events, ten guesses an alarm, and each tenfold again."""
     before = msgspec.json.decode(attempt.console, type=ConsoleReport) if attempt.console else ConsoleReport()
+    # Never downwards: an agent that tells less than before, and more again, must not raise alarm after alarm.
+    most = max(report.guesses, before.guesses), max(report.views, before.views)
+    report = msgspec.structs.replace(report, guesses=most[0], views=most[1])
     if report == before:
         return
     rows.change_attempt(connection, attempt.id, console=msgspec.json.encode(report).decode())
