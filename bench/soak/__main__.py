@@ -57,6 +57,18 @@ def soak(law: Law, count: int, seed: int) -> bool:
     return evidence.has_held
 
 
+def tell_so_far(law: Law) -> None:
+    """Write evidence of the cases that a soak under way, or one that was stopped, has tried; it can still go on."""
+    cache = CHECKOUT / ".cache" / "soak"
+    book = Book.open(cache / f"{law.name}.jsonl")
+    entries = sorted(book.entries(), key=lambda entry: entry.seed)
+    evidence = make_evidence(law.says, book.heading, entries, keeps_cases=law.keeps_cases)
+    path = CHECKOUT / "docs" / "evidence" / f"{law.name}.json"
+    write_evidence(path, evidence)
+    shown = path.relative_to(CHECKOUT)
+    _tell(f"{law.name}: held in {evidence.passed} of {len(entries)} cases, {evidence.count} to be tried: {shown}")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit status: 0 when the law held, 1 when it did not, else that of the error."""
     parser = argparse.ArgumentParser(prog="./run soak", description=__doc__)
@@ -64,6 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=_count, metavar="N", help="how many cases (default: what makes evidence)")
     parser.add_argument(
         "--seed", type=int, default=1, metavar="S", help="of the first case; the next has S + 1 (%(default)s)"
+    )
+    parser.add_argument(
+        "--so-far", action="store_true", help="try nothing; write evidence of what a soak that was stopped has tried"
     )
     parser.add_argument("--list", action="store_true", help="show the laws")
     asked = parser.parse_args(arguments)
@@ -76,6 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger().addHandler(logging.NullHandler())  # thousands of refusals are what the laws are about
     try:
         law = find_law(asked.name)
+        if asked.so_far:
+            tell_so_far(law)
+            return ExitStatus.OK
         return ExitStatus.OK if soak(law, asked.count or law.count, asked.seed) else ExitStatus.FAILED
     except ClonerError as error:
         print(f"soak: {error}", file=sys.stderr)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from cloner_core.errors import NotFoundError
+
 
 class Entry(msgspec.Struct, frozen=True):
     """One case that was tried."""
@@ -33,6 +35,17 @@ class Book:
 
     path: Path
     heading: Heading
+
+    @classmethod
+    def open(cls, path: Path) -> Book:
+        """Return the book at `path` with the heading it has; raises NotFoundError when there is none."""
+        try:
+            heading = msgspec.json.decode(path.read_bytes().split(b"\n", 1)[0], type=Heading)
+        except (FileNotFoundError, msgspec.DecodeError) as error:
+            raise NotFoundError(
+                f"there is no book at {path}", hint="a soak that came to its end leaves none"
+            ) from error
+        return cls(path, heading)
 
     def entries(self) -> list[Entry]:
         """Return what was tried so far; nothing when the book is of another soak."""

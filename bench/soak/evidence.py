@@ -49,6 +49,7 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
     failed_seeds: tuple[int, ...]
     seconds: float
     figures: Mapping[str, Spread | Mapping[str, int]]
+    tried: int | None = None  # None: all of `count`; else the soak was stopped, and has not held yet
     cases: tuple[Entry, ...] = ()  # of a law whose cases are worth looking at one by one
 
 
@@ -93,12 +94,13 @@ def make_evidence(says: str, heading: Heading, entries: Sequence[Entry], *, keep
     return Evidence(
         law=heading.law,
         says=says,
-        has_held=not failed,
+        has_held=not failed and len(entries) == heading.count,
         commit=heading.commit,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=this_machine(),
         first_seed=heading.first_seed,
         count=heading.count,
+        tried=len(entries) if len(entries) < heading.count else None,
         passed=len(entries) - len(failed),
         failed_seeds=failed,
         seconds=round(sum(entry.seconds for entry in entries), 1),

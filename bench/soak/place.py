@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cloner_core.errors import RefusedError
@@ -32,9 +32,23 @@ def held_place(directory: Path) -> Iterator[Path]:
             _clean(directory)
 
 
+def loops_over(prefix: str) -> list[str]:
+    """Return the loop devices over files, or other devices, whose path begins so; the youngest first."""
+    found = []
+    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with suppress(OSError):  # gone meanwhile
+            if backing.read_text().startswith(prefix):
+                found.append(backing.parts[-3])
+    return [f"/dev/{name}" for name in sorted(found, key=lambda name: int(name.removeprefix("loop")), reverse=True)]
+
+
 def _clean(directory: Path) -> None:
+    # What a loop device lies on is busy until that is gone.
+    above = [device for over in loops_over(f"{directory}/") for device in (*loops_over(f"{over}p"), over)]
     for mount in reversed(_mounts_beneath(directory)):
-        subprocess.run(("umount", mount), check=True, stdin=subprocess.DEVNULL)
+        subprocess.run(("umount", "--lazy", mount), check=True, stdin=subprocess.DEVNULL)
+    for device in above:
+        subprocess.run(("losetup", "--detach", device), check=True, stdin=subprocess.DEVNULL)
     for entry in directory.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)

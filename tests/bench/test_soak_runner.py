@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from cloner_agent.host import run as run_tool
 from cloner_core.errors import NotFoundError, RefusedError
 from soak.__main__ import LAWS, find_law, main
 from soak.book import Book, Entry, Heading
 from soak.evidence import Spread, make_evidence, sum_up
 from soak.law import Case, Figures, Law, require
-from soak.place import held_place
+from soak.place import held_place, loops_over
 from soak.runner import run
 
 
@@ -86,6 +89,17 @@ def test_after_a_failure_the_others_are_tried_and_its_seed_is_told(tmp_path: Pat
     assert (evidence.has_held, evidence.passed, evidence.failed_seeds, evidence.commit) == (False, 4, (4,), "abc")
 
 
+def test_evidence_of_a_soak_that_was_stopped_says_so(tmp_path: Path) -> None:
+    book = book_in(tmp_path)
+    book.rewrite([Entry(3, 1.0, {}), Entry(4, 1.0, {})])
+    read = Book.open(book.path)
+    assert read.heading == book.heading
+    evidence = make_evidence("numbers are numbers", read.heading, read.entries())
+    assert (evidence.has_held, evidence.tried, evidence.passed, evidence.count) == (False, 2, 2, 5)
+    with pytest.raises(NotFoundError):
+        Book.open(tmp_path / "none")
+
+
 def test_numbers_are_spread_out_and_words_counted() -> None:
     entries = [Entry(1, 0.1, {"number": 3, "kind": "odd"}), Entry(2, 0.1, {"number": 1, "kind": "odd", "rare": 7})]
     assert sum_up(entries) == {"kind": {"odd": 2}, "number": Spread(1, 2, 3, 4), "rare": Spread(7, 7, 7, 7)}
@@ -101,6 +115,21 @@ def test_two_soaks_never_share_a_place(tmp_path: Path) -> None:
     assert list((tmp_path / "work").iterdir()) == []
 
 
+@pytest.mark.root
+def test_what_a_killed_soak_left_mounted_on_loop_devices_is_taken_away(tmp_path: Path) -> None:
+    place = tmp_path / "work"
+    (place / "mounted").mkdir(parents=True)
+    file = place / "medium"
+    file.touch()
+    os.truncate(file, 4 << 20)
+    run_tool(("mke2fs", "-q", str(file)))
+    device = run_tool(("losetup", "--find", "--show", str(file))).stdout.strip()
+    run_tool(("mount", device, str(place / "mounted")))
+    with held_place(place):
+        assert list(place.iterdir()) == []
+        assert loops_over(str(place)) == []
+
+
 def test_every_law_is_listed_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -112,3 +141,27 @@ def test_an_unknown_law_is_refused_with_the_names_there_are(capsys: pytest.Captu
         find_law("gravity")
     assert main(["gravity"]) == NotFoundError.exit_status
     assert "store-kill" in capsys.readouterr().err
+
+
+def test_cases_that_may_run_side_by_side_do_and_each_is_tried_once(tmp_path: Path) -> None:
+    together = threading.Barrier(2, timeout=30)
+    tried: list[int] = []
+
+    @contextmanager
+    def opened(work: Path) -> Iterator[Case]:
+        def case(seed: int) -> Figures:
+            if seed in (3, 4):
+                together.wait()  # breaks unless the other is under way
+            tried.append(seed)
+            require(seed != 4, "4 is wrong")
+            return {"number": seed}
+
+        yield case
+
+    law = Law("counting", "numbers are numbers", 5, opened, at_once=2, keeps_cases=True)
+    book = book_in(tmp_path)
+    entries = run(law, book, tmp_path, lambda text: None)
+    assert sorted(tried) == [entry.seed for entry in entries] == [3, 4, 5, 6, 7]
+    assert sorted(book.entries(), key=lambda entry: entry.seed) == entries
+    evidence = make_evidence(law.says, book.heading, entries, keeps_cases=law.keeps_cases)
+    assert [(case.seed, bool(case.failure)) for case in evidence.cases] == [(seed, seed == 4) for seed in range(3, 8)]
