@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import pickle
 import select
 import signal
 import time
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar, cast
 
 from agentbench.loop import NodePrograms, forget_partitions
 from agentbench.node import Node
@@ -25,16 +27,20 @@ from cloner_agent.efivars import EfiVars
 from cloner_agent.host import Completed, run
 from cloner_core.efi import frame
 from cloner_core.sizes import MIB
+from soak.place import loops_over
 
 ESP_OFFSET = 8 * MIB
 ESP_SIZE = 12 * MIB
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_CLONE_NEWPID = 0x20000000
+_CLONE_NEWNS, _CLONE_NEWPID = 0x00020000, 0x20000000
+_MS_REC, _MS_PRIVATE = 1 << 14, 1 << 18
 _PR_SET_PDEATHSIG = 1
 _DEADLINE_S = 120.0
 _LET_GO_S = 10.0
 STAGE = "CLONER STAGE "
 SAID = "SAID "
+
+Result = TypeVar("Result")
 
 
 class EspPrograms(NodePrograms):
@@ -90,12 +96,51 @@ def loop_device(file: Path) -> Iterator[str]:
         forget_partitions(device)
         yield device
     finally:
-        # The loop device on the ESP's partition lets go of it a moment after the unmount.
+        # The loop device on the ESP's partition lets go of it a moment after the unmount; one that was made for a mount
+        # which was killed never does.
         end_s = time.monotonic() + _LET_GO_S
         while list(Path("/sys/block", device.removeprefix("/dev/")).glob("loop*p*")) and time.monotonic() < end_s:
+            for above in loops_over(f"{device}p"):
+                run(("losetup", "--detach", above), accept=(0, 1))
             forget_partitions(device)
             time.sleep(0.02)
         run(("losetup", "--detach", device))
+
+
+def apart(work: Callable[[], Result]) -> Result:
+    """Do something in a process with mounts of its own, which are gone when this returns; give or raise what it does.
+
+    Mounts of ours that others can see are copied into each mount namespace made meanwhile (`ip netns exec` makes one),
+    and stay alive there: a filesystem that outlives its power cut would write on.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        answer: tuple[bool, object] = (False, RuntimeError("killed"))
+        try:
+            os.close(reading)
+            _leave(_CLONE_NEWNS)
+            answer = (True, work())
+        except BaseException as error:  # noqa: BLE001 — raised again by the one who asked
+            answer = (False, error)
+        finally:
+            with os.fdopen(writing, "wb") as pipe:
+                pipe.write(pickle.dumps(answer))
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        told = pipe.read()
+    os.waitpid(child, 0)
+    is_done, result = pickle.loads(told)
+    if not is_done:
+        raise result
+    return cast(Result, result)
+
+
+def _leave(namespaces: int) -> None:
+    """Leave the namespaces of the others; mounts made from now on are not seen there."""
+    if _LIBC.unshare(namespaces) != 0 or _LIBC.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +248,7 @@ def _be_killable(out: int, work: Callable[[], None]) -> None:
     """Do the work as the first process of a namespace of processes; never returns."""
     try:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if _LIBC.unshare(_CLONE_NEWPID) != 0:
-            os._exit(1)
+        _leave(_CLONE_NEWPID | _CLONE_NEWNS)
         init = os.fork()
         if init == 0:
             _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -37,10 +37,10 @@ NODES = (
 )
 DISK_BYTES = 2 * GIB
 MARKER_POLL_S = 0.01  # the firmware's variables are written within a tenth of a second
-STAGE_S = 420  # until a stage is reached
-AGENT_S = 900  # a whole attempt, the wait for the former one to be lost included
-BOOT_S = 420
-CONFIRM_S = 120
+STAGE_S = 900  # until a stage is reached
+AGENT_S = 1200  # a whole attempt, the wait for the former one to be lost included
+BOOT_S = 900
+CONFIRM_S = 600
 MOST_ATTEMPTS = 3
 ENDED_BADLY = ("failed", "aborted", "frozen")
 

@@ -11,17 +11,27 @@ import hashlib
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from agentbench.golden import make_golden
 from agentbench.loop import LoopDisk
 from agentbench.node import MACHINE_ID, Node, make_node
-from agentbench.powered import STAGE, EspPrograms, FirmwareVars, Ran, ToldServer, loop_device, mount_esp, run_deploy
+from agentbench.powered import (
+    STAGE,
+    EspPrograms,
+    FirmwareVars,
+    Ran,
+    Result,
+    ToldServer,
+    apart,
+    loop_device,
+    mount_esp,
+    run_deploy,
+)
 from cloner_agent.host import ToolError, run
 from cloner_agent.machine import Machine
-from cloner_agent.stages.disks import unmount_all
 from cloner_core.efi import parse_order
 from cloner_core.messages import Stage
 from cloner_core.sizes import MIB
@@ -130,10 +140,7 @@ class Scene:
         node.changes = {"seed": hashlib.sha256(name.encode()).hexdigest()}
         with loop_device(self.disk.file) as device:
             node.disk = LoopDisk(self.disk.file, device)
-            try:
-                ran = run_deploy(node, cut_at=cut_at, power_off=self.disk.power_off)
-            finally:
-                unmount_all(run, str(self.target))
+            ran = run_deploy(node, cut_at=cut_at, power_off=self.disk.power_off)
         return ran, self.disk.power_on(chance, None if ran.is_cut else _ALL_LOST)
 
     def _check_firmware(self, node: Node) -> None:
@@ -154,28 +161,28 @@ class Scene:
         require(esp.pop("EFI/vendor/settings", b"") == b"kept\n", "a file of the image is missing on the ESP")
         faults = esp_faults(esp, self.golden)
         require(not faults, f"the ESP is not whole: {faults}")
-        with self._mounted(3) as clone:
-            differing = [line for line in unexpected_differences(self.golden, clone) if " boot/efi/" not in line]
-            require(not differing, f"the clone differs from the golden tree: {differing[:5]}")
-            machine_id = (clone / "etc/machine-id").read_text().strip()
-            require(machine_id == MACHINE_ID, f"the machine-id is {machine_id}")
+        differing, machine_id = self._read(3, self._look_at_clone)
+        require(not differing, f"the clone differs from the golden tree: {differing[:5]}")
+        require(machine_id == MACHINE_ID, f"the machine-id is {machine_id}")
+
+    def _look_at_clone(self, clone: Path) -> tuple[list[str], str]:
+        differing = [line for line in unexpected_differences(self.golden, clone) if " boot/efi/" not in line]
+        return differing, (clone / "etc/machine-id").read_text().strip()
 
     def _esp_files(self) -> dict[str, bytes]:
         """Return what lies on the ESP as a firmware sees it; nothing when there is no such filesystem."""
         try:
-            with self._mounted(1) as esp:
-                files = [path for path in sorted(esp.rglob("*")) if path.is_file()]
-                return {str(path.relative_to(esp)): path.read_bytes() for path in files}
+            return self._read(1, _files)
         except ToolError:
             return {}
 
-    @contextmanager
-    def _mounted(self, number: int) -> Iterator[Path]:
-        """Give a partition mounted, as a system does that starts after the power was lost, and checked before."""
+    def _read(self, number: int, look: Callable[[Path], Result]) -> Result:
+        """Return what `look` finds on a partition, mounted as by a system that starts after the power was lost."""
         with loop_device(self.disk.file) as device:
             run(("partx", "--add", device))
             partition = f"{device}p{number}"
-            try:
+
+            def mount_and_look() -> Result:
                 if number == 1:
                     require_vfat(partition)
                     mount_esp(partition, str(self.target))
@@ -184,9 +191,14 @@ class Scene:
                     run(("umount", str(self.target)))
                     run(("e2fsck", "-f", "-n", partition))
                     run(("mount", "-t", "ext4", "-o", "ro", partition, str(self.target)))
-                yield self.target
-            finally:
-                unmount_all(run, str(self.target))
+                return look(self.target)
+
+            return apart(mount_and_look)
+
+
+def _files(root: Path) -> dict[str, bytes]:
+    files = [path for path in sorted(root.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
 def require_vfat(partition: str) -> None:
