@@ -6,10 +6,11 @@ The paths are in docs/api.md. Words of closed sets are the very words of the dat
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
+from cloner_core.confirmation import ConsoleLine
 from cloner_core.extrafiles import ExtraFile
 from cloner_core.layout import Layout
 from cloner_core.lldp import Neighbor
@@ -19,6 +20,7 @@ from cloner_core.network import NodeNetwork
 NetbootWord = Literal["local", "cloner", "cloner-multicast", "capture", "discover", "rescue"]
 LocalMethodWord = Literal["exit", "grub-chain", "sanboot", "efi-order"]
 BootOrderWord = Literal["network-first", "local-first"]
+ConfirmWord = Literal["", "phone-home", "ssh", "console", "none"]  # ConfirmWay; "": the site's
 
 MAX_NODES = 32
 """A command that destroys more nodes than this wants the number typed."""
@@ -51,6 +53,7 @@ class NodeSpec(Strict, frozen=True):
     groups: tuple[str, ...] = ()
     local_method: LocalMethodWord = "exit"
     boot_order: BootOrderWord = "network-first"
+    confirm: ConfirmWord = ""
     kernel_arguments: tuple[str, ...] = ()
     is_protected: bool = False
     protected_serials: tuple[str, ...] = ()
@@ -69,6 +72,7 @@ class NodePatch(Strict, frozen=True, omit_defaults=True):
     groups: tuple[str, ...] | UnsetType = UNSET
     local_method: LocalMethodWord | UnsetType = UNSET
     boot_order: BootOrderWord | UnsetType = UNSET
+    confirm: ConfirmWord | UnsetType = UNSET
     kernel_arguments: tuple[str, ...] | UnsetType = UNSET
     is_protected: bool | UnsetType = UNSET
     protected_serials: tuple[str, ...] | UnsetType = UNSET
@@ -93,6 +97,7 @@ class NodeView(Strict, frozen=True):
     netboot: NetbootWord
     local_method: LocalMethodWord
     boot_order: BootOrderWord
+    confirm: ConfirmWord
     kernel_arguments: tuple[str, ...]
     is_protected: bool
     protected_serials: tuple[str, ...]
@@ -247,6 +252,23 @@ class TaskView(Strict, frozen=True):
     attempts: int
     progress: Progress | None  # None: nothing running was reported yet
     failure: Failure | None  # None unless failed
+    confirm: ConfirmWord = ""  # how the newest attempt's clone is to confirm; "" before the first attempt
+    confirmed_by: ConfirmWord = ""  # how it did; "none" where nobody asked; "" not yet
+
+
+class ConsoleReport(Strict, frozen=True):
+    """Lines of clones, found in what their consoles said."""
+
+    lines: Annotated[tuple[ConsoleLine, ...], Meta(max_length=10_000)]
+
+
+class ConsoleOutcome(Strict, frozen=True):
+    """What became of one line."""
+
+    attempt: str
+    node: str  # "" where no receipt of the attempt is known
+    task_id: str
+    refusal: str  # "" accepted, now or before
 
 
 class LogEntry(Strict, frozen=True):

@@ -116,12 +116,23 @@ class VersionRef(Strict, frozen=True):
     pack_map_signature: str  # hex
 
 
+class ConfirmWay(StrEnum):
+    """How a clone is known to have booted."""
+
+    PHONE_HOME = "phone-home"  # it calls
+    SSH = "ssh"  # its SSH server proves to be the one of this very deploy
+    CONSOLE = "console"  # it says so on its console, and an admin hands the text over
+    NONE = "none"  # nobody asks: done at the receipt
+
+
 class ConfirmTo(Strict, frozen=True):
     """Where the clone reports that it booted, and with what."""
 
     host: str
     port: int
     secret: Secret
+    way: Literal["phone-home", "console"] = "phone-home"
+    attempt: str = ""  # which attempt the secret is of: told on the console
 
 
 class BootPolicy(Strict, frozen=True):
@@ -312,6 +323,7 @@ class Receipt(Strict, frozen=True):
     accepted_s: float
     confirmed_s: float | None  # None: not yet confirmed
     signature: str  # hex, Ed25519
+    confirmed_by: str = ""  # a ConfirmWay; "none" where nobody asks; "" not yet
 
 
 class Failure(Strict, frozen=True):

@@ -11,8 +11,10 @@ from click.core import iter_params_for_processing
 
 from cloner_cli.invocation import Invocation
 from cloner_core.admin import MAX_NODES
+from cloner_core.messages import ConfirmWay
 
 F = TypeVar("F", bound=Callable[..., Any])
+WAYS = click.Choice([way.value for way in ConfirmWay])
 
 
 def _note_json(ctx: click.Context, _param: click.Parameter, value: bool) -> None:

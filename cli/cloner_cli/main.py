@@ -21,6 +21,7 @@ from cloner_core.errors import FAILED_BASE, FAILED_MOST, ClonerError, ExitStatus
 from cloner_server import VERSION
 
 COMMANDS = {
+    "confirm": "cloner_cli.confirm",
     "console": "cloner_cli.console",
     "deploy": "cloner_cli.deploy",
     "disklayout": "cloner_cli.disklayout",

@@ -12,7 +12,7 @@ import msgspec
 from cloner_cli.api import segment
 from cloner_cli.asking import ask
 from cloner_cli.checking import Checks, known_nodes
-from cloner_cli.commands import Group, command, dry_run_option, some_nodes_option, yes_option
+from cloner_cli.commands import WAYS, Group, command, dry_run_option, some_nodes_option, yes_option
 from cloner_cli.console import warn_of_default
 from cloner_cli.extrafiles import extra_files
 from cloner_cli.invocation import Invocation
@@ -26,6 +26,7 @@ from cloner_core.sightings import Sighting
 
 _METHODS = click.Choice(["exit", "grub-chain", "sanboot", "efi-order"])
 _ORDERS = click.Choice(["network-first", "local-first"])
+_WAYS = click.Choice([*WAYS.choices, "site"])
 _FOR_ONE = ("macs", "network", "hostname", "addresses", "revision")  # what two nodes cannot share
 
 
@@ -48,6 +49,7 @@ def _settings(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--local-method", type=_METHODS, help="How the firmware is sent on to the disk."),
         click.option("--boot-order", type=_ORDERS, help="What the firmware tries first after a deploy."),
         click.option("--kernel-argument", "kernel_arguments", multiple=True, metavar="WORD", help="For the clone."),
+        click.option("--confirm", type=_WAYS, help="How its clone is known to have booted; site: as the server says."),
         click.option("--protected/--no-protected", "is_protected", default=None, help="Refuse every deploy."),
         click.option(
             "--protect-serial", "protected_serials", multiple=True, metavar="SERIAL", help="Untouchable disk."
@@ -203,6 +205,7 @@ def node_fields(view: NodeView, *more: tuple[str, object]) -> str:
         ("layout", view.layout),
         ("local method", view.local_method),
         ("boot order", view.boot_order),
+        ("confirm", view.confirm or "site"),
         ("kernel arguments", " ".join(view.kernel_arguments)),
         ("groups", ", ".join(view.groups)),
         ("protected", _protection(view)),
@@ -233,6 +236,8 @@ def _changes(checks: Checks, given: dict[str, Any]) -> dict[str, Any]:
             changes[name] = given[name]
     if given["groups"] is not None:
         changes["groups"] = tuple(word for word in given["groups"].split(",") if word)
+    if given["confirm"] is not None:
+        changes["confirm"] = "" if given["confirm"] == "site" else given["confirm"]
     if given["files"]:
         changes["files"] = extra_files(checks, given["files"])
     for name in ("kernel_arguments", "protected_serials"):

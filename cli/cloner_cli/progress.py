@@ -49,7 +49,8 @@ def standing(task: TaskView) -> str:
     if task.failure is not None:
         return f"{task.state} in {task.failure.stage} ({task.failure.cause})"
     if task.state is not TaskState.RUNNING:
-        return f"{task.state}{_EXPLAINED.get(task.state, '')}"
+        explained = _WAITED_FOR.get(task.confirm) if task.state is TaskState.UNCONFIRMED else None
+        return f"{task.state}{explained or _EXPLAINED.get(task.state, '')}"
     parts = [str(task.state), task.stage, amount(task.progress) if _is_current(task) and task.progress else ""]
     return "  ".join(part for part in parts if part)
 
@@ -58,6 +59,10 @@ _EXPLAINED = {
     TaskState.QUEUED: ", waiting for the node to netboot",
     TaskState.LOST: ", no heartbeat",
     TaskState.UNCONFIRMED: ", waiting for the clone to report",
+}
+_WAITED_FOR = {
+    "ssh": ", waiting for the clone's SSH server",
+    "console": ", waiting for what its console says (cloner confirm --console)",
 }
 
 

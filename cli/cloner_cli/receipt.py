@@ -81,7 +81,10 @@ def verify(receipt: Receipt, server_key: str) -> None:
 def receipt_fields(view: ReceiptView) -> str:
     """Return a receipt as text."""
     receipt, body = view.receipt, view.receipt.body
-    confirmed = moment(receipt.confirmed_s) if receipt.confirmed_s is not None else "not yet: the clone has not called"
+    if receipt.confirmed_s is not None:
+        confirmed = f"{moment(receipt.confirmed_s)} by {receipt.confirmed_by or 'phone-home'}"
+    else:
+        confirmed = "not asked for" if receipt.confirmed_by == "none" else "not yet"
     stages = ", ".join(f"{each.stage} {duration(each.seconds)}" for each in body.stages)
     rates = ", ".join(f"{each.moved} {each.mb_per_s:.1f} MB/s" for each in body.rates or ())
     shown: list[tuple[str, object]] = [

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cloner_cli.commands import command
+from cloner_cli.commands import WAYS, command
 from cloner_cli.invocation import Invocation
 
 
@@ -28,7 +28,7 @@ from cloner_cli.invocation import Invocation
 @click.option("--tls-port", type=int, metavar="PORT", help="API of nodes.")
 @click.option("--http-port", type=int, metavar="PORT", help="Boot files and confirmation.")
 @click.option("--tftp-port", type=int, metavar="PORT", help="Boot loader; 0: none.")
-@click.option("--confirm/--no-confirm", default=None, help="Have clones report that they booted.")
+@click.option("--confirm", type=WAYS, help="How a clone is known to have booted, unless its node says otherwise.")
 def serve_command(
     run: Invocation, config: Path | None, dhcp: str | None, proxy_dhcp: bool, no_dhcp: bool, **options: Any
 ) -> None:

@@ -23,6 +23,7 @@ _FOLLOW_EVERY_S = 0.5
 _timeout_option = click.option(
     "--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait so long."
 )
+_CONFIRMED = {"": "not yet", "none": "not asked for"}
 
 
 @click.group("task", cls=Group)
@@ -183,6 +184,7 @@ def task_fields(task: TaskView) -> str:
         ("attempts", task.attempts),
         ("created", f"{moment(task.created_s)} by {task.author}"),
         ("changed", moment(task.changed_s)),
+        ("confirmed", _CONFIRMED.get(task.confirmed_by, f"by {task.confirmed_by}")),
     ]
     if task.failure is not None:
         shown += [("failure", task.failure.message), ("hint", task.failure.hint)]

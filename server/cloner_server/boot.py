@@ -31,6 +31,7 @@ from cloner_pxe.dhcp_leases import Reservation
 from cloner_pxe.events import Asker, EventKind, NetbootEvent
 from cloner_pxe.request import BootRequest, Route
 from cloner_pxe.scripts import AgentBoot
+from cloner_server.confirming import LOCAL_ANSWER
 from cloner_server.core import Core
 from cloner_server.installer import Installer
 from cloner_server.state import events, leases, nodes, sightings
@@ -44,7 +45,6 @@ log = logging.getLogger(__name__)
 
 _HOUR_S = 3600.0
 _SCRIPT_ROUTES = (Route.HTTP_SCRIPT, Route.GRUB_CFG)
-_LOCAL_ANSWER = "boot local"
 _KEPT_EVENTS = 1000  # between two flushes; a flood on the wire must not fill the database
 _QUIET = (EventKind.OFFER, EventKind.ACK, EventKind.RELEASE, EventKind.TFTP_START)
 _STEPS = {EventKind.TFTP_START: BootStep.LOADER}
@@ -149,7 +149,7 @@ class BootDesk:
             if not isinstance(answer, Script):
                 return answer
             obj = f"node/{node.name}" if node else f"machine/{mac}"
-            what = _LOCAL_ANSWER if answer.kind is ScriptKind.LOCAL else f"boot {answer.kind.value}"
+            what = LOCAL_ANSWER if answer.kind is ScriptKind.LOCAL else f"boot {answer.kind.value}"
             alarm = bool(answer.alarm)
             if self.core.audit.admit(act.now_s, mac, what, is_alarm=alarm, is_known=node is not None):
                 events.record(connection, act, obj, what, alarm=alarm, is_network=True, why=answer.why, mac=mac)
@@ -183,7 +183,7 @@ class BootDesk:
         # The receipt by its place in the audit, not by its time: the clock may have been set back meanwhile.
         receipt = events.last_id_of(connection, f"task/{live.id}", Happening.RECEIPT.value)
         since_s = self.core.clock() - _HOUR_S
-        return events.count_since(connection, f"node/{node.name}", _LOCAL_ANSWER, since_s, after=receipt)
+        return events.count_since(connection, f"node/{node.name}", LOCAL_ANSWER, since_s, after=receipt)
 
     def _check_loop(self, connection: Connection, act: Act, node: NodeView) -> None:
         seen = self._local_answers(connection, node)

@@ -11,6 +11,7 @@ import msgspec
 
 from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import InvalidError
+from cloner_core.messages import ConfirmWay
 from cloner_server.state.pruning import Keep
 
 CONFIG_FILE = Path("/etc/cloner/server.toml")
@@ -31,7 +32,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tls_port: int = 8443
     http_port: int = 8080
     tftp_port: int = 69  # 0: no TFTP
-    confirm: bool = True
+    confirm: ConfirmWay = ConfirmWay.PHONE_HOME
     console: bool = True  # agents show their screen over SSH
     confirm_s: float = 1800.0
     boot_s: float = 900.0

@@ -41,11 +41,16 @@ def principals(node: NodeView) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def certified(vaulted: Vaulted, node: NodeView, vault_key: bytes) -> Vaulted:
-    """Return `vaulted` with a certificate for each host key of `node`."""
-    authority = _authority(vault_key)
+def key_id(node: str, attempt: str) -> str:
+    """Return what the certificates of an attempt are named; host keys stay, so this alone tells its clone."""
+    return f"{node} {attempt}".rstrip()
+
+
+def certified(vaulted: Vaulted, node: NodeView, vault_key: bytes, *, attempt: str = "") -> Vaulted:
+    """Return `vaulted` with a certificate for each host key of `node`, made for `attempt`; "" for a preview."""
+    authority, name = _authority(vault_key), key_id(node.name, attempt)
     keys = tuple(
-        msgspec.structs.replace(key, certificate=_certificate(key, node, authority)) for key in vaulted.host_keys
+        msgspec.structs.replace(key, certificate=_certificate(key, node, authority, name)) for key in vaulted.host_keys
     )
     return msgspec.structs.replace(vaulted, host_keys=keys)
 
@@ -55,13 +60,13 @@ def _authority(vault_key: bytes) -> Ed25519PrivateKey:
     return Ed25519PrivateKey.from_private_bytes(derived)
 
 
-def _certificate(key: HostKey, node: NodeView, authority: Ed25519PrivateKey) -> str:
+def _certificate(key: HostKey, node: NodeView, authority: Ed25519PrivateKey, name: str) -> str:
     builder = (
         SSHCertificateBuilder()
         .public_key(load_ssh_public_key(key.public.encode()))  # type: ignore[arg-type]  # one of the three we make
         .serial(int.from_bytes(blake3(key.public.encode()).digest(8)))  # tells keys apart, e.g. to revoke one
         .type(SSHCertificateType.HOST)
-        .key_id(node.name.encode())
+        .key_id(name.encode())
         .valid_principals([name.encode() for name in principals(node)])
         .valid_after(_NOT_BEFORE_S)
         .valid_before(_NOT_AFTER_S)

@@ -45,12 +45,16 @@ class House:
         self._started_s = self._pruned_s = self.clock.steady()
         self._certify_s = self._started_s
 
+    @property
+    def started_s(self) -> float:
+        """When the server began, by the time of day as it is now."""
+        return self.core.clock() - (self.clock.steady() - self._started_s)
+
     def turn(self) -> None:
         """Do what is due."""
         self._follow_clock()
         self._keep_certificate()
-        core, act = self.core, self.core.act("server")
-        started_s = act.now_s - (self.clock.steady() - self._started_s)
+        core, act, started_s = self.core, self.core.act("server"), self.started_s
         with core.database.read() as connection:
             is_due = housekeeping.is_due(connection, act.now_s, core.rules, started_s)
         if is_due or self.desk.has_news or core.audit.has_news(act.now_s):

@@ -37,6 +37,7 @@ from cloner_server.boot import BootDesk
 from cloner_server.catalog import Catalog
 from cloner_server.clock import SteadyClock
 from cloner_server.config import ServerConfig, keep, pool
+from cloner_server.confirming import Confirming
 from cloner_server.consoles import console_key, default_warning
 from cloner_server.core import Core
 from cloner_server.house import House
@@ -122,6 +123,8 @@ async def _run(config: ServerConfig, announce: Callable[[str], None]) -> None:
                 # On the loop: it makes connections from the same context.
                 on_certificate=partial(loop.call_soon_threadsafe, use_certificate, listeners[1], core.site),
             )
+            looking = asyncio.create_task(Confirming(core, lambda: house.started_s).run())
+            stack.callback(looking.cancel)
             await until_stopped(core.stopping, serving, house.turn)
         core.stopping.set()
         for one in listeners:
@@ -180,7 +183,8 @@ def _rules(config: ServerConfig, site: Site, address: str) -> Rules:
         confirm_s=config.confirm_s,
         boot_s=config.boot_s,
         attempts=config.attempts,
-        confirm_host=address if config.confirm else "",
+        confirm=config.confirm,
+        confirm_host=address,
         confirm_port=config.http_port,
         has_agent=bool(config.installer),
         own_macs=own_macs(),

@@ -88,6 +88,13 @@ def machine_id(connection: Connection, node: str, key: bytes) -> str:
     return _open(connection, node, key).machine_id
 
 
+def publics(connection: Connection, node: str, key: bytes) -> tuple[str, ...]:
+    """Return the public host keys of `node`, one line each without comment; none when it has no identity yet."""
+    if not has_identity(connection, node):
+        return ()
+    return tuple(one.public for one in _open(connection, node, key).host_keys)
+
+
 def make_identity() -> _Identity:
     """Return a new machine-id and new host keys."""
     ed25519, ecdsa = Ed25519PrivateKey.generate(), ec.generate_private_key(ec.SECP256R1())

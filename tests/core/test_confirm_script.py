@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import subprocess
 import threading
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
 
-from cloner_core.confirmation import SCRIPT, SCRIPT_CONTENT, SETTINGS, UNIT, UNIT_CONTENT, WANTS, settings_content
+from cloner_core.confirmation import (
+    SCRIPT,
+    SCRIPT_CONTENT,
+    SETTINGS,
+    UNIT,
+    UNIT_CONTENT,
+    WANTS,
+    ConsoleLine,
+    console_lines,
+    console_proof,
+    settings_content,
+)
 from cloner_core.messages import Confirm, ConfirmTo, Secret
 
 pytestmark = pytest.mark.root  # starts a process and opens a socket on loopback
@@ -18,7 +31,7 @@ pytestmark = pytest.mark.root  # starts a process and opens a socket on loopback
 PART = "6a7eeea2-4e2a-4fd4-9723-030c3f336df6"
 
 
-def tree(base: Path, port: int) -> None:
+def tree(base: Path, port: int, way: Literal["phone-home", "console"] = "phone-home") -> None:
     """Lay out what the script reads and removes: / is on 254:3, which is vda3."""
     texts = {
         "etc/machine-id": "0123456789abcdef0123456789abcdef\n",
@@ -34,7 +47,7 @@ def tree(base: Path, port: int) -> None:
     links.mkdir(parents=True)
     (links / "ffffffff-0000-4000-8000-000000000000").symlink_to("../../vda1")
     (links / PART).symlink_to("../../vda3")
-    settings = settings_content(ConfirmTo("127.0.0.1", port, Secret("one-use-secret")))
+    settings = settings_content(ConfirmTo("127.0.0.1", port, Secret("one-use-secret"), way, "7-1-abcd"))
     for path, content in ((SETTINGS, settings), (SCRIPT, SCRIPT_CONTENT), (UNIT, UNIT_CONTENT)):
         (base / path.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
         (base / path.lstrip("/")).write_bytes(content)
@@ -93,6 +106,30 @@ def test_a_clone_reports_until_it_is_acknowledged_and_then_leaves_nothing_behind
         assert not (tmp_path / path.lstrip("/")).exists()
     assert not (tmp_path / "usr/lib/cloner").exists()
     assert "one-use-secret" not in done.stdout + done.stderr
+
+
+def test_where_it_must_not_call_it_says_on_every_console_what_only_it_can_prove(tmp_path: Path) -> None:
+    tree(tmp_path, 1, "console")
+    active = tmp_path / "sys/class/tty/console/active"
+    active.parent.mkdir(parents=True)
+    active.write_text("tty0 ttyS0\n")
+    for name in ("tty0", "ttyS0"):
+        (tmp_path / "dev" / name).touch()
+    done = subprocess.run(
+        ["bash", str(tmp_path / SCRIPT.lstrip("/")), str(tmp_path), "0"],
+        capture_output=True,
+        timeout=60,
+        check=False,
+        env={},
+    )
+    assert done.returncode == 0, done.stderr
+    said = (tmp_path / "dev/ttyS0").read_bytes()
+    assert said == (tmp_path / "dev/tty0").read_bytes()
+    machine, boot = "0123456789abcdef0123456789abcdef", "11111111-2222-4333-8444-555555555555"
+    proof = console_proof(hashlib.sha256(b"one-use-secret").hexdigest(), machine, boot, PART)
+    assert console_lines(said) == (ConsoleLine("7-1-abcd", machine, boot, PART, proof),)
+    assert b"one-use-secret" not in said + done.stdout + done.stderr
+    assert not (tmp_path / SETTINGS.lstrip("/")).exists()
 
 
 def test_without_its_settings_the_one_shot_does_nothing(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +14,14 @@ from starlette.testclient import TestClient
 
 from cloner_core.admin import TaskState
 from cloner_core.messages import Stage
+from cloner_core.sightings import SshAnswer
 from cloner_pxe.decision import BootPolicy
 from cloner_server.api.boot import boot_app
 from cloner_server.boot import BootDesk
 from cloner_server.clock import SteadyClock
+from cloner_server.confirming import Confirming
 from cloner_server.house import House
+from cloner_server.sshprobe import Expected, Found
 from cloner_server.state import events
 from cloner_server.state.leases import SqlLeases
 from cloner_server.state.tables import claims
@@ -49,6 +54,14 @@ class Steady:
 
     def turn(self) -> None:
         self.house.turn()
+
+    def look(self) -> None:
+        """Look after clones that have not confirmed."""
+
+        async def silent(addresses: Sequence[str], expected: Expected) -> Found:
+            return Found(SshAnswer.SILENT)
+
+        asyncio.run(Confirming(self.scene.core, lambda: self.house.started_s, silent).turn())
 
     def alarms(self) -> list[str]:
         with self.scene.core.database.read() as connection:
@@ -104,9 +117,11 @@ def test_a_deploy_goes_on_across_a_step(steady: Steady, step_s: float) -> None:
     steady.turn()
     steady.machine.wait(scene.core.rules.confirm_s - 60)
     steady.turn()
+    steady.look()
     assert scene.task(task_id).state is TaskState.UNCONFIRMED
     steady.machine.wait(120)
     steady.turn()
+    steady.look()
     assert scene.task(task_id).state is TaskState.FAILED
 
 

@@ -1,4 +1,4 @@
-"""What time alone makes due: nodes that never boot the agent, attempts that fall silent, clones that never call."""
+"""What time alone makes due: nodes that never boot the agent, attempts that fall silent (clones: test_confirming)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cloner_server.state import events, nodes, sightings
 from cloner_server.tasks import housekeeping
 from serverbench.scene import START_S, Agent, Scene, facts
 
-BOOT_S, CONFIRM_S, LOST_S = 900.0, 1800.0, 60.0
+BOOT_S, LOST_S = 900.0, 60.0
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_a_disk_that_was_touched_before_is_not_booted_because_the_next_boot_fail
 
 @pytest.mark.parametrize(
     ("state", "limit_s"),
-    [(TaskState.BOOTING, BOOT_S), (TaskState.RUNNING, LOST_S), (TaskState.UNCONFIRMED, CONFIRM_S)],
+    [(TaskState.BOOTING, BOOT_S), (TaskState.RUNNING, LOST_S)],
 )
 def test_every_deadline_starts_anew_with_the_server(
     scene: Scene, task_id: str, state: TaskState, limit_s: float
@@ -157,10 +157,7 @@ def test_every_deadline_starts_anew_with_the_server(
     if state is TaskState.BOOTING:
         scene.mint()
     else:
-        agent = Agent(scene)
-        agent.hello()
-        if state is TaskState.UNCONFIRMED:
-            agent.deploy()
+        Agent(scene).hello()
     scene.clock.now_s += 10 * limit_s
     started_s = scene.clock.now_s
     scene.clock.now_s += limit_s - 1

@@ -135,7 +135,7 @@ def test_twenty_identity_stages_share_none_of_what_machines_must_not_share() -> 
 
 def _node(name: str, network: NodeNetwork) -> dict[str, object]:
     empty = dict.fromkeys(("kernel_arguments", "protected_serials", "files", "macs", "groups", "protected_groups"), ())
-    words = {"netboot": "local", "local_method": "exit", "boot_order": "network-first"}
+    words = {"netboot": "local", "local_method": "exit", "boot_order": "network-first", "confirm": ""}
     texts = dict.fromkeys(("image", "layout", "fingerprint"), "")
     rest = {"version": None, "seen_s": None, "is_protected": False, "revision": 1}
     return {"name": name, "network": network} | empty | words | texts | rest

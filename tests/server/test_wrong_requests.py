@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -10,7 +12,9 @@ import pytest
 
 from cloner_core.admin import TaskState
 from cloner_core.messages import Cause, Failure, Stage
-from cloner_server.tasks import housekeeping
+from cloner_core.sightings import SshAnswer
+from cloner_server.confirming import Confirming
+from cloner_server.sshprobe import Expected, Found
 from serverbench.scene import START_S, Agent, Scene, facts
 
 MAC2 = "52:54:00:00:00:02"
@@ -285,14 +289,16 @@ def test_an_overdue_confirmation_fails_the_task_and_a_late_one_mends_it(scene: S
     body, _ = agent.deploy()
     task_id = body.task_id
 
-    def tidy(started_s: float) -> None:
-        with scene.core.database.write() as connection:
-            housekeeping.tidy(connection, scene.core.act("server"), scene.core.rules, started_s)
+    async def silent(addresses: Sequence[str], expected: Expected) -> Found:
+        return Found(SshAnswer.SILENT)
+
+    def look(started_s: float) -> None:
+        asyncio.run(Confirming(scene.core, lambda: started_s, silent).turn())
 
     scene.clock.now_s += 1801
-    tidy(scene.clock.now_s - 60)
+    look(scene.clock.now_s - 60)
     assert scene.task(task_id).state is TaskState.UNCONFIRMED, "the server was away itself"
-    tidy(START_S)
+    look(START_S)
     failure = scene.task(task_id).failure
     assert failure is not None
     assert failure.cause is Cause.UNCONFIRMED

@@ -125,7 +125,6 @@ def receipt(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str]
             packs=_packs_of(core, bearer),
             machine_id=vault.machine_id(connection, bearer.task.node, core.site.vault_key),
             sign=core.site.sign,
-            is_confirmed_later=bool(core.rules.confirm_host),
         )
 
 

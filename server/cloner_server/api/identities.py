@@ -9,10 +9,11 @@ from litestar.params import FromPath, FromQuery
 
 from cloner_core.admin import IdentityView, KnownHosts
 from cloner_core.errors import RefusedError
-from cloner_core.messages import ConfirmTo, Secret
+from cloner_core.messages import ConfirmWay, Secret
 from cloner_server import hostcertificates, identities, vault
 from cloner_server.api.callers import CoreDependency
 from cloner_server.state import images, nodes
+from cloner_server.tasks import claims
 
 
 @get("/identity/{name:str}", sync_to_thread=True)
@@ -28,7 +29,7 @@ def identity_show(
         row = images.get_version(connection, wanted, version if image else version or node.version)
         held = vault.open_identity(connection, name, key) if vault.has_identity(connection, name) else None
     vaulted = None if held is None else hostcertificates.certified(held, node, key)
-    confirm = ConfirmTo(rules.confirm_host, rules.confirm_port, Secret("0")) if rules.confirm_host else None
+    confirm = claims.confirm_to(rules, ConfirmWay(node.confirm or rules.confirm), Secret("0"))
     looked = identities.look_at(core.catalog, core.catalog.find(core.catalog.version_ref(row.image, row.number)))
     made = identities.preview(node, vaulted, looked, confirm)
     notes = [*made.notes, "lines of the image's own /etc/hosts stay; they are not shown here"]

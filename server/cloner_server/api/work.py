@@ -10,6 +10,8 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from sqlalchemy import Connection
 
 from cloner_core.admin import (
+    ConsoleOutcome,
+    ConsoleReport,
     DeployRequest,
     Intent,
     LogEntry,
@@ -159,10 +161,18 @@ def receipt_show(core: CoreDependency, key: FromPath[str]) -> ReceiptView:
         return ReceiptView(receipt=endings.find_receipt(connection, key), server_key=core.site.public_key.hex())
 
 
+@post("/confirmations", sync_to_thread=True, status_code=_OK)
+def confirmations(core: CoreDependency, request: AnyRequest, data: JSONBody[ConsoleReport]) -> list[ConsoleOutcome]:
+    """Take what clones said on their consoles; each line stands for itself."""
+    act = who(core, request)
+    with core.database.write() as connection:
+        return [endings.accept_line(connection, act, line) for line in data.lines]
+
+
 def work_handlers() -> list[Any]:
     """Return the handlers of work."""
     own: list[Any] = [deploy, netboot, plan_show, plan_for, task_list, task_show, task_log, task_abort, task_retry]
-    return [*own, receipt_show]
+    return [*own, confirmations, receipt_show]
 
 
 def _task_to_come(core: Core, connection: Connection, name: str, image: str, layout: str) -> Task:

@@ -17,6 +17,12 @@ def mac_of(connection: Connection, address: str) -> str:
     return str(found or "")
 
 
+def address_of(connection: Connection, mac: str) -> str:
+    """Return the address a machine was given last; "" for none."""
+    found = connection.execute(select(leases.c.address).where(leases.c.mac == mac)).scalar_one_or_none()
+    return str(found or "")
+
+
 @dataclass(frozen=True, slots=True)
 class SqlLeases:
     """Implements `cloner_pxe.dhcp_leases.LeaseStore`."""

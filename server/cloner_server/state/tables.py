@@ -43,6 +43,7 @@ nodes = Table(
     Column("protected_serials", Text, nullable=False, server_default="[]"),
     Column("files", Text, nullable=False, server_default="[]"),
     Column("groups", Text, nullable=False, server_default="[]"),
+    Column("confirm", Text, nullable=False, server_default=""),  # ConfirmWay; "": the site's
     Column("fingerprint", Text, nullable=False, server_default=""),  # accepted hardware; "" none yet
     Column("switch", Text, nullable=False, server_default=""),  # as an admin calls it
     Column("neighbors", Text, nullable=False, server_default="[]"),  # as LLDP told
@@ -108,6 +109,7 @@ tasks = Table(
     Column("document", Text, nullable=False),  # the layout as it was when the task was made
     Column("attempts_allowed", Integer, nullable=False),  # number of the last attempt there may be
     Column("failure", Text),
+    Column("confirmed_by", Text, nullable=False, server_default=""),  # ConfirmWay; "" not yet
     Column("author", Text, nullable=False),
     Column("created_s", Float, nullable=False),
     Column("changed_s", Float, nullable=False),
@@ -140,6 +142,7 @@ attempts = Table(
     Column("facts", Text, nullable=False),
     Column("seed", Text, nullable=False),
     Column("told", Text, nullable=False),  # the task as the attempt was told it, without its confirm secret
+    Column("confirm", Text, nullable=False, server_default="phone-home"),  # ConfirmWay
     Column("confirm_hash", Text, nullable=False, unique=True),
     Column("started_s", Float, nullable=False),
     Column("beat_s", Float, nullable=False),
@@ -188,6 +191,7 @@ receipts = Table(
     Column("accepted_s", Float, nullable=False),
     Column("signature", Text, nullable=False),
     Column("confirmed_s", Float),
+    Column("confirmed_by", Text, nullable=False, server_default=""),  # ConfirmWay; "" not yet
     Column("boot_id", Text, nullable=False, server_default=""),
 )
 

@@ -162,6 +162,8 @@ def view_task(connection: Connection, row: AnyRow) -> TaskView:
         attempts=0 if attempt is None else attempt.number,
         progress=None if progress is None else msgspec.json.decode(progress, type=Progress),
         failure=None if row.failure is None else msgspec.json.decode(row.failure, type=Failure),
+        confirm="" if attempt is None else attempt.confirm,
+        confirmed_by=row.confirmed_by,
     )
 
 

@@ -139,7 +139,8 @@ def release_identity(connection: Connection, act: Act, bearer: Bearer, key: byte
         raise RefusedError("the identity is released after the plan was confirmed, not before")
     rows.change_attempt(connection, bearer.attempt.id, identity_s=act.now_s)
     _note(connection, act, bearer, "identity released", hardware=node.fingerprint)
-    return hostcertificates.certified(vault.open_identity(connection, node.name, key), node, key)
+    vaulted = vault.open_identity(connection, node.name, key)
+    return hostcertificates.certified(vaulted, node, key, attempt=bearer.attempt.id)
 
 
 def grant_commit(connection: Connection, act: Act, bearer: Bearer) -> None:

@@ -20,6 +20,7 @@ from cloner_core.messages import (
     BootPolicy,
     Cause,
     ConfirmTo,
+    ConfirmWay,
     Failure,
     Hello,
     HelloReply,
@@ -105,7 +106,7 @@ def accept_hello(
     if claim.used_s is None:
         if (refusal := _stand_back(connection, act, task, former, rules)) is not None:
             return refusal
-        task, former = _become_attempt(connection, act, hello, task=task, claim=claim, rules=rules)
+        task, former = _become_attempt(connection, act, hello, task=task, claim=claim, rules=rules, node=node)
     elif former is None or former.state != "live":
         return UnknownClaimError("the attempt of this claim has ended", hint="boot over the network again")
     # A used claim shown again by its own attempt: our reply was lost on the way.
@@ -150,9 +151,9 @@ def _stand_back(
 
 
 def _become_attempt(
-    connection: Connection, act: Act, hello: Hello, *, task: AnyRow, claim: AnyRow, rules: Rules
+    connection: Connection, act: Act, hello: Hello, *, task: AnyRow, claim: AnyRow, rules: Rules, node: NodeView
 ) -> tuple[AnyRow, AnyRow]:
-    attempt = _new_attempt(connection, act, task, hello, rules)
+    attempt = _new_attempt(connection, act, task, hello, rules, confirm=ConfirmWay(node.confirm or rules.confirm))
     used = {"used_s": act.now_s, "attempt": attempt.id}
     connection.execute(update(claims).where(claims.c.token_hash == claim.token_hash).values(used))
     if not nodes.get_node(connection, claim.node).fingerprint:
@@ -218,7 +219,9 @@ def _give_up(connection: Connection, act: Act, task: AnyRow, tried: int) -> Clon
     return RefusedError(f"task {task.id} failed: {failure.message}", hint=failure.hint)
 
 
-def _new_attempt(connection: Connection, act: Act, task: AnyRow, hello: Hello, rules: Rules) -> AnyRow:
+def _new_attempt(
+    connection: Connection, act: Act, task: AnyRow, hello: Hello, rules: Rules, *, confirm: ConfirmWay
+) -> AnyRow:
     standing = attempts.c.task == task.id, attempts.c.state.in_(("live", "holding", "released"))
     connection.execute(update(attempts).where(*standing).values(state="revoked", ended_s=act.now_s))
     former = rows.last_attempt(connection, task.id)
@@ -235,6 +238,7 @@ def _new_attempt(connection: Connection, act: Act, task: AnyRow, hello: Hello, r
         "facts": msgspec.json.encode(hello.facts).decode(),
         "seed": attempt_seed(rules, task.id, number),
         "told": "",
+        "confirm": confirm.value,
         "confirm_hash": attempt_id,
         "started_s": act.now_s,
         "beat_s": act.now_s,
@@ -245,7 +249,7 @@ def _new_attempt(connection: Connection, act: Act, task: AnyRow, hello: Hello, r
 def _welcome(connection: Connection, act: Act, met: _Meeting, rules: Rules) -> HelloReply:
     """Give the attempt a credential and a confirm secret, new ones each time: the database knows their hashes only."""
     credential, secret = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
-    confirm = ConfirmTo(host=rules.confirm_host, port=rules.confirm_port, secret=Secret(secret))
+    confirm = confirm_to(rules, ConfirmWay(met.attempt.confirm), Secret(secret), met.attempt.id)
     ids = {"task_id": str(met.task.id), "attempt_id": met.attempt.id, "seed": met.attempt.seed}
     told = task_for(met.node, met.version, met.task.document, **ids)
     hashes = {"credential_hash": token_hash(credential), "confirm_hash": token_hash(secret)}
@@ -253,8 +257,7 @@ def _welcome(connection: Connection, act: Act, met: _Meeting, rules: Rules) -> H
     rows.change_attempt(
         connection, met.attempt.id, beat_s=act.now_s, told=text, address=met.address, console=None, **hashes
     )
-    if rules.confirm_host:
-        told = msgspec.structs.replace(told, confirm=confirm)
+    told = msgspec.structs.replace(told, confirm=confirm)
     console = consoles.access_for(connection, met.node, rules.console_key) if rules.console_key else None
     return HelloReply(
         credential=Secret(credential),
@@ -263,6 +266,15 @@ def _welcome(connection: Connection, act: Act, met: _Meeting, rules: Rules) -> H
         beat_every_s=rules.beat_every_s,
         console=console,
     )
+
+
+def confirm_to(rules: Rules, way: ConfirmWay, secret: Secret, attempt: str = "") -> ConfirmTo | None:
+    """Return what a clone is told about confirming; None where it has no part in it."""
+    if way is ConfirmWay.PHONE_HOME:
+        return ConfirmTo(rules.confirm_host, rules.confirm_port, secret, "phone-home", attempt)
+    if way is ConfirmWay.CONSOLE:
+        return ConfirmTo(rules.confirm_host, rules.confirm_port, secret, "console", attempt)
+    return None
 
 
 def task_for(node: NodeView, version: VersionRef, document: str, *, task_id: str, attempt_id: str, seed: str) -> Task:

@@ -5,15 +5,17 @@ Receipt, state and netboot change in one transaction; what was acknowledged is o
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, insert, select, update
 
-from cloner_core.admin import NodeView, TaskState
+from cloner_core.admin import ConsoleOutcome, NodeView, TaskState
+from cloner_core.confirmation import ConsoleLine, console_proof
 from cloner_core.errors import ClonerError, NotFoundError, RefusedError
-from cloner_core.messages import Cause, Confirm, Failure, Receipt, ReceiptBody, Stage, receipt_statement
+from cloner_core.messages import Cause, Confirm, ConfirmWay, Failure, Receipt, ReceiptBody, Stage, receipt_statement
 from cloner_core.plan import Written
 from cloner_server.state import events, nodes
 from cloner_server.state import tasks as rows
@@ -38,7 +40,6 @@ def accept_receipt(
     packs: str,
     machine_id: str,
     sign: Callable[[bytes], bytes],
-    is_confirmed_later: bool,
 ) -> Receipt:
     """Check and keep the receipt, end the deploy and flip netboot to `local`; a second time it is only returned.
 
@@ -75,8 +76,13 @@ def accept_receipt(
             "the receipt contradicts the task: " + "; ".join(wrong),
             hint="what is on the disk is not what was planned: do not boot it; report it with the log of the task",
         )
+    is_final = attempt.confirm == ConfirmWay.NONE
     receipt = Receipt(
-        body=body, accepted_s=act.now_s, confirmed_s=None, signature=sign(receipt_statement(body, act.now_s)).hex()
+        body=body,
+        accepted_s=act.now_s,
+        confirmed_s=None,
+        signature=sign(receipt_statement(body, act.now_s)).hex(),
+        confirmed_by=ConfirmWay.NONE.value if is_final else "",
     )
     row = {
         "attempt": attempt.id,
@@ -85,10 +91,12 @@ def accept_receipt(
         "body": msgspec.json.encode(body).decode(),
         "accepted_s": act.now_s,
         "signature": receipt.signature,
+        "confirmed_by": receipt.confirmed_by,
     }
     connection.execute(insert(receipts).values(row))
-    happening = Happening.RECEIPT if is_confirmed_later else Happening.RECEIPT_FINAL
-    rows.happen(connection, act, task, happening, values={"stage": Stage.RECEIPT.value}, attempt=attempt.id)
+    happening = Happening.RECEIPT_FINAL if is_final else Happening.RECEIPT
+    values = {"stage": Stage.RECEIPT.value, "confirmed_by": receipt.confirmed_by}
+    rows.happen(connection, act, task, happening, values=values, attempt=attempt.id)
     nodes.set_netboot(connection, act, task.node, "local", why=f"receipt of task {task.id}")
     rows.change_attempt(connection, attempt.id, state="ended", beat_s=act.now_s)
     return receipt
@@ -131,10 +139,45 @@ def accept_confirm(connection: Connection, act: Act, message: Confirm) -> Cloner
             connection, act, "site", "confirmation refused", is_network=True, why="the secret is unknown"
         )
         return RefusedError("the confirmation is not known")
+    return _accept(connection, act, message, attempt, kept, by=ConfirmWay.PHONE_HOME)
+
+
+def accept_line(connection: Connection, act: Act, line: ConsoleLine) -> ConsoleOutcome:
+    """A clone said on its console that it booted."""
+    attempt = connection.execute(select(attempts).where(attempts.c.id == line.attempt)).one_or_none()
+    refusal = _judge_line(connection, act, line)
+    return ConsoleOutcome(
+        attempt=line.attempt,
+        node="" if attempt is None else rows.get_task(connection, attempt.task).node,
+        task_id="" if attempt is None else str(attempt.task),
+        refusal="" if refusal is None else str(refusal),
+    )
+
+
+def _judge_line(connection: Connection, act: Act, line: ConsoleLine) -> ClonerError | None:
+    attempt = connection.execute(select(attempts).where(attempts.c.id == line.attempt)).one_or_none()
+    kept = None
+    if attempt is not None:
+        kept = connection.execute(select(receipts).where(receipts.c.attempt == attempt.id)).one_or_none()
+    if attempt is None or kept is None:
+        return NotFoundError(f"no receipt of an attempt '{line.attempt}' is known", hint="is it of another server?")
+    wanted = console_proof(attempt.confirm_hash, line.machine_id, line.boot_id, line.root_part_uuid)
+    if not hmac.compare_digest(line.proof.encode(), wanted.encode()):
+        why = "the proof of the console's line is not made with the secret of the attempt"
+        events.record(connection, act, f"task/{attempt.task}", "confirmation refused", alarm=True, why=why)
+        return RefusedError(why, hint="a line can be damaged by others on the console; the clone says it three times")
+    said = Confirm("", line.machine_id, line.boot_id, line.root_part_uuid)
+    return _accept(connection, act, said, attempt, kept, by=ConfirmWay.CONSOLE)
+
+
+def _accept(
+    connection: Connection, act: Act, said: Confirm, attempt: AnyRow, kept: AnyRow, *, by: ConfirmWay
+) -> ClonerError | None:
+    """Confirm by what a clone said of itself, once its secret was shown to be known."""
     task, body = rows.get_task(connection, attempt.task), msgspec.json.decode(kept.body, type=ReceiptBody)
     told: dict[str, Any] = {
-        "machine_id": message.machine_id.lower(),
-        "root_part_uuid": message.root_part_uuid.lower(),
+        "machine_id": said.machine_id.lower(),
+        "root_part_uuid": said.root_part_uuid.lower(),
     }
     wrong = [name for name, value in told.items() if value != getattr(body, name).lower()]
     if wrong:
@@ -143,16 +186,26 @@ def accept_confirm(connection: Connection, act: Act, message: Confirm) -> Cloner
         return RefusedError(f"the confirmation does not fit the receipt: {why}")
     if kept.confirmed_s is not None:
         return None
-    is_late = TaskState(task.state) is TaskState.FAILED and rows.cause_of(task) in _LATE
     last = rows.last_attempt(connection, task.id)
-    is_current = last is not None and last.id == attempt.id
-    if not is_current or (TaskState(task.state) is not TaskState.UNCONFIRMED and not is_late):
+    if last is None or last.id != attempt.id or not is_unconfirmed(task):
         return RefusedError(f"task {task.id} is {task.state}")
-    done = {"confirmed_s": act.now_s, "boot_id": message.boot_id}
-    connection.execute(update(receipts).where(receipts.c.attempt == attempt.id).values(done))
-    values = {"failure": None, "stage": ""}
-    rows.happen(connection, act, task, Happening.CONFIRM, values=values, boot_id=message.boot_id)
+    confirm(connection, act, task, attempt, by=by, boot_id=said.boot_id)
     return None
+
+
+def is_unconfirmed(task: AnyRow) -> bool:
+    """Tell whether a clone of the task may still confirm: it waits for it, or failed for nothing else."""
+    state = TaskState(task.state)
+    return state is TaskState.UNCONFIRMED or (state is TaskState.FAILED and rows.cause_of(task) in _LATE)
+
+
+def confirm(connection: Connection, act: Act, task: AnyRow, attempt: AnyRow, *, by: ConfirmWay, **told: str) -> None:
+    """End a task as done: its clone has proven that it booted; `told` is what else is known of that."""
+    done = {"confirmed_s": act.now_s, "confirmed_by": by.value, "boot_id": told.get("boot_id", "")}
+    connection.execute(update(receipts).where(receipts.c.attempt == attempt.id).values(done))
+    values = {"failure": None, "stage": "", "confirmed_by": by.value}
+    detail: dict[str, Any] = {"by": by.value} | told
+    rows.happen(connection, act, task, Happening.CONFIRM, values=values, **detail)
 
 
 def fail_clone(connection: Connection, act: Act, task: AnyRow, *, cause: Cause, message: str, hint: str) -> None:
@@ -214,7 +267,7 @@ def retry_task(connection: Connection, act: Act, task_id: str, rules: Rules) -> 
     nodes.refuse_protected(node)
     attempt = rows.last_attempt(connection, task.id)
     allowed = rules.attempts + (0 if attempt is None else attempt.number)
-    values = {"failure": None, "stage": "", "attempts_allowed": allowed}
+    values = {"failure": None, "stage": "", "confirmed_by": "", "attempts_allowed": allowed}
     after = rows.happen(connection, act, task, Happening.RETRY, values=values)
     release_attempts(connection, task.node)
     nodes.set_netboot(connection, act, task.node, "cloner", why=f"task {task.id} retried")
@@ -232,4 +285,5 @@ def find_receipt(connection: Connection, key: str) -> Receipt:
 
 def _receipt(row: AnyRow) -> Receipt:
     body = msgspec.json.decode(row.body, type=ReceiptBody)
-    return Receipt(body=body, accepted_s=row.accepted_s, confirmed_s=row.confirmed_s, signature=row.signature)
+    times = {"accepted_s": row.accepted_s, "confirmed_s": row.confirmed_s}
+    return Receipt(body=body, **times, signature=row.signature, confirmed_by=row.confirmed_by)

@@ -1,18 +1,20 @@
-"""What happens because time passes: attempts are lost, boots and confirmations are overdue, claims expire."""
+"""What happens because time passes: attempts are lost, boots are overdue, claims expire.
+
+Confirmations that are overdue are `cloner_server.confirming`'s: it looks for the clone first.
+"""
 
 from __future__ import annotations
 
 from sqlalchemy import Connection, select
 
 from cloner_core.admin import TaskState
-from cloner_core.messages import Cause
 from cloner_core.sightings import boot_verdict
 from cloner_server.state import events, sightings
 from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act
 from cloner_server.state.tables import attempts, tasks
 from cloner_server.tasks.claims import remove_expired
-from cloner_server.tasks.endings import fail_boot, fail_clone
+from cloner_server.tasks.endings import fail_boot
 from cloner_server.tasks.rules import Rules
 from cloner_server.tasks.states import Happening
 
@@ -22,7 +24,7 @@ SCRIPT_SERVED = "boot agent"
 
 def is_due(connection: Connection, now_s: float, rules: Rules, started_s: float) -> bool:
     """Return whether `tidy` would do anything; a look without a write transaction."""
-    return any(found(connection, now_s, rules, started_s) for found in (_lost, _unbooted, _overdue))
+    return any(found(connection, now_s, rules, started_s) for found in (_lost, _unbooted))
 
 
 def tidy(connection: Connection, act: Act, rules: Rules, started_s: float) -> None:
@@ -36,11 +38,6 @@ def tidy(connection: Connection, act: Act, rules: Rules, started_s: float) -> No
         scripts = events.count_since(connection, f"node/{task.node}", SCRIPT_SERVED, task.changed_s)
         verdict = boot_verdict(seen, task.changed_s, scripts)
         fail_boot(connection, act, task, message=verdict.message, hint=verdict.hint)
-    for task_id in _overdue(connection, act.now_s, rules, started_s):
-        message = f"the clone did not call within {rules.confirm_s / 60:.0f} minutes of its receipt"
-        hint = "look at its console: it either does not boot or cannot reach this server"
-        task = rows.get_task(connection, task_id)
-        fail_clone(connection, act, task, cause=Cause.UNCONFIRMED, message=message, hint=hint)
     remove_expired(connection, act.now_s)
 
 
@@ -53,18 +50,8 @@ def _lost(connection: Connection, now_s: float, rules: Rules, started_s: float) 
 
 
 def _unbooted(connection: Connection, now_s: float, rules: Rules, started_s: float) -> list[int]:
-    # A booting task changed last when its node fetched the first boot script.
-    return _unchanged(connection, TaskState.BOOTING, now_s - rules.boot_s, started_s)
-
-
-def _overdue(connection: Connection, now_s: float, rules: Rules, started_s: float) -> list[int]:
-    # An unconfirmed task changed last when its receipt came.
-    return _unchanged(connection, TaskState.UNCONFIRMED, now_s - rules.confirm_s, started_s)
-
-
-def _unchanged(connection: Connection, state: TaskState, since_s: float, started_s: float) -> list[int]:
-    """Return the tasks that have been in `state` since `since_s`, all of that time under this server's eyes."""
-    if started_s > since_s:
+    if started_s > now_s - rules.boot_s:
         return []
-    late = tasks.c.state == state.value, tasks.c.changed_s <= since_s
+    # A booting task changed last when its node fetched the first boot script.
+    late = tasks.c.state == TaskState.BOOTING.value, tasks.c.changed_s <= now_s - rules.boot_s
     return list(connection.execute(select(tasks.c.id).where(*late)).scalars())

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from blake3 import blake3
 
-from cloner_core.messages import VersionRef
+from cloner_core.messages import ConfirmWay, VersionRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,8 @@ class Rules:
     boot_s: float = 900.0  # from the first boot script to the hello of its agent
     confirm_s: float = 1800.0  # from receipt to the clone's call
     attempts: int = 5  # before a task fails by itself
-    confirm_host: str = ""  # where clones call; "" asks for no confirmation
+    confirm: ConfirmWay = ConfirmWay.PHONE_HOME  # of nodes that have no way of their own
+    confirm_host: str = ""  # where clones call
     confirm_port: int = 8080
     has_agent: bool = True  # False: no installer, so a node that is armed waits
     own_macs: frozenset[str] = frozenset()  # of this machine: never deployed

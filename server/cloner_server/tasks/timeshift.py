@@ -26,8 +26,10 @@ _LEASE_S = 3600.0  # the longest that a lease may last
 
 def shift(connection: Connection, act: Act, step_s: float) -> None:
     """Move every deadline that runs by `step_s`; `act` has the time after the step."""
+    unconfirmed = select(tasks.c.id).where(tasks.c.state == TaskState.UNCONFIRMED.value)
     for table, columns, running in (
         (attempts, (attempts.c.beat_s, attempts.c.rival_s), attempts.c.state == "live"),
+        (attempts, (attempts.c.ended_s,), attempts.c.task.in_(unconfirmed)),  # what is seen later counts
         (claims, (claims.c.minted_s, claims.c.expires_s), claims.c.expires_s > 0),
         (tasks, (tasks.c.changed_s,), tasks.c.state.in_(_TIMED)),
         (leases, (leases.c.expires_s,), leases.c.expires_s > 0),
@@ -49,6 +51,7 @@ def rein_in(connection: Connection, act: Act, claim_life_s: float) -> None:
     ahead: list[tuple[Column[float], float]] = [
         (attempts.c.beat_s, act.now_s),
         (attempts.c.rival_s, act.now_s),
+        (attempts.c.ended_s, act.now_s),
         (claims.c.minted_s, act.now_s),
         (claims.c.expires_s, act.now_s + claim_life_s),
         (leases.c.expires_s, act.now_s + _LEASE_S),

@@ -1,0 +1,55 @@
+"""`cloner confirm`: hand over what a clone's console said, where that is how it confirms."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from cloner_cli.commands import command
+from cloner_cli.invocation import Invocation
+from cloner_cli.text import columns
+from cloner_core.admin import ConsoleOutcome, ConsoleReport
+from cloner_core.confirmation import console_lines
+from cloner_core.errors import InvalidError, NotFoundError, RefusedError
+
+_MOST_BYTES = 256 << 20
+
+
+@command("confirm", example="cloner confirm --console /var/log/conserver/node01.log")
+@click.option(
+    "--console",
+    "path",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="What consoles said, of one node or of many; - is stdin.",
+)
+def confirm_command(run: Invocation, path: Path) -> None:
+    """Confirm clones by the lines they said on their consoles (nodes with --confirm console).
+
+    Give it the whole log: only lines of clones are sent to the server, and a line it has taken before is no fault.
+    """
+    lines = console_lines(_read(path))
+    if not lines:
+        raise NotFoundError(
+            f"no clone has said on this console that it booted: '{path}' holds no line CLONER-CONFIRM",
+            hint="it comes once the clone is up; is it a console of its kernel, and the node's way 'console'?",
+        )
+    outcomes = run.api.post("/v1/confirmations", list[ConsoleOutcome], ConsoleReport(lines))
+    rows = [(one.node or "?", one.task_id, one.refusal or "confirmed") for one in outcomes]
+    run.result(outcomes, lambda: columns(("NODE", "TASK", "OUTCOME"), rows))
+    if not any(not one.refusal for one in outcomes):
+        raise RefusedError("none of these lines confirms a clone", hint="cloner events says why")
+
+
+def _read(path: Path) -> bytes:
+    if str(path) == "-":
+        said = sys.stdin.buffer.read(_MOST_BYTES + 1)
+    else:
+        with path.open("rb") as file:
+            said = file.read(_MOST_BYTES + 1)
+    if len(said) > _MOST_BYTES:
+        raise InvalidError(f"'{path}' has more than {_MOST_BYTES >> 20} MiB", hint="give its end: tail -c 100M")
+    return said
