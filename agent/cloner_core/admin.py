@@ -59,6 +59,8 @@ class NodeSpec(Strict, frozen=True):
     protected_serials: tuple[str, ...] = ()
     files: tuple[ExtraFile, ...] = ()
     switch: str = ""  # as an admin calls it; "": what LLDP or the DHCP relay tells
+    uuid: str = ""  # of the machine's DMI table; "" any
+    serial: str = ""  # of the machine's DMI table; "" any
 
 
 class NodePatch(Strict, frozen=True, omit_defaults=True):
@@ -78,6 +80,8 @@ class NodePatch(Strict, frozen=True, omit_defaults=True):
     protected_serials: tuple[str, ...] | UnsetType = UNSET
     files: tuple[ExtraFile, ...] | UnsetType = UNSET
     switch: str | UnsetType = UNSET
+    uuid: str | UnsetType = UNSET
+    serial: str | UnsetType = UNSET
     fingerprint: Literal[""] | UnsetType = UNSET  # "" forgets the accepted hardware: the next hello is believed
     revision: int | UnsetType = UNSET  # the change happens only if the node still has this revision
 
@@ -107,6 +111,8 @@ class NodeView(Strict, frozen=True):
     switch: str = ""  # as an admin calls it; "" he told none
     neighbors: tuple[Neighbor, ...] = ()  # as LLDP told at the last deploy, that of the boot interface first
     console_password: str = "default"  # where it comes from: "node", "group NAME", "site", "default"; "off" no consoles
+    uuid: str = ""  # what the machine's DMI table must say; "" anything
+    serial: str = ""
     relay: str = ""  # IPv4 address of the DHCP relay the machine last asked through; "" it asked directly, or elsewhere
 
 
@@ -184,6 +190,32 @@ class GroupView(Strict, frozen=True):
     revision: int  # 0: nothing was ever set
     nodes: tuple[str, ...]
     is_protected: bool
+
+
+class Hardware(Strict, frozen=True):
+    """A machine as it described itself in its hello."""
+
+    fingerprint: str
+    uuid: str
+    serial: str
+    vendor: str
+    product: str
+    macs: tuple[str, ...]
+    seen_s: float
+
+
+class HardwareView(Strict, frozen=True):
+    """Which machine a node is, and which one wants to be it."""
+
+    accepted: str  # fingerprint; "" none yet
+    offered: Hardware | None  # what was turned away last, and waits for `cloner node accept`; None nothing
+
+
+class AcceptRequest(Strict, frozen=True):
+    """Let this machine be the node; refused when another one was offered meanwhile."""
+
+    fingerprint: str
+    dry_run: bool = False
 
 
 class DeployRequest(Strict, frozen=True):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cloner_cli.commands import command
+from cloner_cli.commands import command, dry_run_option
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import columns
 from cloner_core.admin import ConsoleOutcome, ConsoleReport
@@ -26,7 +26,8 @@ _MOST_BYTES = 256 << 20
     metavar="FILE",
     help="What consoles said, of one node or of many; - is stdin.",
 )
-def confirm_command(run: Invocation, path: Path) -> None:
+@dry_run_option
+def confirm_command(run: Invocation, path: Path, dry_run: bool) -> None:
     """Confirm clones by the lines they said on their consoles (nodes with --confirm console).
 
     Give it the whole log: only lines of clones are sent to the server, and a line it has taken before is no fault.
@@ -37,8 +38,9 @@ def confirm_command(run: Invocation, path: Path) -> None:
             f"no clone has said on this console that it booted: '{path}' holds no line CLONER-CONFIRM",
             hint="it comes once the clone is up; is it a console of its kernel, and the node's way 'console'?",
         )
-    outcomes = run.api.post("/v1/confirmations", list[ConsoleOutcome], ConsoleReport(lines))
-    rows = [(one.node or "?", one.task_id, one.refusal or "confirmed") for one in outcomes]
+    outcomes = run.api.post("/v1/confirmations", list[ConsoleOutcome], ConsoleReport(lines), {"dry_run": dry_run})
+    good = "would be confirmed" if dry_run else "confirmed"
+    rows = [(one.node or "?", one.task_id, one.refusal or good) for one in outcomes]
     run.result(outcomes, lambda: columns(("NODE", "TASK", "OUTCOME"), rows))
     if not any(not one.refusal for one in outcomes):
         raise RefusedError("none of these lines confirms a clone", hint="cloner events says why")

@@ -19,7 +19,8 @@ from cloner_cli.invocation import Invocation
 from cloner_cli.network import asked_network, network_fields
 from cloner_cli.nodeimport import node_import
 from cloner_cli.text import columns, fields, moment
-from cloner_core.admin import NodePatch, NodeSpec, NodeView
+from cloner_core.admin import AcceptRequest, HardwareView, NodePatch, NodeSpec, NodeView
+from cloner_core.errors import RefusedError
 from cloner_core.facts import normalize_mac
 from cloner_core.lldp import switch_of
 from cloner_core.sightings import Sighting
@@ -27,7 +28,7 @@ from cloner_core.sightings import Sighting
 _METHODS = click.Choice(["exit", "grub-chain", "sanboot", "efi-order"])
 _ORDERS = click.Choice(["network-first", "local-first"])
 _WAYS = click.Choice([*WAYS.choices, "site"])
-_FOR_ONE = ("macs", "network", "hostname", "addresses", "revision")  # what two nodes cannot share
+_FOR_ONE = ("macs", "uuid", "serial", "network", "hostname", "addresses", "revision")  # what two nodes cannot share
 
 
 def _settings(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -46,6 +47,8 @@ def _settings(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--dns", multiple=True, metavar="IP", help="Name server. Repeatable."),
         click.option("--domain", "domains", multiple=True, metavar="DOMAIN", help="Searched. Repeatable."),
         click.option("--groups", metavar="NAME,NAME", help="Groups it is in, in place of those it was in."),
+        click.option("--uuid", metavar="UUID", help="Its machine must say so, or it is turned away."),
+        click.option("--serial", metavar="SERIAL", help="Its machine must say so, or it is turned away."),
         click.option("--local-method", type=_METHODS, help="How the firmware is sent on to the disk."),
         click.option("--boot-order", type=_ORDERS, help="What the firmware tries first after a deploy."),
         click.option("--kernel-argument", "kernel_arguments", multiple=True, metavar="WORD", help="For the clone."),
@@ -103,7 +106,7 @@ def node_add(run: Invocation, name: str, *, macs: tuple[str, ...], dry_run: bool
 @click.option("--mac", "macs", multiple=True, metavar="MAC", help="Replaces all; for one node.")
 @click.option("--add-group", "joined", multiple=True, metavar="NAME", help="One more group. Repeatable.")
 @click.option("--remove-group", "left", multiple=True, metavar="NAME", help="Out of this group. Repeatable.")
-@click.option("--forget-hardware", is_flag=True, help="Accept whatever hardware says hello next.")
+@click.option("--forget-hardware", is_flag=True, help="Forget which machine it is.")
 @click.option("--revision", type=int, metavar="N", help="Only if the node still has this revision; for one node.")
 @_settings
 @dry_run_option
@@ -175,6 +178,36 @@ def node_facts(run: Invocation, name: str) -> None:
     run.result(facts, lambda: msgspec.json.format(msgspec.json.encode(facts), indent=2).decode())
 
 
+@command("accept", example="cloner node accept node01", group=node_command)
+@click.argument("name", metavar="NODE")
+@yes_option
+@dry_run_option
+def node_accept(run: Invocation, name: str, yes: bool, dry_run: bool) -> None:
+    """Let the machine that was turned away be NODE: its board was replaced, or nobody had accepted it yet.
+
+    From then on the vault opens to it, and to no other. A task it froze goes on with `cloner task retry`.
+    """
+    offered = run.api.get(f"/v1/nodes/{segment(name)}/hardware", HardwareView).offered
+    if offered is None:
+        raise RefusedError(f"no machine waits to be accepted as {name}", hint=f"cloner events --object node/{name}")
+    run.say(
+        fields(
+            [
+                ("machine", f"{offered.vendor} {offered.product}".strip()),
+                ("uuid", offered.uuid),
+                ("serial", offered.serial),
+                ("mac", ", ".join(offered.macs)),
+                ("seen", moment(offered.seen_s)),
+            ]
+        )
+    )
+    if not dry_run:
+        ask(run, f"Accept this machine as {name}?", is_yes=yes)
+    asked = AcceptRequest(offered.fingerprint, dry_run)
+    view = run.api.post(f"/v1/nodes/{segment(name)}/accept", NodeView, asked)
+    run.result(view, lambda: f"{name} {'would be' if dry_run else 'is'} {offered.fingerprint}")
+
+
 @command("remove", example="cloner node remove node[15-16]", group=node_command)
 @click.argument("nodes", metavar="SET")
 @yes_option
@@ -212,6 +245,8 @@ def node_fields(view: NodeView, *more: tuple[str, object]) -> str:
         ("protected disks", ", ".join(view.protected_serials)),
         ("files", ", ".join(file.path for file in view.files)),
         ("switch", _switch(view)),
+        ("uuid", view.uuid),
+        ("serial", view.serial),
         ("hardware", view.fingerprint or "none accepted yet"),
         ("console password", view.console_password),
         ("seen", moment(view.seen_s)),
@@ -231,7 +266,7 @@ def _changes(checks: Checks, given: dict[str, Any]) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     if given["image"] is not None:
         changes["image"], changes["version"] = checks.image(given["image"])
-    for name in ("layout", "local_method", "boot_order", "is_protected", "switch"):
+    for name in ("uuid", "serial", "layout", "local_method", "boot_order", "is_protected", "switch"):
         if given[name] is not None:
             changes[name] = given[name]
     if given["groups"] is not None:

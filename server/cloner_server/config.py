@@ -13,6 +13,7 @@ from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import InvalidError
 from cloner_core.messages import ConfirmWay
 from cloner_server.state.pruning import Keep
+from cloner_server.tasks.rules import AcceptWord
 
 CONFIG_FILE = Path("/etc/cloner/server.toml")
 
@@ -40,6 +41,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     claim_life_s: float = 3600.0
     beat_every_s: float = 2.0
     attempts: int = 5
+    accept: AcceptWord = "first-hello"
     kernel_arguments: tuple[str, ...] = ("console=tty0", "console=ttyS0", "panic=-1")
     keep_days: float = 365.0  # events; the newest 10 000 of a kind stay however old
     keep_events: int = 500_000

@@ -183,6 +183,7 @@ def _rules(config: ServerConfig, site: Site, address: str) -> Rules:
         confirm_s=config.confirm_s,
         boot_s=config.boot_s,
         attempts=config.attempts,
+        accept=config.accept,
         confirm=config.confirm,
         confirm_host=address,
         confirm_port=config.http_port,

@@ -27,6 +27,8 @@ CHANGING = {
     "node add",
     "node import",
     "node remove",
+    "confirm",
+    "node accept",
     "node set",
     "store gc",
     "task abort",

@@ -34,6 +34,9 @@ def said(desk: Desk, tmp_path: Path) -> Path:
 def test_a_console_confirms_its_clone_and_task_and_receipt_say_so(desk: Desk, said: Path) -> None:
     task_id = desk.json("task", "list")[0]["id"]
     assert "cloner confirm --console" in desk.run("task", "show", task_id).stdout
+    before = desk.scene.state_dump()
+    assert "would be confirmed" in desk.run("confirm", "--console", str(said), "--dry-run").stdout
+    assert desk.scene.state_dump() == before
     done = desk.run("confirm", "--console", str(said))
     assert (done.exit_code, "n01" in done.stdout, "confirmed" in done.stdout) == (0, True, True)
     assert "by console" in desk.run("task", "show", task_id).stdout

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from clibench.desk import Desk
 from cloner_core.errors import ExitStatus
+from cloner_core.facts import fingerprint
 from cloner_core.sightings import BootStep
 from cloner_server.state import sightings
+from serverbench.scene import Agent, facts
 
 
 def test_a_node_is_added_with_all_that_is_said_of_it(desk: Desk) -> None:
@@ -36,6 +38,21 @@ def test_a_node_is_shown_with_the_last_steps_of_its_boot(desk: Desk) -> None:
     with desk.scene.core.database.write() as connection:
         sightings.record(connection, desk.scene.core.act("boot"), "n01", BootStep.KERNEL, "10.77.0.100")
     assert "kernel 10.77.0.100" in desk.run("node", "show", "n01").stdout
+
+
+def test_a_machine_that_was_turned_away_is_shown_before_it_is_accepted(desk: Desk) -> None:
+    desk.scene.add_node("n01")
+    assert desk.run("node", "accept", "n01", "--yes").exit_code == ExitStatus.REFUSED
+    desk.scene.arm(has_identity=False)
+    Agent(desk.scene).hello()
+    desk.scene.clock.now_s += 61
+    other = facts(dmi="4c4c4544-0034-4a10-8052-b7c04f4d3032")
+    assert Agent(desk.scene, other).try_hello(desk.scene.mint()).status_code == 409
+    shown = desk.run("node", "accept", "n01", "--dry-run")
+    assert (shown.exit_code, "4c4c4544" in shown.stderr, "would be" in shown.stdout) == (0, True, True)
+    assert desk.json("node", "accept", "n01", "--yes")["fingerprint"] == fingerprint(other)
+    assert desk.json("node", "set", "n01", "--serial", "S1")[0]["serial"] == "S1"
+    assert desk.json("node", "set", "n01", "--serial", "")[0]["serial"] == ""
 
 
 def test_a_dry_run_of_each_change_changes_nothing(desk: Desk) -> None:

@@ -9,13 +9,15 @@ from litestar import delete, get, patch, post
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from cloner_core.admin import (
+    AcceptRequest,
+    HardwareView,
     ImportRequest,
     ImportResult,
     NodePatch,
     NodeSpec,
     NodeView,
 )
-from cloner_core.errors import NotFoundError, RefusedError
+from cloner_core.errors import ConflictError, NotFoundError, RefusedError
 from cloner_core.facts import Facts
 from cloner_core.sightings import Sighting
 from cloner_server.api.callers import CoreDependency, who
@@ -96,6 +98,29 @@ def node_facts(core: CoreDependency, name: FromPath[str]) -> Facts:
     return known[0]
 
 
+@get("/nodes/{name:str}/hardware", sync_to_thread=True)
+def node_hardware(core: CoreDependency, name: FromPath[str]) -> HardwareView:
+    """Show which machine the node is, and which one was turned away."""
+    with core.database.read() as connection:
+        node = nodes.get_node(connection, name)
+        return HardwareView(accepted=node.fingerprint, offered=nodes.offered_hardware(connection, name))
+
+
+@post("/nodes/{name:str}/accept", sync_to_thread=True, status_code=_OK)
+def node_accept(
+    core: CoreDependency, request: AnyRequest, name: FromPath[str], data: JSONBody[AcceptRequest]
+) -> NodeView:
+    """Let the machine that was turned away be the node."""
+    with core.database.trial(data.dry_run) as connection:
+        node, offered = nodes.get_node(connection, name), nodes.offered_hardware(connection, name)
+        if node.fingerprint == data.fingerprint:
+            return node
+        if offered is None or offered.fingerprint != data.fingerprint:
+            raise ConflictError(f"the machine {data.fingerprint[:64]} does not wait for {name}", hint="look again")
+        act = who(core, request)
+        return nodes.accept_fingerprint(connection, act, name, data.fingerprint, why=f"accepted by {act.author}")
+
+
 @get("/nodes/{name:str}/sightings", sync_to_thread=True)
 def node_sightings(core: CoreDependency, name: FromPath[str]) -> list[Sighting]:
     """Show when each step of the machine's boot was seen last, the oldest first."""
@@ -105,8 +130,8 @@ def node_sightings(core: CoreDependency, name: FromPath[str]) -> list[Sighting]:
 
 def node_handlers() -> list[Any]:
     """Return the handlers of nodes."""
-    own: list[Any] = [node_list, node_add, node_show, node_set, node_remove, node_import]
-    return [*own, node_facts, node_sightings]
+    changing: list[Any] = [node_add, node_set, node_remove, node_import, node_accept]
+    return [node_list, node_show, node_facts, node_hardware, node_sightings, *changing]
 
 
 def _shown(core: Core, node: NodeView) -> NodeView:

@@ -162,10 +162,12 @@ def receipt_show(core: CoreDependency, key: FromPath[str]) -> ReceiptView:
 
 
 @post("/confirmations", sync_to_thread=True, status_code=_OK)
-def confirmations(core: CoreDependency, request: AnyRequest, data: JSONBody[ConsoleReport]) -> list[ConsoleOutcome]:
+def confirmations(
+    core: CoreDependency, request: AnyRequest, data: JSONBody[ConsoleReport], dry_run: FromQuery[bool] = False
+) -> list[ConsoleOutcome]:
     """Take what clones said on their consoles; each line stands for itself."""
     act = who(core, request)
-    with core.database.write() as connection:
+    with core.database.trial(dry_run) as connection:
         return [endings.accept_line(connection, act, line) for line in data.lines]
 
 

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET
 from sqlalchemy import Connection, delete, insert, select, update
 
-from cloner_core.admin import NodePatch, NodeSpec, NodeView
+from cloner_core.admin import Hardware, NodePatch, NodeSpec, NodeView
 from cloner_core.errors import ConflictError, InvalidError, NotFoundError, RefusedError
 from cloner_core.extrafiles import ExtraFile, extra_faults, template_fields
 from cloner_core.facts import Facts, normalize_mac
@@ -26,6 +26,8 @@ _ARGUMENT = re.compile(r"[0-9A-Za-z._:/=,+@%~\-]+")
 _JSON_COLUMNS = ("network", "kernel_arguments", "protected_serials", "files", "groups", "neighbors")
 _SWITCH_CHARACTERS = 100
 _MOST_NAMED = 500  # in one query; above, reading all nodes costs no more
+_SERIAL_CHARACTERS = 200
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ANY_MACHINE_ID = "0" * 32  # templates are tried before the vault is opened
 
 
@@ -42,13 +44,14 @@ def add_node(connection: Connection, act: Act, spec: NodeSpec) -> NodeView:
     faults += _argument_faults(spec.kernel_arguments)
     faults += group_faults(spec.groups)
     faults += _switch_faults(spec.switch)
+    uuid, serial = _dmi(spec.uuid, spec.serial, faults)
     faults += _file_faults(spec.name, network, spec.files) if not faults else []
     if faults:
         raise InvalidError(f"the node '{spec.name}' cannot be added", faults=faults)
     if connection.execute(select(nodes.c.name).where(nodes.c.name == spec.name)).first():
         raise ConflictError(f"the node '{spec.name}' exists already", hint=f"change it: cloner node set {spec.name} …")
     values = msgspec.structs.asdict(spec) | {"revision": 1, "created_s": act.now_s, "network": network}
-    values["groups"] = sorted(set(spec.groups))
+    values |= {"groups": sorted(set(spec.groups)), "uuid": uuid, "serial": serial}
     del values["macs"]
     connection.execute(insert(nodes).values(_columns(values)))
     _set_macs(connection, spec.name, macs)
@@ -66,8 +69,12 @@ def change_node(connection: Connection, act: Act, name: str, patch: NodePatch) -
     asked = {k: v for k, v in msgspec.structs.asdict(patch).items() if v is not UNSET and k != "revision"}
     if "groups" in asked:
         asked["groups"] = tuple(sorted(set(asked["groups"])))
+    dmi_faults: list[str] = []
+    dmi = zip(("uuid", "serial"), _dmi(asked.get("uuid", ""), asked.get("serial", ""), dmi_faults), strict=True)
+    asked |= {k: v for k, v in dmi if k in asked}
     changes = {k: v for k, v in asked.items() if getattr(before, k) != v}
     macs, faults = _macs(changes["macs"]) if "macs" in changes else ((), [])
+    faults += dmi_faults
     if isinstance(network := changes.get("network"), NodeNetwork):
         faults += [f"network.{fault}" for fault in network_faults(network)]
     faults += _argument_faults(changes.get("kernel_arguments", ()))
@@ -82,6 +89,8 @@ def change_node(connection: Connection, act: Act, name: str, patch: NodePatch) -
     elif not changes:
         return before
     told = {k: [file.path for file in v] if k == "files" else msgspec.to_builtins(v) for k, v in asked.items()}
+    if "fingerprint" in changes:
+        changes["offered"] = None
     return _update(connection, act, before, changes, what="changed", detail=told)
 
 
@@ -121,11 +130,24 @@ def remember_relay(connection: Connection, act: Act, name: str, relay: str) -> N
         events.record(connection, act, f"node/{name}", "relay told", relay=relay)
 
 
-def accept_fingerprint(connection: Connection, act: Act, name: str, fingerprint: str) -> None:
+def accept_fingerprint(connection: Connection, act: Act, name: str, fingerprint: str, *, why: str) -> NodeView:
     """Accept this hardware as the node's: the vault opens to it from now on."""
-    before = get_node(connection, name)
-    detail = {"fingerprint": fingerprint}
-    _update(connection, act, before, detail, what="hardware accepted", detail=detail)
+    before, values = get_node(connection, name), {"fingerprint": fingerprint}
+    return _update(
+        connection, act, before, values | {"offered": None}, what="hardware accepted", detail=values | {"why": why}
+    )
+
+
+def offer_hardware(connection: Connection, name: str, hardware: Hardware) -> None:
+    """Keep the machine that was turned away, for an admin to look at."""
+    text = msgspec.json.encode(hardware).decode()
+    connection.execute(update(nodes).where(nodes.c.name == name).values(offered=text))
+
+
+def offered_hardware(connection: Connection, name: str) -> Hardware | None:
+    """Return the machine that was turned away last; None when there is none to decide about."""
+    text = connection.execute(select(nodes.c.offered).where(nodes.c.name == name)).scalar_one_or_none()
+    return None if text is None else msgspec.json.decode(text, type=Hardware)
 
 
 def remove_node(connection: Connection, act: Act, name: str) -> None:
@@ -181,7 +203,7 @@ def list_nodes(connection: Connection, names: Sequence[str] | None = None) -> li
         fields |= {"macs": macs.get(columns["name"], []), "seen_s": columns["facts_s"]}
         fields["protected_groups"] = [group for group in fields["groups"] if group in protected]
         fields["console_password"], _ = consoles.source_of(passwords, columns["name"], fields["groups"])
-        for unseen in ("facts", "facts_s", "created_s"):
+        for unseen in ("facts", "facts_s", "created_s", "offered"):
             del fields[unseen]
         views.append(msgspec.convert(fields, NodeView))
     return views
@@ -253,6 +275,16 @@ def _switch_faults(switch: str) -> list[str]:
     if switch.isprintable() and len(switch) <= _SWITCH_CHARACTERS and switch == switch.strip():
         return []
     return [f"switch: {switch[:_SWITCH_CHARACTERS]!r} is no name of at most {_SWITCH_CHARACTERS} printable characters"]
+
+
+def _dmi(uuid: str, serial: str, faults: list[str]) -> tuple[str, str]:
+    """Return both as `cloner_core.facts` has them; what is wrong is added to `faults`."""
+    uuid, serial = uuid.strip().lower(), serial.strip()
+    if uuid and not _UUID.fullmatch(uuid):
+        faults.append(f"uuid: '{uuid}' is not the UUID of a machine: want 8-4-4-4-12 hexadecimal digits")
+    if len(serial) > _SERIAL_CHARACTERS or not (serial.isprintable()):
+        faults.append(f"serial: want at most {_SERIAL_CHARACTERS} printable characters")
+    return uuid, serial
 
 
 def _argument_faults(arguments: Iterable[str]) -> list[str]:

@@ -44,6 +44,9 @@ nodes = Table(
     Column("files", Text, nullable=False, server_default="[]"),
     Column("groups", Text, nullable=False, server_default="[]"),
     Column("confirm", Text, nullable=False, server_default=""),  # ConfirmWay; "": the site's
+    Column("uuid", Text, nullable=False, server_default=""),  # what the machine's DMI table must say; "" anything
+    Column("serial", Text, nullable=False, server_default=""),
+    Column("offered", Text),  # cloner_core.admin.Hardware, turned away and waiting for an admin; NULL nothing
     Column("fingerprint", Text, nullable=False, server_default=""),  # accepted hardware; "" none yet
     Column("switch", Text, nullable=False, server_default=""),  # as an admin calls it
     Column("neighbors", Text, nullable=False, server_default="[]"),  # as LLDP told
@@ -56,7 +59,7 @@ nodes = Table(
 node_keys = Table(
     "node_keys",
     metadata,
-    Column("kind", Text, nullable=False),  # "mac", "uuid", "serial"
+    Column("kind", Text, nullable=False),  # "mac"
     Column("value", Text, nullable=False),
     Column("node", Text, ForeignKey("nodes.name", ondelete="CASCADE"), nullable=False, index=True),
     PrimaryKeyConstraint("kind", "value"),

@@ -133,7 +133,7 @@ def release_identity(connection: Connection, act: Act, bearer: Bearer, key: byte
     if node.fingerprint != bearer.attempt.fingerprint:
         raise RefusedError(
             f"this hardware is not the one accepted for {node.name}",
-            hint=f"if it was replaced: cloner node set {node.name} --forget-hardware, then task retry",
+            hint=f"if it was replaced: cloner node accept {node.name}, then task retry",
         )
     if bearer.attempt.plan_digest is None:
         raise RefusedError("the identity is released after the plan was confirmed, not before")

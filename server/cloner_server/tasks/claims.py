@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import msgspec
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from cloner_core.admin import NodeView, TaskState
+from cloner_core.admin import Hardware, NodeView, TaskState
 from cloner_core.errors import ClonerError, RefusedError, UnreachableError
-from cloner_core.facts import fingerprint
+from cloner_core.facts import Facts, fingerprint
 from cloner_core.layout import Layout
 from cloner_core.messages import (
     BootPolicy,
@@ -41,6 +41,7 @@ from cloner_server.tasks.states import CLAIMABLE, Happening, can_happen
 _FETCHED = "boot script fetched while the attempt beats"
 _AGAIN_S = 60.0
 _BEATS = 1.25  # in beats: a live agent was heard of within this
+_SHOWN_MACS = 64  # of a machine that wants to be accepted
 _OPEN_CLAIMS = 20  # of one task; anybody on the network can ask for boot scripts
 
 
@@ -101,7 +102,10 @@ def accept_hello(
         events.record_seldom(connection, act, f"task/{task.id}", "claim refused", is_network=True, why=why)
         return RefusedError(f"task {task.id} is {task.state}", hint="cloner task list shows what is to be done")
     former = rows.last_attempt(connection, task.id)
-    if foreign := _foreign(claim, node, hello, former):
+    foreign = _foreign(claim, node, hello, former) or _stranger(node, hello.facts, rules)
+    if foreign is not None:
+        if foreign.may_be_accepted:
+            nodes.offer_hardware(connection, node.name, _hardware(hello.facts, act.now_s))
         return _freeze(connection, act, task, foreign, fingerprint(hello.facts))
     if claim.used_s is None:
         if (refusal := _stand_back(connection, act, task, former, rules)) is not None:
@@ -156,8 +160,9 @@ def _become_attempt(
     attempt = _new_attempt(connection, act, task, hello, rules, confirm=ConfirmWay(node.confirm or rules.confirm))
     used = {"used_s": act.now_s, "attempt": attempt.id}
     connection.execute(update(claims).where(claims.c.token_hash == claim.token_hash).values(used))
-    if not nodes.get_node(connection, claim.node).fingerprint:
-        nodes.accept_fingerprint(connection, act, claim.node, attempt.fingerprint)
+    if not node.fingerprint:
+        why = "its UUID or serial was given" if node.uuid or node.serial else "it said hello first"
+        nodes.accept_fingerprint(connection, act, claim.node, attempt.fingerprint, why=why)
     nodes.remember_facts(connection, act, claim.node, hello.facts)
     if TaskState(task.state) is TaskState.FAILED:
         task = rows.happen(connection, act, task, Happening.LATE_CLAIM, values={"failure": None}, attempt=attempt.id)
@@ -169,20 +174,48 @@ def _become_attempt(
     return task, attempt
 
 
-def _foreign(claim: AnyRow, node: NodeView, hello: Hello, former: AnyRow | None) -> str:
-    """Return why this hello comes from another machine than it should; "" when it does not."""
+@dataclass(frozen=True, slots=True)
+class _Foreign:
+    """Why a hello is turned away, and what a person may do if the machine is right all the same."""
+
+    why: str
+    remedy: str = ""
+    may_be_accepted: bool = False
+
+
+def _foreign(claim: AnyRow, node: NodeView, hello: Hello, former: AnyRow | None) -> _Foreign | None:
+    """Return why this hello comes from another machine than it should; None when it does not."""
     if not set(node.macs) & {nic.mac for nic in hello.facts.nics}:
-        return f"the machine has none of the MAC addresses of {node.name}"
-    if node.fingerprint and node.fingerprint != fingerprint(hello.facts):
-        return f"the hardware is not the one accepted for {node.name}"
+        return _Foreign(f"the machine has none of the MAC addresses of {node.name}")
+    said = (("uuid", node.uuid, hello.facts.dmi.system_uuid.lower()), ("serial", node.serial, hello.facts.dmi.serial))
+    for name, wanted, seen in said:
+        if wanted and wanted != seen.strip():
+            why = f"the machine says it has the {name} '{seen[:64]}', {node.name} was given '{wanted}'"
+            return _Foreign(why, f"cloner node set {node.name} --{name} …")
     if claim.used_s is not None and (
         former is None or former.id != claim.attempt or former.public_key != hello.public_key
     ):
-        return "the claim was used before, by another machine or another boot"
-    return ""
+        return _Foreign("the claim was used before, by another machine or another boot")
+    return None
 
 
-def _freeze(connection: Connection, act: Act, task: AnyRow, why: str, hardware: str) -> ClonerError:
+def _stranger(node: NodeView, facts: Facts, rules: Rules) -> _Foreign | None:
+    """Return why the machine, which has what it must have, is not believed yet; None when it is."""
+    accept = f"cloner node accept {node.name}"
+    if node.fingerprint and node.fingerprint != fingerprint(facts):
+        return _Foreign(f"the hardware is not the one accepted for {node.name}", accept, may_be_accepted=True)
+    if not node.fingerprint and not node.uuid and not node.serial and rules.accept == "admin":
+        return _Foreign(f"nobody has accepted this machine as {node.name} yet", accept, may_be_accepted=True)
+    return None
+
+
+def _hardware(facts: Facts, now_s: float) -> Hardware:
+    dmi, macs = facts.dmi, tuple(sorted({nic.mac for nic in facts.nics}))[:_SHOWN_MACS]
+    return Hardware(fingerprint(facts), dmi.system_uuid, dmi.serial, dmi.vendor, dmi.product, macs, now_s)
+
+
+def _freeze(connection: Connection, act: Act, task: AnyRow, foreign: _Foreign, hardware: str) -> ClonerError:
+    why = foreign.why
     if not can_happen(TaskState(task.state), Happening.FREEZE):  # given up already: there is nothing to stop
         events.record_seldom(
             connection,
@@ -198,8 +231,8 @@ def _freeze(connection: Connection, act: Act, task: AnyRow, why: str, hardware: 
     rows.happen(connection, act, task, Happening.FREEZE, alarm=True, why=why, hardware=hardware)
     return RefusedError(
         f"task {task.id} is frozen: {why}",
-        hint=f"find out which machine is right, then: cloner task retry {task.id} "
-        f"(after a change of hardware also: cloner node set {task.node} --forget-hardware)",
+        hint="find out which machine is right, then: "
+        + "; ".join(filter(None, (foreign.remedy, f"cloner task retry {task.id}"))),
     )
 
 

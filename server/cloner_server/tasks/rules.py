@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from blake3 import blake3
 
 from cloner_core.messages import ConfirmWay, VersionRef
+
+AcceptWord = Literal["first-hello", "admin"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class Rules:
     boot_s: float = 900.0  # from the first boot script to the hello of its agent
     confirm_s: float = 1800.0  # from receipt to the clone's call
     attempts: int = 5  # before a task fails by itself
+    accept: AcceptWord = "first-hello"  # who decides which machine a node without accepted hardware is
     confirm: ConfirmWay = ConfirmWay.PHONE_HOME  # of nodes that have no way of their own
     confirm_host: str = ""  # where clones call
     confirm_port: int = 8080
