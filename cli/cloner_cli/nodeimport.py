@@ -83,7 +83,7 @@ def _imported(
     if record.groups is not None or groups:
         kept = record.groups if record.groups is not None else (before.groups if before else ())
         patch["groups"] = tuple(sorted({*kept, *groups}))
-    for name in ("kernel_arguments", "is_protected"):
+    for name in ("uuid", "serial", "kernel_arguments", "is_protected"):
         if getattr(record, name) is not None:
             patch[name] = getattr(record, name)
     given = {

@@ -37,6 +37,17 @@ def test_a_file_is_imported_and_importing_it_again_changes_nothing(desk: Desk) -
     assert desk.scene.state_dump() == before
 
 
+def test_a_list_with_serials_binds_its_nodes_to_their_machines(desk: Desk, tmp_path: Path) -> None:
+    uuid = "4C4C4544-0034-4A10-8052-B7C04F4D3032"
+    path = saved(tmp_path, f"name,mac,uuid,serial\nn01,525400000001,{uuid},7XJ4M02\nn02,525400000002,,\n")
+    assert desk.run("node", "import", path).exit_code == 0
+    view = desk.json("node", "show", "n01")
+    assert (view["uuid"], view["serial"]) == (uuid.lower(), "7XJ4M02")
+    assert {one["action"] for one in desk.json("node", "import", path)} == {"unchanged"}
+    wrong = saved(tmp_path, "name,mac,uuid\nn03,525400000003,none\n")
+    assert "line 2: n03: uuid" in desk.run("node", "import", wrong).stderr
+
+
 def test_a_dry_run_shows_a_table_and_changes_nothing(desk: Desk) -> None:
     desk.scene.add_node("n03", "52:54:00:00:00:03")
     before = desk.scene.state_dump()

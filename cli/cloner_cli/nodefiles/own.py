@@ -10,6 +10,8 @@ from cloner_cli.nodefiles.tables import Row, columns_of
 COLUMNS = (
     "name",
     "mac",
+    "uuid",
+    "serial",
     "groups",
     "image",
     "layout",
@@ -70,6 +72,8 @@ def _record(row: Row, places: dict[str, int], width: int, prefix_length: int | N
         groups=listed.get("groups"),
         image=single.get("image"),
         layout=single.get("layout"),
+        uuid=cell["uuid"].lower() if cell.get("uuid") else None,
+        serial=cell.get("serial") or None,
         kernel_arguments=listed.get("kernel_arguments"),
         is_protected=_TRUTH.get(truth),
     )

@@ -26,6 +26,8 @@ class NodeRecord:
     groups: Words | None = None
     image: str | None = None  # "debian" or "debian:3"
     layout: str | None = None
+    uuid: str | None = None  # lower case
+    serial: str | None = None
     kernel_arguments: Words | None = None
     is_protected: bool | None = None
 
