@@ -85,6 +85,7 @@ def test_the_demo_ends_with_a_verified_receipt_of_a_clone_that_lives_and_goes_wh
     receipt = json.loads(lines[-1])
     body = receipt["receipt"]["body"]
     assert receipt["receipt"]["confirmed_s"] > receipt["receipt"]["accepted_s"]
+    assert receipt["receipt"]["confirmed_by"] == "phone-home"
     file = tmp_path / "receipt.json"
     file.write_text(lines[-1])
     made = [event for event in kept.cloner("events", "--json").json if event["what"] == "made"]
@@ -97,8 +98,9 @@ def test_the_demo_ends_with_a_verified_receipt_of_a_clone_that_lives_and_goes_wh
     words = kept.told("clone")
     unattended = ["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
     at = words.index("ssh") + 1
-    said = host.run([*words[:at], *unattended, *words[at:], "hostname; cat /etc/machine-id"]).split()
-    assert said == [body["node"], body["machine_id"]]
+    one_shot = "ls -d /var/lib/cloner /usr/lib/cloner /etc/systemd/system/cloner-confirm.service 2>/dev/null"
+    said = host.run([*words[:at], *unattended, *words[at:], f"hostname; cat /etc/machine-id; {one_shot}; true"]).split()
+    assert said == [body["node"], body["machine_id"]], "the one-shot has removed itself, its secret included"
 
     # SIGTERM to the one process it names removes the namespace with all that runs in it, and its scratch.
     programs = host.run(["ip", "netns", "pids", kept.namespace]).split()

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
+import time
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 
+from cloner_core.admin import NodeView
+from cloner_core.messages import Secret, Vaulted
+from cloner_core.network import NodeNetwork
+from cloner_core.sightings import SshAnswer
 from cloner_initramfs import Cache
+from cloner_server.hostcertificates import authority_line, certified, key_id
+from cloner_server.sshprobe import Expected, look
+from cloner_server.vault import make_identity
+from netns.netboot_lab import inside
 from vmlab import Lab, Machine, Nic, Vm, blank_disk
 from vmlab.disk import GIB, MIB
 from vmlab.golden_busybox import HOSTNAME, MARKER, golden_busybox
 from vmlab.golden_debian import ESP_SERIAL, ROOT_UUID, SWAP_UUID, authorize_key, copy_tree, golden_debian
 from vmlab.handmade import install_by_hand
+from vmlab.lab import SERVER_ADDRESS
 from vmlab.nvram import boot_variables
 from vmlab.offline import esp_files, filesystem, mounted, partitions
 from vmlab.ssh import host_key, make_key, ssh, wait_for_ssh
@@ -60,3 +75,49 @@ def test_the_golden_debian_tree_boots_and_lets_the_holder_of_the_key_in(lab: Lab
         assert host_key(lab, "10.77.0.30") == " ".join(stored)
         machine.press_power()
         machine.wait_off(120)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "has_certificate", "curve"),
+    [
+        ("ed25519", True, ""),
+        ("ecdsa", True, "ecdh-sha2-nistp256"),
+        ("rsa", True, ""),
+        ("ed25519", False, ""),
+        ("rsa", False, ""),
+    ],
+)
+def test_its_ssh_server_proves_which_clone_it_is(
+    lab: Lab, cache: Cache, algorithm: str, has_certificate: bool, curve: str
+) -> None:
+    vault_key, stranger, identity = bytes(32), bytes([1]) * 32, make_identity()
+    node = cast(NodeView, SimpleNamespace(name="n01", network=NodeNetwork("n01")))
+    vaulted = Vaulted(machine_id=identity.machine_id, host_keys=identity.host_keys, random_seed=Secret("00"))
+    keys = {str(key.algorithm): key for key in certified(vaulted, node, vault_key, attempt="7-1-ab").host_keys}
+    folder = lab.directory / "keys"
+    folder.mkdir()
+    (folder / "key").write_text(keys[algorithm].private.value)
+    (folder / "key").chmod(0o600)
+    (folder / "key-cert.pub").write_text(f"{keys[algorithm].certificate}\n")
+    options = ["-h", "/run/sshd/key", *(["-o", "HostCertificate=/run/sshd/key-cert.pub"] if has_certificate else [])]
+    options += ["-o", f"KexAlgorithms={curve}"] if curve else []
+    expected = Expected(tuple(key.public for key in keys.values()), authority_line(vault_key), key_id("n01", "7-1-ab"))
+    # The tree is shared and stays as it is: what sshd wants to find lies on file systems of its own mount namespace.
+    mounts = "mount -t tmpfs run $0/run && mkdir $0/run/sshd && cp $1/key* $0/run/sshd/ && mount --bind /dev $0/dev"
+    script = f'{mounts} && shift && exec chroot $0 /usr/sbin/sshd -D -e -f /dev/null -p 2222 "$@"'
+    argv = ["unshare", "-m", "sh", "-c", script, str(golden_debian(cache)), str(folder), *options]
+    sshd = lab.popen(argv, log_name="sshd")
+
+    def ask(wanted: Expected) -> SshAnswer:
+        with inside(lab.name):
+            return asyncio.run(look([SERVER_ADDRESS], wanted, port=2222)).answer
+
+    end = time.monotonic() + 30
+    while (answer := ask(expected)) is SshAnswer.REFUSED and time.monotonic() < end:
+        time.sleep(0.2)
+    assert answer is (SshAnswer.CLONE if has_certificate else SshAnswer.KEY)
+    assert ask(dataclasses.replace(expected, key_id=key_id("n01", "6-1-cd"))) is SshAnswer.KEY
+    assert ask(dataclasses.replace(expected, authority=authority_line(stranger))) is SshAnswer.KEY
+    assert ask(dataclasses.replace(expected, publics=expected.publics[:0])) is SshAnswer.OTHER_KEY
+    lab.stop(sshd)
+    assert ask(expected) is SshAnswer.REFUSED
