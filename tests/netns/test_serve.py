@@ -56,6 +56,7 @@ class Served:
     tls: int = field(default_factory=free_port)
     http: int = field(default_factory=free_port)
     process: subprocess.Popen[str] | None = None
+    settings: dict[str, object] = field(default_factory=dict)
 
     @property
     def socket(self) -> Path:
@@ -70,7 +71,8 @@ class Served:
         return self.base / "log"
 
     def arguments(self) -> list[str]:
-        settings = {"state": str(self.base / "state"), "socket": str(self.socket), "tftp_port": 0}
+        settings: dict[str, object] = {"state": str(self.base / "state"), "socket": str(self.socket), "tftp_port": 0}
+        settings |= self.settings
         file = self.base / "server.toml"
         file.write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
         ports = ["--tls-port", str(self.tls), "--http-port", str(self.http)]
@@ -208,6 +210,26 @@ def test_a_deploy_survives_kills_at_any_moment(served: Served) -> None:
     assert served.admin("GET", f"/tasks/{task}")["state"] == "unconfirmed"
     assert node.confirm() == 200
     assert served.admin("GET", f"/tasks/{task}")["state"] == "done"
+
+
+def test_a_clone_that_never_calls_is_looked_for_and_its_late_call_counts(served: Served) -> None:
+    served.settings = {"confirm_s": 1.0}
+    served.start()
+    served.fill()
+    task = served.admin("POST", "/deploy", json={"nodes": ["n01"]})[0]["task_id"]
+    node = node_of(served)
+    for _ in node.steps():
+        pass
+    end = time.monotonic() + 60
+    while (told := served.admin("GET", f"/tasks/{task}"))["state"] == "unconfirmed":
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    assert (told["state"], told["failure"]["cause"]) == ("failed", "unconfirmed")
+    assert "nothing was seen" in told["failure"]["message"]
+    assert node.confirm() == 200
+    assert served.admin("GET", f"/tasks/{task}")["confirmed_by"] == "phone-home"
+    assert served.stop() == 0
+    assert "could not be looked after" not in served.log.read_text()
 
 
 def test_no_secret_is_in_a_log_or_readable_in_the_state(served: Served) -> None:
