@@ -101,6 +101,11 @@ def test_a_machine_gets_address_loader_and_script_from_one_command(site: Site) -
     assert script.rstrip().endswith("exit 1")
     site.cloner("node", "add", "n01", "--mac", mac)
     assert "netboot is local" in site.curl(f"http://{SERVER_ADDRESS}:8080/boot/ipxe?mac={mac}&platform=efi")
+    site.lease("-V", "PXEClient:Arch:00007:UNDI:003016", "-x", "0x5d:0007")
+    site.client.run(["curl", "-sS", "-o", fetched, f"tftp://{SERVER_ADDRESS}/snponly.efi"])
+    site.lease()  # as an operating system
+    steps = {"dhcp-firmware", "loader", "local", "dhcp-system"}
+    site.wait(lambda: steps <= set(site.cloner("node", "show", "n01").split()))
     events = site.cloner("events")
     assert "n01" in events
     assert f"machine/{mac}" in events
