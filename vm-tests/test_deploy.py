@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import sys
 import time
 import uuid
 from pathlib import Path
@@ -27,6 +28,16 @@ pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.slow, pytest.mark.ti
 
 AGENT_S = 600
 BOOT_S = 420
+
+LLDPDU = "020704001122334455040d0545746865726e6574312f3132060200780a0673772d7231320000"
+SWITCH = """
+import socket, sys, time
+with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as port:
+    port.bind(("tap0", 0))
+    while True:
+        port.send(bytes.fromhex("0180c200000e" "001122334455" "88cc" + sys.argv[1]))
+        time.sleep(0.5)
+"""
 
 
 def test_a_blank_machine_clones_itself_and_differs_from_the_golden_tree_in_its_identity_alone(
@@ -105,6 +116,8 @@ def test_what_cannot_end_well_is_refused_before_the_disk_changes(lab: Lab, cache
         packs[0].write_bytes(content)
     machine = Machine(lab, vm)
     machine.start(reboots=False, direct=head.direct_boot(node.mac))
+    # The lab's bridge keeps LLDP to itself, as every bridge does; so the switch speaks on the machine's own port.
+    lab.popen([sys.executable, "-c", SWITCH, LLDPDU])
     machine.wait_off(AGENT_S)
 
     stage, cause = {
@@ -119,6 +132,8 @@ def test_what_cannot_end_well_is_refused_before_the_disk_changes(lab: Lab, cache
     assert [sha256(disk.path) for disk in vm.disks] == before
     assert head.json("node", "show", node.name)["netboot"] == "local"
     bundle_explains(head, node, has_smart=bus is Bus.NVME)
+    (neighbor,) = head.json("node", "show", node.name)["neighbors"]
+    assert (neighbor["mac"], neighbor["switch"], neighbor["port"]) == (node.mac, "sw-r12", "Ethernet1/12")
     found = [signature for disk in head.json("node", "facts", node.name)["disks"] for signature in disk["signatures"]]
     told = [(one["label"], one["system"]) for one in found if one["kind"] == "ext4"]
     assert told == [("precious", "Debian 12, host db01")] * len(vm.disks)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from agentbench.loop import loop_disk
 from agentbench.runner import FakeRunner
 from agentbench.scene import facts
 from cloner_agent.bundle import Gatherer, LogTail, gather, kernel_log_tail
 from cloner_agent.efivars import EfiVars
 from cloner_core.bundle import Bundle, Part
+from cloner_core.diskerrors import find_disk_errors
 from cloner_core.efi import LoadOption, build_load_option, build_order
 from cloner_core.messages import Cause, Failure, Stage
 
@@ -201,6 +204,23 @@ def test_the_kernels_records_become_lines(tmp_path: Path) -> None:
     log = tmp_path / "kmsg"
     log.write_bytes(b"6,339,5140900,-;NET: Registered\n SUBSYSTEM=net\n")
     assert kernel_log_tail(str(log)) == "[    5.140900] NET: Registered"
+
+
+@pytest.mark.root
+def test_what_this_very_kernel_says_of_a_failing_disk_is_understood(tmp_path: Path) -> None:
+    if not os.access("/dev/kmsg", os.R_OK):
+        pytest.skip("this machine shows no /dev/kmsg")
+    with loop_disk(tmp_path / "disk", 8 << 20) as disk:
+        os.truncate(disk.file, 1 << 20)  # what the loop device reads beyond is an I/O error
+        before = time.monotonic() - 1
+        with open(disk.device, "rb", buffering=0) as device:
+            os.posix_fadvise(device.fileno(), 0, 0, os.POSIX_FADV_RANDOM)  # no reading ahead
+            device.seek(4 << 20)
+            with pytest.raises(OSError, match="Input/output error"):
+                device.read(4096)
+        errors = find_disk_errors(kernel_log_tail(), [disk.device], before)
+    assert (errors[0].disk, errors[0].operation) == (disk.device, "read")
+    assert 4 << 20 in [error.offset_bytes for error in errors]
 
 
 @pytest.mark.root
