@@ -28,6 +28,7 @@ _SECTOR_BYTES = 512  # sysfs counts in these whatever the disk's own are: Docume
 _TOOL_S = 60.0
 _EXT = ("ext2", "ext3", "ext4")
 _LOOK_S, _LOOK_CHARACTERS = 5.0, 4096
+_LOOKS = 8  # filesystems of a disk that are looked into; a disk may have 128, each made to keep us waiting
 
 
 def list_disks(
@@ -124,6 +125,7 @@ def _signatures(run: Runner, devices: list[str]) -> tuple[Signature, ...]:
         return ()
     part_uuids = _part_uuids(run, devices[0]) if len(devices) > 1 else {}
     found: dict[tuple[str, str, str], Signature] = {}
+    looked_into: list[str] = []
     for entry in json.loads(listed or "{}").get("signatures", []):
         device = entry["device"] if entry["device"].startswith("/") else f"/dev/{entry['device']}"
         signature = Signature(
@@ -133,7 +135,9 @@ def _signatures(run: Runner, devices: list[str]) -> tuple[Signature, ...]:
             label=entry["label"] or "",
             part_uuid=part_uuids.pop(device, "") if device in part_uuids else "",
         )
-        if signature.kind in _EXT and (device, signature.kind, signature.uuid) not in found:
+        is_new = (device, signature.kind, signature.uuid) not in found
+        if is_new and signature.kind in _EXT and len(looked_into) < _LOOKS:
+            looked_into.append(device)
             signature = msgspec.structs.replace(signature, system=_system(run, device))
         # GPT shows twice, at both ends of the disk, and FAT three times; the first has the partition's GUID.
         found.setdefault((device, signature.kind, signature.uuid), signature)

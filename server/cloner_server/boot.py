@@ -75,6 +75,7 @@ class BootDesk:
     network: ipaddress.IPv4Network | None = None
     kernel_arguments: tuple[str, ...] = ("console=tty0", "console=ttyS0", "panic=-1")
     _told: deque[NetbootEvent] = field(default_factory=lambda: deque(maxlen=_KEPT_EVENTS))
+    _relayed: deque[NetbootEvent] = field(default_factory=lambda: deque(maxlen=_KEPT_EVENTS))
     _seen: deque[_Seen] = field(default_factory=lambda: deque(maxlen=_KEPT_EVENTS))
 
     async def lookup(self, mac: str, request: BootRequest) -> AnyAnswer:
@@ -103,7 +104,9 @@ class BootDesk:
         if event.kind in _STEPS or event.asker is not None:
             step = _STEPS.get(event.kind) or _STEP_OF_ASKER[event.asker or Asker.SYSTEM]
             self.saw(step, mac=event.mac, address=event.address)
-        if event.kind not in _QUIET:
+        if event.kind is EventKind.RELAY:  # apart: machines without number may ask, and alarms must not be pushed out
+            self._relayed.append(event)
+        elif event.kind not in _QUIET:
             self._told.append(event)
 
     def saw(self, step: BootStep, *, mac: str = "", address: str = "") -> None:
@@ -118,13 +121,13 @@ class BootDesk:
         for one in seen:
             if name := nodes.name_of_mac(connection, one.mac or leases.mac_of(connection, one.address)):
                 sightings.record(connection, act, name, one.step, one.address)
+        while self._relayed:
+            event = self._relayed.popleft()
+            if name := nodes.name_of_mac(connection, event.mac):
+                nodes.remember_relay(connection, act, name, event.address)
         while self._told:
             event = self._told.popleft()
             node = nodes.find_by_mac(connection, event.mac) if event.mac else None
-            if event.kind is EventKind.RELAY:
-                if node is not None:
-                    nodes.remember_relay(connection, act, node.name, event.address)
-                continue
             obj = f"node/{node.name}" if node else f"machine/{event.mac or event.address or 'unknown'}"
             alarm = event.kind in (EventKind.ALARM, EventKind.OTHER_DHCP, EventKind.POOL_EMPTY)
             source, is_known = event.mac or event.address, node is not None
@@ -134,7 +137,7 @@ class BootDesk:
     @property
     def has_news(self) -> bool:
         """Whether `flush` has something to write."""
-        return bool(self._told or self._seen)
+        return bool(self._told or self._relayed or self._seen)
 
     def _look(self, mac: str, request: BootRequest) -> AnyAnswer:
         with self.core.database.read() as connection:

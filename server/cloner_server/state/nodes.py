@@ -120,14 +120,14 @@ def remember_neighbors(connection: Connection, act: Act, name: str, neighbors: S
     changed = nodes.c.name == name, nodes.c.neighbors != text
     if connection.execute(update(nodes).where(*changed).values(neighbors=text)).rowcount:
         plugged = [f"{one.interface}: {one.switch} {one.port}" for one in neighbors]
-        events.record(connection, act, f"node/{name}", "switch told", neighbors=plugged)
+        events.record_seldom(connection, act, f"node/{name}", "switch told", is_network=True, neighbors=plugged)
 
 
 def remember_relay(connection: Connection, act: Act, name: str, relay: str) -> None:
     """Keep the DHCP relay the machine asked through, "" when it asked directly; an event tells a change."""
     changed = nodes.c.name == name, nodes.c.relay != relay
     if connection.execute(update(nodes).where(*changed).values(relay=relay)).rowcount:
-        events.record(connection, act, f"node/{name}", "relay told", relay=relay)
+        events.record_seldom(connection, act, f"node/{name}", "relay told", is_network=True, relay=relay)
 
 
 def accept_fingerprint(connection: Connection, act: Act, name: str, fingerprint: str, *, why: str) -> NodeView:
