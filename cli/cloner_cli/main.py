@@ -33,6 +33,7 @@ COMMANDS = {
     "identity": "cloner_cli.identity",
     "image-details": "cloner_cli.image",
     "image-list": "cloner_cli.image",
+    "init": "cloner_cli.init",
     "initramfs": "cloner_cli.initramfs",
     "known-hosts": "cloner_cli.identity",
     "netboot": "cloner_cli.netboot",

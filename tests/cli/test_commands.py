@@ -21,6 +21,7 @@ CHANGING = {
     "disklayout-upload",
     "group protect",
     "group unprotect",
+    "init",
     "initramfs build",
     "netboot",
     "new-image",
