@@ -92,9 +92,11 @@ def _own_command() -> tuple[str, ...]:
 
 
 def _line(finding: Finding) -> str:
-    remedy = f" ({finding.remedy})" if finding.remedy else ""
     first, *more = finding.what.splitlines()
-    return "\n".join((f"{finding.kind}: {first}{remedy}", *(f"    {line}" for line in more)))
+    remedy = f" ({finding.remedy})" if finding.remedy else ""
+    if not more:
+        return f"{finding.kind}: {first}{remedy}"
+    return "\n".join((f"{finding.kind}: {first}", *(f"    {line}" for line in more), f"   {remedy}".rstrip()))
 
 
 def _text(found: Preparation, *, is_dry: bool) -> str:

@@ -98,6 +98,7 @@ def test_what_stands_in_the_way_is_told_at_once_and_nothing_is_changed(seat: tup
     assert "10.77.1.5-10.77.0.1: 10.77.1.5 comes after 10.77.0.1" in told
     refused(reader, "cloner init --interface eth7", 3, "there is no interface eth7", INTERFACE)
     refused(reader, "cloner init", 2, "no interface is named")
+    refused(reader, f"{INIT} --dhcp none --tls-port 99999 --http-port -1", 2, "99999 is not a port", "-1 is not a port")
     refused(reader, f"{INIT} --enable --dhcp none --tftp-port 0 --tls-port 8444", 4, "systemd does not run here")
     reader.lab.run(["ip", "address", "flush", "dev", INTERFACE])
     reader.lab.run(["ip", "link", "set", INTERFACE, "down"])

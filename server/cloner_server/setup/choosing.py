@@ -46,13 +46,14 @@ def choose_dhcp(
         elif givers:
             findings.append(Finding(Kind.OK, f"a DHCP server answers: {', '.join(givers)}; {_PROXY}"))
         return asked, findings
-    findings += [Finding(Kind.FAULT, fault, "", ExitStatus.USAGE) for fault in range_faults(asked, own)]
+    wrong = range_faults(asked, own)
+    findings += [Finding(Kind.FAULT, fault, "", ExitStatus.USAGE) for fault in wrong]
     if givers:
         what = f"another DHCP server answers: {', '.join(givers)}; two of them give nodes wrong addresses"
         findings.append(Finding(Kind.FAULT, what, "--dhcp proxy stands beside it; or stop it", ExitStatus.REFUSED))
     elif others is None and unheard:
         findings.append(_not_asked(unheard))
-    elif others is not None:
+    elif others is not None and not wrong:
         findings.append(Finding(Kind.OK, f"no other DHCP server answers; {asked} is given out"))
     return asked, findings
 

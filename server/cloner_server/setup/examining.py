@@ -99,8 +99,9 @@ def examine(asked: Asked, machine: Machine = Machine()) -> Preparation:
     mode, more = _dhcp(dhcp, link, own, machine, is_served=is_served)
     config = msgspec.structs.replace(config, dhcp=mode)
     findings += more
-    findings += [_fault(fault, "", ExitStatus.USAGE) for fault in config_faults(config) if not fault.startswith("dhcp")]
-    if not is_served:
+    wrong = [fault for fault in config_faults(config) if not fault.startswith("dhcp")]
+    findings += [_fault(fault, "", ExitStatus.USAGE) for fault in wrong]
+    if not is_served and not wrong:
         taken = port_faults(needed_ports(config), str(own.ip), link.name)
         findings += [_fault(fault, "stop that program, or choose another port (--help)") for fault in taken]
         findings += [] if taken else [Finding(Kind.OK, f"free: {', '.join(map(str, needed_ports(config)))}")]
