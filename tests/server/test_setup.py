@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloner_core.errors import ClonerError, ConflictError, ExitStatus, InvalidError
+from cloner_core.errors import ClonerError, ConflictError, ExitStatus, InvalidError, NotFoundError, RefusedError
 from cloner_pxe.dhcp_probe import OtherServer
 from cloner_server.config import ServerConfig
+from cloner_server.setup import Asked, Preparation, apply, examine
 from cloner_server.setup.choosing import choose_dhcp
+from cloner_server.setup.examining import Machine
 from cloner_server.setup.files import is_edited, marked, settings_text, unit_text
 from cloner_server.setup.firewall import find_firewalls
-from cloner_server.setup.link import parse_links
+from cloner_server.setup.link import Address, Link, parse_links
 from cloner_server.setup.ports import holders, needed_ports
 from cloner_server.setup.preparation import Finding, Kind, raise_faults
 from cloner_server.setup.ranges import choose_range, range_faults
@@ -281,6 +286,111 @@ def test_the_status_of_several_faults_is_that_of_the_first_kind() -> None:
         raise_faults([conflict, usage])
     assert caught.value.faults == ("edited", "wrong range")
     raise_faults([Finding(Kind.OK, "fine")])
+
+
+ETH1 = Link("eth1", "52:54:00:00:00:01", True, True, (Address(OWN, False),))
+
+
+def world(**changed: Any) -> Machine:
+    """Return a machine with one interface, nobody else on its network, and nothing in the way."""
+    told: dict[str, Any] = {
+        "links": lambda: {"eth1": ETH1, "lo": msgspec.structs.replace(ETH1, name="lo")},
+        "others": lambda name: (),
+        "run": answers({}),
+        "has_systemd": lambda: True,
+        "is_root": lambda: True,
+        "taken": lambda ports, address, interface: [],
+        "which": lambda program: f"/usr/bin/{program}",
+    }
+    return Machine(**(told | changed))
+
+
+def asked(folder: Path, **more: Any) -> Asked:
+    settings: dict[str, Any] = {"interface": "eth1", "state": str(folder / "state"), "tftp_port": 0, "dhcp": "none"}
+    files: dict[str, Any] = {"config_file": folder / "server.toml", "unit_file": folder / "cloner.service"}
+    return Asked(settings | more.pop("settings", {}), ("/usr/sbin/cloner",), **files, **more)
+
+
+def kinds(found: Preparation, words: str) -> list[Kind]:
+    return [finding.kind for finding in found.findings if words in finding.what]
+
+
+def test_looking_changes_nothing_and_doing_it_twice_changes_nothing_more(tmp_path: Path) -> None:
+    found = examine(asked(tmp_path), world())
+    assert list(tmp_path.iterdir()) == []
+    assert [change.action for change in found.changes] == ["made", "made"]
+    apply(found, lambda text: None)
+    assert tomllib.loads((tmp_path / "server.toml").read_text())["interface"] == "eth1"
+    assert (tmp_path / "state/site/ca.key").stat().st_mode & 0o777 == 0o600
+    again = examine(asked(tmp_path), world())
+    assert ([change.action for change in again.changes], again.makes_keys) == (["unchanged", "unchanged"], False)
+
+
+def test_what_is_not_named_stays_as_the_file_says(tmp_path: Path) -> None:
+    apply(examine(asked(tmp_path, settings={"http_port": 8081, "attempts": 3}), world()), lambda text: None)
+    other = replace(asked(tmp_path), settings={"tls_port": 9443})
+    (settings, unit) = examine(other, world()).changes
+    kept = tomllib.loads(settings.content)
+    assert (kept["http_port"], kept["attempts"], kept["tls_port"]) == (8081, 3, 9443)
+    assert (settings.action, settings.backup, unit.action) == ("replaced", "", "unchanged")
+
+
+def test_every_fault_is_found_in_one_look(tmp_path: Path) -> None:
+    down = msgspec.structs.replace(ETH1, is_up=False, has_carrier=False)
+    (tmp_path / "cloner.service").write_text("[Unit]\n")
+    found = examine(
+        asked(tmp_path, settings={"installer": str(tmp_path / "none")}, builds_installer=True, enables=True),
+        world(
+            links=lambda: {"eth1": down},
+            taken=lambda ports, address, interface: [f"{ports[0]}: taken by nginx (pid 7)"],
+            has_systemd=lambda: False,
+            which=lambda program: None,
+        ),
+    )
+    for words in ("eth1 is down", "taken by nginx", "systemd does not run", "programs are missing", "edited by hand"):
+        assert kinds(found, words) == [Kind.FAULT], words
+    with pytest.raises(RefusedError, match="kmod"):
+        apply(found, lambda text: None)
+    assert not (tmp_path / "server.toml").exists()
+
+
+def test_a_server_that_runs_holds_its_own_ports_and_answers_its_own_dhcp(tmp_path: Path) -> None:
+    def never(*_: object) -> Any:
+        raise AssertionError("asked though a server of ours runs")
+
+    (tmp_path / "state").mkdir()
+    with (tmp_path / "state/lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = examine(asked(tmp_path, settings={"dhcp": "proxy"}), world(taken=never, others=never))
+    assert kinds(found, "a server runs") == [Kind.NOTE]
+    assert Kind.FAULT not in [finding.kind for finding in found.findings]
+
+
+def test_an_address_by_dhcp_and_a_dead_port_are_warned_about(tmp_path: Path) -> None:
+    link = msgspec.structs.replace(ETH1, has_carrier=False, addresses=(Address(OWN, True),))
+    found = examine(asked(tmp_path), world(links=lambda: {"eth1": link}))
+    assert kinds(found, "by DHCP") == kinds(found, "no carrier") == [Kind.WARNING]
+
+
+def test_an_interface_that_cannot_be_named_is_told_with_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="eth1"):
+        examine(asked(tmp_path, settings={"interface": "eth9"}), world())
+    with pytest.raises(InvalidError, match="eth1"):
+        examine(asked(tmp_path, settings={"interface": ""}), world())
+    with pytest.raises(RefusedError, match="root"):
+        examine(asked(tmp_path), world(is_root=lambda: False))
+    found = examine(asked(tmp_path, settings={"address": "10.9.9.9"}), world())
+    assert kinds(found, "no IPv4 address 10.9.9.9") == [Kind.FAULT]
+
+
+def test_the_next_commands_follow_what_was_done(tmp_path: Path) -> None:
+    assert "systemctl enable --now cloner" in examine(asked(tmp_path), world()).next
+    assert "systemctl enable --now cloner" not in examine(asked(tmp_path, enables=True), world()).next
+    assert any(
+        line.startswith("cloner serve --config ")
+        for line in examine(asked(tmp_path), world(has_systemd=lambda: False)).next
+    )
+    assert examine(asked(tmp_path, enables=True), world()).commands[-1] == ("systemctl", "enable", "--now", "cloner")
 
 
 def test_addresses_of_a_chosen_range_leave_room_for_static_ones() -> None:

@@ -30,12 +30,13 @@ from cloner_server.setup.choosing import choose_dhcp
 from cloner_server.setup.files import is_edited, marked, settings_text, unit_text
 from cloner_server.setup.firewall import find_firewalls
 from cloner_server.setup.link import Link, read_links
-from cloner_server.setup.ports import needed_ports, port_faults
+from cloner_server.setup.ports import Port, needed_ports, port_faults
 from cloner_server.setup.preparation import Change, Finding, Kind, Preparation
 
 UNIT_FILE = Path("/etc/systemd/system/cloner.service")
 _SYSTEMD = Path("/run/systemd/system")
 _LITTLE_ROOM = 5 << 30
+_BUILD_TOOLS = {"apt-get": "apt", "dpkg-deb": "dpkg", "tar": "tar", "depmod": "kmod"}  # program: its Debian package
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,9 @@ class Machine:
     others: Callable[[str], tuple[OtherServer, ...]] = probe
     run: Callable[[Sequence[str]], str] = lambda argv: run_program(argv, timeout_s=20)
     has_systemd: Callable[[], bool] = _SYSTEMD.is_dir
+    is_root: Callable[[], bool] = lambda: os.geteuid() == 0
+    taken: Callable[[Sequence[Port], str, str], list[str]] = port_faults
+    which: Callable[[str], str | None] = shutil.which
 
 
 def examine(asked: Asked, machine: Machine = Machine()) -> Preparation:
@@ -75,7 +79,7 @@ def examine(asked: Asked, machine: Machine = Machine()) -> Preparation:
 
     Raises RefusedError without root, and NotFoundError or InvalidError when there is no interface to look at.
     """
-    if os.geteuid() != 0:
+    if not machine.is_root():
         raise RefusedError("cloner init needs root: it asks the network for DHCP servers and writes to /etc")
     before = _settings_before(asked)
     config = msgspec.convert(before | asked.settings, ServerConfig)
@@ -102,7 +106,7 @@ def examine(asked: Asked, machine: Machine = Machine()) -> Preparation:
     wrong = [fault for fault in config_faults(config) if not fault.startswith("dhcp")]
     findings += [_fault(fault, "", ExitStatus.USAGE) for fault in wrong]
     if not is_served and not wrong:
-        taken = port_faults(needed_ports(config), str(own.ip), link.name)
+        taken = machine.taken(needed_ports(config), str(own.ip), link.name)
         findings += [_fault(fault, "stop that program, or choose another port (--help)") for fault in taken]
         findings += [] if taken else [Finding(Kind.OK, f"free: {', '.join(map(str, needed_ports(config)))}")]
     findings += _parts(config, own)
@@ -113,7 +117,7 @@ def examine(asked: Asked, machine: Machine = Machine()) -> Preparation:
     changes = [_settings_change(asked, config, findings), _unit_change(asked, findings)]
     if asked.enables and not machine.has_systemd():
         findings.append(_fault("systemd does not run here: the unit cannot be enabled", "leave out --enable"))
-    builds = _builds(asked, config, findings)
+    builds = _builds(asked, config, machine, findings)
     enable = [("systemctl", "daemon-reload"), ("systemctl", "enable", "--now", "cloner")] if asked.enables else []
     return Preparation(
         interface=link.name,
@@ -222,7 +226,7 @@ def _firewall(name: str, rules: Sequence[Sequence[str]], note: str, *, is_opened
     return Finding(Kind.WARNING, f"{name} may keep nodes out; these let them through:\n{lines}", remedy)
 
 
-def _builds(asked: Asked, config: ServerConfig, findings: list[Finding]) -> tuple[str, str] | None:
+def _builds(asked: Asked, config: ServerConfig, machine: Machine, findings: list[Finding]) -> tuple[str, str] | None:
     if not config.installer:
         hint = "--installer /var/lib/cloner-installer builds one"
         findings.append(Finding(Kind.WARNING, "no installer: nodes are offered no agent and wait", hint))
@@ -231,6 +235,10 @@ def _builds(asked: Asked, config: ServerConfig, findings: list[Finding]) -> tupl
         read_installer(Path(config.installer))
     except ClonerError as fault:
         if asked.builds_installer:
+            missing = [package for program, package in _BUILD_TOOLS.items() if machine.which(program) is None]
+            if missing:
+                what = "the installer cannot be built: programs are missing"
+                findings.append(_fault(what, f"apt-get install {' '.join(missing)}"))
             return config.installer, asked.drivers
         findings.append(_fault(fault.message, f"--installer {config.installer} builds it anew"))
         return None
