@@ -117,7 +117,7 @@ def test_a_file_is_ours_until_a_byte_changes() -> None:
 
 def test_settings_are_written_as_they_are_read() -> None:
     config = ServerConfig(
-        interface="eth1", dhcp="10.77.0.100-10.77.0.199", installer='/srv/a "b"', tls_port=9443, confirm=False
+        interface="eth1", dhcp="10.77.0.100-10.77.0.199", installer='/srv/a "b"', tls_port=9443, boot_s=600.0
     )
     config = msgspec.structs.replace(config, kernel_arguments=("console=ttyS1",), lost_s=90.0)
     text = settings_text(config)

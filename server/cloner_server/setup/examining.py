@@ -306,8 +306,8 @@ def _next(asked: Asked, config: ServerConfig, *, has_systemd: bool, is_served: b
         yield "cloner initramfs build --drivers full --out /var/lib/cloner-installer"
         yield "cloner init --installer /var/lib/cloner-installer"
     if not is_served:
-        told = "" if asked.config_file == CONFIG_FILE else f" --config {shlex.quote(str(asked.config_file))}"
-        yield "systemctl enable --now cloner" if has_systemd else f"cloner serve{told}"
+        told = "" if asked.config_file == CONFIG_FILE else f"--config {shlex.quote(str(asked.config_file))}"
+        yield "systemctl enable --now cloner" if has_systemd else f"cloner serve {told}".rstrip()
     yield "cloner status"
     yield "cloner disklayout-upload --disklayout NAME --file LAYOUT.yaml"
     yield "cloner new-image --root DIR --image NAME --disklayout NAME"
