@@ -38,6 +38,14 @@ _MORE_BYTES = 256 << 20  # address space, not memory
 _AFTER_RESTORE = frozenset(list(Stage)[list(Stage).index(Stage.READBACK) :])
 
 
+def own_terminal() -> VirtualTerminal | None:
+    """Return the machine's own screen; None for a machine with a serial line alone."""
+    try:
+        return VirtualTerminal()
+    except OSError:
+        return None
+
+
 class _Given(Strict, frozen=True):
     access: ConsoleAccess | None = None
 
@@ -45,8 +53,16 @@ class _Given(Strict, frozen=True):
 class Screens:
     """Shows a board until the block ends."""
 
-    def __init__(self, board: Board, *, port: int = PORT, memory_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        board: Board,
+        *,
+        port: int = PORT,
+        memory_bytes: int | None = None,
+        terminal: Callable[[], VirtualTerminal | None] = own_terminal,
+    ) -> None:
         self._board = board
+        self._terminal = terminal
         self._port = port
         self._memory_bytes = total_memory_bytes() if memory_bytes is None else memory_bytes
         self._given = Mailbox(_Given, _Given())
@@ -83,7 +99,7 @@ class Screens:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())
         logging.getLogger().handlers.clear()  # they write where the parent writes
-        terminal = _terminal()
+        terminal = self._terminal()
         keeper = _Keeper(self._serve, self._port)
         try:
             while os.getppid() == parent:
@@ -169,13 +185,6 @@ def listen(port: int) -> socket.socket:
         return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
     except (OSError, ValueError):
         return socket.create_server(("", port))
-
-
-def _terminal() -> VirtualTerminal | None:
-    try:
-        return VirtualTerminal()
-    except OSError:
-        return None  # a machine with a serial line alone
 
 
 def _silence() -> None:

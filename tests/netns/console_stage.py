@@ -14,7 +14,7 @@ import msgspec
 
 from cloner_agent.board import Board
 from cloner_agent.screens import Screens
-from cloner_core.messages import Cause, ConsoleAccess, Failure, Progress, Stage
+from cloner_core.messages import ConsoleAccess, Progress, Stage
 from cloner_core.screen import Link
 
 NASTY = "\x1b]0;owned\x07\x1b[2J\x9b31m\x1bP+q\x1b\\\r\n\x00\x7f\u202e\u200b"
@@ -28,15 +28,14 @@ def main() -> None:
     board = Board(links=lambda: (Link(f"eth{NASTY}0", True, (f"10.0.0.1{NASTY}",)),))
     board.stage(Stage.RESTORE)
     board.log(f"a line of the log {NASTY}, no more")
-    with Screens(board, port=asked["port"]) as screens:
+    # Not on the terminal of the machine that runs the tests.
+    with Screens(board, port=asked["port"], terminal=lambda: None) as screens:
         screens.open_console(access)
         told, done = None, 0
         while True:
             done += 1_000_000
             progress = Progress(stage=Stage.RESTORE, done=done, total=10**12, unit="bytes", text=f"pack {NASTY}")
             board.progress(progress)
-            if asked.get("fails") and done > 20_000_000:
-                board.failed(Failure(Stage.RESTORE, Cause.DISK_IO, f"it {NASTY} broke", "mend it", is_destroyed=True))
             if (report := screens.report()) != told:
                 told = report
                 print(msgspec.json.encode(told).decode(), flush=True)
