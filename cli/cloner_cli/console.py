@@ -82,9 +82,10 @@ def console_open(run: Invocation, name: str) -> None:
         except FileNotFoundError as error:
             raise ClonerError("there is no ssh on this machine", hint="apt-get install openssh-client") from error
     if status == _SSH_FAILED:
+        why = "the machine may have restarted" if view.is_open else "try again when the restore is over"
         raise ClonerError(
             f"ssh could not show the console of {view.node} at {view.address}",
-            hint=f"the machine may have restarted: cloner task show {view.task}; the password: cloner console password",
+            hint=f"{why}: cloner task show {view.task}; another password: cloner console password",
         )
 
 
