@@ -127,7 +127,7 @@ def _stages(screen: Screen, now_s: float, width: int) -> list[str]:
         seconds[screen.stage] = (screen.ended_s if screen.ended_s is not None else now_s) - screen.stage_s
     cells = []
     for stage in Stage:
-        took = f" {_seconds(seconds[stage])}" if stage in seconds else ""
+        took = f" {_short(seconds[stage])}" if stage in seconds else ""
         cells.append(f"{_mark(screen, stage)} {stage}{took}"[: _CELL - 1].ljust(_CELL))
     columns = max(1, min(4, width // _CELL))
     rows = -(-len(cells) // columns)
@@ -195,6 +195,14 @@ def _seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole // 60 % 60} min"
+
+
+def _short(seconds: float) -> str:
+    """Return "45 s", "3m20s" or "1h05m", which fit beside the name of a stage."""
+    whole = int(min(max(0.0, seconds), 3.6e6))
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60}m{whole % 60:02}s" if whole < 3600 else f"{whole // 3600}h{whole // 60 % 60:02}m"
 
 
 def _is_plain(character: str) -> bool:

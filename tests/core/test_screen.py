@@ -150,6 +150,15 @@ def test_no_screen_is_larger_than_asked_or_holds_what_a_terminal_obeys(
         assert all(c.isprintable() and unicodedata.east_asian_width(c) not in "WF" for c in line)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(59.9, "+ bootfiles 59 s"), (3599.0, "+ bootfiles 59m59s"), (4000.0, "+ bootfiles 1h06m")]
+)
+def test_the_seconds_of_a_stage_are_shown_whole(seconds: float, shown: str) -> None:
+    screen = msgspec.structs.replace(WORKING, done=(StageTime(stage=Stage.BOOTFILES, seconds=seconds),))
+    lines = render(screen, LINKS, now_s=1.0, width=80, height=24)
+    assert any(f"{shown} " in line or line.endswith(shown) for line in lines)
+
+
 def test_a_redrawn_screen_overwrites_all_that_was_there() -> None:
     assert redrawn(("a", "b")) == b"\x1b[Ha\x1b[K\r\nb\x1b[K\x1b[J"
 
