@@ -50,23 +50,23 @@ def _probe() -> int:
 
 
 def _deploy(console: Console) -> int:
-    from cloner_agent.machine import Machine
+    from cloner_agent.hardware import Hardware
     from cloner_agent.site import load_trust, parse_arguments
 
     arguments = parse_arguments(Path("/proc/cmdline").read_text(encoding="utf-8"))
     trust = load_trust()
-    machine = Machine()
+    hardware = Hardware()
     console.marker(f"AGENT {arguments!r}")
     if os.environ.get("CLONER_RESTARTS", "0") != "0":
         # The claim is spent and the attempt's key died with the process: only another network boot gives new ones.
         console.line("the agent died before; restarting the machine for a new attempt")
         time.sleep(_DIED_S)
         console.reboot("agent died")
-        machine.reboot()
+        hardware.machine.reboot()
         return ExitStatus.OK
     from cloner_agent.runner import run_attempt
 
-    run_attempt(console, arguments, trust, machine)
+    run_attempt(console, arguments, trust, hardware)
     return ExitStatus.OK
 
 

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cloner_agent.efivars import EfiVars
+from cloner_agent.holders import stop_holders
 from cloner_agent.host import Runner
 from cloner_agent.machine import Machine
+from cloner_agent.partitions import WaitForDevice, wait_for_device
 from cloner_agent.probe import EFIVARS
 from cloner_agent.protocol import Server
 from cloner_agent.reporter import Reporter
@@ -42,6 +44,8 @@ class Tools:
     target: str = TARGET
     efivars: EfiVars = field(default_factory=lambda: EfiVars(EFIVARS))
     workers: int = os.cpu_count() or 1
+    stop_holders: Callable[[str, Runner], None] = stop_holders
+    wait_for_device: WaitForDevice = wait_for_device
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -14,20 +15,17 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cloner_agent.attempt import Tools
 from cloner_agent.board import Board
 from cloner_agent.bundle import Gatherer, LogTail
-from cloner_agent.client import Endpoint
-from cloner_agent.clock import set_clock
+from cloner_agent.client import Endpoint, Transport
 from cloner_agent.console import Console
 from cloner_agent.deploy import Deploy, agent_version
-from cloner_agent.efivars import EfiVars
 from cloner_agent.ending import Ending
 from cloner_agent.failures import failure_of
+from cloner_agent.hardware import Hardware
 from cloner_agent.heartbeat import Heartbeat
-from cloner_agent.host import run
 from cloner_agent.machine import Machine
 from cloner_agent.mailbox import LogQueue
 from cloner_agent.neighbors import Neighbors
 from cloner_agent.packs import HttpsPackSource
-from cloner_agent.probe import EFIVARS, probe
 from cloner_agent.reporter import Reporter
 from cloner_agent.screens import Screens
 from cloner_agent.session import HttpsServer
@@ -38,34 +36,36 @@ from cloner_core.messages import BeatReply, Cause, Failure, HelloReply
 log = logging.getLogger(__name__)
 
 
-def run_attempt(console: Console, arguments: BootArguments, trust: Trust, machine: Machine) -> None:
+def run_attempt(console: Console, arguments: BootArguments, trust: Trust, hardware: Hardware) -> None:
     """Run one attempt to its restart, shown on every screen; returns only when the restart did."""
     board = console.board or Board()
     board.server(f"{arguments.host}:{arguments.port}")
     # Before the key is made: who draws, or talks to strangers, shall not have it.
-    with Screens(board) as screens:
-        _run(console, arguments, trust, machine, board=board, screens=screens)
+    with hardware.screens(board) as screens:
+        _run(console, arguments, trust, hardware, board=board, screens=screens)
 
 
 def _run(
-    console: Console, arguments: BootArguments, trust: Trust, machine: Machine, *, board: Board, screens: Screens
+    console: Console, arguments: BootArguments, trust: Trust, hardware: Hardware, *, board: Board, screens: Screens
 ) -> None:
+    machine = hardware.machine
     # Made on the node, never written: whoever reads the credential off a screen cannot use it.
     key = Ed25519PrivateKey.generate()
-    server = HttpsServer(Endpoint(arguments.host, arguments.port, trust.ca_pem), key)
+    endpoint = Endpoint(arguments.host, arguments.port, trust.ca_pem)
+    server = HttpsServer(endpoint, key, patience_s=hardware.patience_s)
     reporter = Reporter(console)
     logs = LogQueue()
     logging.getLogger().addHandler(logs)
     tail = LogTail()
     logging.getLogger().addHandler(tail)
-    gatherer = Gatherer(run, EfiVars(EFIVARS), tail, screen=board.text)
+    gatherer = Gatherer(hardware.run, hardware.efivars, tail, kernel_log=hardware.kernel_log, screen=board.text)
     gatherer.hide(arguments.claim)
     beats: list[Heartbeat] = []
 
     listening: list[Neighbors] = []
 
     def look() -> Facts:
-        facts = probe(run, boot_mac=arguments.boot_mac)
+        facts = hardware.probe(hardware.run, boot_mac=arguments.boot_mac)
         gatherer.see(facts)
         if not listening:  # from now on: a switch tells of itself every 30 s, and some deploys are not much longer
             listening.append(Neighbors(facts.nics, boot_mac=facts.boot_mac))
@@ -82,7 +82,7 @@ def _run(
         if reply.console is not None:
             gatherer.hide(reply.console.host_key.value, reply.console.password.digest)
             screens.open_console(reply.console)
-        if set_clock(reply.server_time_s):
+        if hardware.set_clock(reply.server_time_s):
             server.trust_clock()
         heartbeat = Heartbeat(
             server,
@@ -105,13 +105,20 @@ def _run(
 
     tools = Tools(
         server=server,
-        run=run,
+        run=hardware.run,
         reporter=reporter,
         probe=look,
-        packs=lambda task: HttpsPackSource(server.endpoint, server.credential, task.version.digest),
+        packs=lambda task: HttpsPackSource(
+            server.endpoint, server.credential, task.version.digest, partial(Transport, patience_s=hardware.patience_s)
+        ),
         server_key=trust.server_key,
         machine=Machine(sync=machine.sync, drop_caches=machine.drop_caches, reboot=reboot),
         accepted=accepted,
+        target=hardware.target,
+        efivars=hardware.efivars,
+        workers=hardware.workers,
+        stop_holders=hardware.stop_holders,
+        wait_for_device=hardware.wait_for_device,
     )
     public_key = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     deploy = Deploy(tools, claim=arguments.claim, public_key=public_key)
@@ -130,4 +137,5 @@ def _run(
             order=beats[0].order if beats else BeatReply,
             reboot=reboot,
             explain=explain,
+            sleep=hardware.sleep,
         ).end(failure)

@@ -13,8 +13,9 @@ from agentbench.runner import FakeRunner
 from agentbench.scene import Scene
 from agentbench.sysfs import Sysfs
 from cloner_agent.failures import StageError
+from cloner_agent.partitions import wait_for_device
 from cloner_agent.stages.commit import activate_esp
-from cloner_agent.stages.disks import command, guard, unmount_all, wait_for_device
+from cloner_agent.stages.disks import command, guard, unmount_all
 from cloner_core.facts import Signature
 from cloner_core.messages import Cause
 from cloner_core.steps import STAGING, ActivateEsp, Command, Guard
