@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from cloner_core.admin import TaskState
+from cloner_core.admin import DeployRequest, TaskState
 from cloner_core.messages import Vaulted
 from cloner_server.state import events
 from cloner_server.state.tables import attempts
-from cloner_server.tasks import claims, housekeeping
+from cloner_server.tasks import arming, claims, housekeeping
 from serverbench.scene import START_S, Agent, Scene, facts
 from soak.laws import claim_race
 
@@ -204,3 +204,19 @@ def test_open_claims_do_not_pile_up(scene: Scene, task_id: str) -> None:
         assert claims.count_open(connection, int(task_id)) <= 20
     newest = scene.mint()
     assert Agent(scene).try_hello(newest).status_code == 200
+
+
+def test_the_more_nodes_are_cloned_at_once_the_slower_each_beats_and_none_is_lost_for_it(scene: Scene) -> None:
+    scene.add_node()
+    scene.arm(has_identity=False)
+    agent = Agent(scene)
+    assert agent.hello().beat_every_s == scene.core.rules.beat_every_s
+    many = [f"m{number:03d}" for number in range(120)]
+    for number, name in enumerate(many):
+        scene.add_node(name, f"52:54:77:00:{number >> 8:02x}:{number & 255:02x}")
+    with scene.core.database.write() as connection:
+        request, act = DeployRequest(nodes=tuple(many), limit=120), scene.core.act("test")
+        arming.arm(connection, act, arming.intend(connection, request, scene.core.rules), scene.core.rules)
+        interval_s = claims.beat_interval_s(connection, scene.core.rules)
+    assert scene.core.rules.beat_every_s < interval_s <= scene.core.rules.lost_s / 6
+    assert 121 / interval_s <= 41

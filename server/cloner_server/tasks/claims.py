@@ -33,7 +33,7 @@ from cloner_server import consoles
 from cloner_server.state import events, nodes
 from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act
-from cloner_server.state.tables import attempts, claims
+from cloner_server.state.tables import attempts, claims, tasks
 from cloner_server.state.tasks import AnyRow
 from cloner_server.tasks.rules import Catalog, Rules, attempt_seed, token_hash
 from cloner_server.tasks.states import CLAIMABLE, Happening, can_happen
@@ -42,6 +42,8 @@ _FETCHED = "boot script fetched while the attempt beats"
 _AGAIN_S = 60.0
 _BEATS = 1.25  # in beats: a live agent was heard of within this
 _SHOWN_MACS = 64  # of a machine that wants to be accepted
+_BEATS_PER_S = 40.0  # of all nodes together
+_BEATS_TO_LOSE = 6  # at least so many beats are missed before an attempt counts as lost
 _OPEN_CLAIMS = 20  # of one task; anybody on the network can ask for boot scripts
 
 
@@ -74,7 +76,11 @@ def _watch(connection: Connection, act: Act, task: AnyRow, rules: Rules) -> None
     nothing is stopped for it.
     """
     attempt, obj = rows.last_attempt(connection, task.id), f"task/{task.id}"
-    if attempt is None or attempt.state != "live" or act.now_s - attempt.beat_s > _BEATS * rules.beat_every_s:
+    if (
+        attempt is None
+        or attempt.state != "live"
+        or act.now_s - attempt.beat_s > _BEATS * beat_interval_s(connection, rules)
+    ):
         return
     told = {"node": task.node, "attempt": attempt.id, "beat_s_ago": round(act.now_s - attempt.beat_s, 1)}
     events.record_seldom(
@@ -296,7 +302,7 @@ def _welcome(connection: Connection, act: Act, met: _Meeting, rules: Rules) -> H
         credential=Secret(credential),
         task=told,
         server_time_s=act.now_s,
-        beat_every_s=rules.beat_every_s,
+        beat_every_s=beat_interval_s(connection, rules),
         console=console,
     )
 
@@ -325,6 +331,16 @@ def task_for(node: NodeView, version: VersionRef, document: str, *, task_id: str
         protected_serials=node.protected_serials,
         files=node.files,
     )
+
+
+def beat_interval_s(connection: Connection, rules: Rules) -> float:
+    """Return the seconds between two beats of an attempt that begins now: more, the more nodes are being cloned.
+
+    Every beat is a transaction on disk; 400 nodes that beat each two seconds would leave the server no time for work.
+    """
+    states = [state.value for state in CLAIMABLE]
+    count = connection.execute(select(func.count()).where(tasks.c.state.in_(states))).scalar_one()
+    return max(rules.beat_every_s, min(count / _BEATS_PER_S, rules.lost_s / _BEATS_TO_LOSE))
 
 
 def count_open(connection: Connection, task_id: int) -> int:

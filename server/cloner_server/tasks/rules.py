@@ -18,7 +18,7 @@ class Rules:
     """Bounds of claims, attempts and confirmation."""
 
     claim_life_s: float = 3600.0
-    beat_every_s: float = 2.0
+    beat_every_s: float = 2.0  # at least; with many nodes at once more (`claims.beat_interval_s`)
     lost_s: float = 60.0  # without a beat
     boot_s: float = 900.0  # from the first boot script to the hello of its agent
     confirm_s: float = 1800.0  # from receipt to the clone's call
