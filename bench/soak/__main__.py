@@ -24,6 +24,7 @@ LAWS = (
     "store-kill",
     "claim-race",
     "wrong-requests",
+    "fleet",
     "tftp-names",
     "tree-codec",
     "power-cut",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from cloner_core.errors import ClonerError
 
@@ -14,6 +15,17 @@ Figures = Mapping[str, float | str]
 
 Case = Callable[[int], Figures]
 """Tries the law with one seed, which decides everything chance decides. Raises LawBrokenError when it does not hold."""
+
+
+@runtime_checkable
+class Crowd(Protocol):
+    """A case whose seeds are members of one whole: they are tried together, then each is asked for."""
+
+    def gather(self, seeds: Sequence[int]) -> None:
+        """Try all of them; called once, before the first is asked for."""
+
+    def __call__(self, seed: int) -> Figures:
+        """See `Case`."""
 
 
 class LawBrokenError(ClonerError):

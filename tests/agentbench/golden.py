@@ -9,7 +9,7 @@ GOLDEN_UUID = "0a0a0a0a-1b1b-4c2c-8d3d-4e4e4e4e4e4e"
 KERNEL = b"MZ" + bytes(0x200) + b"HdrS" + bytes(5000)
 
 
-def make_golden(root: Path) -> Path:
+def make_golden(root: Path, *, big_bytes: int = 3 << 20, documents: int = 200) -> Path:
     """Make the tree and return it."""
     files = {
         "etc/os-release": b'ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian GNU/Linux 12"\n',
@@ -27,8 +27,13 @@ def make_golden(root: Path) -> Path:
         "boot/vmlinuz-6.1.0": KERNEL,
         "boot/initrd.img-6.1.0": b"initrd" * 1000,
         "boot/efi/EFI/vendor/settings": b"kept\n",
-        "usr/bin/big": os.urandom(3 << 20),
-        **{f"usr/share/doc/{number}": b"text %d\n" % number * 20 for number in range(200)},
+        "usr/bin/bash": b"\x7fELF",
+        "etc/nvme/hostnqn": b"nqn.golden\n",
+        "etc/iscsi/initiatorname.iscsi": b"InitiatorName=iqn.golden\n",
+        "var/lib/systemd/random-seed": b"golden" * 80,
+        "var/lib/dhcp/dhclient.leases": b"lease of golden\n",
+        "usr/bin/big": os.urandom(big_bytes),
+        **{f"usr/share/doc/{number}": b"text %d\n" % number * 20 for number in range(documents)},
     }
     for path, content in files.items():
         file = root / path

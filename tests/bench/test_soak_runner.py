@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,6 +51,31 @@ def test_every_seed_from_the_first_is_tried_once(tmp_path: Path) -> None:
     counting = Counting()
     entries, _ = run_quietly(counting, book_in(tmp_path), tmp_path)
     assert counting.tried == [entry.seed for entry in entries] == [3, 4, 5, 6, 7]
+
+
+class Together:
+    """A crowd of numbers, gathered before any is asked for."""
+
+    def __init__(self) -> None:
+        self.gathered: list[list[int]] = []
+
+    def gather(self, seeds: Sequence[int]) -> None:
+        self.gathered.append(list(seeds))
+
+    def __call__(self, seed: int) -> Figures:
+        require(self.gathered == [[3, 4, 5, 6, 7]], "asked for before it was gathered")
+        return {}
+
+
+def test_the_members_of_a_crowd_are_tried_together_before_any_is_asked_for(tmp_path: Path) -> None:
+    crowd = Together()
+
+    @contextmanager
+    def give(work: Path) -> Iterator[Case]:
+        yield crowd
+
+    entries = run(Law("crowd", "", 5, give), book_in(tmp_path), tmp_path, lambda _: None)
+    assert [entry.failure for entry in entries] == [""] * 5
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"seed":5,"sec', b'{"seed":5,"seconds":1.0,"figures":{}}'])
