@@ -253,7 +253,7 @@ class SimulatedMachine:
             kernel_release="6.1",
             boot_mac=boot_mac,
             disks=tuple(disk.facts() for disk in self.disks),
-            nics=(Nic("eth0", self.mac, has_carrier=True),),
+            nics=(Nic("simulated0", self.mac, has_carrier=True),),
             dmi=Dmi(serial=self.serial or self.name, vendor="Nobody", product="Simulated machine"),
         )
 
