@@ -106,7 +106,7 @@ def ground(directory: Path, **settings: object) -> Iterator[Ground]:
     machines = directory / "machines"
     machines.mkdir()
     run(("mount", "-t", "tmpfs", "-o", "mode=0700", "simulated", str(machines)))
-    site, _ = open_site(served.state)
+    site, _ = open_site(served.state, time.time())
     store = LocalStore(served.state / "store", site)
     golden = make_golden(directory / "golden", big_bytes=100_000, documents=20)
     capture(golden, LocalSink(store), CaptureOptions(image=IMAGE, architecture="x86_64"))
