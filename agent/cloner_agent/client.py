@@ -37,6 +37,7 @@ PATIENCE_S = 30 * 60.0
 CONTROL_BYTES = 4 << 20
 _CONNECT_S = 10.0
 _READ_S = 60.0
+_KEEP_ALIVE = {socket.TCP_KEEPIDLE: 20, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 6}  # seconds, seconds, probes
 _WAITS_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 _AGAIN = (
     HTTPStatus.TOO_MANY_REQUESTS,
@@ -77,6 +78,9 @@ class _PinnedConnection(http.client.HTTPSConnection):
         plain = socket.create_connection((self.host, self.port), timeout=_CONNECT_S)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        # Some answers may take half an hour; the kernel by itself would ask after two whether anybody is there.
+        for option, value in _KEEP_ALIVE.items():
+            plain.setsockopt(socket.IPPROTO_TCP, option, value)
         plain.settimeout(self.timeout)
         self.sock = self._pinned.wrap_socket(plain, server_hostname=SERVER_NAME)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from cloner_agent.host import ToolError
+from cloner_agent.host import LOOK_AT_LOG, ToolError
 from cloner_core.describing import sendable
 from cloner_core.errors import ClonerError, IntegrityError, RefusedError, UnreachableError
 from cloner_core.mending import remedy
@@ -33,6 +33,7 @@ _TOOL_STDERR = (
     ("is mounted", Cause.DEVICE_BUSY),
     ("in use", Cause.DEVICE_BUSY),
     ("Input/output error", Cause.DISK_IO),
+    ("Read-only file system", Cause.DISK_IO),
     ("No space left", Cause.NO_SPACE),
     ("Cannot allocate memory", Cause.MEMORY),
 )
@@ -81,10 +82,18 @@ def failure_of(error: BaseException, stage: Stage, *, is_destroyed: bool) -> Fai
     message = error.message if isinstance(error, ClonerError) else str(error) or type(error).__name__
     if cause is Cause.INTERNAL:
         message = f"{type(error).__name__}: {message}"
-    hint = error.hint if isinstance(error, ClonerError) and error.hint else remedy(cause, stage).do
+    hint = _own_hint(error, cause) or remedy(cause, stage).do
     # A path in a message may be no UTF-8; a failure that cannot be sent would be none.
     told = sendable(message), sendable(hint)
     return Failure(stage=stage, cause=cause, message=told[0], hint=told[1], is_destroyed=is_destroyed)
+
+
+def _own_hint(error: BaseException, cause: Cause) -> str:
+    """Return what the finder knows better than the rule book; "" when it only repeats it, or less."""
+    if not isinstance(error, ClonerError) or error.hint == remedy(cause).do:
+        return ""
+    is_general = isinstance(error, ToolError) and error.hint == LOOK_AT_LOG and cause is not Cause.TOOL
+    return "" if is_general else error.hint
 
 
 def cause_of(error: BaseException, stage: Stage) -> Cause:

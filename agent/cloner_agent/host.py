@@ -19,6 +19,7 @@ from cloner_core.errors import ClonerError
 
 log = logging.getLogger(__name__)
 
+LOOK_AT_LOG = "the log of the task has the whole output"
 SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _TAIL_BYTES = 2000
 _EINVAL_STATUS = 127  # what a shell answers for a program that does not exist
@@ -44,7 +45,7 @@ class ToolError(ClonerError):
         self.stderr_tail = stderr_tail
         how = f"ended with status {status}" if status >= 0 else f"was killed by signal {-status}"
         last = f": {stderr_tail.strip().splitlines()[-1]}" if stderr_tail.strip() else ""
-        super().__init__(f"'{paste(argv)}' {how}{last}", hint=hint or "the log of the task has the whole output")
+        super().__init__(f"'{paste(argv)}' {how}{last}", hint=hint or LOOK_AT_LOG)
 
     def __reduce__(self) -> tuple[type[ToolError], tuple[object, ...], dict[str, object]]:
         return type(self), (self.argv, self.status, self.stderr_tail), self.__dict__

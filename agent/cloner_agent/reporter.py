@@ -62,8 +62,9 @@ class Reporter:
         self._close()
         self._stage = stage
         self._samples.clear()
-        self.console.stage(stage)
+        # First: a process that dies right after its marker is to be reported with this stage.
         self._show(Progress(stage=stage))
+        self.console.stage(stage)
 
     def tick(self, done: int, total: int, unit: Literal["bytes", "steps"] = "steps", text: str = "") -> None:
         """Say how far the stage is.

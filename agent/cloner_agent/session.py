@@ -12,14 +12,17 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloner_agent.client import PATIENCE_S, Credentials, Endpoint, Transport
+from cloner_agent.failures import StageError
 from cloner_agent.protocol import Interrupt
 from cloner_core.bundle import Bundle
 from cloner_core.decoding import UNREADABLE
-from cloner_core.errors import InvalidError, UnreachableError
+from cloner_core.errors import UnreachableError
 from cloner_core.messages import (
     Beat,
     BeatReply,
+    Cause,
     Failure,
+    Granted,
     Hello,
     HelloReply,
     PlanReport,
@@ -84,11 +87,12 @@ class HttpsServer:
 
     def verify(self, version_digest: str) -> None:
         """Have the server assert that every pack of the version is present and whole."""
-        self._get(f"{API}/versions/{version_digest}/verified", 1 << 20, read_s=_VERIFY_S)
+        answer = self._get(f"{API}/versions/{version_digest}/verified", 1 << 20, read_s=_VERIFY_S)
+        self._decode(answer, Granted)
 
     def confirm_plan(self, report: PlanReport) -> None:
         """Have the plan compared with the server's own."""
-        self._post("plan", report)
+        self._decode(self._post("plan", report), Granted)
 
     def vaulted(self) -> Vaulted:
         """Take the secret half of the identity."""
@@ -96,7 +100,7 @@ class HttpsServer:
 
     def commit(self) -> None:
         """Ask to make the disk bootable."""
-        self._post("commit", {})
+        self._decode(self._post("commit", {}), Granted)
 
     def receipt(self, body: ReceiptBody) -> None:
         """Deliver the receipt, however long the server is away: the disk is ready and only this is missing."""
@@ -104,7 +108,7 @@ class HttpsServer:
 
     def fail(self, failure: Failure) -> None:
         """Report the end of the attempt."""
-        self._post("fail", failure)
+        self._decode(self._post("fail", failure), Granted)
 
     def bundle(self, bundle: Bundle) -> None:
         """Send what the machine looked like; with little patience, for a person may wait for the node."""
@@ -155,7 +159,4 @@ class HttpsServer:
         try:
             return msgspec.json.decode(answer, type=kind)
         except UNREADABLE as error:
-            raise InvalidError(
-                f"the server's {kind.__name__} is not understood: {error}",
-                hint="agent and server differ in version: rebuild the initramfs with 'cloner initramfs build'",
-            ) from error
+            raise StageError(Cause.PROTOCOL, f"the server's {kind.__name__} is not understood: {error}") from error

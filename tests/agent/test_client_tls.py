@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from cloner_agent.client import SERVER_NAME, Endpoint, Transport
+from cloner_agent.client import SERVER_NAME, Endpoint, Transport, pinned
 from cloner_core.errors import UnreachableError
 
 pytestmark = pytest.mark.root
@@ -126,3 +127,16 @@ def test_another_machine_of_our_ca_is_not_the_server(tmp_path: Path) -> None:
         pytest.raises(UnreachableError, match="not valid for"),
     ):
         _ask(port, ca.pem)
+
+
+def test_a_server_that_vanishes_without_a_word_is_found_out_within_a_minute(tmp_path: Path) -> None:
+    ca = _Ca()
+    with _served(ca.server_pem(tmp_path)) as port:
+        connection = pinned(Endpoint("127.0.0.1", port, ca.pem), 1800.0)
+        connection.connect()
+        idle, every, probes = (
+            connection.sock.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+        connection.close()
+    assert idle + every * probes <= 60

@@ -13,6 +13,7 @@ from cloner_agent.host import ToolError
 from cloner_agent.protocol import ServerFault
 from cloner_agent.restore.errors import failed
 from cloner_core.errors import ClonerError, IntegrityError, UnreachableError
+from cloner_core.mending import remedy
 from cloner_core.messages import Cause, Fault, Stage
 from cloner_core.plan import PlanError
 
@@ -87,3 +88,15 @@ def test_partitioning_is_the_first_stage_that_destroys() -> None:
     assert not is_destructive(Stage.GUARD)
     assert is_destructive(Stage.PARTITION)
     assert is_destructive(Stage.REBOOT)
+
+
+def test_what_the_rule_book_knows_of_a_program_s_error_goes_before_a_look_at_the_log() -> None:
+    error = ToolError(("mkfs.ext4", "/dev/vda3"), 1, "mkfs.ext4: Input/output error")
+    assert failure_of(error, Stage.MKFS, is_destroyed=True).hint == remedy(Cause.DISK_IO).do
+    unnamed = ToolError(("sfdisk", "/dev/vda"), 1, "no reason")
+    assert "log" in failure_of(unnamed, Stage.MKFS, is_destroyed=True).hint
+
+
+def test_the_stage_makes_a_hint_better() -> None:
+    failure = failure_of(StageError(Cause.NO_DISK, "gone"), Stage.GUARD, is_destroyed=False)
+    assert failure.hint == remedy(Cause.NO_DISK, Stage.GUARD).do != remedy(Cause.NO_DISK).do
