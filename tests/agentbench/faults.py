@@ -5,11 +5,13 @@ A spoil changes one seam of the hardware of a boot, so that what fails is the re
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 from agentbench.simulated import SimulatedDisk, SimulatedMachine, Spoil, Table, old_disk
@@ -65,19 +67,15 @@ def root_is(*options: str) -> Spoil:
     return lambda machine, hardware: replace(hardware, run=_Programs(hardware.run, mount))
 
 
-def read_only_after_mount(machine: SimulatedMachine, hardware: Hardware) -> Hardware:
-    """Turn the root filesystem read-only, as ext4 does after an error of its disk."""
-    return root_is("-o", "remount,bind,ro")(machine, hardware)
-
-
-def flips_a_byte(name: str = "usr/bin/big") -> Spoil:
-    """Return other bytes than were written: a byte of the clone is another when caches were dropped."""
+def flips_a_byte(name: str = "usr/bin/big", at: int = 1) -> Spoil:
+    """Return other bytes than were written: a byte of the clone is another when caches were dropped that many times."""
 
     def spoil(machine: SimulatedMachine, hardware: Hardware) -> Hardware:
+        drops = count(1)
+
         def drop_caches() -> None:
-            path = machine.target / name
-            if path.exists():
-                flip(path)
+            if next(drops) == at:
+                flip(machine.target / name)
 
         return replace(hardware, machine=replace(hardware.machine, drop_caches=drop_caches))
 
@@ -145,15 +143,67 @@ def second_disk(machine: SimulatedMachine, number: int = 9000, table: Table | No
 
 
 def no_memory() -> None:
-    """Leave this process no memory to speak of; what it has stays."""
+    """Leave this process and its children no memory but what they have, until the failure is shown."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 20), used + (1 << 20)))
+    resource.setrlimit(resource.RLIMIT_AS, (used, resource.RLIM_INFINITY))
 
 
-def locked(path: Path) -> Callable[[], None]:
-    """Return what makes a directory take no new files, not even from root."""
+def _on_loop(machine: SimulatedMachine, where: str, size: str, below: Runner) -> Path:
+    """Mount a real ext4 over `where`, in a file on a tmpfs of this size; all of it goes with the mount namespace."""
+    place = machine.directory / "loop"
+    place.mkdir(exist_ok=True)
+    below(("mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(place)))
+    disk = place / "disk"
+    with disk.open("wb") as file:
+        file.truncate(64 << 20)
+    run(("mkfs.ext4", "-q", "-F", "-O", "^has_journal", str(disk)))
+    below(("mount", "-o", "loop", str(disk), where))
+    return disk
 
-    def lock() -> None:
-        run(("chattr", "+i", str(path)))
 
-    return lock
+def _mounting(machine: SimulatedMachine, hardware: Hardware, mount: Callable[[str, Runner], None]) -> Hardware:
+    def instead(argv: tuple[str, ...], below: Runner) -> Completed | None:
+        if argv[:3] != ("mount", "-t", "ext4"):
+            return None
+        done = below(argv)
+        mount(argv[-1], below)
+        return done
+
+    return replace(hardware, run=_Programs(hardware.run, instead))
+
+
+def failing_disk(machine: SimulatedMachine, hardware: Hardware) -> Hardware:
+    """Give the root filesystem a real block device whose every write to a new place ends in EIO."""
+
+    def mount(where: str, below: Runner) -> None:
+        disk = _on_loop(machine, where, "8m", below)
+        with contextlib.suppress(OSError), (disk.parent / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+
+    return _mounting(machine, hardware, mount)
+
+
+def torn_disk(machine: SimulatedMachine, hardware: Hardware) -> Hardware:
+    """Give the root filesystem a real block device that loses its end, where the files lie, before the read-back."""
+    made: list[Path] = []
+
+    def mount(where: str, below: Runner) -> None:
+        made.append(_on_loop(machine, where, "80m", below))
+
+    def drop_caches() -> None:
+        for disk in made:
+            os.truncate(disk, 1 << 20)
+
+    spoilt = _mounting(machine, hardware, mount)
+    return replace(spoilt, machine=replace(hardware.machine, drop_caches=drop_caches))
+
+
+def flip_pack(path: Path) -> None:
+    """Change one byte of a pack in the server's store."""
+    flip(path)
+
+
+def lose_pack(path: Path) -> None:
+    """Take a pack out of the server's store."""
+    path.unlink()

@@ -6,6 +6,22 @@ import os
 from pathlib import Path
 
 GOLDEN_UUID = "0a0a0a0a-1b1b-4c2c-8d3d-4e4e4e4e4e4e"
+LEFT_OVERS = (
+    "etc/hostid",
+    "etc/dhcpcd.duid",
+    "etc/krb5.keytab",
+    "etc/nvme/hostid",
+    "etc/nvme/hostnqn",
+    "etc/iscsi/initiatorname.iscsi",
+    "etc/lvm/devices/system.devices",
+    "etc/udev/rules.d/70-persistent-net.rules",
+    "var/lib/NetworkManager/secret_key",
+    "var/lib/cloud/data/instance-id",
+    "var/lib/dhcp/dhclient.leases",
+    "var/lib/dhcpcd/duid",
+    "var/lib/systemd/credential.secret",
+    "var/lib/systemd/random-seed",
+)
 KERNEL = b"MZ" + bytes(0x200) + b"HdrS" + bytes(5000)
 
 
@@ -27,11 +43,8 @@ def make_golden(root: Path, *, big_bytes: int = 3 << 20, documents: int = 200) -
         "boot/vmlinuz-6.1.0": KERNEL,
         "boot/initrd.img-6.1.0": b"initrd" * 1000,
         "boot/efi/EFI/vendor/settings": b"kept\n",
+        **{path: f"of the golden machine: {path}\n".encode() for path in LEFT_OVERS},
         "usr/bin/bash": b"\x7fELF",
-        "etc/nvme/hostnqn": b"nqn.golden\n",
-        "etc/iscsi/initiatorname.iscsi": b"InitiatorName=iqn.golden\n",
-        "var/lib/systemd/random-seed": b"golden" * 80,
-        "var/lib/dhcp/dhclient.leases": b"lease of golden\n",
         "usr/bin/big": os.urandom(big_bytes),
         **{f"usr/share/doc/{number}": b"text %d\n" % number * 20 for number in range(documents)},
     }

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class Ground:
         )
         spec = {"name": machine.name, "macs": [machine.mac], "image": IMAGE, "layout": "simple"} | (node or {})
         self.served.admin("POST", "/nodes", json=spec)
-        return self.yard.add(machine, self.wire() if has_wire else None)
+        return self.yard.add(machine, self.directory / f"{name}.console", self.wire() if has_wire else None)
 
     def wire(self) -> Wire:
         """Return a cable to the API of nodes."""
@@ -99,9 +99,23 @@ class Ground:
         return found
 
 
+Spoil = Callable[[Path], object] | None
+"""What is done to the pack of an image after it was published."""
+
+
+def _publish(store: LocalStore, golden: Path, image: str) -> Path:
+    """Capture a tree and return one pack that only this version has."""
+    before = set(store.files.root.glob("packs/*/*"))
+    capture(golden, LocalSink(store), CaptureOptions(image=image, architecture="x86_64"))
+    return min(set(store.files.root.glob("packs/*/*")) - before)
+
+
 @contextlib.contextmanager
-def ground(directory: Path, **settings: object) -> Iterator[Ground]:
-    """Give a running server with one image and one layout; `settings` go into server.toml."""
+def ground(directory: Path, images: Mapping[str, Spoil] | None = None, **settings: object) -> Iterator[Ground]:
+    """Give a running server with one image and one layout; `settings` go into server.toml.
+
+    Of `images` there is one more each, spoilt; one named "kernelless" has no kernel.
+    """
     served = Served(directory, settings=settings)
     machines = directory / "machines"
     machines.mkdir()
@@ -109,7 +123,14 @@ def ground(directory: Path, **settings: object) -> Iterator[Ground]:
     site, _ = open_site(served.state, time.time())
     store = LocalStore(served.state / "store", site)
     golden = make_golden(directory / "golden", big_bytes=100_000, documents=20)
-    capture(golden, LocalSink(store), CaptureOptions(image=IMAGE, architecture="x86_64"))
+    _publish(store, golden, IMAGE)
+    for name, spoil in (images or {}).items():
+        other = make_golden(directory / name, big_bytes=100_000, documents=20)
+        for kernel in other.glob("boot/vmlinuz-*") if name == "kernelless" else ():
+            kernel.unlink()
+        pack = _publish(store, other, name)
+        if spoil is not None:
+            spoil(pack)
     served.start()
     served.admin("POST", "/layouts", content=msgspec.json.encode(parse_layout(LAYOUT)))
     yard = Yard(served.where, Trust(site.ca_pem.decode(), site.public_key))

@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import msgspec
 
@@ -23,6 +25,7 @@ from cloner_agent.efivars import EfiVars
 from cloner_agent.hardware import Hardware
 from cloner_agent.host import Completed, Runner, run
 from cloner_agent.machine import Machine
+from cloner_agent.screens import Screens
 from cloner_core.efi import LoadOption, build_load_option, build_order
 from cloner_core.facts import Disk, Dmi, Facts, Firmware, Nic, Signature
 from cloner_core.sizes import GIB
@@ -65,6 +68,7 @@ class SimulatedDisk:
     name: str  # of the kernel; no machine here may have it
     serial: str
     size_bytes: int
+    is_read_only: bool = False
 
     @property
     def device(self) -> str:
@@ -125,7 +129,12 @@ class SimulatedDisk:
         for one in table.partitions:
             found.append(Signature(self.device_of(one), one.kind, one.uuid, one.label, one.part_uuid))
         return Disk(
-            path=self.device, size_bytes=self.size_bytes, serial=self.serial, model="Simulated", signatures=tuple(found)
+            path=self.device,
+            size_bytes=self.size_bytes,
+            serial=self.serial,
+            model="Simulated",
+            is_read_only=self.is_read_only,
+            signatures=tuple(found),
         )
 
 
@@ -274,6 +283,7 @@ class SimulatedMachine:
             wait_for_device=self._wait_for_device,
             set_clock=lambda _now_s: True,
             kernel_log=lambda: "",
+            screens=_NoScreens,
             patience_s=self.patience_s,
             sleep=lambda seconds: time.sleep(seconds / _HASTE),
         )
@@ -286,6 +296,18 @@ class SimulatedMachine:
             for partition in one.table().partitions
         }
         assert known.get(device) == place, f"{device} lies at {known.get(device)}, {place} planned"
+
+
+class _NoScreens(Screens):
+    """No terminal and no SSH console: all machines here would have the same port."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return
 
 
 RESTARTED = 10

@@ -119,8 +119,10 @@ class Wire:
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
+    try:
         while block := await reader.read(1 << 16):
             writer.write(block)
             await writer.drain()
         writer.write_eof()
+    except OSError:
+        writer.transport.abort()  # or the other end would wait for an answer that nobody has

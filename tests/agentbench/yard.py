@@ -6,6 +6,7 @@ machine enters a stage (cut its cable, kill the server) while that machine stand
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import gc
@@ -15,6 +16,7 @@ import json
 import logging
 import os
 import re
+import resource
 import selectors
 import signal
 import socket
@@ -40,6 +42,7 @@ _CLONE_NEWNS = 0x00020000
 _MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
 _AGENT = re.compile(r"^kernel --name kernel \S+ (.*) \|\| goto again$", re.MULTILINE)
 _AGAIN_S = 0.3
+_DIED_S = 5.0  # before the machine of an agent that died restarts; ten seconds on a real one
 _HTTP_S = 60.0
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -58,7 +61,8 @@ class End(Enum):
 
 _OVER = (End.CLONE, End.FORMER, End.NOTHING, End.WAITING, End.HOLDING)
 
-Act = Callable[["Running"], None]
+Act = Callable[["Running"], float | None]
+"""Done in the yard while a machine stands still at a stage; returns how many seconds it stands longer, or None."""
 
 
 @dataclass
@@ -66,14 +70,17 @@ class Running:
     """A machine in the yard."""
 
     machine: SimulatedMachine
+    console: Path  # all the machine ever said
     wire: Wire | None = None
     at: dict[Stage, Act] = field(default_factory=dict)  # what happens when it enters a stage; once each
     within: dict[Stage, Callable[[], None]] = field(default_factory=dict)  # the same, done in the agent's process
+    on_end: Callable[[Running, End], object] = lambda one, end: None
     ends: list[End] = field(default_factory=list)
     stages: list[str] = field(default_factory=list)
     first_end_s: float = 0.0  # from its first power-on until it came to something
     is_released: bool = False  # it holds, and is about to be told to restart
     pid: int = 0
+    group: int = 0  # of processes, of the newest boot
     _started_s: float = 0.0
     _channel: socket.socket | None = None
     _pidfd: int = -1
@@ -88,15 +95,16 @@ class Running:
         self.ends.append(end)
         if end in _OVER and not self.first_end_s:
             self.first_end_s = time.monotonic() - self._started_s
-
-    @property
-    def console(self) -> Path:
-        """All the machine ever said."""
-        return self.machine.directory / "console"
+        self.on_end(self, end)
 
     def kill_agent(self) -> None:
         """Kill the agent's process as the kernel would for memory; the heartbeat lives on."""
         os.kill(self.pid, signal.SIGKILL)
+
+    def heartbeat(self) -> int:
+        """Return the process of the agent's heartbeat."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return next(int(child) for child in children)
 
     def signal_all(self, number: signal.Signals) -> None:
         """Send a signal to every process of the machine."""
@@ -111,10 +119,11 @@ class Yard:
     trust: Trust
     machines: list[Running] = field(default_factory=list)
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+    _timers: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
 
-    def add(self, machine: SimulatedMachine, wire: Wire | None = None) -> Running:
+    def add(self, machine: SimulatedMachine, console: Path, wire: Wire | None = None) -> Running:
         """Put a machine into the yard, switched off; `wire` stands between it and the API."""
-        self.machines.append(Running(machine, wire))
+        self.machines.append(Running(machine, console, wire))
         return self.machines[-1]
 
     def run(self, machines: Sequence[Running] | None = None, *, deadline_s: float, every_s: float = 0.0) -> None:
@@ -144,6 +153,10 @@ class Yard:
                 self.switch_off(one)
                 one.ends.append(End.RESTARTED)
 
+    def later(self, seconds: float, act: Callable[[], object]) -> None:
+        """Do something after some seconds, while the yard runs."""
+        self._timers.append((time.monotonic() + seconds, act))
+
     def wait(self, seconds: float) -> None:
         """Let time pass."""
         end = time.monotonic() + seconds
@@ -167,11 +180,16 @@ class Yard:
         gc.unfreeze()
 
     def _turn(self, seconds: float) -> None:
-        for key, _ in self._selector.select(max(0.0, seconds)):
-            one, what = key.data
-            if what == "said":
+        due = [timer for timer in self._timers if timer[0] <= time.monotonic()]
+        self._timers = [timer for timer in self._timers if timer not in due]
+        for _, act in due:
+            act()
+        for key, _ in self._selector.select(min(0.1, max(0.0, seconds))):
+            one = key.data
+            # One that came to its end in this very turn has neither any more, or those of its next boot.
+            if key.fileobj is one._channel:
                 self._hear(one)
-            elif one.pid:
+            elif key.fd == one._pidfd:
                 self._ended(one)
 
     def _switch_on(self, one: Running) -> None:
@@ -183,25 +201,31 @@ class Yard:
             ours.close()
             _live(one, self.where, self.trust, theirs)
         theirs.close()
+        one.group = one.pid
         one.is_released = False
         one._started_s = one._started_s or time.monotonic()
         one._channel, one._pidfd = ours, os.pidfd_open(one.pid)
-        self._selector.register(ours, selectors.EVENT_READ, (one, "said"))
-        self._selector.register(one._pidfd, selectors.EVENT_READ, (one, "ended"))
+        self._selector.register(ours, selectors.EVENT_READ, one)
+        self._selector.register(one._pidfd, selectors.EVENT_READ, one)
 
     def _hear(self, one: Running) -> None:
         assert one._channel is not None
-        said = one._channel.recv(100).decode()
+        try:
+            said = one._channel.recv(100).decode()
+        except ConnectionResetError:  # killed with our answer unread
+            said = ""
         if said == "hold":
             if one.end is not End.HOLDING and not one.is_released:  # it is said again and again
                 one.come_to(End.HOLDING)
         elif said:
             one.stages.append(said)
             act = one.at.pop(Stage(said), None)
-            if act is not None:
-                act(one)
-            if one._channel is not None:
-                one._channel.send(b".")
+            longer_s = act(one) if act is not None else None
+            channel = one._channel
+            if longer_s:
+                self.later(longer_s, lambda: _go_on(one, channel))
+            else:
+                _go_on(one, channel)
         else:
             self._selector.unregister(one._channel)
             one._channel.close()
@@ -215,18 +239,33 @@ class Yard:
         self._forget(one)
         end = End(code) if code in [known.value for known in End] else End.DIED
         one.come_to(end)
-        if end is End.RESTARTED or end is End.DIED:
-            # After a death the supervisor of the initramfs starts the agent again, which restarts the machine.
+        if end is End.RESTARTED:
+            self._switch_on(one)
+        elif end is End.DIED:
+            # The supervisor of the initramfs starts the agent again, which restarts the machine after a while.
+            self.later(_DIED_S, lambda: self._restart(one))
+
+    def _restart(self, one: Running) -> None:
+        if not one.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(one.group, signal.SIGKILL)
             self._switch_on(one)
 
     def _forget(self, one: Running) -> None:
         self._selector.unregister(one._pidfd)
         os.close(one._pidfd)
+        one._pidfd = -1
         if one._channel is not None:
             self._selector.unregister(one._channel)
             one._channel.close()
             one._channel = None
         one.pid = 0
+
+
+def _go_on(one: Running, channel: socket.socket | None) -> None:
+    if channel is not None and one._channel is channel:
+        with contextlib.suppress(OSError):  # it was killed where it stood
+            channel.send(b".")
 
 
 def selectors_ready(channel: socket.socket) -> bool:
@@ -293,6 +332,7 @@ def _run_agent(one: Running, command_line: str, trust: Trust, channel: socket.so
     root = logging.getLogger()
     root.handlers[:] = [ConsoleHandler(console)]
     root.setLevel(logging.INFO)
+    (one.machine.directory / "cmdline").write_text(command_line)
     arguments = parse_arguments(command_line)
     if one.wire is not None:
         arguments = dataclasses.replace(arguments, port=one.wire.port)
@@ -316,6 +356,9 @@ class _Screen(io.TextIOBase):
             self._channel.send(words[2].encode())
             self._channel.recv(1)
             self._one.within.get(Stage(words[2]), lambda: None)()
+        elif words[:2] == ["CLONER", "FAILED"]:
+            # What failed has given its memory back by now, if it was that.
+            resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         elif words == ["CLONER", "HOLD"] and os.getpid() == self._owner:
             self._channel.send(b"hold")
         return len(text)

@@ -7,13 +7,14 @@ are simulated (docs/simulated-agents.md). 3 in 100 are ill, at least one of each
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from agentbench.fleet import ILLNESSES, Fleet
 from agentbench.ground import Ground, ground
+from agentbench.yard import End, Running
 from soak.law import Case, Figures, Law, require
 
 _MOST_S = 3600.0
@@ -25,14 +26,18 @@ class FleetCase:
     """One fleet; a seed is one machine of it."""
 
     directory: Path
+    collect: Callable[[Running, End], list[str]] = lambda one, end: []
+    """Asked at the end of each boot of a machine; a test keeps what it says as secrets to look for."""
+    secrets: set[str] = field(default_factory=set)
     figures: dict[int, dict[str, float | str]] = field(default_factory=dict)
     broken: str = ""
+    fleet: Fleet = field(init=False)
 
     def gather(self, seeds: Sequence[int]) -> None:
         """Clone all machines together."""
         with ground(self.directory) as made:
             try:
-                self._clone(made, seeds)
+                self.clone(made, seeds)
             except AssertionError as fault:
                 self.broken = str(fault)
 
@@ -41,11 +46,14 @@ class FleetCase:
         require(not self.broken, self.broken)
         return self.figures[seed]
 
-    def _clone(self, made: Ground, seeds: Sequence[int]) -> None:
+    def clone(self, made: Ground, seeds: Sequence[int]) -> None:
+        """Hold the law on this ground."""
         kinds = len(ILLNESSES)
         ill_count = max(kinds, len(seeds) // _ILL_OF // kinds * kinds)
-        fleet = Fleet(made, len(seeds), seeds[0], ill_count)
+        fleet = self.fleet = Fleet(made, len(seeds), seeds[0], ill_count)
         fleet.add()
+        for one in made.yard.machines:
+            one.on_end = lambda one, end: self.secrets.update(self.collect(one, end))
         started_s = time.monotonic()
         fleet.deploy(_MOST_S)
         first = fleet.states()

@@ -1,0 +1,59 @@
+"""Failures staged on simulated machines: each is told as what it is, and none flips, boots half an image or succeeds.
+
+All machines of a table run at once; a case looks at what became of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from agentbench.ground import Ground
+from agentbench.honesty import require_honest
+from agentbench.staging import KILL_ROWS, ROWS, Outcome, staged
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+Staged = tuple[Ground, dict[str, Outcome]]
+
+
+@pytest.fixture(scope="module")
+def failures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Staged]:
+    with staged(tmp_path_factory.mktemp("staged"), ROWS) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def kills(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Staged]:
+    with staged(tmp_path_factory.mktemp("kills"), KILL_ROWS) as made:
+        yield made
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_staged_failure(failures: Staged, name: str) -> None:
+    _require(*failures, name)
+
+
+@pytest.mark.parametrize("name", KILL_ROWS)
+def test_a_server_killed(kills: Staged, name: str) -> None:
+    _require(*kills, name)
+
+
+def _require(ground: Ground, outcomes: dict[str, Outcome], name: str) -> None:
+    outcome = outcomes[name]
+    row, task, failure = outcome.row, outcome.task, outcome.task["failure"]
+    console = outcome.one.console.read_text()[-3000:]
+    require_honest(ground, outcome.one, former=outcome.former)
+    assert task["state"] == row.state, (failure, outcome.one.ends, console)
+    told = (failure["stage"], failure["cause"]) if failure else (None, None)
+    assert told == (row.stage, row.cause), failure
+    if failure:
+        assert row.expected_hint in failure["hint"]
+        assert failure["is_destroyed"] is (outcome.former != outcome.one.machine.disk.digest())
+    assert outcome.one.end is row.end, (outcome.one.ends, console)
+    assert task["attempts"] == row.attempts
+    if row.alarm:
+        assert row.alarm in outcome.events
+    assert row.said in outcome.one.console.read_text()
+    assert row.note in " ".join(outcome.notes)
