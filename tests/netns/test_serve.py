@@ -147,7 +147,7 @@ def test_the_bundle_of_a_failure_arrives_without_a_secret(served: Served, tmp_pa
     node.server.fail(msgspec.structs.replace(failure, message="said nothing"))
     node.server.bundle(gatherer.bundle(failure, agent_version="test"))
     kept = json.dumps(served.admin("GET", f"/tasks/{task}/bundle"))
-    assert kept.count("careless: ***") == len(node.secrets) == 3
+    assert kept.count("careless: ***") == len(node.secrets) > 3
     assert [secret[:8] for secret in node.secrets if secret in kept] == []
 
 
