@@ -184,7 +184,8 @@ def run_deploy(node: Node, *, cut_at: tuple[str, float] | None, power_off: Calla
         power_off()
     finally:
         if ear.init and not ear.has_ended:
-            os.kill(ear.init, signal.SIGKILL)  # and with it everything in its namespace
+            with contextlib.suppress(ProcessLookupError):  # it has come to its end since
+                os.kill(ear.init, signal.SIGKILL)  # and with it everything in its namespace
         os.waitpid(child, 0)
         ear.hear_rest()
         os.close(reading)
