@@ -101,6 +101,7 @@ class Scene:
 
     def _cut_and_go_on(self, node: Node, seed: int, chance: random.Random, cut_at: CutAt | None) -> Figures:
         cut_in = []
+        whole = [self.former_esp]  # what may boot: the former system, and what was committed by an attempt cut since
         kept = dropped = unwritten = 0
         for number in range(1, _MOST_ATTEMPTS + 1):
             is_cut = number == 1 or (number == 2 and chance.random() < _AGAIN)
@@ -112,7 +113,7 @@ class Scene:
             cut_in.append(ran.stage if ran.is_cut else "restart")
             self._check_firmware(node)
             if ran.has_said("receipt"):
-                self._check_clone(node)
+                self._check_clone()
                 return {
                     "first cut in": cut_in[0],
                     "attempts": number,
@@ -120,7 +121,7 @@ class Scene:
                     "dropped bytes": dropped,
                     "unwritten bytes": unwritten,
                 }
-            self._check_nothing_half(node, may_boot=ran.has_said("commit"))
+            self._check_nothing_half(whole, may_boot=ran.has_said("commit"))
         raise LawBrokenError(f"no attempt came to its end: cut in {', '.join(cut_in)}")
 
     def _node(self, place: Path, machine: Machine = MACHINE) -> Node:
@@ -148,15 +149,16 @@ class Scene:
         order = parse_order(variables["BootOrder"])
         require(order[:1] == (_NETWORK_ENTRY,) and "Boot0004" in variables, f"the network is lost: {order}")
 
-    def _check_nothing_half(self, node: Node, *, may_boot: bool) -> None:
-        """What boots is the former system, or since the commit was granted the whole clone."""
+    def _check_nothing_half(self, whole: list[dict[str, bytes]], *, may_boot: bool) -> None:
+        """What boots is one of the systems known to be whole, or since the commit was granted the whole clone."""
         esp = self._esp_files()
-        if not any(path.startswith("EFI/") for path in esp) or esp == self.former_esp:
+        if not any(path.startswith("EFI/") for path in esp) or esp in whole:
             return
         require(may_boot, f"the disk may boot before the commit: {sorted(esp)}")
-        self._check_clone(node)
+        self._check_clone()
+        whole.append(esp)
 
-    def _check_clone(self, node: Node) -> None:
+    def _check_clone(self) -> None:
         esp = self._esp_files()
         require(esp.pop("EFI/vendor/settings", b"") == b"kept\n", "a file of the image is missing on the ESP")
         faults = esp_faults(esp, self.golden)
