@@ -22,6 +22,7 @@ LAWS = (
     "pack-orders",
     "restore-million",
     "store-kill",
+    "server-kill",
     "claim-race",
     "wrong-requests",
     "fleet",

@@ -66,6 +66,7 @@ class World:
     can_ask: Callable[[], bool] = lambda: sys.stdin.isatty() and sys.stderr.isatty()
     is_live: Callable[[], bool] = lambda: bool(sys.stderr.isatty())
     run_program: Callable[[Sequence[str]], int] = run_program  # on this terminal, to its end; the exit status
+    scrypt_log_n: int = 17  # what a guess at the passphrase of an export costs
 
 
 @dataclass

@@ -42,6 +42,7 @@ COMMANDS = {
     "plan": "cloner_cli.plan",
     "receipt": "cloner_cli.receipt",
     "serve": "cloner_cli.serve",
+    "state": "cloner_cli.state",
     "status": "cloner_cli.status",
     "store": "cloner_cli.store",
     "task": "cloner_cli.task",

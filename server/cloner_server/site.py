@@ -71,7 +71,9 @@ def open_site(state: Path, now_s: float) -> tuple[Site, bool]:
         )
         complete = len(vault_key) == 32 and site.certificate.exists() and site.certificate_key.exists()
     except (OSError, ValueError) as fault:
-        raise ClonerError(f"{directory} is not usable: {fault}", hint="restore it from a backup") from fault
+        raise ClonerError(
+            f"{directory} is not usable: {fault}", hint="restore it from a backup (cloner state import)"
+        ) from fault
     if not complete:
         raise ClonerError(f"{directory} is not complete", hint="restore it from a backup")
     return site, is_new

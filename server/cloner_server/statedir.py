@@ -39,5 +39,5 @@ def refuse_unfinished(state: Path) -> None:
     if (state / IMPORTING).exists():
         raise RefusedError(
             f"an import into {state} was not finished",
-            hint="do it again: it takes away what the former one left",
+            hint="do it again: cloner state import FILE (it takes away what the former one left)",
         )

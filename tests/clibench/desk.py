@@ -68,6 +68,7 @@ class Desk:
             can_ask=lambda: self.has_terminal,
             is_live=lambda: False,
             run_program=self.run_program,
+            scrypt_log_n=4,
         )
         result = CliRunner().invoke(cli, list(words), input=typed, obj=Invocation(world=world))
         if result.exception is not None and not isinstance(result.exception, SystemExit):

@@ -22,6 +22,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from cloner_core.errors import ClonerError, UnreachableError
 
+_MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_S = 5.0  # agents read for 60 s
 _QUEUE_S = 10.0
 
@@ -108,6 +109,13 @@ def open_database(path: Path, *, busy_s: float = _BUSY_S) -> Database:
     return Database(engine)
 
 
+def known_schemas() -> frozenset[str]:
+    """Return the revisions of databases that this program can bring to the present form."""
+    from alembic.script import ScriptDirectory
+
+    return frozenset(script.revision for script in ScriptDirectory(str(_MIGRATIONS)).walk_revisions())
+
+
 def _prepare(raw: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
     raw.isolation_level = None  # we say BEGIN ourselves; the module's own is deferred and would fail at a later write
     raw.execute("PRAGMA journal_mode = WAL")
@@ -127,7 +135,7 @@ def _migrate(engine: Engine) -> None:
     from alembic.util import CommandError
 
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(_MIGRATIONS))
     with engine.connect().execution_options(cloner_write=True) as connection, connection.begin():
         attributes: dict[str, Any] = config.attributes
         attributes["connection"] = connection

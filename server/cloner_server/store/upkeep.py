@@ -87,6 +87,49 @@ def _check_version(
                 yield StoreFault(f"pack {pack.digest.hex()}", error.message)
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The files that the published versions are made of."""
+
+    versions: int
+    files: tuple[Path, ...]  # records, maps, trees, placements: all but packs
+    pack_files: tuple[Path, ...]
+    packs: int
+    packs_bytes: int
+    missing: tuple[str, ...]  # what a version needs and the store does not have
+
+
+def published(store: StoreReader) -> Published:
+    """Return what a copy of the store must have; what is missing is named: a damaged store is copied too."""
+    live, files, missing, versions = _Live(), list[Path](), list[str](), 0
+    for record in store.records():
+        versions += 1
+        files.append(store.record_path(record.image, record.number))
+        try:
+            _mark(store, record, live)
+        except ClonerError as error:
+            missing.append(f"version {record.image}/{record.number}: {error.message}")
+    files += [path for version in sorted(live.roots) if (path := store.current_path(version)).is_file()]
+    pack_files, packs_bytes = list[Path](), 0
+    for blobs, names in (
+        (store.roots, live.roots),
+        (store.segments, live.segments),
+        (store.maps, live.maps),
+        (store.indexes, live.indexes),
+        (store.placement_sets, live.maps),
+        (store.packs, live.packs),
+    ):
+        for name in sorted(names):
+            if (size := blobs.size(name)) is None:
+                missing.append(f"{blobs.kind} {name.hex()}")
+            elif blobs is store.packs:
+                pack_files.append(blobs.path_of(name))
+                packs_bytes += size
+            else:
+                files.append(blobs.path_of(name))
+    return Published(versions, tuple(files), tuple(pack_files), len(live.packs), packs_bytes, tuple(missing))
+
+
 def gc(
     store: StoreReader, grace_s: float, now: float, keep_maps: Collection[bytes], *, dry_run: bool = False
 ) -> Collected:

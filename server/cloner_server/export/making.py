@@ -1,0 +1,228 @@
+"""Makes a sealed export, beside a server that runs or without one: the file is there whole, or not at all."""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import shutil
+import socket
+import sqlite3
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from cloner_core.errors import ClonerError, ConflictError, IntegrityError, NotFoundError, RefusedError
+from cloner_core.sizes import format_bytes
+from cloner_server import VERSION
+from cloner_server.export.manifest import CONFIG, CONTENT, DATABASE, MANIFEST, SITE, STORE, Exported, Manifest
+from cloner_server.export.sealing import DEFAULT_COST, SALT_BYTES, Cost, SealedWriter, open_writer
+from cloner_server.site import SITE_FILES, open_site
+from cloner_server.statedir import refuse_unfinished
+from cloner_server.store.blobs import sync_directory
+from cloner_server.store.local import LocalStore
+from cloner_server.store.upkeep import Published, published
+
+_SLACK_BYTES = 4 << 20  # headers of members, and what the database grows meanwhile
+_COPY_BYTES = 1 << 20
+_NOTE_HINT = "is its disk full, or does another program hold it?"
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes done and all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to export, and where to."""
+
+    state: Path
+    config: Path  # settings; absent is fine
+    target: Path
+    author: str
+    has_packs: bool = False
+    is_forced: bool = False  # replace the target
+    is_dry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    name: str
+    path: Path
+    mode: int
+    size: int
+
+
+def export_state(
+    wanted: Wanted,
+    passphrase: bytes,
+    *,
+    cost: Cost = DEFAULT_COST,
+    progress: Progress = lambda done, total: None,
+) -> Exported:
+    """Seal the state into the target file.
+
+    Raises NotFoundError when there is no state, ConflictError when the target exists, RefusedError when it has no room,
+    IntegrityError when the database is damaged.
+    """
+    site_directory = wanted.state / SITE
+    if not site_directory.is_dir() or not (wanted.state / DATABASE).is_file():
+        raise NotFoundError(f"{wanted.state} holds no state of a server", hint="--state DIR names another directory")
+    refuse_unfinished(wanted.state)
+    site, _ = open_site(wanted.state, time.time())
+    if wanted.target.exists() and not wanted.is_forced:
+        raise ConflictError(f"{wanted.target} exists", hint="--force replaces it")
+    store = LocalStore(wanted.state / STORE)
+    with _workspace(wanted.state) as work, store.files.locked():  # keeps gc away
+        if not wanted.is_dry:
+            # Before the copy, so that the copy knows of it too.
+            _note(wanted)
+        database, schema = _copy_database(wanted.state / DATABASE, work / DATABASE)
+        found = published(store)  # after the copy of the database: whatever that names is there
+        members = list(_members(wanted, site_directory, database, found))
+        manifest = Manifest(
+            content=CONTENT,
+            cloner=VERSION,
+            host=socket.gethostname(),
+            made_s=time.time(),
+            schema=schema,
+            server_key=site.public_key.hex(),
+            has_packs=wanted.has_packs,
+            size_bytes=sum(member.size for member in members),
+        )
+        _require_room(wanted.target, manifest.size_bytes)
+        size_bytes = manifest.size_bytes
+        if not wanted.is_dry:
+
+            def seal(file: BinaryIO) -> None:
+                sealed = open_writer(file, passphrase, secrets.token_bytes(SALT_BYTES), cost)
+                _fill(sealed, manifest, members, progress)
+                sealed.close()
+
+            size_bytes = _write(wanted.target, seal)
+    return Exported(
+        path=str(wanted.target),
+        size_bytes=size_bytes,
+        has_packs=wanted.has_packs,
+        versions=found.versions,
+        packs=found.packs,
+        packs_bytes=found.packs_bytes,
+        missing=found.missing,
+        server_key=manifest.server_key,
+        schema=schema,
+        dry_run=wanted.is_dry,
+    )
+
+
+def _members(wanted: Wanted, site: Path, database: Path, found: Published) -> Iterator[_Member]:
+    """Give what is sealed, the small and precious first."""
+    for name in SITE_FILES:
+        yield _member(f"{SITE}/{name}", site / name)
+    if wanted.config.is_file():
+        yield _member(CONFIG, wanted.config)
+    yield _member(DATABASE, database)
+    root = wanted.state / STORE
+    for path in [*found.files, *(found.pack_files if wanted.has_packs else ())]:
+        yield _member(f"{STORE}/{path.relative_to(root)}", path)
+
+
+def _member(name: str, path: Path) -> _Member:
+    status = path.stat()
+    return _Member(name, path, status.st_mode & 0o777, status.st_size)
+
+
+@contextmanager
+def _workspace(state: Path) -> Iterator[Path]:
+    """Give a directory beside the database: its copy is as secret as itself, and no other disk need have room."""
+    for left_over in state.glob(".export-*"):
+        if time.time() - left_over.stat().st_mtime > 86400:
+            shutil.rmtree(left_over, ignore_errors=True)
+    work = Path(tempfile.mkdtemp(prefix=".export-", dir=state))
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work)
+
+
+def _note(wanted: Wanted) -> None:
+    """Keep in the audit that the keys have left; by the columns of the first form, so that any form will do."""
+    detail = msgspec.json.encode({"file": str(wanted.target), "packs": wanted.has_packs}).decode()
+    values = {"time_s": time.time(), "author": wanted.author, "what": "state exported", "detail": detail}
+    statement = (
+        "INSERT INTO events (time_s, author, object, revision, what, detail, is_alarm)"
+        " VALUES (:time_s, :author, 'site', 0, :what, :detail, 0)"
+    )
+    try:
+        with closing(sqlite3.connect(wanted.state / DATABASE, timeout=10)) as database, database:
+            database.execute(statement, values)
+    except sqlite3.Error as fault:
+        raise ClonerError(f"the export cannot be noted in the audit: {fault}", hint=_NOTE_HINT) from fault
+
+
+def _copy_database(source: Path, target: Path) -> tuple[Path, str]:
+    """Copy the database as it stands between two transactions, while others write; return the path and its revision."""
+    try:
+        with (
+            closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=30)) as one,
+            closing(sqlite3.connect(target)) as two,
+        ):
+            one.backup(two)  # all pages in one read transaction; WAL lets writers go on
+            two.execute("PRAGMA journal_mode = DELETE")  # one file
+            faults = [row[0] for row in two.execute("PRAGMA quick_check(3)")]
+            if faults != ["ok"]:
+                raise IntegrityError(f"the database is damaged: {'; '.join(faults)}", hint="restore it from an export")
+            return target, str(two.execute("SELECT version_num FROM alembic_version").fetchone()[0])
+    except sqlite3.Error as fault:
+        raise ClonerError(f"the database {source} cannot be copied: {fault}") from fault
+
+
+def _require_room(target: Path, size_bytes: int) -> None:
+    status = os.statvfs(target.parent)
+    free, needed = status.f_bavail * status.f_frsize, size_bytes + _SLACK_BYTES
+    if needed > free:
+        raise RefusedError(
+            f"{target.parent} has {format_bytes(free)} free, the export needs {format_bytes(needed)}",
+            hint="another directory, or without --images",
+        )
+
+
+def _write(target: Path, seal: Callable[[BinaryIO], None]) -> int:
+    """Have the file written under another name, sync it, and give it its own; return its size."""
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            seal(file)
+            file.flush()
+            os.fsync(file.fileno())
+            size_bytes = file.tell()
+        part.rename(target)
+    finally:
+        part.unlink(missing_ok=True)
+    sync_directory(target.parent)
+    return size_bytes
+
+
+def _fill(into: SealedWriter, manifest: Manifest, members: list[_Member], progress: Progress) -> None:
+    done = 0
+    # A stream of tar wants nothing of a file but `write`.
+    with tarfile.open(fileobj=into, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_COPY_BYTES) as tar:  # type: ignore[call-overload]
+        text = msgspec.json.encode(manifest)
+        _add(tar, MANIFEST, 0o600, len(text), io.BytesIO(text))
+        for member in members:
+            with member.path.open("rb") as content:
+                _add(tar, member.name, member.mode, member.size, content)
+            done += member.size
+            progress(done, manifest.size_bytes)
+
+
+def _add(tar: tarfile.TarFile, name: str, mode: int, size: int, content: BinaryIO) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.mode, entry.size = mode, size
+    tar.addfile(entry, content)  # raises OSError when the file is shorter than it was
