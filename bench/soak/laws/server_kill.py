@@ -29,6 +29,7 @@ from sqlalchemy import func, select
 
 from cloner_core.admin import TaskState
 from cloner_core.image.compression import compress
+from cloner_core.layout import parse_layout
 from cloner_core.messages import Beat as BeatMessage
 from cloner_core.messages import Cause, Failure, LogLine, Progress, Stage
 from cloner_server.state import tasks as rows
@@ -42,7 +43,7 @@ _CONTEXT = multiprocessing.get_context("fork")
 _CALLS = frozenset({"open", "write", "fsync", "rename", "replace", "link", "unlink", "mkdir"})
 _STATEMENTS = frozenset({"execute", "executemany", "commit"})
 _NODES = {"n01": "52:54:00:00:00:01", "n02": "52:54:00:00:00:02"}
-_STEPS = 14
+_STEPS = 18
 _LOST_S = 61.0
 
 
@@ -231,7 +232,7 @@ class _Work:
         return {f"/nodes/{node} kernel_arguments": [word]}
 
     def _layout(self, key: str, number: int) -> dict[str, Any]:
-        self._ask("POST", "/layouts", msgspec.json.decode(LAYOUT))
+        self._ask("POST", "/layouts", parse_layout(LAYOUT.replace("256MiB", f"{256 + number}MiB")))
         return {key: number}
 
     def _image(self, _node: str) -> None:
@@ -324,7 +325,8 @@ def _check(scene: Scene, kept: dict[str, Any]) -> None:
     """Hold the state to what was answered, and to itself."""
     for what, wanted in kept.items():
         path, _, name = what.partition(" ")
-        answer = scene.admin("GET", path)
+        place, _, number = path.partition("?number=")
+        answer = scene.admin("GET", place, **({"number": number} if number else {}))
         require(answer.status_code == 200, f"{path} is gone: {answer.text}")
         found = answer.json()
         if path.startswith("/receipts/"):
@@ -342,9 +344,8 @@ def _check(scene: Scene, kept: dict[str, Any]) -> None:
     shown = scene.admin("GET", "/images").json()
     require(len(shown) == report.versions, f"{len(shown)} versions are shown, {report.versions} are in the store")
     for node in scene.admin("GET", "/nodes").json():
-        held = _live_task(scene, node["name"])
-        require(held is not None or node["netboot"] == "local", f"{node['name']} nets for no task")
-        is_over = held is not None and held.state is TaskState.UNCONFIRMED
+        newest = scene.admin("GET", "/tasks", node=node["name"], limit=1).json()
+        is_over = bool(newest) and newest[0]["state"] in (TaskState.UNCONFIRMED, TaskState.DONE)
         require(not is_over or node["netboot"] == "local", f"{node['name']} nets again after its receipt")
 
 
