@@ -83,13 +83,17 @@ def concatenate(layers: Sequence[Layer | bytes], target: Path) -> int:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".initramfs-", delete=False) as out:
-        for layer in layers:
-            out.write(layer if isinstance(layer, bytes) else layer.path.read_bytes())
-        size_bytes = out.tell()
-    path = Path(out.name)
-    path.chmod(0o644)
-    path.rename(target)
-    return size_bytes
+        path = Path(out.name)
+        try:
+            for layer in layers:
+                out.write(layer if isinstance(layer, bytes) else layer.path.read_bytes())
+            out.flush()
+            path.chmod(0o644)
+            path.rename(target)
+        except BaseException:  # the disk is full: what was written must not stay and keep it so
+            path.unlink(missing_ok=True)
+            raise
+        return out.tell()
 
 
 def entries_of(root: Path) -> Iterator[newc.Entry]:

@@ -85,7 +85,7 @@ class BootDesk:
                 return await asyncio.to_thread(self._script, mac, request)
             except (DBAPIError, DatabaseBusyError) as fault:
                 # A disk that is full keeps nothing in the timeline; a node in `local` must find its disk all the same.
-                log.error("the timeline cannot be written: %s", fault)
+                log.error("the timeline cannot be written: %s", getattr(fault, "orig", fault))
         return await asyncio.to_thread(self._look, mac, request)
 
     async def reservation(self, mac: str) -> Reservation | None:

@@ -5,11 +5,13 @@ clock, old rows, and its own certificate.
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from cloner_core.errors import ClonerError
+from cloner_core.sizes import format_bytes
 from cloner_server import certificates
 from cloner_server.boot import BootDesk
 from cloner_server.clock import SteadyClock
@@ -25,6 +27,9 @@ log = logging.getLogger(__name__)
 _PRUNE_EVERY_S = 600.0
 _CERTIFICATE_EVERY_S = 86400.0
 _AGAIN_S = 3600.0  # after a renewal that failed
+_LOOK_EVERY_S = 60.0  # at the room on the disk
+_LOW_AGAIN_S = 3600.0  # between two alarms of it
+_LOW = "disk nearly full"
 
 
 @dataclass(slots=True)
@@ -34,16 +39,18 @@ class House:
     core: Core
     desk: BootDesk
     clock: SteadyClock
+    warn_bytes: int = 0  # less than this, or a fifth, free on the state's disk is an alarm
     keep: Keep = field(default_factory=Keep)
     on_certificate: Callable[[], object] = lambda: None  # a new one lies there
     _started_s: float = field(init=False)  # on the even clock, as all times here
     _pruned_s: float = field(init=False)
     _certify_s: float = field(init=False)  # when to look at the certificate
+    _look_s: float = field(init=False)  # when to look at the disk
 
     def __post_init__(self) -> None:
         """Begin now: deadlines count from here, for while the server was away nobody could call."""
         self._started_s = self._pruned_s = self.clock.steady()
-        self._certify_s = self._started_s
+        self._certify_s = self._look_s = self._started_s
 
     @property
     def started_s(self) -> float:
@@ -54,6 +61,7 @@ class House:
         """Do what is due."""
         self._follow_clock()
         self._keep_certificate()
+        self._look_at_disk()
         core, act, started_s = self.core, self.core.act("server"), self.started_s
         with core.database.read() as connection:
             is_due = housekeeping.is_due(connection, act.now_s, core.rules, started_s)
@@ -97,6 +105,21 @@ class House:
         if left < certificates.CA_WARNING_DAYS:
             why = "nodes and their initramfs trust nothing else: plan a new site, or set the clock if it is wrong"
             self._record(act, "the site's CA ends", alarm=True, days=round(left), why=why)
+
+    def _look_at_disk(self) -> None:
+        """Tell that uploads end soon or have ended, while there is room to keep it."""
+        if self.clock.steady() < self._look_s:
+            return
+        self._look_s = self.clock.steady() + _LOOK_EVERY_S
+        disk = shutil.disk_usage(self.core.state_directory)
+        if disk.free >= min(self.warn_bytes, disk.total // 5):
+            return
+        act = self.core.act("server")
+        why = "uploads end at the reserve (reserve_mib): cloner store gc, or a bigger filesystem"
+        log.warning("%s: %s free, %s", _LOW, format_bytes(disk.free), why)
+        told = {"free": format_bytes(disk.free), "why": why}
+        with self.core.database.write() as connection:
+            events.record_seldom(connection, act, "site", _LOW, most=1, within_s=_LOW_AGAIN_S, alarm=True, **told)
 
     def _record(self, act: Act, what: str, *, alarm: bool = False, **detail: Any) -> None:
         log.log(logging.WARNING if alarm else logging.INFO, "%s: %s", what, detail)

@@ -66,6 +66,7 @@ log = logging.getLogger(__name__)
 
 READY = "CLONER READY"
 _FAILED_TURNS = 20  # to wait after one that failed, or the log fills the disk that is full already
+_WARN_OF_RESERVE = 2  # times the reserve: time to act before uploads end
 _TURN_S = 0.25  # between two looks at what is due; events of the wire are written once a turn
 
 
@@ -119,7 +120,8 @@ async def _run(config: ServerConfig, announce: Callable[[str], None]) -> None:
                 core,
                 desk,
                 clock,
-                keep(config),
+                warn_bytes=_WARN_OF_RESERVE * config.reserve_mib << 20,
+                keep=keep(config),
                 # On the loop: it makes connections from the same context.
                 on_certificate=partial(loop.call_soon_threadsafe, use_certificate, listeners[1], core.site),
             )
