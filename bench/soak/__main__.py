@@ -23,6 +23,7 @@ LAWS = (
     "restore-million",
     "store-kill",
     "server-kill",
+    "server-full",
     "claim-race",
     "wrong-requests",
     "fleet",

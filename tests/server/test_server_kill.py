@@ -1,4 +1,7 @@
-"""What a server answered is kept, wherever it is killed. At length: `./run soak server-kill`."""
+"""What a server answered is kept, wherever it is killed and whenever its disk fills.
+
+At length: `./run soak server-kill`, `./run soak server-full`.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from soak.laws import server_kill
+from soak.laws import server_full, server_kill
 
-pytestmark = pytest.mark.root  # starts processes
+pytestmark = pytest.mark.root  # starts processes, mounts small filesystems
 
 
 def test_a_server_killed_anywhere_has_kept_what_it_answered(tmp_path: Path) -> None:
@@ -17,3 +20,10 @@ def test_a_server_killed_anywhere_has_kept_what_it_answered(tmp_path: Path) -> N
     assert {"at a call", "by the clock"} <= {figures["killed"] for figures in tried}
     assert max(float(figures["answered"]) for figures in tried) > 5
     assert len({figures["in"] for figures in tried}) > 2
+
+
+def test_a_server_whose_disk_fills_has_kept_what_it_answered(tmp_path: Path) -> None:
+    with server_full.LAW.open(tmp_path) as case:
+        tried = [case(seed) for seed in range(1, 6)]
+    assert sum(float(figures.get("refused", 0)) for figures in tried) > 10
+    assert sum(float(figures.get("done, full", 0)) for figures in tried) > 5

@@ -31,7 +31,7 @@ from cloner_core.admin import TaskState
 from cloner_core.image.compression import compress
 from cloner_core.layout import parse_layout
 from cloner_core.messages import Beat as BeatMessage
-from cloner_core.messages import Cause, Failure, LogLine, Progress, Stage
+from cloner_core.messages import Cause, Failure, LogLine, Progress, ReceiptBody, Stage
 from cloner_server.state import tasks as rows
 from cloner_server.state.tables import attempts
 from cloner_server.tasks import endings, housekeeping
@@ -43,11 +43,11 @@ _CONTEXT = multiprocessing.get_context("fork")
 _CALLS = frozenset({"open", "write", "fsync", "rename", "replace", "link", "unlink", "mkdir"})
 _STATEMENTS = frozenset({"execute", "executemany", "commit"})
 _NODES = {"n01": "52:54:00:00:00:01", "n02": "52:54:00:00:00:02"}
-_STEPS = 18
+STEPS = 18
 _LOST_S = 61.0
 
 
-class _Line(msgspec.Struct):
+class Line(msgspec.Struct):
     """What the server's process tells of one step: when it begins, and again when it was answered."""
 
     name: str
@@ -89,12 +89,12 @@ def _case(state: Path, seed: int, effects: int, took_s: float) -> Figures:
         told = pipe.read().split(b"\n")[:-1]  # what follows the last newline was cut off by the kill
     server.join()
     require(server.exitcode in (0, -signal.SIGKILL), f"the server ended with {server.exitcode}")
-    lines = [msgspec.json.decode(line, type=_Line) for line in told]
-    kept, open_step = _after(lines)
+    lines = [msgspec.json.decode(line, type=Line) for line in told]
+    kept, open_step = after(lines)
     scene = open_scene(state)
     try:
-        _check(scene, kept)
-        _go_on(scene)
+        check(scene, kept)
+        go_on(scene)
     finally:
         scene.core.database.close()
     killed = "never" if server.exitcode == 0 else "at a call" if is_counted else "by the clock"
@@ -102,18 +102,20 @@ def _case(state: Path, seed: int, effects: int, took_s: float) -> Figures:
     return {"killed": killed, "in": open_step or "between two", "answered": answered, "facts": len(kept)}
 
 
-def _after(lines: list[_Line]) -> tuple[dict[str, Any], str]:
-    """Return what must hold, and the step that was never answered."""
+def after(lines: list[Line]) -> tuple[dict[str, Any], str]:
+    """Return what must hold, and the step at the end that was never answered ("" when there is none)."""
     kept: dict[str, Any] = {}
-    open_step = ""
-    for line in lines:
+    begun: Line | None = None
+    for line in [*lines, None]:
+        if begun is not None and (line is None or not line.is_done):
+            for touched in begun.touches:
+                kept.pop(touched, None)
+        if line is None:
+            break
         if line.is_done:
             kept |= line.so
-        open_step = "" if line.is_done else line.name
-    if open_step:
-        for touched in lines[-1].touches:
-            kept.pop(touched, None)
-    return kept, open_step
+        begun = None if line.is_done else line
+    return kept, lines[-1].name if lines and not lines[-1].is_done else ""
 
 
 def _serve(state: Path, seed: int, writing: int, at: int) -> None:
@@ -132,8 +134,8 @@ def _serve(state: Path, seed: int, writing: int, at: int) -> None:
             threading.setprofile(on_call)
             sys.setprofile(on_call)
         scene = open_scene(state)
-        work = _Work(scene, random.Random(seed), lambda line: pipe.write(msgspec.json.encode(line) + b"\n"))
-        for _ in range(_STEPS):
+        work = Work(scene, random.Random(seed), lambda line: pipe.write(msgspec.json.encode(line) + b"\n"))
+        for _ in range(STEPS):
             work.step()
         sys.setprofile(None)
     os._exit(0)  # as a kill: nothing is folded or closed
@@ -149,8 +151,8 @@ def _count(state: Path, writing: int) -> None:
 
     threading.setprofile(on_call)
     sys.setprofile(on_call)
-    work = _Work(open_scene(state), random.Random(1), lambda line: None)
-    for _ in range(_STEPS):
+    work = Work(open_scene(state), random.Random(1), lambda line: None)
+    for _ in range(STEPS):
         work.step()
     sys.setprofile(None)
     os.write(writing, b"%d" % seen)
@@ -179,7 +181,7 @@ def _is_effect(event: str, called: object) -> bool:
 
 
 @dataclass
-class _Work:
+class Work:
     """Requests of admins and agents in any order that makes sense, each told before and after."""
 
     scene: Scene
@@ -187,6 +189,7 @@ class _Work:
     tell: Any
     tasks: dict[str, str] = field(default_factory=dict)  # by node
     agents: dict[str, Agent] = field(default_factory=dict)
+    bodies: dict[str, ReceiptBody] = field(default_factory=dict)  # by node
     lines: dict[str, int] = field(default_factory=dict)  # of log, by task
     layouts: int = 1
     versions: int = 1
@@ -200,8 +203,8 @@ class _Work:
         chosen(node)
 
     def _do(self, name: str, touches: list[str], do: Any, *arguments: Any) -> None:
-        self.tell(_Line(name, touches))
-        self.tell(_Line(name, touches, True, do(*arguments)))
+        self.tell(Line(name, touches))
+        self.tell(Line(name, touches, True, do(*arguments)))
 
     def _state(self, node: str) -> TaskState | None:
         """Return the state of the node's task; None when there is no such node."""
@@ -223,9 +226,8 @@ class _Work:
             word = f"seen={self.chance.randrange(1 << 30)}"
             self._do("set", [f"/nodes/{node} kernel_arguments"], self._set, node, word)
         else:
-            self.layouts += 1
-            key = f"/layouts/simple?number={self.layouts} number"
-            self._do("layout", [key], self._layout, key, self.layouts)
+            key = f"/layouts/simple?number={self.layouts + 1} number"
+            self._do("layout", [key], self._layout, key, self.layouts + 1)
 
     def _set(self, node: str, word: str) -> dict[str, Any]:
         self._ask("PATCH", f"/nodes/{node}", {"kernel_arguments": [word]})
@@ -233,12 +235,12 @@ class _Work:
 
     def _layout(self, key: str, number: int) -> dict[str, Any]:
         self._ask("POST", "/layouts", parse_layout(LAYOUT.replace("256MiB", f"{256 + number}MiB")))
+        self.layouts = number
         return {key: number}
 
     def _image(self, _node: str) -> None:
-        self.versions += 1
-        key = f"/images/golden?number={self.versions} number"
-        self._do("publish", [key], self._publish, key, self.versions)
+        key = f"/images/golden?number={self.versions + 1} number"
+        self._do("publish", [key], self._publish, key, self.versions + 1)
 
     def _publish(self, key: str, number: int) -> dict[str, Any]:
         image = make_image(some_contents(number) | BOOTABLE)
@@ -249,6 +251,7 @@ class _Work:
             store.put_pack(pack.digest, pack.stored)
         answer = self.scene.admins.post("/v1/publish", content=msgspec.msgpack.encode(image.draft))
         require(answer.status_code == 200, answer.text)
+        self.versions = number
         return {key: number}
 
     def _work(self, node: str) -> None:
@@ -273,14 +276,14 @@ class _Work:
             self._do("receipt", touched, self._receipt, node)
 
     def _deploy(self, node: str) -> dict[str, Any]:
-        task = self._ask("POST", "/deploy", {"nodes": [node]})[0]["task_id"]
+        task: str = self._ask("POST", "/deploy", {"nodes": [node]})[0]["task_id"]
         self.tasks[node] = task
         self.agents.pop(node, None)
         return {f"/tasks/{task} node": node, f"/tasks/{task} state": "queued", f"/nodes/{node} netboot": "cloner"}
 
     def _retry(self, node: str) -> dict[str, Any]:
-        self.agents.pop(node, None)
         self._ask("POST", f"/tasks/{self.tasks[node]}/retry")
+        self.agents.pop(node, None)
         return {f"/tasks/{self.tasks[node]} state": "queued", f"/nodes/{node} netboot": "cloner"}
 
     def _abort(self, node: str) -> dict[str, Any]:
@@ -298,16 +301,18 @@ class _Work:
         task = self.tasks[node]
         line = LogLine(time_s=START_S, level="info", text="working")
         beat = BeatMessage(progress=Progress(stage=Stage.VERIFY), log=(line,))
-        require(self.agents[node].post("beat", beat).status_code == 200, "no beat")
+        answer = self.agents[node].post("beat", beat)
+        require(answer.status_code == 200, answer.text)
         self.lines[task] = self.lines.get(task, 0) + 1
         return {f"/tasks/{task}/log ": self.lines[task]}
 
     def _fail(self, node: str) -> dict[str, Any]:
-        self.agents.pop(node).fail(Failure(Stage.RESTORE, Cause.DISK_IO, "m", "h", True))
+        self.agents[node].fail(Failure(Stage.RESTORE, Cause.DISK_IO, "m", "h", True))
+        del self.agents[node]
         return {f"/tasks/{self.tasks[node]} state": "failed"}
 
     def _receipt(self, node: str) -> dict[str, Any]:
-        self.body, _ = self.agents[node].deploy()
+        self.bodies[node], _ = self.agents[node].deploy()
         return {
             f"/tasks/{self.tasks[node]} state": "unconfirmed",
             f"/nodes/{node} netboot": "local",
@@ -316,12 +321,12 @@ class _Work:
 
     def _confirm(self, node: str) -> dict[str, Any]:
         with self.scene.core.database.write() as connection:
-            call = self.agents[node].confirmation(self.body)
+            call = self.agents[node].confirmation(self.bodies[node])
             require(endings.accept_confirm(connection, self.scene.core.act("clone"), call) is None, "not confirmed")
         return {f"/tasks/{self.tasks[node]} state": "done"}
 
 
-def _check(scene: Scene, kept: dict[str, Any]) -> None:
+def check(scene: Scene, kept: dict[str, Any]) -> None:
     """Hold the state to what was answered, and to itself."""
     for what, wanted in kept.items():
         path, _, name = what.partition(" ")
@@ -355,7 +360,7 @@ def _live_task(scene: Scene, node: str) -> Any:
         return None if row is None else rows.view_task(connection, row)
 
 
-def _go_on(scene: Scene) -> None:
+def go_on(scene: Scene) -> None:
     """Have every node that has work end it, by a new boot of its agent."""
     scene.clock.now_s += 10 * 3600
     for node in scene.admin("GET", "/nodes").json():

@@ -8,6 +8,7 @@ import msgspec
 from litestar import Response, get, post, put
 from litestar.params import FromPath, FromQuery, RawBody
 from sqlalchemy import Row
+from sqlalchemy.exc import DBAPIError
 
 from cloner_core.admin import CheckReport, Collected, ImageView
 from cloner_core.decoding import UNREADABLE
@@ -20,6 +21,7 @@ from cloner_server.api.faults import AnyRequest
 from cloner_server.core import Core
 from cloner_server.state import events, images
 from cloner_server.state import tasks as rows
+from cloner_server.state.database import DatabaseBusyError, is_undone
 
 _PACK_BYTES, _DRAFT_BYTES = 64 << 20, 1 << 30
 _MESSAGEPACK = "application/vnd.msgpack"
@@ -72,8 +74,13 @@ def publish(core: CoreDependency, request: AnyRequest, body: RawBody) -> Version
     except UNREADABLE as fault:
         raise InvalidError(f"the body is not a draft: {fault}") from fault
     record = core.catalog.store.publish(draft)
-    with core.database.write() as connection:
-        images.add_version(connection, who(core, request), record.image, record.number, record.version)
+    try:
+        with core.database.write() as connection:
+            images.add_version(connection, who(core, request), record.image, record.number, record.version)
+    except (DBAPIError, DatabaseBusyError) as fault:
+        if is_undone(fault):  # not shown, so not published: sent again, it would be there twice after the next start
+            core.catalog.store.remove_version(record.image, record.number)
+        raise
     return record
 
 

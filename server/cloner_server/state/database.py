@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from cloner_core.errors import ClonerError, UnreachableError
@@ -107,6 +107,13 @@ def open_database(path: Path, *, busy_s: float = _BUSY_S) -> Database:
     except DatabaseError as fault:
         raise ClonerError(f"{path} cannot be used: {fault.orig}", hint="restore it from a backup") from fault
     return Database(engine)
+
+
+def is_undone(fault: Exception) -> bool:
+    """Return whether a transaction that failed has surely left nothing: the disk was full, or it never began."""
+    cause = fault.orig if isinstance(fault, DBAPIError) else fault
+    code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the low byte; what is above tells details
+    return isinstance(cause, DatabaseBusyError) or code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)
 
 
 def known_schemas() -> frozenset[str]:
