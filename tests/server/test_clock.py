@@ -185,6 +185,20 @@ def test_a_clock_set_back_makes_no_boot_loop_of_answers_before_the_receipt(stead
     assert scene.task(task_id).state is TaskState.UNCONFIRMED
 
 
+def test_a_clock_set_back_silences_no_alarm(steady: Steady) -> None:
+    scene = steady.scene
+    scene.add_node()
+    scene.arm(has_identity=False)
+    Agent(scene).hello()
+    for _ in range(2):
+        scene.mint()
+    assert steady.alarms() == ["boot script fetched while the attempt beats"], "once a minute"
+    steady.machine.wall_s -= 3 * HOUR_S
+    steady.turn()
+    scene.mint()
+    assert len([what for what in steady.alarms() if what.startswith("boot script")]) == 2
+
+
 def test_a_leap_second_is_no_alarm(steady: Steady) -> None:
     steady.machine.wall_s += 1
     steady.turn()

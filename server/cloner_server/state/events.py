@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -48,7 +49,9 @@ def record_seldom(
 
     For what a stranger can cause: each refusal is also counted by `cloner_server.audit`.
     """
-    if count_since(connection, obj, what, act.now_s - within_s) < most:
+    # Not what lies further ahead: the clock was set back since, and that must silence nobody.
+    until_s = act.now_s + within_s
+    if count_since(connection, obj, what, act.now_s - within_s, until_s=until_s) < most:
         record(connection, act, obj, what, **detail)
 
 
@@ -87,9 +90,13 @@ def last_id_of(connection: Connection, obj: str, what: str) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def count_since(connection: Connection, obj: str, what: str, since_s: float, *, after: int = 0) -> int:
-    """Return how many events `what` of `obj` came at or after `since_s`, with an id above `after`."""
+def count_since(
+    connection: Connection, obj: str, what: str, since_s: float, *, until_s: float = math.inf, after: int = 0
+) -> int:
+    """Return how many events `what` of `obj` came from `since_s` to `until_s`, with an id above `after`."""
     query = select(func.count()).where(events.c.object == obj, events.c.what == what, events.c.time_s >= since_s)
+    if until_s < math.inf:
+        query = query.where(events.c.time_s <= until_s)
     return int(connection.execute(query.where(events.c.id > after)).scalar_one())
 
 
