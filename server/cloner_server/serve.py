@@ -166,7 +166,7 @@ def open_core(config: ServerConfig, address: str, clock: Callable[[], float] = t
     )
     act = core.act("server")
     with database.write() as connection:
-        timeshift.rein_in(connection, act, core.rules.claim_life_s)
+        timeshift.rein_in(connection, act)
         if is_new:
             events.record(connection, act, "site", "made", key=site.public_key.hex())
         events.record(connection, act, "site", "started", address=address)

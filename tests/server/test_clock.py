@@ -213,13 +213,13 @@ def test_a_clock_set_back_while_the_server_was_away_is_reined_in(scene: Scene) -
     Agent(scene).hello()
     scene.clock.now_s -= YEAR_S
     with scene.core.database.write() as connection:
-        timeshift.rein_in(connection, scene.core.act("server"), 3600.0)
+        timeshift.rein_in(connection, scene.core.act("server"))
         assert connection.execute(select(claims.c.expires_s)).scalars().all() == [scene.clock.now_s + 3600.0] * 2
     scene.clock.now_s += 61
     Agent(scene).hello(token)
     with scene.core.database.write() as connection:
         assert [event.what for event in events.list_events(connection, alarms=True)] == ["clock stepped"]
-        timeshift.rein_in(connection, scene.core.act("server"), 3600.0)
+        timeshift.rein_in(connection, scene.core.act("server"))
         assert len(events.list_events(connection, alarms=True)) == 1, "once"
 
 
@@ -229,5 +229,5 @@ def test_a_start_with_a_right_clock_takes_nothing_back(scene: Scene, tmp_path: P
     scene.mint()
     before = scene.state_dump()
     with scene.core.database.write() as connection:
-        timeshift.rein_in(connection, scene.core.act("server"), 3600.0)
+        timeshift.rein_in(connection, scene.core.act("server"))
     assert scene.state_dump() == before

@@ -21,7 +21,8 @@ MIN_STEP_S = 2.0
 _TIMED = (TaskState.BOOTING.value, TaskState.UNCONFIRMED.value)
 """States with a deadline that counts from their task's `changed_s`."""
 
-_LEASE_S = 3600.0  # the longest that a lease may last
+_CLAIM_S = 3600.0  # the longest that a claim may live, whatever the settings
+_LEASE_S = 3600.0  # … and a lease
 
 
 def shift(connection: Connection, act: Act, step_s: float) -> None:
@@ -43,7 +44,7 @@ def shift(connection: Connection, act: Act, step_s: float) -> None:
     events.record(connection, act, "site", "clock stepped", alarm=True, **told)
 
 
-def rein_in(connection: Connection, act: Act, claim_life_s: float) -> None:
+def rein_in(connection: Connection, act: Act) -> None:
     """At the start: take back times that lie ahead, for the clock was put back while the server was away.
 
     Without it an attempt that beat "in a year" could not be taken over for a year, and a claim would live as long.
@@ -53,7 +54,7 @@ def rein_in(connection: Connection, act: Act, claim_life_s: float) -> None:
         (attempts.c.rival_s, act.now_s),
         (attempts.c.ended_s, act.now_s),
         (claims.c.minted_s, act.now_s),
-        (claims.c.expires_s, act.now_s + claim_life_s),
+        (claims.c.expires_s, act.now_s + _CLAIM_S),
         (leases.c.expires_s, act.now_s + _LEASE_S),
         (sightings.c.time_s, act.now_s),
     ]
