@@ -9,6 +9,7 @@ import sqlite3
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 from sqlalchemy.exc import OperationalError
 from starlette.testclient import TestClient
@@ -120,6 +121,19 @@ def test_an_upload_into_a_full_store_is_507(scene: Scene) -> None:
     answer = full.admin("PUT", "/packs/" + "0" * 64, None)
     assert answer.status_code == 507
     assert (answer.json()["hint"], answer.json()["status"]) == ("make some", ExitStatus.FAILED)
+
+
+def test_a_version_whose_row_has_no_room_is_taken_back(scene: Scene) -> None:
+    class Full(Database):
+        def write(self) -> object:  # type: ignore[override]
+            raise sqlite_error(sqlite3.SQLITE_FULL)
+
+    store, draft = scene.core.catalog.store, msgspec.msgpack.encode(scene.image.draft)
+    full = dataclasses.replace(scene, core=dataclasses.replace(scene.core, database=Full(scene.core.database.engine)))
+    assert full.admins.post("/v1/publish", content=draft).status_code == 507
+    assert store.numbers("golden") == [1], "else the same request sent again makes two of it"
+    assert scene.admins.post("/v1/publish", content=draft).json()["number"] == 2
+    assert [image["number"] for image in scene.admin("GET", "/images").json()] == [1, 2]
 
 
 def test_an_upload_stops_where_the_reserve_of_the_deploys_begins(
