@@ -27,6 +27,8 @@ CHANGING = {
     "new-image",
     "node add",
     "node import",
+    "state export",
+    "state import",
     "node remove",
     "confirm",
     "node accept",
