@@ -191,6 +191,11 @@ _PIECES = st.sampled_from(
 )
 
 
+def test_a_list_of_macs_with_none_in_it_is_no_machine() -> None:
+    with pytest.raises(InvalidError, match="line 1"):
+        read_nodes(b"|,node01", "fog")
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.one_of(st.binary(max_size=200), st.lists(_PIECES, max_size=20).map(lambda parts: "".join(parts).encode())))
 def test_no_bytes_crash_a_reader(content: bytes) -> None:
