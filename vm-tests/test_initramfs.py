@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cloner_core.messages import PROTOCOL
 from cloner_initramfs import Cache, build_base, build_drivers, needed_memory_bytes
 from cloner_initramfs.base import checkout
 from vmlab import Bus, DirectBoot, Lab, Machine, Nic, Vm, blank_disk
@@ -30,7 +31,7 @@ def facts(said: str) -> dict[str, object]:
 
 
 def test_everything_the_agent_needs_is_there_in_512_mib(lab: Lab, cache: Cache) -> None:
-    built = initramfs(cache, lab.directory / "initramfs", ca_pem=b"a certificate", site={"protocol": 1})
+    built = initramfs(cache, lab.directory / "initramfs", ca_pem=b"a certificate", site={"protocol": PROTOCOL})
     disks = (
         blank_disk(lab.directory / "first", 2 * GIB, serial="SERIAL-VIRTIO"),
         blank_disk(lab.directory / "second", GIB, serial="SERIAL-NVME", bus=Bus.NVME, sector_bytes=4096),

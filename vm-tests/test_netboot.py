@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from virt.firmware.varstore.edk2 import Edk2VarStore
 
+from cloner_core.messages import PROTOCOL
 from cloner_initramfs import Cache
 from cloner_pxe.decision import Netboot, NodeBoot
 from cloner_pxe.events import EventKind
@@ -29,7 +30,7 @@ ON_DISK = "the local disk has started"
 
 
 def test_a_blank_machine_netboots_into_the_agent(lab: Lab, cache: Cache) -> None:
-    built = initramfs(cache, lab.directory / "initramfs", ca_pem=b"a certificate", site={"protocol": 1})
+    built = initramfs(cache, lab.directory / "initramfs", ca_pem=b"a certificate", site={"protocol": PROTOCOL})
     artefacts = {("kernel", "vm"): built.kernel, ("initramfs", "vm"): built.image}
     arguments = ("console=ttyS0", "panic=-1", "cloner.probe=1")
     vm = Vm(

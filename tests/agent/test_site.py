@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from cloner_agent.site import load_trust, parse_arguments
 from cloner_core.errors import InvalidError
+from cloner_core.messages import PROTOCOL
 
 LINE = "quiet cloner.server=https://10.77.0.1:8443 cloner.claim=abc BOOTIF=01-52-54-00-12-34-56 console=ttyS0 panic=-1"
 KEY = "11" * 32
@@ -45,14 +46,20 @@ def test_no_command_line_raises_anything_else(line: str) -> None:
 
 def test_the_site_layer_is_read_whatever_else_is_in_it(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("PEM")
-    (tmp_path / "site.json").write_text(f'{{"protocol": 1, "server_key": "{KEY}", "console": {{}}}}')
+    (tmp_path / "site.json").write_text(f'{{"protocol": {PROTOCOL}, "server_key": "{KEY}", "console": {{}}}}')
     trust = load_trust(tmp_path)
     assert (trust.ca_pem, trust.server_key) == ("PEM", bytes.fromhex(KEY))
 
 
 @pytest.mark.parametrize(
     "site",
-    ["", "{}", f'{{"protocol": 2, "server_key": "{KEY}"}}', '{"protocol": 1, "server_key": "11"}', "[]"],
+    [
+        "",
+        "{}",
+        f'{{"protocol": {PROTOCOL - 1}, "server_key": "{KEY}"}}',
+        f'{{"protocol": {PROTOCOL}, "server_key": "11"}}',
+        "[]",
+    ],
     ids=["empty", "no fields", "other protocol", "short key", "not an object"],
 )
 def test_a_site_layer_that_is_not_ours_is_refused(tmp_path: Path, site: str) -> None:

@@ -9,10 +9,11 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloner_core.messages import PROTOCOL
 from cloner_initramfs import build_site_layer
 from initramfsbench.archives import read
 
-SITE = {"protocol": 1, "server_key": "ab" * 32}
+SITE = {"protocol": PROTOCOL, "server_key": "ab" * 32}
 
 
 def files(layer: bytes) -> dict[bytes, bytes]:

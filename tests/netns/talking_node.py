@@ -15,7 +15,7 @@ from cloner_agent.session import HttpsServer
 from cloner_core.errors import UnreachableError
 from cloner_core.facts import Facts
 from cloner_core.image.tree import decode_root
-from cloner_core.messages import Beat, Hello, PlanReport, Progress, ReceiptBody, Stage
+from cloner_core.messages import PROTOCOL, Beat, Hello, PlanReport, Progress, ReceiptBody, Stage
 from cloner_core.plan import Plan, plan_digest, plan_task, render
 from cloner_core.plan.contents import contents_of
 from serverbench.scene import make_receipt
@@ -54,7 +54,9 @@ class TalkingNode:
         claim = re.search(r"cloner\.claim=(\S+)", self.where.boot_script(self.facts.boot_mac))
         assert claim is not None
         public = self.key.public_key().public_bytes_raw().hex()
-        hello = Hello(protocol=1, agent_version="test", claim=claim.group(1), public_key=public, facts=self.facts)
+        hello = Hello(
+            protocol=PROTOCOL, agent_version="test", claim=claim.group(1), public_key=public, facts=self.facts
+        )
         self.reply = self.server.hello(hello)
         assert self.reply.task.confirm is not None
         assert self.reply.console is not None

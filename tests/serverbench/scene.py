@@ -19,6 +19,7 @@ from cloner_core.image.compression import compress
 from cloner_core.image.tree import decode_root
 from cloner_core.layout import parse_layout
 from cloner_core.messages import (
+    PROTOCOL,
     Beat,
     BeatReply,
     Confirm,
@@ -164,7 +165,7 @@ class Agent:
     def try_hello(self, claim: str, **changes: Any) -> httpx.Response:
         """Send a hello and return the answer, whatever it is."""
         hello = Hello(
-            protocol=1,
+            protocol=PROTOCOL,
             agent_version="test",
             claim=claim,
             public_key=self.key.public_key().public_bytes_raw().hex(),
