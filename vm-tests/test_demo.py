@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from cloner_core.sightings import BootStep
 from vmlab import host
 from vmlab.head import CHECKOUT, Said, environment
 
@@ -93,6 +94,10 @@ def test_the_demo_ends_with_a_verified_receipt_of_a_clone_that_lives_and_goes_wh
     assert f"signed by {key}" in kept.cloner("receipt", "verify", "--file", file, "--key", key).out
     task = kept.cloner("task", "show", body["task_id"], "--json").json
     assert (task["state"], kept.cloner("node", "show", body["node"], "--json").json["netboot"]) == ("done", "local")
+
+    # Each step of the machine's boots was seen.
+    shown = kept.cloner("node", "show", body["node"]).out
+    assert {str(step) for step in BootStep} - {str(BootStep.LOCAL)} <= set(shown.split()), shown
 
     # The clone is who the receipt says, and the printed command reaches it.
     words = kept.told("clone")
