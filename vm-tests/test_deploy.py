@@ -144,6 +144,7 @@ def test_a_small_image_survives_the_server_killed_in_the_middle_of_its_deploy(la
     head = Head(lab, build_installer(cache, lab.directory / "installer"))
     head.start()
     prepare(head, lab, golden_busybox(cache), node)
+    head.cloner("node", "set", node.name, "--confirm", "console")
     head.cloner("deploy", "--nodes", node.name, "--yes")
     machine = Machine(lab, node.vm(lab, size_bytes=2 * GIB))
     machine.start(reboots=False, direct=head.direct_boot(node.mac))
@@ -155,6 +156,11 @@ def test_a_small_image_survives_the_server_killed_in_the_middle_of_its_deploy(la
     machine.start()
     match = machine.wait_for(MARKER, BOOT_S)
     assert match["hostname"] == node.name
+    # It must not call: what its console said is handed over, firmware, kernel and all.
+    machine.wait_for(r"CLONER-CONFIRM 1 [^\r\n]* [0-9a-f]{64}", BOOT_S)
+    head.wait_state(node.name, "unconfirmed", 10)
+    head.cloner("confirm", "--console", machine.log)
+    assert head.wait_state(node.name, "done", 10)["confirmed_by"] == "console"
 
 
 def the_console_shows_the_restore_go_on(head: Head, lab: Lab, node: Node) -> None:
