@@ -191,9 +191,11 @@ _PIECES = st.sampled_from(
 )
 
 
-def test_a_list_of_macs_with_none_in_it_is_no_machine() -> None:
-    with pytest.raises(InvalidError, match="line 1"):
-        read_nodes(b"|,node01", "fog")
+@pytest.mark.parametrize(("form", "text"), [("fog", b"|,pc1"), ("csv", b"name,mac\nn01,|\n")])
+def test_a_list_of_macs_that_holds_none_is_a_fault(form: str, text: bytes) -> None:
+    with pytest.raises(InvalidError) as caught:
+        read_nodes(text, form, prefix_length=None)
+    assert "it has no MAC address" in caught.value.faults[0]
 
 
 @settings(max_examples=150, deadline=None)

@@ -49,8 +49,9 @@ def read_fog(rows: Sequence[Row]) -> NodeFile:
         where = f"line {row.line}: {cell.get('name') or 'a host'}"
         if not cell.get("name"):
             faults.append(f"{where}: it has no name")
-        macs = read_macs(filter(None, cell.get("primac", "").split("|")), faults, where)
-        if not macs and not cell.get("primac", "").strip("|"):
+        listed = [text for text in cell.get("primac", "").split("|") if text]
+        macs = read_macs(listed, faults, where)
+        if not listed:
             faults.append(f"{where}: it has no MAC address")
         groups = tuple(dict.fromkeys(_groups(cell.get("associations", ""), notes)))
         notes.update(dict.fromkeys(_WHY[name] for name in _IGNORED if cell.get(name, "") not in ("", "0")))

@@ -52,7 +52,7 @@ def _record(row: Row, places: dict[str, int], width: int, prefix_length: int | N
     if not cell.get("name"):
         faults.append(f"{where}: it has no name")
     macs = read_macs(_words(cell.get("mac", "")), faults, where)
-    if not cell.get("mac"):
+    if not _words(cell.get("mac", "")):
         faults.append(f"{where}: it has no MAC address")
     addresses = [with_prefix(text, prefix_length, faults, where) for text in _words(cell.get("address", ""))]
     truth = cell.get("protected", "").lower()
