@@ -15,7 +15,7 @@ from cloner_core.identity import ssh_fingerprint
 from cloner_initramfs import Cache
 from vmlab import Lab, Machine, console, host
 from vmlab.comparison import esp_faults, unexpected_differences
-from vmlab.disk import GIB, MIB, Bus
+from vmlab.disk import GIB, MIB, Bus, Disk
 from vmlab.golden_busybox import MARKER, golden_busybox
 from vmlab.golden_debian import ESP_SERIAL, ROOT_UUID, SWAP_UUID
 from vmlab.head import Head, build_installer
@@ -55,7 +55,8 @@ def test_a_blank_machine_clones_itself_and_differs_from_the_golden_tree_in_its_i
     vm = dataclasses.replace(node.vm(lab), memory_mib=1024)
     (disk,) = vm.disks
     machine = Machine(lab, vm)
-    machine.start(reboots=False, direct=head.direct_boot(node.mac))
+    direct = head.direct_boot(node.mac)
+    machine.start(reboots=False, direct=direct)
     machine.wait_for(r"CLONER STAGE restore", AGENT_S)
     the_console_shows_the_restore_go_on(head, lab, node)
     machine.wait_off(AGENT_S)
@@ -70,6 +71,10 @@ def test_a_blank_machine_clones_itself_and_differs_from_the_golden_tree_in_its_i
         keys = {ssh_fingerprint(path.read_text()) for path in clone.glob("etc/ssh/ssh_host_*_key.pub")}
         assert keys == set(body["host_key_fingerprints"])
         stays_nowhere(clone, ROOT_UUID, SWAP_UUID, ESP_SERIAL)
+        secrets = [
+            line for path in clone.glob("etc/ssh/ssh_host_*_key") for line in path.read_text().splitlines()[1:-1]
+        ]
+    secrets.append(direct.command_line.partition("cloner.claim=")[2].split()[0])
     assert not esp_faults(esp_files(disk), tree)
     uuids = {filesystem(disk, number)["UUID"] for number in (1, 2, 3)}
     assert not uuids & {ROOT_UUID, SWAP_UUID, ESP_SERIAL}
@@ -90,6 +95,9 @@ def test_a_blank_machine_clones_itself_and_differs_from_the_golden_tree_in_its_i
     assert ssh(lab, node.address, key, "findmnt -no PARTUUID /").strip() == body["root_part_uuid"]
     left = ssh(lab, node.address, key, "ls -d /var/lib/cloner/confirm /usr/lib/cloner/confirm 2>/dev/null || true")
     assert left == "", "a clone that must not call has no secret to call with"
+    said = ssh(lab, node.address, key, "journalctl --no-pager --all --output=verbose; dmesg; cat /proc/cmdline")
+    assert len(said) > 10_000
+    is_said_nowhere(secrets, head, lab, said)
 
 
 @pytest.mark.parametrize("fault", ["flipped-pack", "two-disks", "small"])
@@ -139,28 +147,70 @@ def test_what_cannot_end_well_is_refused_before_the_disk_changes(lab: Lab, cache
     assert told == [("precious", "Debian 12, host db01")] * len(vm.disks)
 
 
-def test_a_small_image_survives_the_server_killed_in_the_middle_of_its_deploy(lab: Lab, cache: Cache) -> None:
-    node = Node()
+def test_two_machines_cloned_at_once_share_nothing_and_survive_the_server_killed(lab: Lab, cache: Cache) -> None:
+    one, other = Node(), Node("node02", "52:54:00:77:00:0c", "10.77.0.12", "CLONERDEMO02")
     head = Head(lab, build_installer(cache, lab.directory / "installer"))
     head.start()
-    prepare(head, lab, golden_busybox(cache), node)
-    head.cloner("node", "set", node.name, "--confirm", "console")
-    head.cloner("deploy", "--nodes", node.name, "--yes")
-    machine = Machine(lab, node.vm(lab, size_bytes=2 * GIB))
-    machine.start(reboots=False, direct=head.direct_boot(node.mac))
-    machine.wait_for(r"CLONER STAGE restore", AGENT_S)
+    prepare(head, lab, golden_busybox(cache), one)
+    add_node(head, other)
+    head.cloner("node", "set", one.name, "--confirm", "console")
+    head.cloner("deploy", "--nodes", "node[01-02]", "--yes")
+    machines = []
+    for node, clock in ((one, "1970-01-01T00:00:00"), (other, "2037-06-01T00:00:00")):
+        vm = dataclasses.replace(node.vm(lab, size_bytes=2 * GIB), more=("-rtc", f"base={clock}"))
+        machines.append(Machine(lab, vm))
+        machines[-1].start(reboots=False, direct=head.direct_boot(node.mac))
+    machines[0].wait_for(r"CLONER STAGE restore", AGENT_S)
     head.kill()
     head.start()
-    machine.wait_off(AGENT_S)
-    head.wait_state(node.name, "unconfirmed", 10)
-    machine.start()
-    match = machine.wait_for(MARKER, BOOT_S)
-    assert match["hostname"] == node.name
+    for node, machine in zip((one, other), machines, strict=True):
+        machine.wait_off(AGENT_S)
+        head.wait_state(node.name, "unconfirmed", 10)
+        assert "clock: set, it was" in machine.said()
+    first, second = (identity_on(machine.vm.disks[0]) for machine in machines)
+    assert first.keys() == second.keys()
+    assert len(first) > 15
+    assert [name for name in first if first[name] == second[name]] == []
+
+    machines[0].start()
+    match = machines[0].wait_for(MARKER, BOOT_S)
+    assert match["hostname"] == one.name
     # It must not call: what its console said is handed over, firmware, kernel and all.
-    machine.wait_for(r"CLONER-CONFIRM 1 [^\r\n]* [0-9a-f]{64}", BOOT_S)
-    head.wait_state(node.name, "unconfirmed", 10)
-    head.cloner("confirm", "--console", machine.log)
-    assert head.wait_state(node.name, "done", 10)["confirmed_by"] == "console"
+    machines[0].wait_for(r"CLONER-CONFIRM 1 [^\r\n]* [0-9a-f]{64}", BOOT_S)
+    head.wait_state(one.name, "unconfirmed", 10)
+    head.cloner("confirm", "--console", machines[0].log)
+    assert head.wait_state(one.name, "done", 10)["confirmed_by"] == "console"
+    machines[0].kill()
+    head.cloner("deploy", "--nodes", one.name, "--yes")
+    machines[0].start(reboots=False, direct=head.direct_boot(one.mac))
+    machines[0].wait_off(AGENT_S)
+    head.wait_state(one.name, "unconfirmed", 10)
+    again = identity_on(machines[0].vm.disks[0])
+    kept = {name for name in again if again[name] == first[name]}
+    assert kept == {name for name in first if name.startswith("etc/") and "-cert" not in name}
+
+
+def identity_on(disk: Disk) -> dict[str, bytes | str]:
+    """Return what a clone that never booted has of the regeneration list, and every identifier of its disk."""
+    names = ("machine-id", "hostname", "hostid", *(f"ssh/ssh_host_{kind}_key" for kind in ("ed25519", "ecdsa", "rsa")))
+    found: dict[str, bytes | str] = {}
+    with mounted(disk, 3) as clone:
+        for name in names:
+            for path in sorted(clone.glob(f"etc/{name}*")):
+                found[str(path.relative_to(clone))] = path.read_bytes()
+        for path in clone.glob("var/lib/systemd/random-seed"):
+            found[str(path.relative_to(clone))] = path.read_bytes()
+    found |= {f"partition {one.number}": one.uuid for one in partitions(disk)}
+    return found | {f"filesystem {number}": filesystem(disk, number)["UUID"] for number in (1, 2, 3)}
+
+
+def is_said_nowhere(secrets: list[str], head: Head, lab: Lab, said: str) -> None:
+    """Assert that none of `secrets` is in what the clone said, nor in the server's state, log, events and tasks."""
+    kept = [path.read_bytes() for path in head.state.rglob("*") if path.is_file()]
+    kept += [lab.evidence.path("head.log").read_bytes(), said.encode(), head.cloner("--json", "events").out.encode()]
+    for task in head.json("task", "list"):
+        kept.append(head.cloner("--json", "task", "log", task["id"]).out.encode())
+    assert [secret[:6] for secret in secrets if any(secret.encode() in content for content in kept)] == []
 
 
 def the_console_shows_the_restore_go_on(head: Head, lab: Lab, node: Node) -> None:
@@ -181,6 +231,10 @@ def the_console_shows_the_restore_go_on(head: Head, lab: Lab, node: Node) -> Non
 def prepare(head: Head, lab: Lab, tree: Path, node: Node) -> None:
     head.cloner("disklayout-upload", "--disklayout", LAYOUT, "--file", layout_file(lab, size_min="256MiB"))
     head.cloner("new-image", "--root", tree, "--image", IMAGE, "--disklayout", LAYOUT, "--message", "golden")
+    add_node(head, node)
+
+
+def add_node(head: Head, node: Node) -> None:
     network = ["--mac", node.mac, "--address", f"{node.address}/24"]
     head.cloner("node", "add", node.name, *network, "--image", IMAGE, "--disklayout", LAYOUT)
 

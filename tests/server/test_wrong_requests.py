@@ -150,7 +150,7 @@ def test_a_claim_for_one_node_is_of_no_use_to_another(scene: Scene, agent: Agent
 
 
 HELLOS: list[tuple[str, dict[str, Any], int]] = [
-    ("newer protocol", {"protocol": 2, "future": True}, 400),
+    ("newer protocol", {"protocol": PROTOCOL + 1, "future": True}, 400),
     ("older protocol", {"protocol": 0}, 400),
     ("unknown field", {"extra": 1}, 400),
     ("short key", {"public_key": "ab"}, 400),
