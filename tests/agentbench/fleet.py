@@ -34,7 +34,6 @@ class Illness:
 def _cut(one: Running) -> None:
     assert one.wire is not None
     one.at[Stage.RESTORE] = lambda one: one.wire.set(Mode.CUT) if one.wire else None
-    one.machine.patience_s = 2.0
 
 
 def _have_patience(one: Running) -> None:
@@ -74,6 +73,11 @@ ILLNESSES = (
 )
 
 
+_MANY = 100
+_PATIENCE_S, _PATIENCE_OF_MANY_S = 2.0, 120.0
+"""Of a machine whose cable is going to be cut; not so little that it gives up a server that is only busy."""
+
+
 @dataclass
 class Fleet:
     """The machines of one run and what became of them."""
@@ -100,6 +104,8 @@ class Fleet:
                 if illness.cause is Cause.NVRAM:
                     one.machine.variables = faults.ForgetfulVariables
                 illness.prepare(one)
+                if illness.has_wire:
+                    one.machine.patience_s = _PATIENCE_S if self.count < _MANY else _PATIENCE_OF_MANY_S
             self.former[one.machine.name] = one.machine.disk.digest()
         self.seconds["add"] = time.monotonic() - started_s
 

@@ -280,7 +280,8 @@ def _live(one: Running, where: Where, trust: Trust, channel: socket.socket) -> N
     status = End.DIED.value
     try:
         os.setpgid(0, 0)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
         with one.console.open("a") as out:
             for fd in (1, 2):
                 os.dup2(out.fileno(), fd)
