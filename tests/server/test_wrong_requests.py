@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from cloner_core.admin import TaskState
-from cloner_core.messages import Cause, Failure, Stage
+from cloner_core.messages import PROTOCOL, Cause, Failure, Stage
 from cloner_core.sightings import SshAnswer
 from cloner_server.confirming import Confirming
 from cloner_server.sshprobe import Expected, Found
