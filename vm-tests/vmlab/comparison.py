@@ -5,6 +5,7 @@ Foreign tools compare. Must not read disks (`offline` does).
 
 from __future__ import annotations
 
+from collections.abc import Collection, Set
 from pathlib import Path
 
 from vmlab import host
@@ -42,9 +43,13 @@ ONE_SHOT = {
 MAY_DIFFER = IDENTITY | REWRITTEN | ONE_SHOT
 
 
-def unexpected_differences(golden: Path, clone: Path) -> list[str]:
-    """Return what tells a clone that never ran from the golden tree and is not on the list: rsync's itemized lines."""
-    return [line for line in differences(golden, clone) if not is_expected(line)]
+def unexpected_differences(golden: Path, clone: Path, *, also: Collection[str] = ()) -> list[str]:
+    """Return what tells a clone that never ran from the golden tree and is not on the list: rsync's itemized lines.
+
+    `also` names what a golden tree has of its own besides.
+    """
+    allowed = MAY_DIFFER | set(also)
+    return [line for line in differences(golden, clone) if not is_expected(line, allowed)]
 
 
 def differences(golden: Path, clone: Path) -> list[str]:
@@ -55,13 +60,13 @@ def differences(golden: Path, clone: Path) -> list[str]:
     return [line for line in text.splitlines() if line]
 
 
-def is_expected(line: str) -> bool:
+def is_expected(line: str, allowed: Set[str]) -> bool:
     """Whether one itemized line is on the list: a listed path, or a directory that holds one, made or its time."""
     flags, _, path = line.partition(" ")
     path = path.strip()
-    if path in MAY_DIFFER:
+    if path in allowed:
         return True
-    holds_one = any(listed.startswith(path.removeprefix("./")) for listed in MAY_DIFFER)
+    holds_one = any(listed.startswith(path.removeprefix("./")) for listed in allowed)
     is_esp = path == "boot/efi/"  # the mount point beneath the ESP's own filesystem
     is_made = flags == "*deleting" and path.endswith("/")  # what else is in it has a line of its own
     return (flags == ".d..t......" and (holds_one or is_esp)) or (is_made and holds_one)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agentbench.golden import make_golden
+from agentbench.golden import LEFT_OVERS, make_golden
 from agentbench.loop import LoopDisk
 from agentbench.node import MACHINE_ID, Node, make_node
 from agentbench.powered import (
@@ -168,7 +168,9 @@ class Scene:
         require(machine_id == MACHINE_ID, f"the machine-id is {machine_id}")
 
     def _look_at_clone(self, clone: Path) -> tuple[list[str], str]:
-        differing = [line for line in unexpected_differences(self.golden, clone) if " boot/efi/" not in line]
+        differing = [
+            line for line in unexpected_differences(self.golden, clone, also=LEFT_OVERS) if " boot/efi/" not in line
+        ]
         return differing, (clone / "etc/machine-id").read_text().strip()
 
     def _esp_files(self) -> dict[str, bytes]:
