@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import struct
 import termios
 from collections.abc import Iterator
@@ -27,24 +28,27 @@ def pair() -> Iterator[tuple[int, VirtualTerminal]]:
     os.close(person)
 
 
-def seen(person: int) -> bytes:
-    try:
-        return os.read(person, 1 << 16)
-    except BlockingIOError:
-        return b""
+def seen(person: int, end: bytes = b"") -> bytes:
+    """Return what came; with `end`, all until that: the kernel carries the bytes over in its own time, in parts."""
+    got = b""
+    while not got.endswith(end) or not end:
+        if not select.select([person], [], [], 30.0 if end else 0.05)[0]:
+            break
+        got += os.read(person, 1 << 16)
+    return got
 
 
 def test_a_screen_is_drawn_when_it_changed(pair: tuple[int, VirtualTerminal]) -> None:
     person, terminal = pair
     assert terminal.size() == (90, 30)
-    assert seen(person) == b"\x1b[?25l\x1b[2J"
+    assert seen(person, b"\x1b[2J") == b"\x1b[?25l\x1b[2J"
     terminal.draw(("one", "two"))
     # The line discipline of a pseudo-terminal makes \r\n of \n.
-    assert seen(person).replace(b"\r\r\n", b"\r\n") == redrawn(("one", "two"))
+    assert seen(person, b"\x1b[J").replace(b"\r\r\n", b"\r\n") == redrawn(("one", "two"))
     terminal.draw(("one", "two"))
     assert seen(person) == b""
     terminal.draw(("one", "three"))
-    assert b"three" in seen(person)
+    assert b"three" in seen(person, b"\x1b[J")
 
 
 def test_what_is_typed_does_not_show(pair: tuple[int, VirtualTerminal]) -> None:
