@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from cloner_core.sightings import BootStep
+from cloner_server.tasks.rules import token_hash
 from vmlab import host
 from vmlab.head import CHECKOUT, Said, environment
 
@@ -46,6 +48,10 @@ class Kept:
     def namespace(self) -> str:
         words = self.told("clone")
         return words[words.index("exec") + 1]
+
+    @property
+    def database(self) -> Path:
+        return Path(self.told("server")[3]).with_suffix("") / "cloner.db"
 
     def cloner(self, *arguments: str | Path) -> Said:
         """Run one `cloner` command against the lab's server, over the socket that the story names."""
@@ -107,6 +113,16 @@ def test_the_demo_ends_with_a_verified_receipt_of_a_clone_that_lives_and_goes_wh
     said = host.run([*words[:at], *unattended, *words[at:], f"hostname; cat /etc/machine-id; {one_shot}; true"]).split()
     assert said == [body["node"], body["machine_id"]], "the one-shot has removed itself, its secret included"
 
+    # What the clone called home with is nowhere in its journal or its kernel's log; nor is the claim of its agent.
+    seen = host.run([*words[:at], *unattended, *words[at:], "journalctl --no-pager -o export; dmesg"])
+    assert "Linux version" in seen
+    serial = "".join(path.read_text(errors="replace") for path in Path(kept.told("logs")[0]).glob("*.log"))
+    with sqlite3.connect(f"file:{kept.database}?mode=ro", uri=True) as database:
+        kept_of = (("token_hash", "claims"), ("confirm_hash", "attempts"), ("credential_hash", "attempts"))
+        hashes = {row[0] for name, table in kept_of for row in database.execute(f"SELECT {name} FROM {table}")}
+    assert tokens(serial) & hashes, "the claim is on the agent's command line: this search finds what is there"
+    assert not tokens(seen) & hashes
+
     # SIGTERM to the one process it names removes the namespace with all that runs in it, and its scratch.
     programs = host.run(["ip", "netns", "pids", kept.namespace]).split()
     directory = Path(kept.told("server")[3]).parent
@@ -120,6 +136,11 @@ def test_the_demo_ends_with_a_verified_receipt_of_a_clone_that_lives_and_goes_wh
     assert not directory.exists()
     assert [pid for pid in programs if is_alive(int(pid))] == []
     shutil.rmtree(kept.told("logs")[0])  # kept with the lab; of no use after a good run
+
+
+def tokens(text: str) -> set[str]:
+    """Return what the server would keep of every word of `text` that is as long as one of its tokens."""
+    return {token_hash(word) for word in re.findall(r"(?<![\w-])[\w-]{40,43}(?![\w-])", text)}
 
 
 def is_alive(pid: int) -> bool:

@@ -77,9 +77,9 @@ def hello(core: CoreDependency, request: AnyRequest, body: RawBody) -> HelloRepl
 @post("/attempts/{attempt_id:str}/beat", sync_to_thread=True, status_code=_OK)
 def beat(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], body: RawBody) -> BeatReply:
     """Take a heartbeat and say what to do."""
-    message = _decode(body, Beat)
     with core.database.write() as connection:
         bearer = _bearer(connection, request, body, attempt_id)
+        message = _decode(body, Beat)  # a stranger's body is not looked into
         return attempts.beat(connection, core.act(_author(bearer)), bearer, message, address=_address(request))
 
 
@@ -114,9 +114,9 @@ def commit(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str],
 @post("/attempts/{attempt_id:str}/receipt", sync_to_thread=True, status_code=_OK)
 def receipt(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], body: RawBody) -> Receipt:
     """Take the receipt, end the deploy, flip netboot: one transaction, then the answer."""
-    message = _decode(body, ReceiptBody)
     with core.database.write() as connection:
         bearer = _bearer(connection, request, body, attempt_id)
+        message = _decode(body, ReceiptBody)  # a stranger's body is not looked into
         return endings.accept_receipt(
             connection,
             core.act(_author(bearer)),
@@ -131,9 +131,9 @@ def receipt(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str]
 @post("/attempts/{attempt_id:str}/fail", sync_to_thread=True, status_code=_OK)
 def fail(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], body: RawBody) -> Granted:
     """Take the failure of an attempt."""
-    message = _decode(body, Failure)
     with core.database.write() as connection:
         bearer = _bearer(connection, request, body, attempt_id)
+        message = _decode(body, Failure)  # a stranger's body is not looked into
         endings.accept_failure(connection, core.act(_author(bearer)), bearer, message)
     return Granted()
 
