@@ -32,6 +32,7 @@ from cloner_core.errors import UnreachableError
 from cloner_core.facts import Facts
 from cloner_core.mending import remedy
 from cloner_core.messages import PROTOCOL, Cause, Hello, Stage
+from torture import clear_locks
 
 LOST_S = 8.0
 _PATIENCE_S = 1.5
@@ -513,7 +514,11 @@ def staged(
         made.deploy()
         made.yard.run(deadline_s=deadline_s)
         made.settle()
-        yield made, {name: _outcome(made, rows[name], one, formers[name]) for name, one in machines.items()}
+        try:
+            yield made, {name: _outcome(made, rows[name], one, formers[name]) for name, one in machines.items()}
+        finally:
+            for etc in (directory / "bulk").glob("*/*/etc"):
+                clear_locks(etc)
 
 
 def _outcome(ground: Ground, row: Row, one: Running, former: str) -> Outcome:
