@@ -8,7 +8,6 @@ made under a temporary name, synced and renamed. The database never holds any of
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from cloner_core.errors import ClonerError
 from cloner_server.certificates import load_key, load_pair, make_ca, make_server, renewed
+from cloner_server.durable import replace_file, sync_directory, write_new
 
 _CA, _CERTIFICATE, _KEY, _SIGNING, _VAULT = "ca.pem", "server.pem", "server.key", "signing.key", "vault.key"
 _CA_KEY = "ca.key"
@@ -96,13 +96,7 @@ def renew_certificate(site: Site, now_s: float) -> bool:
         ) from fault
     if pem is None:
         return False
-    fresh = directory / f".{_CERTIFICATE}-{secrets.token_hex(4)}"
-    try:
-        _write(fresh, pem, 0o644)
-        fresh.rename(site.certificate)
-    finally:
-        fresh.unlink(missing_ok=True)
-    _sync_directory(directory)
+    replace_file(site.certificate, pem, 0o644)
     return True
 
 
@@ -119,32 +113,16 @@ def _make(state: Path, directory: Path, now_s: float) -> None:
     fresh.mkdir(mode=0o700)
     ca, key = make_ca(), ec.generate_private_key(ec.SECP256R1())
     server = make_server(ca, key, now_s)
-    _write(fresh / _CA, ca.pem, 0o644)
-    _write(fresh / _CA_KEY, _pem(ca.key), 0o600)
-    _write(fresh / _CERTIFICATE, server.public_bytes(Encoding.PEM), 0o644)
-    _write(fresh / _KEY, _pem(key), 0o600)
-    _write(fresh / _SIGNING, _pem(Ed25519PrivateKey.generate()), 0o600)
-    _write(fresh / _VAULT, secrets.token_hex(32).encode(), 0o600)
-    _sync_directory(fresh)
+    write_new(fresh / _CA, ca.pem, 0o644)
+    write_new(fresh / _CA_KEY, _pem(ca.key), 0o600)
+    write_new(fresh / _CERTIFICATE, server.public_bytes(Encoding.PEM), 0o644)
+    write_new(fresh / _KEY, _pem(key), 0o600)
+    write_new(fresh / _SIGNING, _pem(Ed25519PrivateKey.generate()), 0o600)
+    write_new(fresh / _VAULT, secrets.token_hex(32).encode(), 0o600)
+    sync_directory(fresh)
     fresh.rename(directory)
-    _sync_directory(state)
+    sync_directory(state)
 
 
 def _pem(key: ec.EllipticCurvePrivateKey | Ed25519PrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 import tarfile
 import time
@@ -25,6 +24,7 @@ from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import IntegrityError, RefusedError
 from cloner_core.sizes import format_bytes
 from cloner_server import vault
+from cloner_server.durable import replace_file, sync_directory
 from cloner_server.export.manifest import (
     CONFIG,
     CONTENT,
@@ -43,7 +43,6 @@ from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act, known_schemas, open_database
 from cloner_server.state.tables import vault as identities
 from cloner_server.statedir import IMPORTING, LOCK, locked
-from cloner_server.store.blobs import sync_directory
 from cloner_server.store.local import LocalStore
 from cloner_server.tasks.states import LIVE, Happening, can_happen
 
@@ -301,13 +300,7 @@ def _place_config(exported: Path, wanted: Wanted) -> str:
     text = exported.read_bytes()
     if not wanted.config.exists():
         wanted.config.parent.mkdir(parents=True, exist_ok=True)
-        fresh = wanted.config.with_name(f".{wanted.config.name}.{secrets.token_hex(4)}")
-        with fresh.open("wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.rename(wanted.config)
-        sync_directory(wanted.config.parent)
+        replace_file(wanted.config, text, 0o644)
         return f"written to {wanted.config}"
     if wanted.config.read_bytes() == text:
         return f"the same as {wanted.config}"

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cloner_core.errors import NotFoundError
+from cloner_server.durable import sync_directory
 from cloner_server.store.protocol import StoreFullError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -202,12 +203,3 @@ def make_directory(path: Path) -> None:
     make_directory(path.parent)
     path.mkdir(exist_ok=True)
     sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make the entries of a directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

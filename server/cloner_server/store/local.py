@@ -15,7 +15,7 @@ from cloner_core.image.limits import MAX_RECORD_BYTES, PACK_STORED_BYTES
 from cloner_core.image.pack import Pack
 from cloner_core.image.tree import SegmentRef
 from cloner_core.image.version import Base, Draft, SignedMap, Signer, VersionRecord
-from cloner_server.store.blobs import sync_directory
+from cloner_server.durable import sync_directory
 from cloner_server.store.publish import Clock, publish
 from cloner_server.store.reader import StoreReader
 from cloner_server.store.upkeep import check, gc, repack

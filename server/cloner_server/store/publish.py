@@ -25,7 +25,7 @@ from cloner_core.image.version import (
     map_statement,
     version_statement,
 )
-from cloner_server.store.blobs import sync_directory
+from cloner_server.durable import sync_directory
 from cloner_server.store.placements import encode_set
 from cloner_server.store.reader import StoreReader
 

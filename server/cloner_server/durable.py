@@ -1,0 +1,37 @@
+"""Files and directory entries that are on the disk when the call returns, and never there by half."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+
+def write_new(path: Path, content: bytes, mode: int) -> None:
+    """Write and sync a file that must not exist yet; its name is durable once its directory is synced."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, mode)  # whatever the umask is
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def replace_file(path: Path, content: bytes, mode: int) -> None:
+    """Put `content` in place of what is at `path`, if anything: whoever opens it finds the old or the new, whole."""
+    fresh = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    try:
+        write_new(fresh, content, mode)
+        fresh.rename(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the entries of a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
