@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -60,18 +61,24 @@ def load_config(path: Path, given: dict[str, Any]) -> ServerConfig:
     Raises InvalidError that names every fault found.
     """
     try:
-        text = path.read_text()
-    except FileNotFoundError:
-        text = ""
-    except OSError as fault:
-        raise InvalidError(f"{path} cannot be read: {fault}") from fault
-    try:
-        config = msgspec.convert(tomllib.loads(text) | given, ServerConfig)
-    except (tomllib.TOMLDecodeError, *UNREADABLE) as fault:
+        config = msgspec.convert(read_settings(path) | given, ServerConfig)
+    except msgspec.ValidationError as fault:
         raise InvalidError(f"{path}: {fault}") from fault
     if faults := config_faults(config):
         raise InvalidError("the server cannot start with these settings", faults=faults)
     return config
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return what the file at `path` says, nothing when it is absent; raises InvalidError for one that is no TOML."""
+    try:
+        return tomllib.loads(path.read_bytes().decode())
+    except FileNotFoundError:
+        return {}
+    except OSError as fault:
+        raise InvalidError(f"{path} cannot be read: {fault}") from fault
+    except (tomllib.TOMLDecodeError, *UNREADABLE) as fault:
+        raise InvalidError(f"{path}: {fault}") from fault
 
 
 def config_faults(config: ServerConfig) -> list[str]:
@@ -90,8 +97,8 @@ def config_faults(config: ServerConfig) -> list[str]:
         faults.append(f"http_port: {config.http_port} is the TLS port too")
     kept = [name for name in config.__struct_fields__ if name.startswith("keep_")]
     for name in ("confirm_s", "boot_s", "lost_s", "claim_life_s", "beat_every_s", "attempts", *kept):
-        if getattr(config, name) <= 0:
-            faults.append(f"{name}: {getattr(config, name)} is not above 0")
+        if not 0 < getattr(config, name) < math.inf:
+            faults.append(f"{name}: {getattr(config, name)} is no number above 0")
     if config.reserve_mib < 0:
         faults.append(f"reserve_mib: {config.reserve_mib} is below 0")
     if config.claim_life_s > 3600:

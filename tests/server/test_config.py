@@ -31,10 +31,19 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
     assert [name for name in (*given, "interface") if name not in told] == []
 
 
-@pytest.mark.parametrize("text", ["tls_port = ", "tls_port = 'x'", "future = 1", "\x00"])
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("value", ["inf", "nan", "-inf", "0.0"])
+def test_a_number_that_counts_to_nowhere_is_refused(tmp_path: Path, value: str) -> None:
     file = tmp_path / "server.toml"
-    file.write_text(text)
+    file.write_text(f"keep_days = {value}\nlost_s = {value}\n")
+    with pytest.raises(InvalidError) as caught:
+        load_config(file, {})
+    assert [fault.partition(":")[0] for fault in caught.value.faults] == ["lost_s", "keep_days"]
+
+
+@pytest.mark.parametrize("content", [b"tls_port = ", b"tls_port = 'x'", b"future = 1", b"\x00", b"state = '/\xff'"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "server.toml"
+    file.write_bytes(content)
     with pytest.raises(InvalidError, match=r"server\.toml"):
         load_config(file, {})
 

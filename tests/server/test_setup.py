@@ -335,6 +335,19 @@ def test_what_is_not_named_stays_as_the_file_says(tmp_path: Path) -> None:
     assert (settings.action, settings.backup, unit.action) == ("replaced", "", "unchanged")
 
 
+def test_a_settings_file_that_is_no_text_is_replaced_by_force_alone_and_its_bytes_are_kept(tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_bytes(b"# K\xf6ln\n")
+    file.chmod(0o600)
+    with pytest.raises(InvalidError, match=r"server\.toml"):
+        examine(asked(tmp_path), world())
+    apply(examine(asked(tmp_path, is_forced=True), world()), lambda text: None)
+    assert tomllib.loads(file.read_text())["interface"] == "eth1"
+    kept = tmp_path / "server.toml.bak"
+    assert (kept.read_bytes(), kept.stat().st_mode & 0o777) == (b"# K\xf6ln\n", 0o600)
+    assert sorted(path.name for path in tmp_path.glob(".*")) == []
+
+
 def test_every_fault_is_found_in_one_look(tmp_path: Path) -> None:
     down = msgspec.structs.replace(ETH1, is_up=False, has_carrier=False)
     (tmp_path / "cloner.service").write_text("[Unit]\n")

@@ -25,7 +25,7 @@ from cloner_initramfs.host import run as run_program
 from cloner_pxe.decision import BootPolicy
 from cloner_pxe.dhcp_probe import OtherServer, find_other_servers
 from cloner_pxe.loaders import find_loaders
-from cloner_server.config import CONFIG_FILE, ServerConfig, config_faults, load_config
+from cloner_server.config import CONFIG_FILE, ServerConfig, config_faults, load_config, read_settings
 from cloner_server.setup.choosing import choose_dhcp
 from cloner_server.setup.files import is_edited, marked, settings_text, unit_text
 from cloner_server.setup.firewall import find_firewalls
@@ -141,7 +141,7 @@ def _settings_before(asked: Asked) -> dict[str, Any]:
         if asked.is_forced:
             return {}
         raise
-    return tomllib.loads(asked.config_file.read_text()) if asked.config_file.exists() else {}
+    return read_settings(asked.config_file)
 
 
 def _link(name: str, machine: Machine) -> Link:
@@ -265,7 +265,7 @@ def _change(
     """Return what becomes of one file. What a person edited stays unless it must change, and then only by force."""
     content = marked(body)
     try:
-        old = path.read_text()
+        old = path.read_text(errors="replace")  # to compare and to show; what is kept of it are its bytes
     except FileNotFoundError:
         return Change(str(path), "made", content)
     if old == content:

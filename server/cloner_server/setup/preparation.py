@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 import time
 from collections.abc import Callable, Iterable
 from enum import StrEnum
@@ -14,6 +14,7 @@ import msgspec
 from cloner_core.errors import ClonerError, ConflictError, ExitStatus, InvalidError, NotFoundError, RefusedError
 from cloner_initramfs import Cache, default_cache, write_installer
 from cloner_initramfs.host import run as run_program
+from cloner_server.durable import replace_file, write_new
 from cloner_server.site import open_site
 
 _ORDER = (ExitStatus.USAGE, ExitStatus.NOT_FOUND, ExitStatus.REFUSED, ExitStatus.CONFLICT)
@@ -95,7 +96,7 @@ def apply(preparation: Preparation, say: Callable[[str], None]) -> None:
         if change.action != "unchanged":
             _write(change)
     for argv in preparation.commands:
-        say(f"run: {' '.join(argv)}")
+        say(f"run: {shlex.join(argv)}")
         run_program(argv, timeout_s=120)
 
 
@@ -103,12 +104,5 @@ def _write(change: Change) -> None:
     path = Path(change.path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if change.backup:
-        with Path(change.backup).open("x", encoding="utf-8") as file:
-            file.write(path.read_text())
-    half = path.with_name(f".{path.name}.new")
-    with half.open("w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), change.mode)
-        file.write(change.content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(half, path)
+        write_new(Path(change.backup), path.read_bytes(), path.stat().st_mode & 0o7777)
+    replace_file(path, change.content.encode(), change.mode)
