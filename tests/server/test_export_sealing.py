@@ -124,10 +124,13 @@ def test_something_else_is_no_export_and_a_newer_form_is_refused() -> None:
         unseal(bytes(newer))
 
 
-@pytest.mark.parametrize(("at", "value"), [(9, 63), (9, 0), (10, 255), (11, 255), (12, 255)])
-def test_a_strange_header_does_not_eat_the_machine(at: int, value: int) -> None:
+@pytest.mark.parametrize(
+    ("at", "values"),
+    [(9, [63]), (9, [255]), (9, [0]), (9, [21, 8]), (9, [22, 16]), (9, [4, 0]), (9, [16, 255]), (12, [255])],
+)
+def test_a_strange_header_does_not_eat_the_machine(at: int, values: list[int]) -> None:
     strange = bytearray(seal(b""))
-    strange[at] = value
+    strange[at : at + len(values)] = bytes(values)
     with pytest.raises(IntegrityError, match="header is damaged"):
         unseal(bytes(strange))
 

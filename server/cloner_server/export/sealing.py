@@ -31,7 +31,8 @@ _FIXED = struct.Struct(">8sBBBBI16s")  # magic, format, log2 N, r, p, bytes of a
 _CHECK_BYTES = 16
 HEADER_BYTES = _FIXED.size + _CHECK_BYTES
 _TAG_BYTES = 16
-_MOST_LOG_N, _MOST_R, _MOST_P = 22, 16, 4  # 8 GiB at most: a strange file must not eat the machine
+_MOST_P = 4
+_MOST_MEMORY = 1 << 30  # a strange file must not eat the machine, and OpenSSL takes less than 2 GiB
 _MOST_PIECE = 64 << 20
 
 
@@ -173,10 +174,11 @@ def open_reader(file: BinaryIO, passphrase: bytes) -> SealedReader:
     _, form, log_n, r, p, piece_bytes, salt = _FIXED.unpack(fixed)
     if form != FORMAT:
         raise RefusedError(f"the export has form {form}, this program knows {FORMAT}", hint="use a newer Cloner")
-    is_sane = 0 < log_n <= _MOST_LOG_N and 0 < r <= _MOST_R and 0 < p <= _MOST_P and 0 < piece_bytes <= _MOST_PIECE
-    if not is_sane:
+    cost = Cost(log_n, r, p)
+    is_sane = 0 < log_n < 32 and r > 0 and 0 < p <= _MOST_P and 0 < piece_bytes <= _MOST_PIECE
+    if not is_sane or _memory(cost) > _MOST_MEMORY:
         raise IntegrityError("the export cannot be used: its header is damaged", hint="take another copy of it")
-    cipher, expected = _keys(passphrase, salt, Cost(log_n, r, p), fixed)
+    cipher, expected = _keys(passphrase, salt, cost, fixed)
     if not hmac.compare_digest(check, expected):
         raise RefusedError("the passphrase is wrong, or the first 48 bytes of the export were altered")
     return SealedReader(file, header, cipher, piece_bytes)
@@ -184,10 +186,14 @@ def open_reader(file: BinaryIO, passphrase: bytes) -> SealedReader:
 
 def _keys(passphrase: bytes, salt: bytes, cost: Cost, fixed: bytes) -> tuple[AESGCM, bytes]:
     """Return the cipher, and what the header ends with: proof of the passphrase and of the header."""
-    n = 1 << cost.log_n
-    most = 128 * cost.r * (n + cost.p + 2) + (1 << 20)
+    n, most = 1 << cost.log_n, _memory(cost)
     derived = hashlib.scrypt(passphrase, salt=salt, n=n, r=cost.r, p=cost.p, maxmem=most, dklen=64)
     return AESGCM(derived[:32]), hmac.digest(derived[32:], fixed, "sha256")[:_CHECK_BYTES]
+
+
+def _memory(cost: Cost) -> int:
+    """Return how many bytes one guess takes, with something to spare."""
+    return 128 * cost.r * ((1 << cost.log_n) + cost.p + 2) + (1 << 20)
 
 
 def _nonce(number: int, is_last: bool) -> bytes:
