@@ -46,7 +46,7 @@ def test_export_and_import_make_the_same_server(desk: Desk, state: list[str], se
     assert desk.scene.core.site.public_key.hex() in shown.stdout
     with sqlite3.connect(new / "cloner.db") as database:
         authors = dict(database.execute("SELECT what, author FROM events WHERE what LIKE 'state %'").fetchall())
-    assert authors == {"state exported": "tester", "state imported": "tester"}
+    assert authors == {"state export begun": "tester", "state imported": "tester"}
 
 
 def test_without_images_it_says_what_to_copy(desk: Desk, state: list[str], secret: Path, tmp_path: Path) -> None:

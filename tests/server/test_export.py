@@ -78,7 +78,7 @@ def test_the_same_ca_vault_and_images_come_back(scene: Scene, out: Path, tmp_pat
     agent.deploy()
     with again.core.database.read() as connection:
         seen = [event.what for event in events.list_events(connection)]
-    assert ("state exported" in seen, "state imported" in seen) == (True, True)
+    assert ("state export begun" in seen, "state imported" in seen) == (True, True)
     again.core.database.close()
 
 

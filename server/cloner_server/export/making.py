@@ -22,11 +22,11 @@ import msgspec
 from cloner_core.errors import ClonerError, ConflictError, IntegrityError, NotFoundError, RefusedError
 from cloner_core.sizes import format_bytes
 from cloner_server import VERSION
+from cloner_server.durable import sync_directory
 from cloner_server.export.manifest import CONFIG, CONTENT, DATABASE, MANIFEST, SITE, STORE, Exported, Manifest
 from cloner_server.export.sealing import DEFAULT_COST, SALT_BYTES, Cost, SealedWriter, open_writer
 from cloner_server.site import SITE_FILES, open_site
 from cloner_server.statedir import refuse_unfinished
-from cloner_server.store.blobs import sync_directory
 from cloner_server.store.local import LocalStore
 from cloner_server.store.upkeep import Published, published
 
@@ -151,9 +151,9 @@ def _workspace(state: Path) -> Iterator[Path]:
 
 
 def _note(wanted: Wanted) -> None:
-    """Keep in the audit that the keys have left; by the columns of the first form, so that any form will do."""
+    """Keep in the audit that the keys leave; by the columns of the first form, so that any form will do."""
     detail = msgspec.json.encode({"file": str(wanted.target), "packs": wanted.has_packs}).decode()
-    values = {"time_s": time.time(), "author": wanted.author, "what": "state exported", "detail": detail}
+    values = {"time_s": time.time(), "author": wanted.author, "what": "state export begun", "detail": detail}
     statement = (
         "INSERT INTO events (time_s, author, object, revision, what, detail, is_alarm)"
         " VALUES (:time_s, :author, 'site', 0, :what, :detail, 0)"
