@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ LEFT_OUT = "events left out"
 
 _OTHERS = "others"  # sources beyond those that are told apart
 _PATH_CHARACTERS = 200
+_KEPT_NOTES = 10_000  # while the database takes none, the newest
 _REFUSALS = range(400, 500)
 
 
@@ -46,17 +48,25 @@ class _Note:
     detail: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """What is to be written: notes, and by source and kind what a window that has passed left out."""
+
+    notes: list[_Note]
+    left_out: dict[str, Counter[str]]
+
+
 @dataclass(slots=True)
 class NetworkAudit:
     """Decides what is written and counts what is not; safe for several threads.
 
-    Notes wait in memory until `flush`, which housekeeping calls several times a second: a kill loses those of refused
+    Notes wait in memory until housekeeping writes them, several times a second: a kill loses those of refused
     requests, never anything that was granted.
     """
 
     limits: Limits = Limits()
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _notes: deque[_Note] = field(default_factory=deque)
+    _notes: deque[_Note] = field(default_factory=lambda: deque(maxlen=_KEPT_NOTES))
     _since_s: float = 0.0
     _written: Counter[str] = field(default_factory=Counter)  # by source, in this window
     _strangers: int = 0  # events of machines nobody knows, in this window
@@ -64,7 +74,7 @@ class NetworkAudit:
     _left_out: dict[str, Counter[str]] = field(default_factory=dict)  # by source and kind
 
     def note(self, now_s: float, source: str, what: str, **detail: object) -> None:
-        """Have the next `flush` write an event of the machine `source`, or count it."""
+        """Have housekeeping write an event of the machine `source`, or count it."""
         with self._lock:
             if self._admit(now_s, source, what, is_alarm=False, is_known=False):
                 self._notes.append(_Note(source, what, detail))
@@ -78,17 +88,29 @@ class NetworkAudit:
             return self._admit(now_s, source, what, is_alarm=is_alarm, is_known=is_known)
 
     def has_news(self, now_s: float) -> bool:
-        """Whether `flush` would write something."""
+        """Whether there is something to write."""
         with self._lock:
             return bool(self._notes) or (bool(self._left_out) and self._is_over(now_s))
 
-    def flush(self, connection: Connection, act: Act) -> None:
-        """Write the notes, and the summary of a window that has passed."""
+    @contextmanager
+    def news(self, now_s: float) -> Iterator[News]:
+        """Give what is to be written; a block that raises gives it back, to be written later."""
         with self._lock:
-            notes = list(self._notes)
+            news = News(list(self._notes), self._roll(now_s) if self._is_over(now_s) else {})
             self._notes.clear()
-            left_out = self._roll(act.now_s) if self._is_over(act.now_s) else {}
-        for note in notes:
+        try:
+            yield news
+        except BaseException:
+            with self._lock:
+                self._notes.extendleft(reversed(news.notes))
+                for source, counts in news.left_out.items():
+                    self._leave_out(source, counts)
+            raise
+
+    def record(self, connection: Connection, act: Act, news: News) -> None:
+        """Write the notes, and the summary of a window that has passed."""
+        left_out = news.left_out
+        for note in news.notes:
             events.record(connection, act, f"machine/{note.source}", note.what, is_network=True, **note.detail)
         most = sorted(left_out, key=lambda source: left_out[source].total(), reverse=True)
         named, rest = most[: self.limits.summaries], most[self.limits.summaries :]
@@ -104,7 +126,7 @@ class NetworkAudit:
 
     def _admit(self, now_s: float, source: str, what: str, *, is_alarm: bool, is_known: bool) -> bool:
         if self._is_over(now_s) and not self._left_out:
-            self._roll(now_s)  # else `flush` does it, which tells of them
+            self._roll(now_s)  # else `news` does it, which tells of them
         if source not in self._written and len(self._written) >= self.limits.sources and not is_known:
             source = _OTHERS
         has_room = self._alarms < self.limits.alarms if is_alarm else is_known or self._strangers < self.limits.of_all
@@ -114,10 +136,13 @@ class NetworkAudit:
             self._alarms += is_alarm
             self._strangers += not is_known and not is_alarm
             return True
+        self._leave_out(source, Counter((what,)))
+        return False
+
+    def _leave_out(self, source: str, counts: Counter[str]) -> None:
         if source not in self._left_out and len(self._left_out) >= self.limits.sources:
             source = _OTHERS
-        self._left_out.setdefault(source, Counter())[what] += 1
-        return False
+        self._left_out.setdefault(source, Counter()).update(counts)
 
     def _is_over(self, now_s: float) -> bool:
         return not 0 <= now_s - self._since_s < self.limits.window_s

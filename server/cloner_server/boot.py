@@ -6,7 +6,10 @@ import asyncio
 import ipaddress
 import logging
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -43,9 +46,11 @@ from cloner_server.tasks.states import CLAIMABLE, Happening
 
 log = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
 _HOUR_S = 3600.0
 _SCRIPT_ROUTES = (Route.HTTP_SCRIPT, Route.GRUB_CFG)
-_KEPT_EVENTS = 1000  # between two flushes; a flood on the wire must not fill the database
+_KEPT_EVENTS = 1000  # until they are written; a flood on the wire must not fill the database
 _QUIET = (EventKind.OFFER, EventKind.ACK, EventKind.RELEASE, EventKind.TFTP_START)
 _STEPS = {EventKind.TFTP_START: BootStep.LOADER}
 _STEP_OF_ASKER = {
@@ -64,6 +69,23 @@ class _Seen:
     address: str
 
 
+@dataclass(slots=True)
+class _Told:
+    """An event of the wire; whether the audit admits it is asked once, for each question counts."""
+
+    event: NetbootEvent
+    is_admitted: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What the wire has shown and is to be written."""
+
+    seen: list[_Seen]
+    relayed: list[NetbootEvent]
+    told: list[_Told]
+
+
 @dataclass(frozen=True, slots=True)
 class BootDesk:
     """Implements what DHCP, TFTP and boot HTTP ask of the server."""
@@ -74,7 +96,7 @@ class BootDesk:
     server_url: str  # https://ADDRESS:8443, as nodes reach it
     network: ipaddress.IPv4Network | None = None
     kernel_arguments: tuple[str, ...] = ("console=tty0", "console=ttyS0", "panic=-1")
-    _told: deque[NetbootEvent] = field(default_factory=lambda: deque(maxlen=_KEPT_EVENTS))
+    _told: deque[_Told] = field(default_factory=lambda: deque(maxlen=_KEPT_EVENTS))
     _relayed: deque[NetbootEvent] = field(default_factory=lambda: deque(maxlen=_KEPT_EVENTS))
     _seen: deque[_Seen] = field(default_factory=lambda: deque(maxlen=_KEPT_EVENTS))
 
@@ -100,43 +122,54 @@ class BootDesk:
             raise UnreachableError(f"no claim can be kept now: {fault.orig}") from fault
 
     def emit(self, event: NetbootEvent) -> None:
-        """Take one event of the wire; `flush` writes it. Called from several threads."""
+        """Take one event of the wire for housekeeping to write. Called from several threads."""
         if event.kind in _STEPS or event.asker is not None:
             step = _STEPS.get(event.kind) or _STEP_OF_ASKER[event.asker or Asker.SYSTEM]
             self.saw(step, mac=event.mac, address=event.address)
         if event.kind is EventKind.RELAY:  # apart: machines without number may ask, and alarms must not be pushed out
             self._relayed.append(event)
         elif event.kind not in _QUIET:
-            self._told.append(event)
+            self._told.append(_Told(event))
 
     def saw(self, step: BootStep, *, mac: str = "", address: str = "") -> None:
-        """Take one step of a machine's boot; `flush` writes it. Called from several threads."""
+        """Take one step of a machine's boot for housekeeping to write. Called from several threads."""
         self._seen.append(_Seen(step, mac, address))
 
-    def flush(self, connection: Connection, act: Act) -> None:
-        """Write the events and steps taken since the last time."""
-        seen: dict[_Seen, None] = {}
-        while self._seen:
-            seen[self._seen.popleft()] = None
-        for one in seen:
+    @contextmanager
+    def news(self) -> Iterator[News]:
+        """Give what was taken since the last time; a block that raises gives it back, to be written later."""
+        news = News(_drained(self._seen), _drained(self._relayed), _drained(self._told))
+        try:
+            yield news
+        except BaseException:
+            self._seen.extendleft(reversed(news.seen))
+            self._relayed.extendleft(reversed(news.relayed))
+            self._told.extendleft(reversed(news.told))
+            raise
+
+    def record(self, connection: Connection, act: Act, news: News) -> None:
+        """Write events and steps."""
+        for one in dict.fromkeys(news.seen):
             if name := nodes.name_of_mac(connection, one.mac or leases.mac_of(connection, one.address)):
                 sightings.record(connection, act, name, one.step, one.address)
-        while self._relayed:
-            event = self._relayed.popleft()
+        for event in news.relayed:
             if name := nodes.name_of_mac(connection, event.mac):
                 nodes.remember_relay(connection, act, name, event.address)
-        while self._told:
-            event = self._told.popleft()
+        for told in news.told:
+            event = told.event
             node = nodes.find_by_mac(connection, event.mac) if event.mac else None
             obj = f"node/{node.name}" if node else f"machine/{event.mac or event.address or 'unknown'}"
             alarm = event.kind in (EventKind.ALARM, EventKind.OTHER_DHCP, EventKind.POOL_EMPTY)
             source, is_known = event.mac or event.address, node is not None
-            if self.core.audit.admit(act.now_s, source, event.kind.value, is_alarm=alarm, is_known=is_known):
+            if told.is_admitted is None:
+                kind = event.kind.value
+                told.is_admitted = self.core.audit.admit(act.now_s, source, kind, is_alarm=alarm, is_known=is_known)
+            if told.is_admitted:
                 events.record(connection, act, obj, event.kind.value, alarm=alarm, is_network=True, text=event.text)
 
     @property
     def has_news(self) -> bool:
-        """Whether `flush` has something to write."""
+        """Whether there is something to write."""
         return bool(self._told or self._relayed or self._seen)
 
     def _look(self, mac: str, request: BootRequest) -> AnyAnswer:
@@ -225,3 +258,11 @@ class BootDesk:
             claim=token,
             arguments=self.kernel_arguments,
         )
+
+
+def _drained(queue: deque[_T]) -> list[_T]:
+    """Take all of a queue that others put into meanwhile."""
+    taken = []
+    while queue:
+        taken.append(queue.popleft())
+    return taken

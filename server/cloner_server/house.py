@@ -66,10 +66,11 @@ class House:
         with core.database.read() as connection:
             is_due = housekeeping.is_due(connection, act.now_s, core.rules, started_s)
         if is_due or self.desk.has_news or core.audit.has_news(act.now_s):
-            with core.database.write() as connection:
+            # News is taken before the transaction and given back after it: a commit that fails loses none.
+            with self.desk.news() as seen, core.audit.news(act.now_s) as notes, core.database.write() as connection:
                 housekeeping.tidy(connection, act, core.rules, started_s)
-                self.desk.flush(connection, act)
-                core.audit.flush(connection, act)
+                self.desk.record(connection, act, seen)
+                core.audit.record(connection, act, notes)
         if self.clock.steady() - self._pruned_s >= _PRUNE_EVERY_S:
             with core.database.write() as connection:
                 removed = prune(connection, act.now_s, self.keep)
@@ -82,9 +83,15 @@ class House:
             self.clock.advance(step_s)
             return
         log.warning("the machine's clock was stepped by %+.1f s; deadlines move with it", step_s)
-        with self.core.database.write() as connection:
-            timeshift.shift(connection, Act("server", self.clock() + step_s), step_s)
-            self.clock.advance(step_s)  # in the writers' turn: none goes by the old time after the shift
+        followed_s = 0.0
+        try:
+            with self.core.database.write() as connection:
+                timeshift.shift(connection, Act("server", self.clock() + step_s), step_s)
+                self.clock.advance(step_s)  # in the writers' turn: none goes by the old time after the shift
+                followed_s = step_s
+        except BaseException:
+            self.clock.advance(-followed_s)  # no deadline has moved: the step is still to be followed
+            raise
 
     def _keep_certificate(self) -> None:
         if self.clock.steady() < self._certify_s:
@@ -98,9 +105,9 @@ class House:
             return
         self._certify_s = self.clock.steady() + _CERTIFICATE_EVERY_S
         if is_new:
+            self.on_certificate()  # first: a record that fails must not keep it from being used
             left = certificates.days_left(self.core.site.certificate.read_bytes(), act.now_s)
             self._record(act, "certificate renewed", days=round(left))
-            self.on_certificate()
         left = certificates.days_left(self.core.site.ca_pem, act.now_s)
         if left < certificates.CA_WARNING_DAYS:
             why = "nodes and their initramfs trust nothing else: plan a new site, or set the clock if it is wrong"

@@ -21,11 +21,11 @@ FEW = Limits(window_s=60, of_source=3, of_all=8, alarms=2, sources=4, summaries=
 
 
 def written(scene: Scene, audit: NetworkAudit, now_s: float) -> list[EventView]:
-    """Flush and return what is new."""
-    with scene.core.database.write() as connection:
+    """Have it written; return what is new."""
+    scene.clock.now_s = now_s
+    with audit.news(now_s) as news, scene.core.database.write() as connection:
         last = events.last_id(connection)
-        scene.clock.now_s = now_s
-        audit.flush(connection, scene.core.act("server"))
+        audit.record(connection, scene.core.act("server"), news)
         return events.list_events(connection, after=last)
 
 

@@ -204,8 +204,8 @@ def test_events_of_the_wire_are_written_in_one_go_and_a_flood_is_bounded(scene: 
     for number in range(5000):
         desk.emit(NetbootEvent(kind=EventKind.NAK, text=f"nak {number}", mac=MAC))
     desk.emit(NetbootEvent(kind=EventKind.OTHER_DHCP, text="another one", address="10.77.0.66"))
-    with scene.core.database.write() as connection:
-        desk.flush(connection, scene.core.act("server"))
+    with desk.news() as news, scene.core.database.write() as connection:
+        desk.record(connection, scene.core.act("server"), news)
         written = events.list_events(connection, obj="node/n01", limit=10_000)
         assert len([e for e in written if e.what == "dhcp-nak"]) <= 1000
         assert [e.object for e in events.list_events(connection, alarms=True)] == ["machine/10.77.0.66"]
@@ -228,8 +228,8 @@ def test_each_step_the_wire_shows_of_a_known_machine_is_kept_with_its_last_time(
     assert http.get("/boot/kernel/k1?mac=nonsense").status_code == 200
 
     def seen() -> dict[BootStep, float]:
-        with scene.core.database.write() as connection:
-            desk.flush(connection, scene.core.act("server"))
+        with desk.news() as news, scene.core.database.write() as connection:
+            desk.record(connection, scene.core.act("server"), news)
             return {one.step: one.time_s for one in sightings.list_sightings(connection, "n01")}
 
     assert seen() == dict.fromkeys(set(BootStep) - {BootStep.LOCAL}, scene.clock.now_s)
@@ -243,8 +243,8 @@ def test_the_relay_a_node_asks_through_is_kept_and_a_strangers_is_not(scene: Sce
     scene.add_node()
     for mac, relay in ((MAC, "10.9.0.1"), ("52:54:00:00:00:77", "10.9.0.2"), (MAC, "10.9.0.1")):
         desk.emit(NetbootEvent(kind=EventKind.RELAY, mac=mac, address=relay, text="asks through it"))
-    with scene.core.database.write() as connection:
+    with desk.news() as news, scene.core.database.write() as connection:
         before = events.last_id(connection)
-        desk.flush(connection, scene.core.act("server"))
+        desk.record(connection, scene.core.act("server"), news)
         assert nodes.get_node(connection, "n01").relay == "10.9.0.1"
         assert [event.what for event in events.list_events(connection, after=before)] == ["relay told"]

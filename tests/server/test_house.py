@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import OperationalError
 
+from cloner_core.sightings import BootStep
 from cloner_pxe.decision import BootPolicy
+from cloner_pxe.events import EventKind, NetbootEvent
+from cloner_server.audit import LEFT_OUT, Limits
 from cloner_server.boot import BootDesk
 from cloner_server.clock import SteadyClock
 from cloner_server.house import House
-from cloner_server.state import events
+from cloner_server.state import events, sightings
 from cloner_server.state.pruning import Keep
 from serverbench.scene import START_S, Scene
 
 DAY_S = 86400.0
+MAC = "52:54:00:00:00:01"
 
 
 class Days:
@@ -24,9 +32,10 @@ class Days:
 
     def __init__(self) -> None:
         self.gone_s = 0.0
+        self.stepped_s = 0.0
 
     def wall(self) -> float:
-        return START_S + self.gone_s
+        return START_S + self.gone_s + self.stepped_s
 
     def steady(self) -> float:
         return 5.0 + self.gone_s
@@ -46,6 +55,21 @@ def make_house(scene: Scene, days: Days) -> Callable[..., House]:
         return House(core, BootDesk(core, policy, None, "https://10.77.0.1:8443"), clock, **more)  # type: ignore[arg-type]
 
     return make
+
+
+@contextmanager
+def no_commits(scene: Scene) -> Iterator[None]:
+    """A disk that is full when a transaction ends."""
+
+    def fail(connection: Connection) -> None:
+        raise OperationalError("COMMIT", {}, sqlite3.OperationalError("database or disk is full"))
+
+    engine = scene.core.database.engine
+    event.listen(engine, "commit", fail)
+    try:
+        yield
+    finally:
+        event.remove(engine, "commit", fail)
 
 
 def told(scene: Scene, what: str) -> int:
@@ -85,6 +109,60 @@ def test_a_certificate_that_cannot_be_renewed_is_an_alarm_and_the_rest_goes_on(
     days.gone_s += 3601
     house.turn()
     assert told(scene, "certificate not renewed") == 1
+
+
+def test_a_certificate_is_used_though_the_database_cannot_take_it_down(
+    scene: Scene, days: Days, make_house: Callable[..., House]
+) -> None:
+    served: list[bytes] = []
+    house = make_house(on_certificate=lambda: served.append(b""))
+    days.gone_s += 600 * DAY_S
+    with no_commits(scene), pytest.raises(OperationalError):
+        house.turn()
+    assert served == [b""]
+
+
+def test_a_step_of_the_clock_that_cannot_be_written_is_followed_later(
+    scene: Scene, days: Days, make_house: Callable[..., House]
+) -> None:
+    house = make_house()
+    days.stepped_s = 3600.0
+    with no_commits(scene), pytest.raises(OperationalError):
+        house.turn()
+    assert house.clock() == START_S + days.gone_s, "no deadline has moved"
+    house.turn()
+    assert house.clock() == START_S + days.gone_s + 3600
+    assert told(scene, "clock stepped") == 1
+
+
+def test_what_the_network_did_outlives_a_transaction_that_is_undone(
+    scene: Scene, days: Days, make_house: Callable[..., House]
+) -> None:
+    scene.add_node()
+    house = make_house()
+    limit = Limits().of_source
+    for _ in range(limit + 5):
+        house.core.audit.note(days.wall(), "10.0.0.9", "request refused")
+    house.turn()
+    days.gone_s += 61
+    house.core.audit.note(days.wall(), "10.0.0.8", "claim refused")
+    house.desk.emit(NetbootEvent(kind=EventKind.OTHER_DHCP, text="another one", address="10.77.0.66"))
+    house.desk.emit(NetbootEvent(kind=EventKind.RELAY, text="", mac=MAC, address="10.9.0.1"))
+    house.desk.saw(BootStep.KERNEL, mac=MAC)
+    with no_commits(scene):
+        for _ in range(Limits().alarms + 1):
+            with pytest.raises(OperationalError):
+                house.turn()
+    assert told(scene, "other-dhcp") == 0
+    house.turn()
+    assert [told(scene, what) for what in ("other-dhcp", "claim refused", "relay told")] == [1, 1, 1]
+    days.gone_s += 61  # a window on
+    house.turn()
+    assert told(scene, "other-dhcp") == 1
+    with scene.core.database.read() as connection:
+        assert [seen.step for seen in sightings.list_sightings(connection, "n01")] == [BootStep.KERNEL]
+        (left_out,) = [event.detail for event in events.list_events(connection) if event.what == LEFT_OUT]
+    assert left_out["count"] == 5
 
 
 def test_a_ca_in_its_last_year_is_an_alarm_each_day(scene: Scene, days: Days, make_house: Callable[..., House]) -> None:

@@ -105,8 +105,8 @@ class Siege:
             require(self.seen[kind] > before, f"no request of the kind {kind} was sent")
         self._a_right_request_is_answered()
         self.scene.clock.now_s += _AUDIT_S
-        with core.database.write() as connection:
-            core.audit.flush(connection, core.act("server"))
+        with core.audit.news(core.clock()) as news, core.database.write() as connection:
+            core.audit.record(connection, core.act("server"), news)
             told = events.list_events(connection, after=last, limit=100_000)
         noted = sum(event.what == REFUSED for event in told)
         counted = sum(event.detail["of"].get(REFUSED, 0) for event in told if event.what == LEFT_OUT)
