@@ -51,12 +51,14 @@ def soak(law: Law, count: int, seed: int) -> bool:
     book = Book(cache / f"{law.name}{'-short' if is_short else ''}.jsonl", heading)
     with held_place(cache / f"{law.name}-work") as work:
         entries = run(law, book, work, _tell)
-    evidence = make_evidence(law.says, heading, entries, keeps_cases=law.keeps_cases)
+    evidence = make_evidence(law, heading, entries)
     path = cache / f"{law.name}.json" if is_short else CHECKOUT / "docs" / "evidence" / f"{law.name}.json"
     write_evidence(path, evidence)
     book.close()
     shown = path.relative_to(CHECKOUT)
     _tell(f"{law.name}: held in {evidence.passed} of {count} cases, {evidence.seconds:.0f} s: {shown}")
+    if evidence.too_little:
+        _tell(f"{law.name}: has not held, too little was tried: {evidence.too_little}")
     return evidence.has_held
 
 
@@ -65,7 +67,7 @@ def tell_so_far(law: Law) -> None:
     cache = CHECKOUT / ".cache" / "soak"
     book = Book.open(cache / f"{law.name}.jsonl")
     entries = sorted(book.entries(), key=lambda entry: entry.seed)
-    evidence = make_evidence(law.says, book.heading, entries, keeps_cases=law.keeps_cases)
+    evidence = make_evidence(law, book.heading, entries)
     path = CHECKOUT / "docs" / "evidence" / f"{law.name}.json"
     write_evidence(path, evidence)
     shown = path.relative_to(CHECKOUT)

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from soak.book import Entry, Heading
+from soak.law import Law
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -50,6 +51,7 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
     seconds: float
     figures: Mapping[str, Spread | Mapping[str, int]]
     tried: int | None = None  # None: all of `count`; else the soak was stopped, and has not held yet
+    too_little: str = ""  # why the law has not held although no case broke it: what was to happen did not
     cases: tuple[Entry, ...] = ()  # of a law whose cases are worth looking at one by one
 
 
@@ -88,24 +90,28 @@ def sum_up(entries: Sequence[Entry]) -> dict[str, Spread | Mapping[str, int]]:
     return result
 
 
-def make_evidence(says: str, heading: Heading, entries: Sequence[Entry], *, keeps_cases: bool = False) -> Evidence:
-    """Return the evidence of a soak that came to its end, now and on this machine."""
+def make_evidence(law: Law, heading: Heading, entries: Sequence[Entry]) -> Evidence:
+    """Return the evidence of a soak, now and on this machine."""
     failed = tuple(entry.seed for entry in entries if entry.failure)
+    has_ended = len(entries) == heading.count
+    # A few cases, to see one seed again, show that case alone.
+    too_little = law.enough(entries) if has_ended and heading.count >= law.count else ""
     return Evidence(
         law=heading.law,
-        says=says,
-        has_held=not failed and len(entries) == heading.count,
+        says=law.says,
+        has_held=not failed and has_ended and not too_little,
         commit=heading.commit,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=this_machine(),
         first_seed=heading.first_seed,
         count=heading.count,
-        tried=len(entries) if len(entries) < heading.count else None,
+        tried=None if has_ended else len(entries),
         passed=len(entries) - len(failed),
         failed_seeds=failed,
         seconds=round(sum(entry.seconds for entry in entries), 1),
         figures=sum_up(entries),
-        cases=tuple(entries) if keeps_cases else (),
+        too_little=too_little,
+        cases=tuple(entries) if law.keeps_cases else (),
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from cloner_core.errors import ClonerError
+from soak.book import Entry
 
 Figures = Mapping[str, float | str]
 """What one case measured: numbers are summed up, words are counted."""
@@ -43,6 +44,8 @@ class Law:
     """Makes what all cases share in an empty directory and takes away what it made outside of that."""
     at_once: int = 1  # cases that may run side by side, each in a thread of its own
     keeps_cases: bool = False  # the evidence lists every case, not their sum alone
+    enough: Callable[[Sequence[Entry]], str] = lambda _: ""
+    """Says why as many cases as make evidence tried too little all the same; "" when they tried enough."""
 
 
 def require(is_so: bool, what: str) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-import msgspec
+from msgspec.structs import replace
 
 from soak.book import Book, Entry
-from soak.law import Case, Crowd, Law
+from soak.law import Case, Crowd, Figures, Law
 
 Tell = Callable[[str], None]
 _TELL_EVERY_S = 10.0
@@ -42,12 +42,8 @@ def run(law: Law, book: Book, work: Path, tell: Tell) -> list[Entry]:
 
 def _try_all(law: Law, case: Case, seeds: Sequence[int]) -> Iterator[Entry]:
     """Give the entry of each seed as soon as it is tried; what was begun is ended when nobody asks for more."""
-    gathered_s = _gather(case, seeds)
-    if gathered_s:
-        # What all did together is counted once, or the evidence would tell of no time at all.
-        first, *others = (_try(case, seed) for seed in seeds)
-        yield msgspec.structs.replace(first, seconds=first.seconds + gathered_s)
-        yield from others
+    if isinstance(case, Crowd):
+        yield from _try_together(case, seeds)
         return
     if law.at_once == 1:
         # In this thread, for a case that forks.
@@ -62,13 +58,20 @@ def _try_all(law: Law, case: Case, seeds: Sequence[int]) -> Iterator[Entry]:
             pool.shutdown(cancel_futures=True)
 
 
-def _gather(case: Case, seeds: Sequence[int]) -> float:
-    """Have the members of a crowd tried together; return how many seconds that took, 0 where there is none."""
-    started_s = time.monotonic()
-    if isinstance(case, Crowd):
-        case.gather(seeds)
-        return round(time.monotonic() - started_s, 6)
-    return 0.0
+def _try_together(crowd: Crowd, seeds: Sequence[int]) -> Iterator[Entry]:
+    """Try the members of a crowd; what breaks while they are gathered breaks the law for each of them."""
+
+    def gather(_first: int) -> Figures:
+        crowd.gather(seeds)
+        return {}
+
+    gathered = _try(gather, seeds[0])
+    first, *others = (
+        replace(gathered, seed=seed, seconds=0.0) if gathered.failure else _try(crowd, seed) for seed in seeds
+    )
+    # What all did together is counted once, or the evidence would tell of no time at all.
+    yield replace(first, seconds=first.seconds + gathered.seconds)
+    yield from others
 
 
 def _try(case: Case, seed: int) -> Entry:

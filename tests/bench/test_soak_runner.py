@@ -6,8 +6,10 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cloner_agent.host import run as run_tool
@@ -54,13 +56,20 @@ def test_every_seed_from_the_first_is_tried_once(tmp_path: Path) -> None:
 
 
 class Together:
-    """A crowd of numbers, gathered before any is asked for."""
+    """A crowd of numbers, gathered before any is asked for; one that is broken cannot be."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_broken: bool = False) -> None:
         self.gathered: list[list[int]] = []
+        self.law = Law("crowd", "numbers keep together", 5, self._open)
+        self._is_broken = is_broken
+
+    @contextmanager
+    def _open(self, work: Path) -> Iterator[Case]:
+        yield self
 
     def gather(self, seeds: Sequence[int]) -> None:
         self.gathered.append(list(seeds))
+        require(not self._is_broken, "they do not keep together")
 
     def __call__(self, seed: int) -> Figures:
         require(self.gathered == [[3, 4, 5, 6, 7]], "asked for before it was gathered")
@@ -68,14 +77,35 @@ class Together:
 
 
 def test_the_members_of_a_crowd_are_tried_together_before_any_is_asked_for(tmp_path: Path) -> None:
-    crowd = Together()
-
-    @contextmanager
-    def give(work: Path) -> Iterator[Case]:
-        yield crowd
-
-    entries = run(Law("crowd", "", 5, give), book_in(tmp_path), tmp_path, lambda _: None)
+    entries = run(Together().law, book_in(tmp_path), tmp_path, lambda _: None)
     assert [entry.failure for entry in entries] == [""] * 5
+
+
+def test_a_crowd_that_breaks_its_law_while_it_is_gathered_breaks_it_for_each(tmp_path: Path) -> None:
+    crowd, book = Together(is_broken=True), book_in(tmp_path)
+    entries = run(crowd.law, book, tmp_path, lambda _: None)
+    assert [entry.failure for entry in entries] == ["LawBrokenError: they do not keep together"] * 5
+    assert book.entries() == entries
+    assert len(crowd.gathered) == 1
+    evidence = make_evidence(crowd.law, book.heading, entries)
+    assert (evidence.has_held, evidence.passed, evidence.failed_seeds) == (False, 0, (3, 4, 5, 6, 7))
+
+
+def test_a_law_whose_cases_tried_too_little_has_not_held(tmp_path: Path) -> None:
+    def enough(entries: Sequence[Entry]) -> str:
+        odd = sum(entry.figures["kind"] == "odd" for entry in entries)
+        return "" if odd >= 3 else f"{odd} odd numbers of {len(entries)}"
+
+    law = replace(Counting().law, enough=enough)
+    entries = run(law, book_in(tmp_path), tmp_path, lambda _: None)
+    evidence = make_evidence(law, book_in(tmp_path).heading, entries)
+    assert (evidence.has_held, evidence.too_little) == (True, "")
+    few = [msgspec.structs.replace(entry, figures={"kind": "even"}) for entry in entries]
+    evidence = make_evidence(law, book_in(tmp_path).heading, few)
+    assert (evidence.has_held, evidence.passed) == (False, 5)
+    assert evidence.too_little == "0 odd numbers of 5"
+    one_again = make_evidence(law, Heading("counting", "abc", 4, 1), few[:1])
+    assert (one_again.has_held, one_again.too_little) == (True, "")
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"seed":5,"sec', b'{"seed":5,"seconds":1.0,"figures":{}}'])
@@ -110,7 +140,7 @@ def test_after_a_failure_the_others_are_tried_and_its_seed_is_told(tmp_path: Pat
         "counting: seed 4 failed: LawBrokenError: 4 is wrong",
         "counting: again: ./run soak counting --count 1 --seed 4",
     ]
-    evidence = make_evidence("numbers are numbers", book_in(tmp_path).heading, entries)
+    evidence = make_evidence(counting.law, book_in(tmp_path).heading, entries)
     assert (evidence.has_held, evidence.passed, evidence.failed_seeds, evidence.commit) == (False, 4, (4,), "abc")
 
 
@@ -119,7 +149,7 @@ def test_evidence_of_a_soak_that_was_stopped_says_so(tmp_path: Path) -> None:
     book.rewrite([Entry(3, 1.0, {}), Entry(4, 1.0, {})])
     read = Book.open(book.path)
     assert read.heading == book.heading
-    evidence = make_evidence("numbers are numbers", read.heading, read.entries())
+    evidence = make_evidence(Counting().law, read.heading, read.entries())
     assert (evidence.has_held, evidence.tried, evidence.passed, evidence.count) == (False, 2, 2, 5)
     with pytest.raises(NotFoundError):
         Book.open(tmp_path / "none")
@@ -188,5 +218,5 @@ def test_cases_that_may_run_side_by_side_do_and_each_is_tried_once(tmp_path: Pat
     entries = run(law, book, tmp_path, lambda text: None)
     assert sorted(tried) == [entry.seed for entry in entries] == [3, 4, 5, 6, 7]
     assert sorted(book.entries(), key=lambda entry: entry.seed) == entries
-    evidence = make_evidence(law.says, book.heading, entries, keeps_cases=law.keeps_cases)
+    evidence = make_evidence(law, book.heading, entries)
     assert [(case.seed, bool(case.failure)) for case in evidence.cases] == [(seed, seed == 4) for seed in range(3, 8)]
