@@ -145,6 +145,14 @@ def new_boot_order(
     return (*first, *rest)
 
 
+def network_first(before: Nvram, *, is_netbooted: bool = False) -> tuple[int, ...] | None:
+    """Return BootOrder with the network entry before all others; None where it is so, or where there is none."""
+    network = network_entry(before, is_netbooted=is_netbooted)
+    if network is None or before.order[:1] == (network,):
+        return None
+    return tuple(dict.fromkeys((network, *before.order)))
+
+
 def network_entry(before: Nvram, *, is_netbooted: bool = False) -> int | None:
     """Return the entry used for the network: this boot's, else the first network entry in the order.
 

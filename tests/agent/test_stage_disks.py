@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from agentbench.node import PXE
 from agentbench.runner import FakeRunner
 from agentbench.scene import Scene
 from agentbench.sysfs import Sysfs
@@ -16,6 +17,7 @@ from cloner_agent.failures import StageError
 from cloner_agent.partitions import wait_for_device
 from cloner_agent.stages.commit import activate_esp
 from cloner_agent.stages.disks import command, guard, unmount_all
+from cloner_core.efi import LoadOption, build_load_option, build_order
 from cloner_core.facts import Signature
 from cloner_core.messages import Cause
 from cloner_core.steps import STAGING, ActivateEsp, Command, Guard
@@ -134,6 +136,10 @@ def test_a_cut_between_two_renames_leaves_an_esp_that_boots_nothing_or_everythin
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene = Scene(tmp_path)
+    scene.variables.write("Boot0001", build_load_option(LoadOption("disk", bytes.fromhex("7fff0400"))))
+    scene.variables.write("Boot0004", build_load_option(PXE))
+    scene.variables.write("BootOrder", build_order((1, 4)))
+    scene.variables.write("BootCurrent", build_order((4,)))
     esp = _Esp(scene)
     wanted = {"EFI/debian/shimx64.efi", "loader/loader.conf", "vmlinuz", "ABOUT"}
     for path in wanted:
@@ -148,6 +154,7 @@ def test_a_cut_between_two_renames_leaves_an_esp_that_boots_nothing_or_everythin
         files = {str(path.relative_to(esp.where)) for path in esp.where.rglob("*") if path.is_file()}
         is_bootable = (esp.where / "EFI").exists()
         assert not is_bootable or files == wanted
+        assert scene.variables.read("BootOrder") == build_order((4, 1)), "nobody knows of the clone before the receipt"
         seen.append(is_bootable)
 
     monkeypatch.setattr(os, "rename", cut)

@@ -10,7 +10,7 @@ import pytest
 from agentbench.scene import OLD_GUID, OTHER_GUID, Scene
 from cloner_agent.efivars import EfiVars, NvramFullError
 from cloner_agent.failures import StageError
-from cloner_agent.stages.nvram import write
+from cloner_agent.stages.nvram import put_network_first, write
 from cloner_agent.stages.reboot import restart
 from cloner_core.efi import HardDrive, LoadOption, build_load_option, build_order, disk_entry, parse_order
 from cloner_core.messages import Cause
@@ -79,6 +79,39 @@ def test_network_first_ours_second_the_rest_after_and_the_stale_entry_gone(scene
     assert drive.guid == scene.attempt.plan.partitions[0].part_uuid
     assert scene.attempt.record.nvram_before[0] == "BootOrder 0000,0002,0001"
     assert scene.attempt.record.nvram_after[0].startswith("BootOrder 0001,")
+
+
+def test_the_network_comes_first_before_the_disk_can_boot(scene: Scene) -> None:
+    put_network_first(scene.attempt)
+    assert read_nvram(_variables(scene)).order == (1, 0, 2)
+    assert scene.attempt.tools.reporter.notes == []
+    once = _variables(scene)
+    put_network_first(scene.attempt)
+    assert _variables(scene) == once
+
+
+def test_the_receipt_has_the_order_as_the_deploy_found_it(scene: Scene) -> None:
+    put_network_first(scene.attempt)
+    write(scene.attempt, scene.nvram())
+    assert scene.attempt.record.nvram_before[0] == "BootOrder 0000,0002,0001"
+
+
+@pytest.mark.parametrize(("kind", "why"), [(_Forgetful, "BootOrder is 0000,0002,0001"), (_Hopeless, "store is full")])
+def test_a_firmware_that_cannot_put_the_network_first_is_worth_a_word(
+    tmp_path: Path, kind: type[EfiVars], why: str
+) -> None:
+    scene = _scene(tmp_path, kind)
+    put_network_first(scene.attempt)
+    (note,) = scene.attempt.tools.reporter.notes
+    assert why in note
+
+
+def test_a_firmware_without_an_entry_for_the_network_keeps_its_order(scene: Scene) -> None:
+    variables = EfiVars(scene.efivars)
+    variables.delete("Boot0001")
+    variables.delete("BootCurrent")
+    put_network_first(scene.attempt)
+    assert read_nvram(_variables(scene)).order == (0, 2, 1)
 
 
 def test_writing_twice_changes_nothing_more(scene: Scene) -> None:

@@ -29,6 +29,7 @@ from cloner_core.messages import BeatReply, Failure, HelloReply, HostKey, Secret
 
 MACHINE_ID = "0123456789abcdef0123456789abcdef"
 PXE = LoadOption("UEFI PXEv4", bytes.fromhex("030b2500") + bytes(33) + bytes.fromhex("7fff0400"))
+DISK = LoadOption("UEFI Misc Device", bytes.fromhex("02010c00d041030a000000000101060000027fff0400"))
 VAULTED = Vaulted(
     machine_id=MACHINE_ID,
     host_keys=(
@@ -108,11 +109,12 @@ class Node:
 
 
 def make_node(directory: Path, server: StoreServer, disk: LoopDisk, spare: LoopDisk, target: Path) -> Node:
-    """Return a machine that was started by PXE; its firmware variables lie in `directory`."""
+    """Return a machine that was started by PXE for its disk does not boot; its variables lie in `directory`."""
     efivars = directory / "efivars"
     efivars.mkdir()
     variables = EfiVars(efivars)
     variables.write("Boot0004", build_load_option(PXE))
-    variables.write("BootOrder", build_order((4,)))
+    variables.write("Boot0001", build_load_option(DISK))
+    variables.write("BootOrder", build_order((1, 4)))
     variables.write("BootCurrent", build_order((4,)))
     return Node(server, NodePrograms(directory / "esp"), disk, spare, target, efivars, layout(), {})

@@ -16,6 +16,7 @@ from blake3 import blake3
 from cloner_agent.attempt import Attempt, Record
 from cloner_agent.failures import StageError
 from cloner_agent.rooted import Rooted
+from cloner_agent.stages.nvram import put_network_first
 from cloner_core.describing import sendable
 from cloner_core.messages import Cause, ReceiptBody, Stage, StageRate, StageTime
 from cloner_core.plan import plan_digest, written_by
@@ -35,13 +36,17 @@ def ask(attempt: Attempt, action: Commit) -> None:
 
 
 def activate_esp(attempt: Attempt, action: ActivateEsp) -> None:
-    """Unbind the staging folder, move its children up, make that durable, and read every byte of it back."""
+    """Unbind the staging folder, move its children up, make that durable, and read every byte of it back.
+
+    Before that the firmware is to ask the network first: until the receipt is stored nobody knows that the disk boots.
+    """
     where = attempt.path(action.where)
     with Rooted(where) as staged:
         wanted = tree_digests(staged, b"")
     if not wanted:
         raise StageError(Cause.NOT_BOOTABLE, f"nothing was staged for {action.where}")
     attempt.tools.run(("umount", where))
+    put_network_first(attempt)
     with Rooted(where) as esp:
         folder = STAGING.encode()
         # EFI last: firmware looks for nothing else, so its one rename is what makes the disk boot.

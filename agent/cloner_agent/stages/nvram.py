@@ -6,16 +6,55 @@ Must not decide an order or which entries are stale.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from cloner_agent.attempt import Attempt
 from cloner_agent.efivars import EfiVars, NvramFullError
 from cloner_agent.failures import StageError
-from cloner_core.efi import HardDrive
+from cloner_core.efi import HardDrive, build_order
 from cloner_core.messages import Cause
-from cloner_core.nvram import NvramPlan, describe, network_entry, nvram_faults, nvram_plan, read_nvram
+from cloner_core.nvram import (
+    NvramPlan,
+    Write,
+    describe,
+    describe_order,
+    network_entry,
+    network_first,
+    nvram_faults,
+    nvram_plan,
+    read_nvram,
+)
 from cloner_core.steps import Nvram
 
 log = logging.getLogger(__name__)
+
+
+def put_network_first(attempt: Attempt) -> None:
+    """Have the firmware ask the network before any disk, from before the disk can boot until `write`.
+
+    Firmware that was told once to boot from the network (F12), or found nothing else on a blank disk, has the disk
+    first: a power cut before the receipt would start a clone nobody has heard of. Trouble is worth a note: the disk has
+    nothing else that boots, so the deploy goes on.
+    """
+    variables = attempt.tools.efivars
+    before = read_nvram(variables.all())
+    attempt.record.nvram_before = describe(before)
+    order = network_first(before, is_netbooted=bool(attempt.facts.boot_mac))
+    if order is None:
+        return
+    why = "its store is full"
+    try:
+        if _write_all(variables, (Write("BootOrder", build_order(order)),)):
+            after = read_nvram(variables.all()).order
+            if after == order:
+                return
+            why = f"BootOrder is {describe_order(after)}, want {describe_order(order)}"
+    except OSError as error:
+        why = str(error.strerror)
+    attempt.tools.reporter.note(
+        f"the firmware does not ask the network first ({why}): if power fails before the receipt, the disk boots and"
+        " the task stays lost"
+    )
 
 
 def write(attempt: Attempt, action: Nvram) -> None:
@@ -28,7 +67,7 @@ def write(attempt: Attempt, action: Nvram) -> None:
     if not variables.is_there:
         raise StageError(Cause.NVRAM, "the firmware shows no variables, so no boot entry can be written")
     before = read_nvram(variables.all())
-    attempt.record.nvram_before = describe(before)
+    attempt.record.nvram_before = attempt.record.nvram_before or describe(before)
     destroyed, live = _partitions(attempt)
     is_netbooted = bool(attempt.facts.boot_mac)
     plan = nvram_plan(
@@ -67,9 +106,14 @@ def _write(variables: EfiVars, plan: NvramPlan) -> bool:
     """Delete, then write entry before order, so that a power cut leaves an order that names nothing missing."""
     for name in plan.delete:
         variables.delete(name)
+    return _write_all(variables, plan.writes)
+
+
+def _write_all(variables: EfiVars, writes: Sequence[Write]) -> bool:
+    """Write in this order, without crash dumps when there is no room for both; False when there is none at all."""
     for is_last in (False, True):
         try:
-            for one in plan.writes:
+            for one in writes:
                 variables.write(one.name, one.value)
         except NvramFullError as error:
             if is_last or not variables.delete_crash_dumps():

@@ -111,8 +111,9 @@ class Scene:
             kept, dropped = kept + loss.kept_bytes, dropped + loss.dropped_bytes
             unwritten += loss.unwritten_bytes
             cut_in.append(ran.stage if ran.is_cut else "restart")
-            self._check_firmware(node)
+            order = self._boot_order(node)
             if ran.has_said("receipt"):
+                require(order[:1] == (_NETWORK_ENTRY,), f"the network is not first: {order}")
                 self._check_clone()
                 return {
                     "first cut in": cut_in[0],
@@ -121,7 +122,7 @@ class Scene:
                     "dropped bytes": dropped,
                     "unwritten bytes": unwritten,
                 }
-            self._check_nothing_half(whole, may_boot=ran.has_said("commit"))
+            self._check_nothing_half(whole, order, may_boot=ran.has_said("commit"))
         raise LawBrokenError(f"no attempt came to its end: cut in {', '.join(cut_in)}")
 
     def _node(self, place: Path, machine: Machine = MACHINE) -> Node:
@@ -144,17 +145,22 @@ class Scene:
             ran = run_deploy(node, cut_at=cut_at, power_off=self.disk.power_off)
         return ran, self.disk.power_on(chance, None if ran.is_cut else _ALL_LOST)
 
-    def _check_firmware(self, node: Node) -> None:
+    def _boot_order(self, node: Node) -> tuple[int, ...]:
         variables = FirmwareVars(node.efivars).all()
         order = parse_order(variables["BootOrder"])
-        require(order[:1] == (_NETWORK_ENTRY,) and "Boot0004" in variables, f"the network is lost: {order}")
+        require(_NETWORK_ENTRY in order and "Boot0004" in variables, f"the network is lost: {order}")
+        return order
 
-    def _check_nothing_half(self, whole: list[dict[str, bytes]], *, may_boot: bool) -> None:
-        """What boots is one of the systems known to be whole, or since the commit was granted the whole clone."""
+    def _check_nothing_half(self, whole: list[dict[str, bytes]], order: tuple[int, ...], *, may_boot: bool) -> None:
+        """What may boot is one of the systems known to be whole, or since the commit was granted the whole clone.
+
+        That one nobody knows of before the receipt, so the firmware must ask the network before it.
+        """
         esp = self._esp_files()
         if not any(path.startswith("EFI/") for path in esp) or esp in whole:
             return
         require(may_boot, f"the disk may boot before the commit: {sorted(esp)}")
+        require(order[:1] == (_NETWORK_ENTRY,), f"the clone would boot before the network is asked: {order}")
         self._check_clone()
         whole.append(esp)
 
