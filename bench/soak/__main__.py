@@ -30,6 +30,7 @@ LAWS = (
     "tftp-names",
     "tree-codec",
     "power-cut",
+    "power-cut-nvram",
     "power-cut-apply",
 )
 

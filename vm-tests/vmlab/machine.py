@@ -164,6 +164,10 @@ class Machine:
                 raise self._missing(f"did not say {marker!r} within {deadline_s:.0f} s")
             time.sleep(poll_s)
 
+    def has_said(self, marker: str) -> bool:
+        """Return whether the serial console has said `marker` after what was matched before."""
+        return re.search(marker, self._new_bytes().decode(errors="surrogateescape")) is not None
+
     def said(self) -> str:
         """Return all the serial console said in all runs, without control sequences."""
         return CONTROL.sub(b"", self.log.read_bytes()).decode(errors="replace")
