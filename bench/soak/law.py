@@ -48,6 +48,11 @@ class Law:
     """Says why as many cases as make evidence tried too little all the same; "" when they tried enough."""
 
 
+def share(entries: Sequence[Entry], is_so: Callable[[Figures], bool]) -> float:
+    """Return in what part of the cases something was so, between 0 and 1; a case that failed has no figures."""
+    return sum(is_so(entry.figures) for entry in entries) / len(entries)
+
+
 def require(is_so: bool, what: str) -> None:
     """Raise LawBrokenError that says `what` unless it is so."""
     if not is_so:

@@ -12,6 +12,7 @@ import pytest
 import torture
 from cloner_server.store.local import LocalStore
 from cloner_server.store.protocol import StoreFullError
+from soak.book import Entry
 from soak.laws import store_kill
 from store_images import Image, Key, files_from, make_image, some_contents
 
@@ -49,7 +50,7 @@ def test_a_writer_killed_anywhere_leaves_the_old_version_or_the_new(tmp_path: Pa
     """At length: `./run soak store-kill`."""
     with store_kill.LAW.open(tmp_path) as case:
         tried = [case(seed) for seed in range(5, 20)]
-    assert {figures["killed"] for figures in tried} == {"at a call", "by the clock"}
+    assert store_kill.LAW.enough([Entry(seed, 0.0, figures) for seed, figures in enumerate(tried)]) == ""
     assert {"publish", "repack", "gc"} <= {str(figures["writing"]) for figures in tried}
 
 

@@ -2,7 +2,9 @@
 
 Three of four servers are killed right before their n-th call that changes something (a system call on a file, a
 statement or commit of SQLite), which a seed repeats nearly exactly; the others by the clock, in the middle of
-whatever they do. The kill is of the process: what the kernel has taken stays (power cuts are another law's).
+whatever they do. One that ended its work before it was killed is no case: another one does the same work over a fresh
+copy of the state, and is killed sooner. The kill is of the process: what the kernel has taken stays (power cuts are
+another law's).
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +38,8 @@ from cloner_server.state import tasks as rows
 from cloner_server.state.tables import attempts
 from cloner_server.tasks import endings, housekeeping
 from serverbench.scene import LAYOUT, START_S, Agent, Scene, facts, make_template, open_scene
-from soak.law import Case, Figures, Law, require
+from soak.book import Entry
+from soak.law import Case, Figures, Law, LawBrokenError, require, share
 from store_images import BOOTABLE, make_image, some_contents
 
 _CONTEXT = multiprocessing.get_context("fork")
@@ -44,6 +47,8 @@ _CALLS = frozenset({"open", "write", "fsync", "rename", "replace", "link", "unli
 _STATEMENTS = frozenset({"execute", "executemany", "commit"})
 _NODES = {"n01": "52:54:00:00:00:01", "n02": "52:54:00:00:00:02"}
 STEPS = 18
+_MOST_TRIES = 20
+_NO_STEP = ("", "between two")
 _LOST_S = 61.0
 
 
@@ -59,37 +64,68 @@ class Line(msgspec.Struct):
 @contextmanager
 def open_server_kill(work: Path) -> Iterator[Case]:
     """Every case has a server of its own, over a copy of one state."""
-    make_template(work / "template")
-    shutil.copytree(work / "template", work / "trial")
-    started_s = time.monotonic()
-    effects = _in_child(_count, work / "trial")
-    took_s = time.monotonic() - started_s
-
-    def case(seed: int) -> Figures:
-        with tempfile.TemporaryDirectory(dir=work) as directory:
-            state = Path(directory) / "state"
-            shutil.copytree(work / "template", state)
-            return _case(state, seed, effects, took_s)
-
-    yield case
+    template = work / "template"
+    make_template(template)
+    with _copy_of(template) as state:
+        effects = _in_child(_count, state)
+    with _copy_of(template) as state:
+        started_s = time.monotonic()
+        ended, _ = _run(state, 1, _Moment())  # not in the child that counts: a profiled one is far slower
+        took_s = time.monotonic() - started_s
+    require(ended == 0, f"a server nobody killed ended with {ended}")
+    yield lambda seed: _case(template, seed, _Moment(effects), _Moment(after_s=took_s))
 
 
-def _case(state: Path, seed: int, effects: int, took_s: float) -> Figures:
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """When a server is killed: right before a call, or so long after its start; neither, and it is not."""
+
+    call: int = 0
+    after_s: float = 0.0
+
+    def sooner(self, chance: random.Random) -> _Moment:
+        """Return one that chance chooses between the start and this one."""
+        return _Moment(chance.randint(1, self.call) if self.call else 0, chance.uniform(0, self.after_s))
+
+
+@contextmanager
+def _copy_of(template: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=template.parent) as directory:
+        yield shutil.copytree(template, Path(directory) / "state")
+
+
+def _case(template: Path, seed: int, last_call: _Moment, end: _Moment) -> Figures:
     chance = random.Random(f"kill {seed}")
-    reading, writing = os.pipe()
     is_counted = chance.random() < 0.75
-    at = chance.randint(1, effects) if is_counted else 0
-    server = _CONTEXT.Process(target=_serve, args=(state, seed, writing, at))
+    moment = last_call if is_counted else end
+    for tries in range(1, _MOST_TRIES + 1):
+        moment = moment.sooner(chance)
+        with _copy_of(template) as state:
+            ended, lines = _run(state, seed, moment)
+            if ended == 0:
+                continue
+            require(ended == -signal.SIGKILL, f"the server ended with {ended}")
+            return {"killed": "at a call" if is_counted else "by the clock", "tries": tries, **_look(state, lines)}
+    raise LawBrokenError(f"none of {_MOST_TRIES} servers was killed before its work ended")
+
+
+def _run(state: Path, seed: int, moment: _Moment) -> tuple[int | None, list[Line]]:
+    """Let a server work and kill it; return its exit status, and what it told."""
+    reading, writing = os.pipe()
+    server = _CONTEXT.Process(target=_serve, args=(state, seed, writing, moment.call))
     server.start()
     os.close(writing)
-    if not is_counted:
-        time.sleep(chance.uniform(0, took_s))
+    if moment.after_s:
+        time.sleep(moment.after_s)
         server.kill()
     with os.fdopen(reading, "rb") as pipe:
         told = pipe.read().split(b"\n")[:-1]  # what follows the last newline was cut off by the kill
     server.join()
-    require(server.exitcode in (0, -signal.SIGKILL), f"the server ended with {server.exitcode}")
-    lines = [msgspec.json.decode(line, type=Line) for line in told]
+    return server.exitcode, [msgspec.json.decode(line, type=Line) for line in told]
+
+
+def _look(state: Path, lines: list[Line]) -> Figures:
+    """Hold what a server left to what it told, and have the next one end the work."""
     kept, open_step = after(lines)
     scene = open_scene(state)
     try:
@@ -97,9 +133,20 @@ def _case(state: Path, seed: int, effects: int, took_s: float) -> Figures:
         go_on(scene)
     finally:
         scene.core.database.close()
-    killed = "never" if server.exitcode == 0 else "at a call" if is_counted else "by the clock"
     answered = sum(line.is_done for line in lines)
-    return {"killed": killed, "in": open_step or "between two", "answered": answered, "facts": len(kept)}
+    return {"in": open_step or "between two", "answered": answered, "facts": len(kept)}
+
+
+def enough(entries: Sequence[Entry]) -> str:
+    """See `Law.enough`: servers die in both ways, within a request and with answers to keep."""
+    shares = {
+        "were killed by the clock": (share(entries, lambda figures: figures.get("killed") == "by the clock"), 0.1),
+        "were killed within a step": (share(entries, lambda figures: figures.get("in", "") not in _NO_STEP), 0.5),
+        "had answered something": (share(entries, lambda figures: float(figures.get("answered", 0)) > 0), 0.5),
+    }
+    return "; ".join(
+        f"{found:.0%} {what}, {least:.0%} wanted" for what, (found, least) in shares.items() if found < least
+    )
 
 
 def after(lines: list[Line]) -> tuple[dict[str, Any], str]:
@@ -381,4 +428,5 @@ LAW = Law(
     "a server killed anywhere has kept every request it answered, and the next one ends the work",
     300,
     open_server_kill,
+    enough=enough,
 )
