@@ -42,6 +42,17 @@ def ext4(directory: Path, size_bytes: int = 512 * MIB) -> Iterator[Path]:
         image.unlink()
 
 
+@contextmanager
+def small_disk(at: Path, size: str, *, inodes: int = 0) -> Iterator[Path]:
+    """Mount a filesystem of `size` (as mount(8) takes it for tmpfs) at a new directory; it is gone afterwards."""
+    at.mkdir()
+    run("mount", "-t", "tmpfs", "-o", f"size={size}" + (f",nr_inodes={inodes}" if inodes else ""), "tmpfs", str(at))
+    try:
+        yield at
+    finally:
+        run("umount", str(at))
+
+
 def make_torture(root: Path) -> None:
     """Fill `root`, on ext4, as root."""
     seed = random.Random(2)

@@ -27,9 +27,7 @@ from cloner_agent.protocol import ServerFault
 from cloner_agent.session import HttpsServer
 from cloner_core.errors import UnreachableError
 from cloner_core.messages import Cause, Failure, Stage
-from netns.talking_node import TalkingNode
-from serverbench.scene import facts
-from serverbench.served import MAC, Served
+from serverbench.served import Served, node_of
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="cloner serve needs root")]
 
@@ -40,11 +38,6 @@ def served(tmp_path: Path) -> Iterator[Served]:
     yield made
     if made.process is not None and made.process.poll() is None:
         made.kill()
-
-
-def node_of(served: Served) -> TalkingNode:
-    ca = (served.base / "state/site/ca.pem").read_text()
-    return TalkingNode(served.where, ca, facts(MAC))
 
 
 def test_a_deploy_survives_a_kill_after_every_request(served: Served) -> None:

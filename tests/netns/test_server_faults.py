@@ -6,8 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,9 +18,8 @@ from cloner_core.image.digest import digest
 from cloner_core.messages import Beat, Progress, Stage
 from netns.netboot_lab import inside
 from netns.talking_node import TalkingNode, Where
-from netns.test_serve import node_of
 from serverbench.scene import facts
-from serverbench.served import MAC, START, Served
+from serverbench.served import MAC, START, Served, node_of
 from vmlab.lab import SERVER_ADDRESS, Lab
 
 pytestmark = [pytest.mark.root, pytest.mark.netns, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -39,16 +36,6 @@ def cloner(*words: str, stdin: str = "") -> str:
     return done.stdout
 
 
-@contextmanager
-def small_disk(at: Path) -> Iterator[None]:
-    at.mkdir()
-    torture.run("mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(at))
-    try:
-        yield
-    finally:
-        torture.run("umount", str(at))
-
-
 def put_pack(served: Served, content: bytes) -> httpx2.Response:
     with httpx2.Client(transport=httpx2.HTTPTransport(uds=str(served.socket)), base_url="http://c/v1") as client:
         return client.put(f"/packs/{digest(content).hex()}", content=content)
@@ -56,7 +43,7 @@ def put_pack(served: Served, content: bytes) -> httpx2.Response:
 
 def test_a_full_disk_ends_what_needs_room_and_the_deploy_goes_on_when_there_is_some(tmp_path: Path) -> None:
     served = Served(tmp_path)
-    with small_disk(tmp_path / "state"):
+    with torture.small_disk(tmp_path / "state", "24m"):
         served.start()
         try:
             served.fill()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,16 +16,6 @@ from clones import capture_into, restore_from
 from store_images import Key
 
 pytestmark = pytest.mark.root
-
-
-@contextmanager
-def tmpfs(path: Path, options: str) -> Iterator[Path]:
-    path.mkdir()
-    torture.run("mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path))
-    try:
-        yield path
-    finally:
-        torture.run("umount", str(path))
 
 
 def _fill_bytes(filler: Path) -> None:
@@ -46,7 +35,7 @@ def test_a_capture_into_a_full_store_publishes_nothing_and_spoils_nothing(
     golden = tmp_path / "golden"
     golden.mkdir()
     (golden / "first").write_bytes(os.urandom(100_000))
-    with tmpfs(tmp_path / "disk", "size=64m,nr_inodes=2000") as disk:
+    with torture.small_disk(tmp_path / "disk", "64m", inodes=2000) as disk:
         store = LocalStore(disk / "store", Key())
         record = capture_into(store, golden).record
         (disk / "filler").mkdir()

@@ -18,8 +18,8 @@ from cloner_core.image.compression import compress
 from cloner_core.image.digest import digest
 from cloner_core.layout import parse_layout
 from cloner_initramfs.installer import LayerFacts, Manifest
-from netns.talking_node import Where
-from serverbench.scene import LAYOUT
+from netns.talking_node import TalkingNode, Where
+from serverbench.scene import LAYOUT, facts
 from store_images import BOOTABLE, make_image, some_contents
 
 START = "import sys; from cloner_cli.main import main; sys.exit(main())"
@@ -147,3 +147,9 @@ class Served:
         self.admin("POST", "/publish", content=msgspec.msgpack.encode(image.draft))
         self.admin("POST", "/layouts", content=msgspec.json.encode(parse_layout(LAYOUT)))
         self.admin("POST", "/nodes", json={"name": "n01", "macs": [MAC], "image": "golden", "layout": "simple"})
+
+
+def node_of(served: Served) -> TalkingNode:
+    """Return the first machine of a server."""
+    ca = (served.base / "state/site/ca.pem").read_text()
+    return TalkingNode(served.where, ca, facts(MAC))

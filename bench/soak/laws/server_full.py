@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -19,12 +18,12 @@ from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
+import torture
 from cloner_core.errors import ClonerError
 from serverbench.scene import make_template, open_scene
 from soak.law import Case, Figures, Law, require
 from soak.laws.server_kill import STEPS, Line, Work, after, check, go_on
 
-_SIZE = "24m"
 _ROOMS = (0, 4096, 16 << 10, 64 << 10, 300 << 10)  # bytes left free: for nothing, a little, and some of a request
 
 
@@ -34,21 +33,14 @@ def open_server_full(work: Path) -> Iterator[Case]:
     make_template(work / "template")
 
     def case(seed: int) -> Figures:
-        with tempfile.TemporaryDirectory(dir=work) as directory, _small(Path(directory)) as disk:
+        with (
+            tempfile.TemporaryDirectory(dir=work) as directory,
+            torture.small_disk(Path(directory) / "disk", "24m") as disk,
+        ):
             shutil.copytree(work / "template", disk / "state")
             return _case(disk, seed)
 
     yield case
-
-
-@contextmanager
-def _small(directory: Path) -> Iterator[Path]:
-    mount = ("mount", "-t", "tmpfs", "-o", f"size={_SIZE}", "tmpfs", str(directory))
-    subprocess.run(mount, check=True, stdin=subprocess.DEVNULL)
-    try:
-        yield directory
-    finally:
-        subprocess.run(("umount", str(directory)), check=True, stdin=subprocess.DEVNULL)
 
 
 @dataclass
