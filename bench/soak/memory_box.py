@@ -17,6 +17,7 @@ import psutil
 
 _V1, _V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
 _SAMPLE_S = 0.2
+UNLIMITED = "nothing, measured only"
 _REMOVE_TRIES = 25
 _JOIN = 'echo $$ > "$0" && exec "$@"'
 
@@ -52,7 +53,7 @@ class MemoryBox:
     @property
     def limited_by(self) -> str:
         """Return what holds the limit."""
-        return self.names.by if self.group else "nothing, measured only"
+        return self.names.by if self.group else UNLIMITED
 
     def argv(self, command: Sequence[str]) -> list[str]:
         """Return `command` so that it begins inside: whatever it allocates is counted."""

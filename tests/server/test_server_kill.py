@@ -32,5 +32,6 @@ def test_a_server_killed_anywhere_has_kept_what_it_answered(tmp_path: Path) -> N
 def test_a_server_whose_disk_fills_has_kept_what_it_answered(tmp_path: Path) -> None:
     with server_full.LAW.open(tmp_path) as case:
         tried = [case(seed) for seed in range(1, 6)]
+    assert server_full.LAW.enough(entries(tried)) == ""
     assert sum(float(figures.get("refused", 0)) for figures in tried) > 10
     assert sum(float(figures.get("done, full", 0)) for figures in tried) > 5
