@@ -11,7 +11,7 @@ import hashlib
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,9 +33,10 @@ from agentbench.powered import (
 from cloner_agent.host import ToolError, run
 from cloner_agent.machine import Machine
 from cloner_core.efi import parse_order
-from cloner_core.messages import Stage
+from cloner_core.messages import DESTRUCTIVE_FROM, Stage
 from cloner_core.sizes import MIB
-from soak.law import Case, Figures, Law, LawBrokenError, require
+from soak.book import Entry
+from soak.law import Case, Figures, Law, LawBrokenError, require, share
 from vmlab.comparison import esp_faults, unexpected_differences
 from vmlab.fuse_disk import FuseDisk
 from vmlab.volatile import Loss
@@ -46,6 +47,9 @@ _MOST_ATTEMPTS = 4
 _AGAIN = 0.25  # the next attempt is cut too
 _OFTEN = {Stage.PARTITION: 2, Stage.MKFS: 2, Stage.RESTORE: 3, Stage.COMMIT: 6, Stage.NVRAM: 3, Stage.RECEIPT: 3}
 _ALL_LOST = 0.0
+_SEE_NO_ESP = ("partx", "blkid", "mount")
+_JUDGED = "ESPs judged after cuts"
+_LEAST = {"dropped bytes": 0.03, "unwritten bytes": 0.5, _JUDGED: 0.25}  # the share of cases that have some
 
 CutAt = tuple[str, float]
 """A line of the node, and the seconds after it."""
@@ -71,7 +75,9 @@ class Scene:
         node = self._node(work / "reference")
         ran, _ = self._run(node, "reference", None, random.Random(0))
         require(not ran.failure and ran.has_said("receipt"), f"a deploy without a cut failed: {ran.failure}")
-        self.former_esp = self._esp_files()
+        esp = self._esp_files()
+        require(esp is not None, "the ESP of a deploy without a cut cannot be read")
+        self.former_esp = esp or {}
         starts = [*ran.seconds.values(), max(ran.seconds.values()) + 0.1]
         self.spans = {stage: end - start for stage, start, end in zip(ran.seconds, starts, starts[1:], strict=False)}
 
@@ -95,14 +101,18 @@ class Scene:
             os.truncate(medium, _DISK_BYTES)
         self.disk.insert(medium, is_lying=is_lying)
         try:
-            return {"begins": begins, **self._cut_and_go_on(node, seed, chance, cut_at)}
+            is_former = begins == "old"
+            return {"begins": begins, **self._cut_and_go_on(node, seed, chance, cut_at, is_former=is_former)}
         finally:
             shutil.rmtree(place)
 
-    def _cut_and_go_on(self, node: Node, seed: int, chance: random.Random, cut_at: CutAt | None) -> Figures:
+    def _cut_and_go_on(
+        self, node: Node, seed: int, chance: random.Random, cut_at: CutAt | None, *, is_former: bool
+    ) -> Figures:
+        """Cut and go on; `is_former`: the disk holds the system from before."""
         cut_in = []
         whole = [self.former_esp]  # what may boot: the former system, and what was committed by an attempt cut since
-        kept = dropped = unwritten = 0
+        kept = dropped = unwritten = judged = 0
         for number in range(1, _MOST_ATTEMPTS + 1):
             is_cut = number == 1 or (number == 2 and chance.random() < _AGAIN)
             moment = (cut_at or self._choose(chance)) if is_cut else None
@@ -121,8 +131,10 @@ class Scene:
                     "kept bytes": kept,
                     "dropped bytes": dropped,
                     "unwritten bytes": unwritten,
+                    _JUDGED: judged,
                 }
-            self._check_nothing_half(whole, order, may_boot=ran.has_said("commit"))
+            is_former = is_former and DESTRUCTIVE_FROM not in ran.seconds
+            judged += self._check_nothing_half(whole, order, ran, is_former=is_former)
         raise LawBrokenError(f"no attempt came to its end: cut in {', '.join(cut_in)}")
 
     def _node(self, place: Path, machine: Machine = MACHINE) -> Node:
@@ -151,21 +163,31 @@ class Scene:
         require(_NETWORK_ENTRY in order and "Boot0004" in variables, f"the network is lost: {order}")
         return order
 
-    def _check_nothing_half(self, whole: list[dict[str, bytes]], order: tuple[int, ...], *, may_boot: bool) -> None:
+    def _check_nothing_half(
+        self, whole: list[dict[str, bytes]], order: tuple[int, ...], ran: Ran, *, is_former: bool
+    ) -> bool:
         """What may boot is one of the systems known to be whole, or since the commit was granted the whole clone.
 
-        That one nobody knows of before the receipt, so the firmware must ask the network before it.
+        That one nobody knows of before the receipt, so the firmware must ask the network before it. Returns whether
+        there was an ESP to be judged. None is no excuse where nothing was written yet, nor where all was flushed before
+        the commit was asked for.
         """
         esp = self._esp_files()
-        if not any(path.startswith("EFI/") for path in esp) or esp in whole:
-            return
-        require(may_boot, f"the disk may boot before the commit: {sorted(esp)}")
-        require(order[:1] == (_NETWORK_ENTRY,), f"the clone would boot before the network is asked: {order}")
-        self._check_clone()
-        whole.append(esp)
+        require(not is_former or esp == self.former_esp, "the former system is gone before anything was written")
+        require(esp is not None or not ran.has_said("commit"), "the ESP cannot be read since the commit was asked for")
+        boots = esp is not None and any(path.startswith("EFI/") for path in esp)
+        require(boots or Stage.NVRAM not in ran.seconds, "nothing boots although the commit is over")
+        if esp is not None and boots and esp not in whole:
+            require(ran.has_said("commit"), f"the disk may boot before the commit: {sorted(esp)}")
+            require(order[:1] == (_NETWORK_ENTRY,), f"the clone would boot before the network is asked: {order}")
+            self._check_clone()
+            whole.append(esp)
+        return esp is not None
 
     def _check_clone(self) -> None:
-        esp = self._esp_files()
+        found = self._esp_files()
+        require(found is not None, "the ESP of the clone cannot be read")
+        esp = found or {}
         require(esp.pop("EFI/vendor/settings", b"") == b"kept\n", "a file of the image is missing on the ESP")
         faults = esp_faults(esp, self.golden)
         require(not faults, f"the ESP is not whole: {faults}")
@@ -179,12 +201,14 @@ class Scene:
         ]
         return differing, (clone / "etc/machine-id").read_text().strip()
 
-    def _esp_files(self) -> dict[str, bytes]:
-        """Return what lies on the ESP as a firmware sees it; nothing when there is no such filesystem."""
+    def _esp_files(self) -> dict[str, bytes] | None:
+        """Return what lies on the ESP as a firmware sees it; None when there is no table, or no such filesystem."""
         try:
             return self._read(1, _files)
-        except ToolError:
-            return {}
+        except ToolError as error:
+            if error.argv[0] not in _SEE_NO_ESP:
+                raise
+            return None
 
     def _read(self, number: int, look: Callable[[Path], Result]) -> Result:
         """Return what `look` finds on a partition, mounted as by a system that starts after the power was lost."""
@@ -231,9 +255,21 @@ def open_scene(work: Path) -> Iterator[Scene]:
         yield Scene(work, disk)
 
 
+def enough(entries: Sequence[Entry]) -> str:
+    """See `Law.enough`: cuts lose something, and meet disks that a firmware can read."""
+    shares = {name: share(entries, _is_above_zero(name)) for name in _LEAST}
+    few = [f"{share:.0%} {name}, {_LEAST[name]:.0%} wanted" for name, share in shares.items() if share < _LEAST[name]]
+    return f"too few cases with {'; '.join(few)}" if few else ""
+
+
+def _is_above_zero(name: str) -> Callable[[Figures], bool]:
+    return lambda figures: float(figures.get(name, 0)) > 0
+
+
 LAW = Law(
     "power-cut-apply",
     "cut anywhere, the agent leaves nothing half that boots, and the next attempt ends in a whole clone",
     1000,
     open_power_cut_apply,
+    enough=enough,
 )
