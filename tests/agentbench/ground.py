@@ -119,25 +119,33 @@ def ground(directory: Path, images: Mapping[str, Spoil] | None = None, **setting
     served = Served(directory, settings=settings)
     machines = directory / "machines"
     machines.mkdir()
-    run(("mount", "-t", "tmpfs", "-o", "mode=0700", "simulated", str(machines)))
-    site, _ = open_site(served.state, time.time())
-    store = LocalStore(served.state / "store", site)
+    with contextlib.ExitStack() as made:
+        run(("mount", "-t", "tmpfs", "-o", "mode=0700", "simulated", str(machines)))
+        made.callback(run, ("umount", str(machines)))
+        site, _ = open_site(served.state, time.time())
+        golden = _publish_all(LocalStore(served.state / "store", site), directory, images or {})
+        made.callback(_end, served)
+        served.start()
+        served.admin("POST", "/layouts", content=msgspec.json.encode(parse_layout(LAYOUT)))
+        yard = Yard(served.where, Trust(site.ca_pem.decode(), site.public_key))
+        made.callback(yard.close)
+        yield Ground(served, yard, golden, directory)
+
+
+def _publish_all(store: LocalStore, directory: Path, images: Mapping[str, Spoil]) -> Path:
+    """Publish the image and the spoilt ones; return the golden tree."""
     golden = make_golden(directory / "golden", big_bytes=100_000, documents=20)
     _publish(store, golden, IMAGE)
-    for name, spoil in (images or {}).items():
+    for name, spoil in images.items():
         other = make_golden(directory / name, big_bytes=100_000, documents=20)
         for kernel in other.glob("boot/vmlinuz-*") if name == "kernelless" else ():
             kernel.unlink()
         pack = _publish(store, other, name)
         if spoil is not None:
             spoil(pack)
-    served.start()
-    served.admin("POST", "/layouts", content=msgspec.json.encode(parse_layout(LAYOUT)))
-    yard = Yard(served.where, Trust(site.ca_pem.decode(), site.public_key))
-    try:
-        yield Ground(served, yard, golden, directory)
-    finally:
-        yard.close()
-        if served.process is not None and served.process.poll() is None:
-            served.kill()
-        run(("umount", str(machines)))
+    return golden
+
+
+def _end(served: Served) -> None:
+    if served.process is not None and served.process.poll() is None:
+        served.kill()
