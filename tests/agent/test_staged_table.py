@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from agentbench.row import Row
+from agentbench.rows import KILL_ROWS, ROWS
 from agentbench.staged_table import ELSEWHERE, STAGED, Elsewhere, lines
-from agentbench.staging import KILL_ROWS, ROWS, Row
 from cloner_core.messages import Stage
 
 ROOT = Path(__file__).parents[2]

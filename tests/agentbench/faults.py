@@ -1,4 +1,4 @@
-"""Ways in which a simulated machine fails: spoilt hardware, and the law that no failure may break.
+"""Ways in which a simulated machine fails: spoilt hardware, and a clone that is spoilt while it is made.
 
 A spoil changes one seam of the hardware of a boot, so that what fails is the real stage that meets it.
 """
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
+from agentbench.golden import GOLDEN_UUID
 from agentbench.simulated import SimulatedDisk, SimulatedMachine, Spoil, Table, old_disk
 from cloner_agent.efivars import EfiVars, NvramFullError
 from cloner_agent.hardware import Hardware
@@ -23,16 +24,37 @@ from cloner_core.efi import build_order
 
 @dataclass(frozen=True)
 class _Programs:
-    """Runs programs through `below`, but for those that `instead` has an answer to."""
+    """Runs programs through `below`, but for those that `instead` has an answer to; these it notes."""
 
+    machine: SimulatedMachine
     below: Runner
     instead: Callable[[tuple[str, ...], Runner], Completed | None]
 
     def __call__(
         self, argv: Sequence[str], *, stdin: str = "", timeout_s: float = 60.0, accept: Sequence[int] = (0,)
     ) -> Completed:
-        done = self.instead(tuple(argv), self.below)
-        return done or self.below(argv, stdin=stdin, timeout_s=timeout_s, accept=accept)
+        try:
+            done = self.instead(tuple(argv), self.below)
+        except ToolError:
+            self._note(argv[0])
+            raise
+        if done is None:
+            return self.below(argv, stdin=stdin, timeout_s=timeout_s, accept=accept)
+        self._note(argv[0])
+        return done
+
+    def _note(self, program: str) -> None:
+        with _notes(self.machine).open("a") as notes:
+            notes.write(f"{program}\n")
+
+
+def _notes(machine: SimulatedMachine) -> Path:
+    return machine.directory / "programs-that-failed"
+
+
+def programs_that_failed(machine: SimulatedMachine) -> list[str]:
+    """Return the programs that did something else than they should, in all boots so far."""
+    return _notes(machine).read_text().splitlines() if _notes(machine).exists() else []
 
 
 def program_fails(name: str, stderr: str, status: int = 1) -> Spoil:
@@ -43,7 +65,7 @@ def program_fails(name: str, stderr: str, status: int = 1) -> Spoil:
             raise ToolError(argv, status, stderr)
         return None
 
-    return lambda machine, hardware: replace(hardware, run=_Programs(hardware.run, fail))
+    return lambda machine, hardware: replace(hardware, run=_Programs(machine, hardware.run, fail))
 
 
 def program_says(name: str, stdout: str) -> Spoil:
@@ -52,7 +74,7 @@ def program_says(name: str, stdout: str) -> Spoil:
     def say(argv: tuple[str, ...], _below: Runner) -> Completed | None:
         return Completed(argv, 0, stdout, "", 0.0) if argv[0] == name else None
 
-    return lambda machine, hardware: replace(hardware, run=_Programs(hardware.run, say))
+    return lambda machine, hardware: replace(hardware, run=_Programs(machine, hardware.run, say))
 
 
 def root_is(*options: str) -> Spoil:
@@ -64,7 +86,7 @@ def root_is(*options: str) -> Spoil:
             return below(("mount", *options, argv[-1]))
         return None
 
-    return lambda machine, hardware: replace(hardware, run=_Programs(hardware.run, mount))
+    return lambda machine, hardware: replace(hardware, run=_Programs(machine, hardware.run, mount))
 
 
 def flips_a_byte(name: str = "usr/bin/big", at: int = 1) -> Spoil:
@@ -124,12 +146,12 @@ def no_variables(machine: SimulatedMachine, hardware: Hardware) -> Hardware:
 
 def tight_disk(machine: SimulatedMachine) -> None:
     """Give the machine a disk that the partitions of the layout do not fit on."""
-    machine.disks[0] = replace(machine.disks[0], size_bytes=600 << 20)
+    machine.disks[0] = replace(machine.disk, size_bytes=600 << 20)
 
 
 def other_disk(machine: SimulatedMachine) -> None:
     """Give the machine a disk that the selector of the layout does not mean."""
-    machine.disks[0] = replace(machine.disks[0], serial="OTHER")
+    machine.disks[0] = replace(machine.disk, serial="OTHER")
 
 
 def second_disk(machine: SimulatedMachine, number: int = 9000, table: Table | None = None) -> SimulatedDisk:
@@ -142,7 +164,47 @@ def second_disk(machine: SimulatedMachine, number: int = 9000, table: Table | No
     return disk
 
 
-def no_memory() -> None:
+def read_only_disk(machine: SimulatedMachine) -> None:
+    """Give the machine a disk that cannot be written."""
+    machine.disks[0] = replace(machine.disk, is_read_only=True)
+
+
+def related_disk(machine: SimulatedMachine) -> None:
+    """Put another disk into the machine, with a filesystem that has an identifier of the image."""
+    disk = second_disk(machine)
+    table = disk.table()
+    table.partitions[0].uuid = GOLDEN_UUID
+    disk.write(table)
+    machine.disks[1] = replace(disk, serial="OTHER")
+
+
+def no_disk_any_more(machine: SimulatedMachine) -> None:
+    """Take every disk out of the machine."""
+    machine.disks.clear()
+
+
+def lose_kernel(machine: SimulatedMachine) -> None:
+    """Take the kernel of the clone away."""
+    for kernel in (machine.target / "boot").glob("vmlinuz-*"):
+        kernel.unlink()
+
+
+def change_host_name(machine: SimulatedMachine) -> None:
+    """Give the clone another name than its own."""
+    (machine.target / "etc/hostname").write_text("another\n")
+
+
+def turn_read_only(machine: SimulatedMachine) -> None:
+    """Do to the target what ext4 does to itself after an error of its disk."""
+    run(("mount", "-o", "remount,bind,ro", str(machine.target)))
+
+
+def lock_etc(machine: SimulatedMachine) -> None:
+    """Let nobody write into /etc of the clone; `torture.clear_locks` lets its directory go."""
+    run(("chattr", "+i", str(machine.target / "etc")))
+
+
+def no_memory(_machine: SimulatedMachine) -> None:
     """Leave this process and its children no memory but what they have, until the failure is shown."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (used, resource.RLIM_INFINITY))
@@ -169,7 +231,7 @@ def _mounting(machine: SimulatedMachine, hardware: Hardware, mount: Callable[[st
         mount(argv[-1], below)
         return done
 
-    return replace(hardware, run=_Programs(hardware.run, instead))
+    return replace(hardware, run=_Programs(machine, hardware.run, instead))
 
 
 def failing_disk(machine: SimulatedMachine, hardware: Hardware) -> Hardware:
@@ -197,11 +259,6 @@ def torn_disk(machine: SimulatedMachine, hardware: Hardware) -> Hardware:
 
     spoilt = _mounting(machine, hardware, mount)
     return replace(spoilt, machine=replace(hardware.machine, drop_caches=drop_caches))
-
-
-def flip_pack(path: Path) -> None:
-    """Change one byte of a pack in the server's store."""
-    flip(path)
 
 
 def lose_pack(path: Path) -> None:

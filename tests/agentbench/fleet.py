@@ -6,7 +6,7 @@ import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agentbench import faults
 from agentbench.ground import Ground
@@ -41,9 +41,7 @@ def _have_patience(one: Running) -> None:
 
 
 def _heal_disk(one: Running) -> None:
-    one.machine.disks[0] = type(one.machine.disk)(
-        one.machine.disk.directory, one.machine.disk.bulk, one.machine.disk.name, one.machine.disk.serial, 8 << 30
-    )
+    one.machine.disks[0] = replace(one.machine.disk, size_bytes=8 << 30)
 
 
 ILLNESSES = (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from agentbench.staging import KILL_ROWS, ROWS, Row
+from agentbench.row import Row
+from agentbench.rows import KILL_ROWS, ROWS
 
 STAGED = "tests/netns/test_staged_failures.py"
 HEAD = ("| failure | the task ends | stage | cause | hint | test |", "|---|---|---|---|---|---|")

@@ -11,7 +11,8 @@ import pytest
 
 from agentbench.ground import Ground
 from agentbench.honesty import require_honest
-from agentbench.staging import KILL_ROWS, ROWS, Outcome, staged
+from agentbench.rows import KILL_ROWS, ROWS
+from agentbench.staging import Outcome, staged
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
