@@ -42,7 +42,8 @@ class Wire:
     key: Path
     port: int = 0
     _pid: int = 0
-    _shared: mmap.mmap = field(default_factory=lambda: mmap.mmap(-1, 2))  # wanted mode, mode in force
+    _shared: mmap.mmap = field(default_factory=lambda: mmap.mmap(-1, 3))  # wanted mode, mode in force, met
+    _was_bad: bool = False
 
     def start(self) -> None:
         """Begin to relay."""
@@ -70,11 +71,21 @@ class Wire:
 
     def set(self, mode: Mode) -> None:
         """Change what the cable does; returns when it does."""
+        self._was_bad |= mode is not Mode.OPEN
         self._shared[0] = mode
         deadline = time.monotonic() + _APPLIED_S
         while self._shared[1] != mode:
             assert time.monotonic() < deadline, "the relay is gone"
             time.sleep(_LOOK_S)
+
+    @property
+    def was_unmet(self) -> bool:
+        """Whether it did something else than to relay, and nobody was there to meet it."""
+        return self._was_bad and not self._shared[2]
+
+    def meet(self) -> None:
+        """Note that somebody met what the cable does."""
+        self._shared[2] = 1
 
     async def _relay(self, listening: socket.socket) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -85,6 +96,8 @@ class Wire:
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             mode = self.mode
+            if mode is not Mode.OPEN:
+                self.meet()
             if mode is Mode.CUT:
                 writer.transport.abort()
                 return

@@ -316,6 +316,7 @@ def _boot(one: Running, where: Where, trust: Trust, channel: socket.socket, out:
 
 def _fetch_script(one: Running, where: Where) -> str:
     if one.wire is not None and one.wire.mode is Mode.CUT:
+        one.wire.meet()
         raise OSError("the cable is cut")
     connection = http.client.HTTPConnection(where.address, where.http, timeout=_HTTP_S)
     connection.request("GET", f"/boot/ipxe?mac={one.machine.mac.replace(':', '-')}&platform=efi")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from agentbench import faults
 from agentbench.ground import Ground
 from agentbench.honesty import require_honest
 from agentbench.rows import KILL_ROWS, ROWS
@@ -45,6 +46,7 @@ def _require(ground: Ground, outcomes: dict[str, Outcome], name: str) -> None:
     outcome = outcomes[name]
     row, task, failure = outcome.row, outcome.task, outcome.task["failure"]
     console = outcome.one.console.read_text()[-3000:]
+    _require_happened(outcome)
     require_honest(ground, outcome.one, former=outcome.former)
     assert task["state"] == row.state, (failure, outcome.one.ends, console)
     told = (failure["stage"], failure["cause"]) if failure else (None, None)
@@ -58,3 +60,14 @@ def _require(ground: Ground, outcomes: dict[str, Outcome], name: str) -> None:
         assert row.alarm in outcome.events
     assert row.said in outcome.one.console.read_text()
     assert row.note in " ".join(outcome.notes)
+
+
+def _require_happened(outcome: Outcome) -> None:
+    """What was staged has happened: the end alone does not say so of a machine that was to end well."""
+    row, one = outcome.row, outcome.one
+    assert not one.at, f"never came to {list(one.at)}, only to {one.stages}"
+    assert set(one.within) <= set(one.stages), one.stages
+    assert one.wire is not None
+    assert not one.wire.was_unmet, "nobody met what the cable did"
+    if row.spoil is not None and row.state == "done":
+        assert faults.programs_that_failed(one.machine), "no program was run that was to fail"
