@@ -97,6 +97,20 @@ def gateways(link: Addressing) -> tuple[str, str]:
     return ("", link.gateway6 or link.gateway) if is_ipv6(link.gateway) else (link.gateway, link.gateway6)
 
 
+def is_beyond(link: Addressing, gateway: str) -> bool:
+    """Return whether `gateway` lies on no network of a static link; then its route must be said to be on the link.
+
+    Never of a link that asks DHCP, whose networks are not known here, nor of fe80::/10, which is on every link.
+    """
+    known = ipaddress.ip_address(gateway)
+    is_on_any = known.version == 6 and known.is_link_local
+    return not link.dhcp and not is_on_any and not any(known in net for net in _nets(link))
+
+
+def _nets(link: Addressing) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    return [ipaddress.ip_interface(address).network for address in link.addresses]
+
+
 def _hostname_faults(name: str) -> Iterator[str]:
     if not name or len(name) > 253 or not all(_LABEL.fullmatch(part) for part in name.split(".")):
         yield f"hostname: '{name}' is not a host name (RFC 1123: lower-case letters, digits, hyphens, 1–63 a label)"
@@ -151,7 +165,10 @@ def _addressing_faults(where: str, link: Addressing, *, is_carrier: bool) -> Ite
                 yield f"{where}.{field}: '{address}' is not an IP address"
     if link.gateway6 and (not is_ipv6(link.gateway6) or is_ipv6(link.gateway)):
         yield f"{where}.gateway6: '{link.gateway6}' must be IPv6, and the gateway beside it IPv4"
-    yield from _unreachable(where, link)
+    if link.dhcp or link.addresses or is_carrier:
+        yield from _unreachable(where, link)
+    else:
+        yield f"{where}: neither dhcp nor addresses; the node would come up without a network"
     for domain in link.domains:
         if not all(map(_LABEL.fullmatch, domain.split("."))):
             yield f"{where}.domains: '{domain}' is not a domain"
@@ -159,26 +176,33 @@ def _addressing_faults(where: str, link: Addressing, *, is_carrier: bool) -> Ite
         yield from _route_faults(f"{where}.routes[{index}]", route)
     if link.mtu is not None and link.mtu not in _MTU:
         yield f"{where}.mtu: {link.mtu} is not from 68 to 65535"
-    if not link.dhcp and not link.addresses and not is_carrier:
-        yield f"{where}: neither dhcp nor addresses; the node would come up without a network"
 
 
 def _unreachable(where: str, link: Addressing) -> Iterator[str]:
-    """Give gateways that lie on no network of a static link: the default route would be refused at each boot."""
-    if link.dhcp or not link.addresses:
-        return  # without any address the missing one is the fault
+    """Give what the link has no address to speak to with, and gateways on none of its networks.
+
+    The first NetworkManager refuses with the whole connection, the second the kernel at each boot.
+    """
     try:
-        nets = [ipaddress.ip_interface(address).network for address in link.addresses]
-        known = [ipaddress.ip_address(gateway) for gateway in gateways(link) if gateway]
+        nets = _nets(link)
+        found = [("gateway", gateway) for gateway in gateways(link) if gateway]
+        found += [("dns", server) for server in link.dns]
+        found += [(f"routes[{index}].via", route.via) for index, route in enumerate(link.routes)]
+        told = [(field, ipaddress.ip_address(address)) for field, address in found]
     except ValueError:
         return  # told by its own fault
-    for gateway in known:
-        same = [net for net in nets if net.version == gateway.version]
-        # a prefix of one host has its gateway outside by design
-        is_alone = any(net.num_addresses == 1 for net in same)
-        if not gateway.is_link_local and not is_alone and not any(gateway in net for net in same):
+    for field, address in told:
+        if address.version == 6 and address.is_link_local and field != "dns":
+            continue  # every link has such an address itself
+        same = [net for net in nets if net.version == address.version]
+        if not same and not (link.accept_ra if address.version == 6 else link.dhcp):
+            yield f"{where}.{field}: '{address}' is IPv{address.version}, and the link gets no such address itself"
+            continue
+        # a prefix of one host has its gateway outside by design, and 169.254.0.0/16 is on any link
+        is_meant = address.is_link_local or any(net.num_addresses == 1 or address in net for net in same)
+        if field == "gateway" and not link.dhcp and not is_meant:
             shown = ", ".join(map(str, nets))
-            yield f"{where}.gateway: '{gateway}' is not in {shown}; the clone could not reach it"
+            yield f"{where}.gateway: '{address}' is not in {shown}; the clone could not reach it"
 
 
 def _route_faults(where: str, route: Route) -> Iterator[str]:

@@ -91,6 +91,36 @@ def test_a_keyfile_holds_each_family_apart_and_hangs_vlans_on_the_connection_of_
     assert len({parser["connection"]["uuid"] for parser in parsed.values()}) == len(parsed)
 
 
+def keyfile(link: Interface) -> configparser.ConfigParser:
+    image = ImageIdentity(network_systems=(NetworkSystem.NETWORK_MANAGER,))
+    (file,) = network_files(NodeNetwork("n", (link,)), image, MACHINE_ID)[1]
+    parser = configparser.ConfigParser(delimiters=("=",))
+    parser.read_string(file.content.decode())
+    return parser
+
+
+def test_a_gateway_beside_dhcp_is_a_route_before_the_one_dhcp_gives() -> None:
+    """libnm: "gateway cannot be set if there are no addresses configured"; test_identity_network_readers asks it."""
+    routes = (Route("10.9.0.0/16", "10.1.0.254"),)
+    ipv4 = keyfile(Interface(MACS[0], gateway="10.1.0.1", routes=routes))["ipv4"]
+    assert "gateway" not in ipv4
+    assert (ipv4["route1"], ipv4["route2"]) == ("0.0.0.0/0,10.1.0.1,50", "10.9.0.0/16,10.1.0.254")
+    link = Interface(MACS[0], dhcp=False, addresses=("10.1.0.11/24",), gateway6="fe80::1", accept_ra=False)
+    assert dict(keyfile(link)["ipv6"]) == {"method": "link-local", "route1": "::/0,fe80::1"}
+
+
+def test_a_family_that_is_off_has_neither_name_servers_nor_search_domains() -> None:
+    """libnm: "this property is not allowed for 'method=disabled'"."""
+    link = Interface(MACS[0], dhcp=False, addresses=("10.1.0.11/24",), dns=("10.1.0.2",), domains=("example.org",))
+    parser = keyfile(msgspec.structs.replace(link, accept_ra=False))
+    assert (parser["ipv4"]["dns"], parser["ipv4"]["dns-search"]) == ("10.1.0.2;", "example.org;")
+    assert dict(parser["ipv6"]) == {"method": "link-local"}
+    link = Interface(MACS[0], dhcp=False, addresses=("2001:db8::b/64",), domains=("example.org",))
+    parser = keyfile(link)
+    assert dict(parser["ipv4"]) == {"method": "disabled"}
+    assert parser["ipv6"]["dns-search"] == "example.org;"
+
+
 def test_keyfiles_are_for_root_alone_and_their_uuids_are_the_nodes_own() -> None:
     image = ImageIdentity(network_systems=(NetworkSystem.NETWORK_MANAGER,))
     removals, files, _ = network_files(NETWORK, image, MACHINE_ID)

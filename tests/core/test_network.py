@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from cloner_core.network import Bond, Interface, NodeNetwork, Route, Vlan, gateways, network_faults
+from cloner_core.network import Bond, Interface, NodeNetwork, Route, Vlan, gateways, is_beyond, network_faults
 
 MACS = tuple(f"52:54:00:00:00:0{n}" for n in range(1, 5))
 WHOLE = NodeNetwork(
@@ -75,6 +75,10 @@ def test_what_cannot_be_brought_up_is_a_fault(network: NodeNetwork, fault: str) 
         ({"routes": (Route("10.9.0.0/16", "10.1.0.1", -1),)}, "metric"),
         ({"mtu": 10}, "mtu"),
         ({"dns": ("fe80::1%eth0",)}, "dns"),
+        ({"dhcp": False, "addresses": ("2001:db8::b/64",), "dns": ("10.1.0.2",)}, "dns: '10.1.0.2' is IPv4"),
+        ({"accept_ra": False, "dns": ("2001:db8::2",)}, "dns: '2001:db8::2' is IPv6"),
+        ({"accept_ra": False, "routes": (Route("2001:db8:9::/48", "2001:db8::2"),)}, "routes[0].via"),
+        ({"dhcp": False, "addresses": ("2001:db8::b/64",), "gateway": "169.254.0.1"}, "gateway: '169.254.0.1' is IPv4"),
         ({"addresses": ("10.0.0.1/24\nGateway=1",)}, "ADDRESS/PREFIX"),
     ],
 )
@@ -115,3 +119,28 @@ def test_a_gateway_out_of_reach_is_refused() -> None:
     assert "interfaces[0].gateway" in fault
     assert "10.77.0.0/24" in fault
     assert faults("10.77.0.11/24", gateway="10.78.0.1", dhcp=True) == []
+
+
+def test_a_carrier_without_addresses_has_no_gateway() -> None:
+    carrier = Interface(MACS[0], dhcp=False, gateway="10.1.0.1")
+    (fault,) = network_faults(NodeNetwork("n", (carrier,), (), (Vlan("lab", 8, MACS[0]),)))
+    assert "interfaces[0].gateway: '10.1.0.1' is IPv4" in fault
+
+
+@pytest.mark.parametrize(
+    ("addresses", "gateway", "wanted"),
+    [
+        (("10.77.0.11/24",), "10.77.0.1", False),
+        (("10.77.0.11/32",), "10.78.0.1", True),
+        (("10.77.0.11/24",), "169.254.0.1", True),
+        (("169.254.7.7/16",), "169.254.0.1", False),
+        (("2001:db8::b/128",), "2001:db8:1::1", True),
+        (("2001:db8::b/128",), "fe80::1", False),
+    ],
+)
+def test_a_gateway_is_beyond_the_networks_of_a_static_link_or_within(
+    addresses: tuple[str, ...], gateway: str, wanted: bool
+) -> None:
+    assert faults(*addresses, gateway=gateway) == []
+    assert is_beyond(Interface(MACS[0], dhcp=False, addresses=addresses, gateway=gateway), gateway) == wanted
+    assert not is_beyond(Interface(MACS[0], addresses=addresses, gateway=gateway), gateway)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from blake3 import blake3
 
 from cloner_core.identity.values import IdentityFile
-from cloner_core.network import Addressing, NodeNetwork, gateways, is_ipv6
+from cloner_core.network import Addressing, NodeNetwork, Route, gateways, is_ipv6
 
 _FOLDER = "/etc/NetworkManager/system-connections"
+_BEFORE_DHCP = 50  # the default route that a wired link gets by itself has metric 100
 
 REMOVALS = (
     f"{_FOLDER}/*",
@@ -58,25 +59,33 @@ def _ipv4(link: Addressing) -> dict[str, str]:
     has_static = any(not is_ipv6(address) for address in link.addresses)
     method = "auto" if link.dhcp else "manual" if has_static else "disabled"
     client = {"dhcp-client-id": "mac"} if link.dhcp else {}
-    return {"method": method} | client | _family(link, wants_ipv6=False)
+    return {"method": method} | client | _family(link, method, wants_ipv6=False)
 
 
 def _ipv6(link: Addressing) -> dict[str, str]:
     has_static = any(map(is_ipv6, link.addresses))
     method = "auto" if link.accept_ra else "manual" if has_static else "link-local"
-    return {"method": method} | _family(link, wants_ipv6=True)
+    return {"method": method} | _family(link, method, wants_ipv6=True)
 
 
-def _family(link: Addressing, *, wants_ipv6: bool) -> dict[str, str]:
+def _family(link: Addressing, method: str, *, wants_ipv6: bool) -> dict[str, str]:
     addresses = [address for address in link.addresses if is_ipv6(address) == wants_ipv6]
     values = {f"address{number}": address for number, address in enumerate(addresses, 1)}
     gateway = gateways(link)[wants_ipv6]
-    values |= {"gateway": gateway} if gateway else {}
-    routes = [route for route in link.routes if is_ipv6(route.to) == wants_ipv6]
+    routes = []
+    if gateway and addresses:
+        # outside of the addresses' networks as well: NetworkManager adds the route to it by itself
+        values["gateway"] = gateway
+    elif gateway:
+        # "gateway cannot be set if there are no addresses configured": verify() of libnm's nm-setting-ip-config.c
+        routes.append(Route("::/0" if wants_ipv6 else "0.0.0.0/0", gateway, _BEFORE_DHCP if method == "auto" else None))
+    routes += [route for route in link.routes if is_ipv6(route.to) == wants_ipv6]
     for number, route in enumerate(routes, 1):
         values[f"route{number}"] = ",".join(
             (route.to, route.via, *([] if route.metric is None else [str(route.metric)]))
         )
+    if method in ("disabled", "link-local"):
+        return values  # no name servers, no search domains: verify() of libnm's nm-setting-ip[46]-config.c
     dns = [address for address in link.dns if is_ipv6(address) == wants_ipv6]
     values |= {"dns": "".join(f"{address};" for address in dns)} if dns else {}
     values |= {"dns-search": "".join(f"{domain};" for domain in link.domains)} if link.domains else {}
