@@ -157,6 +157,42 @@ def test_ifupdown_gets_links_named_by_mac() -> None:
     assert "vlan-raw-device cloner0\n    vlan-id 8" in text
 
 
+def ifupdown_of(bond: Bond) -> dict[str, list[str]]:
+    """Return the lines of each family of `bond`."""
+    image = ImageIdentity(network_systems=(NetworkSystem.IFUPDOWN,))
+    _, files, _ = network_files(NodeNetwork("n", bonds=(bond,)), image, MACHINE_ID)
+    (text,) = (file.content.decode() for file in files if file.path == "/etc/network/interfaces")
+    stanzas = [stanza.splitlines() for stanza in text.split("\n\n")[1:]]
+    heads = [next(line for line in lines if line.startswith("iface")) for lines in stanzas]
+    return {
+        head.partition(" inet")[2]: [line.strip() for line in lines] for head, lines in zip(heads, stanzas, strict=True)
+    }
+
+
+def test_ifupdown_sets_accept_ra_of_a_name_with_a_dot() -> None:
+    """sysctl(8) takes dots for its separators where the first separator is one, and wants slashes for such names."""
+    stanzas = ifupdown_of(Bond("bond0.7", MACS[2:], accept_ra=False))
+    assert "pre-up sysctl -qw net/ipv6/conf/$IFACE/accept_ra=0" in stanzas["6 manual"]
+
+
+def test_ifupdown_adds_routes_when_their_family_has_its_address() -> None:
+    routes = (Route("10.9.0.0/16", "10.1.0.254"), Route("2001:db8:9::/48", "2001:db8::254", 7))
+    bond = Bond("b0", MACS[2:], dhcp=False, addresses=("10.1.0.11/24", "2001:db8::b/64"), routes=routes)
+    stanzas = ifupdown_of(bond)
+    assert [line for line in stanzas[" static"] if "ip route" in line] == [
+        "up ip route add 10.9.0.0/16 via 10.1.0.254 dev $IFACE"
+    ]
+    assert stanzas["6 static"][-1] == "up ip route add 2001:db8:9::/48 via 2001:db8::254 dev $IFACE metric 7"
+
+
+def test_ifupdown_takes_a_gateway_beside_dhcp_and_one_of_ipv6_without_an_address() -> None:
+    stanzas = ifupdown_of(Bond("b0", MACS[2:], gateway="10.1.0.1", gateway6="fe80::1"))
+    assert "up ip route replace default via 10.1.0.1 dev $IFACE" in stanzas[" dhcp"]
+    assert "up ip -6 route replace default via fe80::1 dev $IFACE" in stanzas["6 auto"]
+    static = Bond("b0", MACS[2:], dhcp=False, addresses=("10.1.0.11/24",), gateway="10.1.0.1", gateway6="fe80::1")
+    assert ifupdown_of(static)["6 manual"][-1] == "up ip -6 route replace default via fe80::1 dev $IFACE"
+
+
 def test_resolv_conf_is_written_only_where_nothing_else_would() -> None:
     static = NodeNetwork("n", (NETWORK.interfaces[0],))
     for has_resolvconf, network, wanted in ((False, static, True), (True, static, False), (False, NETWORK, False)):

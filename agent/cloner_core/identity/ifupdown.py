@@ -53,33 +53,45 @@ def _interfaces(network: NodeNetwork, names: dict[str, str]) -> bytes:
 
 def _stanzas(name: str, link: Addressing, options: list[str]) -> list[str]:
     ipv4 = [address for address in link.addresses if not is_ipv6(address)]
-    ipv6 = [address for address in link.addresses if is_ipv6(address)]
-    four, six = gateways(link)
     first = "dhcp" if link.dhcp else "static" if ipv4 else "manual"
+    four, _ = gateways(link)
+    own = [f"address {ipv4[0]}"] if first == "static" else []
+    own += [f"gateway {four}"] if first == "static" and four else []  # ifupdown adds it as on the link
     common = [*options, *([f"mtu {link.mtu}"] if link.mtu is not None else [])]
     common += [f"dns-nameservers {' '.join(link.dns)}"] if link.dns else []
     common += [f"dns-search {' '.join(link.domains)}"] if link.domains else []
-    common += [f"up {_route(link, number)}" for number in range(len(link.routes))]
-    # what a first method does not take: more addresses, or a gateway beside DHCP
+    # what a first method does not take: more addresses, or a gateway beside DHCP, which has set its own
     rest = ipv4[1:] if first == "static" else ipv4
     common += [f"up ip addr add {address} dev $IFACE" for address in rest]
-    own = [f"address {ipv4[0]}"] if first == "static" else []
-    own += [f"gateway {four}"] if first == "static" and four else []
-    common += [f"up ip route add default via {four} dev $IFACE"] if first != "static" and four else []
+    common += [f"up ip route replace default via {four} dev $IFACE"] if first != "static" and four else []
+    common += _routes(link, wants_ipv6=False)
     lines = ["", f"auto {name}", f"iface {name} inet {first}", *(f"    {line}" for line in [*own, *common])]
-    if ipv6:
-        lines += ["", f"iface {name} inet6 static", f"    address {ipv6[0]}"]
-        lines += [f"    gateway {six}"] if six else []
-        lines += [f"    up ip addr add {address} dev $IFACE" for address in ipv6[1:]]
-        lines += [f"    accept_ra {2 if link.accept_ra else 0}"]
-    elif not link.accept_ra:
-        lines += ["", f"iface {name} inet6 manual", "    pre-up sysctl -qw net.ipv6.conf.$IFACE.accept_ra=0"]
-    elif link.dhcp:
-        lines += ["", f"iface {name} inet6 auto"]
+    second = _ipv6(link)
+    method = "static" if any(map(is_ipv6, link.addresses)) else "auto" if link.dhcp and link.accept_ra else "manual"
+    if second or method == "auto":
+        lines += ["", f"iface {name} inet6 {method}", *(f"    {line}" for line in second)]
     return lines
 
 
-def _route(link: Addressing, number: int) -> str:
-    route = link.routes[number]
-    metric = "" if route.metric is None else f" metric {route.metric}"
-    return f"ip route add {route.to} via {route.via} dev $IFACE{metric}"
+def _ipv6(link: Addressing) -> list[str]:
+    ipv6 = [address for address in link.addresses if is_ipv6(address)]
+    _, six = gateways(link)
+    if ipv6:
+        lines = [f"address {ipv6[0]}", *([f"gateway {six}"] if six else [])]
+        lines += [f"up ip addr add {address} dev $IFACE" for address in ipv6[1:]]
+        lines += [f"accept_ra {2 if link.accept_ra else 0}"]
+    else:
+        # with dots sysctl(8) would take those of a name as bond0.7 for its own
+        lines = [] if link.accept_ra else ["pre-up sysctl -qw net/ipv6/conf/$IFACE/accept_ra=0"]
+        lines += [f"up ip -6 route replace default via {six} dev $IFACE"] if six else []
+    return [*lines, *_routes(link, wants_ipv6=True)]
+
+
+def _routes(link: Addressing, *, wants_ipv6: bool) -> list[str]:
+    # in the part of their family: before it has its address, the kernel refuses a route through its network
+    routes = [route for route in link.routes if is_ipv6(route.to) == wants_ipv6]
+    return [
+        f"up ip route add {route.to} via {route.via} dev $IFACE"
+        + ("" if route.metric is None else f" metric {route.metric}")
+        for route in routes
+    ]
