@@ -219,6 +219,43 @@ def test_netplan_gets_one_document_that_yaml_reads() -> None:
     assert yaml.safe_load(desktop)["network"]["renderer"] == "NetworkManager"
 
 
+BEYOND = NodeNetwork(
+    "n",
+    (
+        Interface(
+            MACS[0],
+            dhcp=False,
+            addresses=("10.1.0.11/32", "2001:db8::b/128"),
+            gateway="10.2.0.1",
+            gateway6="2001:db8:1::1",
+        ),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("system", "wanted"),
+    [
+        (
+            NetworkSystem.NETWORKD,
+            "\n[Route]\nGateway=10.2.0.1\nGatewayOnLink=yes\n\n[Route]\nGateway=2001:db8:1::1\nGatewayOnLink=yes\n",
+        ),
+        (NetworkSystem.NETPLAN, '"via": "2001:db8:1::1",\n            "on-link": true'),
+        # these two see to it themselves: ifupdown's inet.defn says onlink, NetworkManager adds a route to the gateway
+        (NetworkSystem.IFUPDOWN, "    gateway 2001:db8:1::1\n"),
+        (NetworkSystem.NETWORK_MANAGER, "gateway=2001:db8:1::1\n"),
+    ],
+)
+def test_a_gateway_outside_of_a_prefix_of_one_host_is_said_to_be_on_the_link(
+    system: NetworkSystem, wanted: str
+) -> None:
+    _, files, _ = network_files(BEYOND, ImageIdentity(network_systems=(system,)), MACHINE_ID)
+    assert wanted in files[-1].content.decode()
+    assert system is not NetworkSystem.NETWORKD or b"DHCP=no\nAddress=10.1.0.11/32\nAddress=2001:db8::b/128\n\n" in (
+        files[-1].content
+    )
+
+
 @pytest.mark.parametrize("system", list(NetworkSystem))
 def test_every_mac_and_every_address_is_in_the_files_of_every_system(system: NetworkSystem) -> None:
     text = "".join(written(system).values()).lower()

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from cloner_core.identity.values import IdentityFile
-from cloner_core.network import Addressing, NodeNetwork, gateways
+from cloner_core.network import Addressing, NodeNetwork, gateways, is_beyond
 
 _PATH = "/etc/netplan/90-cloner.yaml"
 REMOVALS = ("/etc/netplan/*.yaml",)
@@ -50,8 +50,10 @@ def _addressing(link: Addressing) -> dict[str, Any]:
     servers = {"addresses": list(link.dns), "search": list(link.domains)}
     if any(servers.values()):
         values["nameservers"] = {key: found for key, found in servers.items() if found}
-    four, six = gateways(link)
-    routes: list[dict[str, Any]] = [{"to": to, "via": via} for to, via in (("0.0.0.0/0", four), ("::/0", six)) if via]
+    routes: list[dict[str, Any]] = []
+    for to, via in zip(("0.0.0.0/0", "::/0"), gateways(link), strict=True):
+        if via:
+            routes.append({"to": to, "via": via} | ({"on-link": True} if is_beyond(link, via) else {}))
     for route in link.routes:
         metric = {} if route.metric is None else {"metric": route.metric}
         routes.append({"to": route.to, "via": route.via} | metric)

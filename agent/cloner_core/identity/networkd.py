@@ -7,7 +7,7 @@ before interfaces: a VLAN has the MAC of its parent, a bond that of a member, an
 from __future__ import annotations
 
 from cloner_core.identity.values import IdentityFile
-from cloner_core.network import Addressing, Bond, Interface, NodeNetwork, Vlan, gateways
+from cloner_core.network import Addressing, Bond, Interface, NodeNetwork, Vlan, gateways, is_beyond
 
 FOLDER = "/etc/systemd/network"
 _HEAD = "# Written by Cloner."
@@ -44,11 +44,14 @@ def _link(match: list[str], link: Addressing, vlans: tuple[Vlan, ...]) -> list[s
     lines += ["[Link]", f"MTUBytes={link.mtu}", ""] if link.mtu is not None else []
     lines += ["[Network]", f"DHCP={'yes' if link.dhcp else 'no'}"]
     lines += [f"Address={address}" for address in link.addresses]
-    lines += [f"Gateway={gateway}" for gateway in gateways(link) if gateway]
+    known = [gateway for gateway in gateways(link) if gateway]
+    lines += [f"Gateway={gateway}" for gateway in known if not is_beyond(link, gateway)]
     lines += [f"DNS={address}" for address in link.dns]
     lines += [f"Domains={' '.join(link.domains)}"] if link.domains else []
     lines += [] if link.accept_ra else ["IPv6AcceptRA=no"]
     lines += [f"VLAN={vlan.name}" for vlan in vlans]
+    for gateway in known:
+        lines += ["", "[Route]", f"Gateway={gateway}", "GatewayOnLink=yes"] if is_beyond(link, gateway) else []
     for route in link.routes:
         lines += ["", "[Route]", f"Destination={route.to}", f"Gateway={route.via}"]
         lines += [f"Metric={route.metric}"] if route.metric is not None else []
