@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import selectors
 import shlex
 import signal
 import subprocess
@@ -21,7 +22,11 @@ log = logging.getLogger(__name__)
 
 LOOK_AT_LOG = "the log of the task has the whole output"
 SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+MAX_OUTPUT_BYTES = 8 << 20
+"""Of each stream. A broken or hostile disk can have a tool print without end, and memory is all the node has."""
 _TAIL_BYTES = 2000
+_READ_BYTES = 64 << 10
+_WRITE_BYTES = 512  # a pipe that is ready takes at least so much: PIPE_BUF of POSIX
 _EINVAL_STATUS = 127  # what a shell answers for a program that does not exist
 
 
@@ -70,7 +75,8 @@ def run(argv: Sequence[str], *, stdin: str = "", timeout_s: float = 60.0, accept
     """Run one program to its end and return what it wrote.
 
     No shell, an environment built from nothing, standard input closed unless `stdin` is given. Everything is logged,
-    so a secret must never be part of `argv` or `stdin`. On the time limit the whole process group is killed.
+    so a secret must never be part of `argv` or `stdin`. On the time limit, and past MAX_OUTPUT_BYTES of output, the
+    whole process group is killed.
     Raises ToolError when the program is missing, overruns or ends with a status outside `accept`.
     """
     log.info("run: %s", paste(argv, stdin))
@@ -89,12 +95,15 @@ def run(argv: Sequence[str], *, stdin: str = "", timeout_s: float = 60.0, accept
     except OSError as error:
         raise ToolError(argv, _EINVAL_STATUS, str(error), hint=f"the initramfs lacks a working '{argv[0]}'") from error
     try:
-        out, err = process.communicate(stdin.encode() if stdin else None, timeout=timeout_s)
-    except subprocess.TimeoutExpired as error:
+        out, err = _communicate(process, stdin.encode(), started + timeout_s)
+    except _OverrunError as error:
         os.killpg(process.pid, signal.SIGKILL)
-        _, err = process.communicate()
-        hint = f"it did not end within {timeout_s:g} s; a dying disk is the usual reason"
-        raise ToolError(argv, process.returncode, _tail(err), hint=hint) from error
+        process.wait()
+        raise ToolError(argv, process.returncode, _tail(error.stderr), hint=error.hint(timeout_s)) from error
+    finally:
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
     seconds = time.monotonic() - started
     done = Completed(
         tuple(argv), process.returncode, out.decode(errors="replace"), err.decode(errors="replace"), seconds
@@ -105,6 +114,62 @@ def run(argv: Sequence[str], *, stdin: str = "", timeout_s: float = 60.0, accept
             log.error("%s: %s%s", argv[0], done.stdout[-_TAIL_BYTES:], done.stderr[-_TAIL_BYTES:])
         raise ToolError(argv, done.status, _tail(err))
     return done
+
+
+class _OverrunError(Exception):
+    """A program took too long or wrote too much."""
+
+    def __init__(self, stderr: bytes, *, is_too_long: bool) -> None:
+        super().__init__()
+        self.stderr = stderr
+        self.is_too_long = is_too_long
+
+    def hint(self, timeout_s: float) -> str:
+        if self.is_too_long:
+            return f"it did not end within {timeout_s:g} s; a dying disk is the usual reason"
+        return f"it wrote more than {MAX_OUTPUT_BYTES >> 20} MiB; a broken filesystem is the usual reason"
+
+
+def _communicate(process: subprocess.Popen[bytes], stdin: bytes, deadline_s: float) -> tuple[bytes, bytes]:
+    """Feed and read `process` to its end, as Popen.communicate() does, which keeps whatever it gets."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    out, err = bytearray(), bytearray()
+    with selectors.DefaultSelector() as waiting:
+        waiting.register(process.stdout, selectors.EVENT_READ, out)
+        waiting.register(process.stderr, selectors.EVENT_READ, err)
+        if process.stdin is not None:
+            waiting.register(process.stdin, selectors.EVENT_WRITE)
+        while waiting.get_map():
+            ready = waiting.select(max(deadline_s - time.monotonic(), 0))
+            if time.monotonic() >= deadline_s:
+                raise _OverrunError(bytes(err), is_too_long=True)
+            for key, _ in ready:
+                if key.fileobj is process.stdin:
+                    stdin = _fed(key.fd, stdin)
+                    if not stdin:
+                        waiting.unregister(process.stdin)
+                        process.stdin.close()
+                    continue
+                data = os.read(key.fd, _READ_BYTES)
+                key.data.extend(data)
+                if not data:
+                    waiting.unregister(key.fileobj)
+                elif len(key.data) > MAX_OUTPUT_BYTES:
+                    raise _OverrunError(bytes(err), is_too_long=False)
+    try:
+        process.wait(max(deadline_s - time.monotonic(), 0))
+    except subprocess.TimeoutExpired as error:
+        raise _OverrunError(bytes(err), is_too_long=True) from error
+    return bytes(out), bytes(err)
+
+
+def _fed(fd: int, stdin: bytes) -> bytes:
+    """Write a piece and return the rest; nothing is left for a program that reads no more, whose status tells why."""
+    try:
+        return stdin[os.write(fd, stdin[:_WRITE_BYTES]) :]
+    except BrokenPipeError:
+        return b""
 
 
 def _find(name: str) -> str:

@@ -39,6 +39,26 @@ def test_a_program_that_overruns_is_killed_with_its_children() -> None:
     assert time.monotonic() - started < 30
 
 
+def test_a_program_that_writes_without_end_is_killed_with_its_children() -> None:
+    """As debugfs does of a file of 200 GB that is all hole, on a disk that somebody left in the machine."""
+    for stream in ("", " >&2"):
+        with pytest.raises(ToolError, match="signal 9") as caught:
+            run(("sh", "-c", f"echo before >&2; head -c 64M /dev/zero{stream} & wait"))
+        assert caught.value.hint == "it wrote more than 8 MiB; a broken filesystem is the usual reason"
+
+
+def test_a_long_input_and_output_pass_whole_and_an_input_nobody_reads_is_no_fault() -> None:
+    text = "label: gpt\n" * 100_000
+    assert run(("cat",), stdin=text).stdout == text
+    assert run(("true",), stdin=text).status == 0
+
+
+def test_a_program_that_closes_its_output_is_waited_for() -> None:
+    assert run(("sh", "-c", "exec >&- 2>&-; sleep 0.2; exit 3"), accept=(3,)).status == 3
+    with pytest.raises(ToolError, match="signal 9"):
+        run(("sh", "-c", "exec >&- 2>&-; sleep 60"), timeout_s=0.3)
+
+
 def test_a_missing_program_is_named() -> None:
     with pytest.raises(ToolError, match="no such program"):
         run(("cloner-no-such-program",))

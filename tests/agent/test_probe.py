@@ -148,9 +148,14 @@ def test_a_real_disk_with_a_real_table_is_read(tmp_path: Path) -> None:
             (tree / path).parent.mkdir(parents=True)
             (tree / path).write_text(text)
         run(("mkfs.ext4", "-q", "-L", "data", "-d", str(tree), f"{loop}p1"))
+        os.truncate(tree / "etc/hostname", 64 << 20)  # a hole that debugfs would print whole
+        run(("sfdisk", "--quiet", "--append", loop), stdin="size=10M\n")
+        run(("partx", "--update", loop))
+        run(("mkfs.ext4", "-q", "-d", str(tree), f"{loop}p2"))
         facts = probe(run, disk_names=lambda name: name == loop.removeprefix("/dev/"))
         (disk,) = facts.disks
-        by_kind = {signature.kind: signature for signature in disk.signatures}
+        by_kind = {signature.kind: signature for signature in disk.signatures if signature.device != f"{loop}p2"}
+        assert [one.system for one in disk.signatures if one.device == f"{loop}p2"] == [""]
         assert set(by_kind) == {"gpt", "PMBR", "ext4"}
         assert (by_kind["ext4"].label, by_kind["ext4"].system) == ("data", "Debian 12, host db01")
         assert by_kind["ext4"].part_uuid == "0b1c2d3e-0000-4000-8000-000000000001"
