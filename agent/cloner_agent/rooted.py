@@ -217,6 +217,11 @@ class Rooted:
             if not missing_ok:
                 raise
 
+    def rmdir(self, path: Pathish) -> None:
+        """Remove the empty directory `path`."""
+        with self.parent(path) as (parent, name):
+            os.rmdir(name, dir_fd=parent)
+
     def rename(self, old: Pathish, new: Pathish) -> None:
         """Rename `old` to `new`, replacing it, and make both directories durable."""
         with self.parent(old) as (source, old_name), self.parent(new) as (target, new_name):

@@ -43,9 +43,11 @@ def test_identity_that_is_only_a_link_is_kept() -> None:
     assert action(RuleBook(golden_identity.RULES), b"var/lib/dbus/machine-id", is_file=False) is None
 
 
-def test_the_identity_rules_are_paths_of_files_from_the_root() -> None:
+def test_the_identity_rules_are_paths_from_the_root_and_of_files_with_two_exceptions() -> None:
     for rule in golden_identity.RULES:
-        assert rule.files_only
+        is_whole = rule.path in (*golden_identity.OMITTED_LINKS, *golden_identity.HOLLOWED)
+        assert rule.is_identity
+        assert rule.files_only != is_whole
         assert not rule.path.startswith(b"/")
         assert b"*" not in rule.path.rpartition(b"/")[0]
 
@@ -54,7 +56,8 @@ def test_a_deploy_removes_whatever_a_capture_leaves_out() -> None:
     """For images that others made. What a deploy writes anew needs no removal."""
     written = {"/var/lib/dbus/machine-id"}
     removals = [removal.path for removal in identity.REMOVALS]
-    for path in golden_identity.OMITTED:
+    hollowed = [path + b"/**" for path in golden_identity.HOLLOWED]
+    for path in (*golden_identity.OMITTED, *golden_identity.OMITTED_LINKS, *hollowed):
         shown = "/" + path.decode()
         assert shown in written or any(fnmatchcase(shown, removal) for removal in removals), shown
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import torture
+from agentbench.golden import CLOUD_INIT_KEPT, add_cloud_init
 from cloner_agent.capture.content import ATTEMPTS, SwapFileError, read_content
 from cloner_agent.capture.holes import HoleFinder
 from cloner_agent.capture.records import CaptureError
@@ -77,6 +78,16 @@ def test_identity_and_volatile_content_stay_behind(store: LocalStore, golden: Pa
     secrets = [b"secret", b"0123456789abcdef0123456789abcdef"]
     for path in store.files.root.rglob("*"):
         assert not path.is_file() or not any(secret in path.read_bytes() for secret in secrets)
+
+
+def test_nothing_of_the_user_data_of_cloud_init_is_captured(store: LocalStore, golden: Path, tmp_path: Path) -> None:
+    add_cloud_init(golden)
+    captured = capture_into(store, golden)
+    tree = tree_of(store, captured.record.version, tmp_path)
+    inside = {path.decode() for path, inode in tree.items() if inode.kind is not Kind.DIRECTORY}
+    assert {path for path in inside if path.startswith("var/lib/cloud/")} == set(CLOUD_INIT_KEPT)
+    assert [path for path in tree if path.startswith(b"var/lib/cloud/instances/")] == []
+    assert {b"var/lib/cloud/instance", b"var/lib/cloud/instances"} < set(captured.notes.identity)
 
 
 def test_the_esp_is_paths_and_bytes(store: LocalStore, golden: Path, tmp_path: Path) -> None:

@@ -17,12 +17,50 @@ LEFT_OVERS = (
     "etc/udev/rules.d/70-persistent-net.rules",
     "var/lib/NetworkManager/secret_key",
     "var/lib/cloud/data/instance-id",
+    "var/lib/cloud/instances/i-0/scripts/runcmd",
+    "var/lib/cloud/instances/i-0/user-data.txt",
     "var/lib/dhcp/dhclient.leases",
     "var/lib/dhcpcd/duid",
     "var/lib/systemd/credential.secret",
     "var/lib/systemd/random-seed",
 )
+CLOUD_SECRET = "password: hunter2-canary"
+_INSTANCE = "var/lib/cloud/instances/i-0abc"
+CLOUD_INIT = {
+    **{
+        f"{_INSTANCE}/{name}": f"#cloud-config\n{CLOUD_SECRET}\n"
+        for name in (
+            *(
+                "boot-finished",
+                "cloud-config.txt",
+                "datasource",
+                "obj.pkl",
+                "sem/config_runcmd",
+                "sem/config_users_groups",
+            ),
+            *("user-data.txt", "user-data.txt.i", "vendor-data.txt", "vendor-data.txt.i", "vendor-data2.txt"),
+            *("scripts/runcmd", "scripts/part-001", "scripts/vendor/part-001", "handlers/part-handler-001.py"),
+        )
+    },
+    "var/lib/cloud/data/instance-id": "i-0abc",
+    "var/lib/cloud/data/previous-instance-id": "i-0abc",
+    "var/lib/cloud/data/result.json": "{}",
+    "var/lib/cloud/sem/config_scripts_per_once.once": "1",
+}
+"""What cloud-init leaves behind: as 22.4 does on a machine of EC2, with the same user data in every part."""
+CLOUD_INIT_KEPT = {
+    "var/lib/cloud/scripts/per-boot/site": "#!/bin/sh\n",
+    "var/lib/cloud/seed/nocloud/meta-data": "instance-id: from-the-image\n",
+}
 KERNEL = b"MZ" + bytes(0x200) + b"HdrS" + bytes(5000)
+
+
+def add_cloud_init(root: Path) -> None:
+    """Have cloud-init been on the machine of the tree `root`."""
+    for path, text in (CLOUD_INIT | CLOUD_INIT_KEPT).items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    (root / "var/lib/cloud/instance").symlink_to("/var/lib/cloud/instances/i-0abc")
 
 
 def make_golden(root: Path, *, big_bytes: int = 3 << 20, documents: int = 200) -> Path:

@@ -44,7 +44,9 @@ def left_of_golden(machine: SimulatedMachine, golden: Path) -> list[str]:
     """Return which files on the regeneration list are still the golden machine's."""
     root = machine.disk.filesystem("ext4")
     assert root is not None
-    listed = [path for removal in REMOVALS for path in golden.glob(removal.path.lstrip("/")) if path.is_file()]
+    # Path.glob() takes "**" for directories alone
+    patterns = [removal.path.lstrip("/") + ("/*" if removal.path.endswith("**") else "") for removal in REMOVALS]
+    listed = [path for pattern in patterns for path in golden.glob(pattern) if path.is_file()]
     assert len(listed) > 10, "the golden tree has little to lose"
     names = [str(path.relative_to(golden)) for path in listed]
     return [

@@ -44,7 +44,6 @@ OMITTED = (
     b"var/lib/NetworkManager/seen-bssids",
     b"var/lib/NetworkManager/timestamps",
     b"var/lib/cloud/data/*",
-    b"var/lib/cloud/instance",
     b"var/lib/cloud/sem/*",
     b"var/lib/dbus/machine-id",
     b"var/lib/dhclient/*.lease",
@@ -62,8 +61,19 @@ OMITTED = (
     b"var/lib/urandom/random-seed",
 )
 
+# cloud-init's link to the directory of the instance it took this machine for
+OMITTED_LINKS = (b"var/lib/cloud/instance",)
+
+# What cloud-init was given for that instance, at any depth: user data with its passwords, tokens and scripts.
+HOLLOWED = (b"var/lib/cloud/instances",)
+
 RULES = tuple(
-    Rule(path, action, _MADE_ANEW, files_only=True)
-    for action, paths in ((Action.EMPTY, EMPTIED), (Action.OMIT, OMITTED))
+    Rule(path, action, _MADE_ANEW, files_only=files_only, is_identity=True)
+    for action, paths, files_only in (
+        (Action.EMPTY, EMPTIED, True),
+        (Action.OMIT, OMITTED, True),
+        (Action.OMIT, OMITTED_LINKS, False),
+        (Action.HOLLOW, HOLLOWED, False),
+    )
     for path in paths
 )

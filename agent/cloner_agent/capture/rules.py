@@ -26,6 +26,7 @@ class Rule:
     action: Action
     why: str
     files_only: bool = False  # a link or directory of that name is kept as it is
+    is_identity: bool = False  # of this machine alone: what it took away is told
 
     @property
     def parts(self) -> tuple[bytes, ...]:

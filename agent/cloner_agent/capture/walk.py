@@ -88,7 +88,7 @@ class Walker:
         if not directory.rules:
             return None
         rule = self._book.of_entry(directory.rules, name, is_file)
-        if rule is not None and rule.files_only:
+        if rule is not None and rule.is_identity:
             self._notes.identity.append(directory.child(name))
         return rule
 

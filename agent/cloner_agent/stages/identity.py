@@ -9,16 +9,18 @@ import errno
 import logging
 import os
 import stat
+from collections.abc import Sequence
 
 from blake3 import blake3
 
 from cloner_agent.attempt import Attempt
 from cloner_agent.rooted import Rooted
-from cloner_agent.stages.listed import expand
+from cloner_agent.stages.listed import beneath, expand
 from cloner_core.identity import (
     IdentityFile,
     IdentityLink,
     ImageIdentity,
+    Removal,
     identity_files,
     reads_parts,
     ssh_fingerprint,
@@ -36,7 +38,7 @@ def write_identity(attempt: Attempt, action: Identity) -> None:
     with Rooted(attempt.tools.target) as tree:
         task = attempt.task
         made = identity_files(task.network, vaulted, look(tree), task.confirm, node=task.node, extra_files=task.files)
-        removed = [path for removal in made.removals for path in expand(tree, removal.path) if _remove(tree, path)]
+        removed = remove(tree, made.removals)
         for file in made.files:
             tree.mkdir(os.path.dirname(file.path))
             match file:
@@ -52,6 +54,17 @@ def write_identity(attempt: Attempt, action: Identity) -> None:
     record.machine_id = vaulted.machine_id
     record.host_key_fingerprints = tuple(ssh_fingerprint(key.public) for key in vaulted.host_keys)
     log.info("identity: %d files written, removed: %s", len(made.files), ", ".join(removed) or "nothing")
+
+
+def remove(tree: Rooted, removals: Sequence[Removal]) -> list[str]:
+    """Remove what `removals` stand for and return what of it there was."""
+    removed = []
+    for path in (removal.path for removal in removals):
+        if path.endswith("/**"):
+            removed += [path] if _remove_beneath(tree, path.removesuffix("/**")) else []
+        else:
+            removed += [found for found in expand(tree, path) if _remove(tree, found)]
+    return removed
 
 
 def look(tree: Rooted) -> ImageIdentity:
@@ -93,3 +106,11 @@ def _remove(tree: Rooted, path: str) -> bool:
             return False
         raise
     return True
+
+
+def _remove_beneath(tree: Rooted, directory: str) -> bool:
+    found = beneath(tree, directory)
+    for path in found:
+        if not _remove(tree, path):
+            tree.rmdir(path)
+    return bool(found)

@@ -24,6 +24,18 @@ def expand(tree: Rooted, pattern: str) -> list[str]:
     return _expand(tree, "", pattern.strip("/").split("/"))
 
 
+def beneath(tree: Rooted, directory: str) -> list[str]:
+    """Return everything beneath `directory`, what is in a directory before it; no link is followed."""
+    found: list[str] = []
+    waiting = [directory] if _is_directory(tree, directory) else []
+    while waiting:
+        here = waiting.pop()
+        inside = [f"{here}/{os.fsdecode(name)}" for name in tree.listdir(here)]
+        found += inside
+        waiting += [path for path in inside if _is_directory(tree, path)]
+    return found[::-1]
+
+
 def replace_content(tree: Rooted, path: str, content: bytes) -> None:
     """Give an existing file other bytes and keep everything else of it: owner, mode, extended attributes."""
     fd = tree.open(path, os.O_WRONLY | os.O_TRUNC)
@@ -47,6 +59,13 @@ def _expand(tree: Rooted, base: str, parts: list[str]) -> list[str]:
 
 def _is_regular(tree: Rooted, path: str) -> bool:
     return tree.exists(path) and stat.S_ISREG(_status(tree, path).st_mode)
+
+
+def _is_directory(tree: Rooted, path: str) -> bool:
+    try:
+        return stat.S_ISDIR(tree.lstat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _status(tree: Rooted, path: str) -> os.stat_result:

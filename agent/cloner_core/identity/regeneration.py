@@ -38,11 +38,11 @@ REMOVALS = tuple(
         f"{FOLDER}/*-cloner-*.link",
         f"{FOLDER}/*-cloner-*.netdev",
         f"{FOLDER}/*-cloner-*.network",
-        # What cloud-init did on the golden node, and the user data it was given. Directories stay: it looks for files.
+        # What cloud-init did on the golden node, and the user data it was given, with scripts of it. The seed stays, as
+        # with `cloud-init clean`: somebody put it into the image for its clones.
         "/var/lib/cloud/data/*",
         "/var/lib/cloud/instance",
-        "/var/lib/cloud/instances/*/*",
-        "/var/lib/cloud/instances/*/sem/*",
+        "/var/lib/cloud/instances/**",
         "/var/lib/cloud/sem/*",
         "/var/lib/NetworkManager/*.lease",
         "/var/lib/NetworkManager/secret_key",

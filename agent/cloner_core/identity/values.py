@@ -29,7 +29,10 @@ class IdentityLink(msgspec.Struct, frozen=True):
 
 
 class Removal(msgspec.Struct, frozen=True):
-    """Files to remove where they exist; "*" stands for one name. Come before any file to write."""
+    """What to remove where it exists, before any file is written.
+
+    Files and links; "*" stands for one name, "/**" at the end for everything beneath a directory, directories too.
+    """
 
     path: str
 
