@@ -10,6 +10,7 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 
 import msgspec
 
@@ -18,10 +19,35 @@ from cloner_core.network import NodeNetwork
 MAX_BYTES = 64 << 10  # of one template
 MAX_FILES = 64
 _FIELD = re.compile(r"\$(?:\$|\{([a-z_0-9]*)\}|)")
-_OWN = re.compile(
-    r"/etc/(hostname|hosts|hostid|machine-id|ssh/ssh_host_.*|network/interfaces|netplan/.*|iscsi/initiatorname\.iscsi"
-    r"|nvme/host(id|nqn)|systemd/network/.*-cloner-.*)|/var/lib/systemd/random-seed|/(proc|sys|dev|run)(/.*)?"
+_NAME_BYTES, _PATH_BYTES = 255, 4000  # NAME_MAX; PATH_MAX, less what stands before it on the node
+_OWN = (
+    *("/dev", "/proc", "/run", "/sys"),  # on no disk
+    "/etc/NetworkManager/system-connections/cloner-*",
+    "/etc/cloud/cloud.cfg.d/99-cloner.cfg",
+    "/etc/hostid",
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/iscsi/initiatorname.iscsi",
+    "/etc/machine-id",
+    "/etc/netplan/*",
+    "/etc/network/interfaces",
+    "/etc/nvme/hostid",
+    "/etc/nvme/hostnqn",
+    "/etc/ssh/ssh_host_*",
+    "/etc/ssh/sshd_config.d/05-cloner.conf",
+    "/etc/systemd/network/*-cloner-*",
+    "/etc/systemd/system/cloner-confirm.service",
+    "/etc/systemd/system/multi-user.target.wants/cloner-confirm.service",
+    "/usr/lib/cloner",
+    "/var/lib/cloner",
+    "/var/lib/dbus/machine-id",
+    "/var/lib/systemd/random-seed",
 )
+"""What an identity writes whatever the image is; a test holds it against all that writes one.
+
+Not /etc/resolv.conf, which only a static ifupdown gets: a file of the site's stands in for it.
+"""
+_DIRECTORIES = re.compile(r"/(bin|boot|etc|home|lib(32|64|x32)?|media|mnt|opt|root|sbin|srv|tmp|usr|var)")  # hier(7)
 
 
 class ExtraFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,6 +81,7 @@ def extra_faults(files: Sequence[ExtraFile], fields: Mapping[str, str]) -> list[
     """Return every fault of `files` for a node with these `fields`."""
     faults = [f"files: {len(files)} are given, at most {MAX_FILES} are taken"] if len(files) > MAX_FILES else []
     faults += [f"files: {p} is given {n} times" for p, n in Counter(file.path for file in files).items() if n > 1]
+    faults += _nested_faults({file.path for file in files})
     for file in files:
         where = f"files: {file.path}"
         faults += [f"{where}: {fault}" for fault in (*_path_faults(file), *_template_faults(file.content, fields))]
@@ -72,12 +99,30 @@ def _path_faults(file: ExtraFile) -> Iterator[str]:
         yield "want an absolute path without '.', '..' or doubled slashes"
     elif not path.isprintable():
         yield "the path has characters that do not print"
-    elif _OWN.fullmatch(path):
-        yield "is written by Cloner itself, or not on a disk"
+    elif _DIRECTORIES.fullmatch(path):
+        yield "is a directory on every system"
+    elif own := next((own for own in _OWN if _meet(path, own)), None):
+        yield f"cannot be beside {own}, which is written by Cloner itself, or not on a disk"
+    if len(path.encode(errors="surrogatepass")) > _PATH_BYTES or any(
+        len(name.encode(errors="surrogatepass")) > _NAME_BYTES for name in path.split("/")
+    ):
+        yield f"longer than {_NAME_BYTES} bytes a name, or {_PATH_BYTES} in all"
     if not 0 <= file.mode <= 0o777:
         yield f"mode {file.mode:o} is not from 0 to 777"
     if len(file.content.encode(errors="surrogatepass")) > MAX_BYTES:
         yield f"longer than {MAX_BYTES} bytes"
+
+
+def _meet(path: str, pattern: str) -> bool:
+    """Tell whether the two are one, or one lies beneath the other, which is no directory then."""
+    return all(map(fnmatchcase, path.split("/"), pattern.split("/")))
+
+
+def _nested_faults(paths: set[str]) -> Iterator[str]:
+    for path in sorted(paths):
+        names = path.split("/")
+        above = {"/".join(names[:count]) for count in range(1, len(names))}
+        yield from (f"files: {path} lies beneath {one}, which is a file" for one in sorted(above & paths))
 
 
 def _template_faults(template: str, fields: Mapping[str, str]) -> Iterator[str]:

@@ -68,10 +68,8 @@ def identity_files(
         files += _confirm_files(confirm)
     elif confirm is not None:
         notes.append("the image has no systemd or no bash: the clone cannot report that it booted")
-    own = {file.path for file in files}
-    if taken := sorted(extra.path for extra in extra_files if extra.path in own):
-        faults = [f"files: {path} is written by Cloner itself" for path in taken]
-        raise InvalidError("the identity cannot be written", faults=faults)
+    given = {extra.path for extra in extra_files}  # none of ours but resolv.conf: `extra_faults`
+    files = [file for file in files if file.path not in given]
     files += [IdentityFile(extra.path, fill(extra.content, fields), extra.mode) for extra in extra_files]
     return IdentityMade((*REMOVALS, *removals), tuple(files), tuple(notes))
 
