@@ -28,7 +28,7 @@ _QUEUE_BYTES = 1 << 20
 
 
 class Mailbox(Generic[T]):
-    """The latest value of one type, written by one process and read by another made by fork.
+    """The latest value of one type, written by one process at a time and read by others made by fork.
 
     A sequence lock: the writer makes the number odd, writes, makes it even; a reader that saw it change reads again.
     """
@@ -39,7 +39,6 @@ class Mailbox(Generic[T]):
         self._map = mmap.mmap(-1, size_bytes)
         self._room = size_bytes - _HEAD.size
         self._last = first
-        self._sequence = 0
         self.put(first)
 
     def put(self, value: T) -> bool:
@@ -47,10 +46,10 @@ class Mailbox(Generic[T]):
         data = self._encoder.encode(value)
         if len(data) > self._room:
             return False
-        _HEAD.pack_into(self._map, 0, self._sequence + 1, len(data))
+        sequence, _ = _HEAD.unpack_from(self._map, 0)  # as whoever wrote before has left it, maybe dead in the middle
+        _HEAD.pack_into(self._map, 0, sequence | 1, len(data))
         self._map[_HEAD.size : _HEAD.size + len(data)] = data
-        self._sequence += 2
-        _HEAD.pack_into(self._map, 0, self._sequence, len(data))
+        _HEAD.pack_into(self._map, 0, (sequence | 1) + 1, len(data))
         return True
 
     def get(self) -> T:
@@ -64,7 +63,7 @@ class Mailbox(Generic[T]):
                 except UNREADABLE:
                     continue
                 break
-        # A writer that died in the middle leaves an odd number for ever: the last whole value stands.
+        # A writer that died in the middle leaves an odd number until another writes: the last whole value stands.
         return self._last
 
 

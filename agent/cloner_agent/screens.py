@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import select
 import signal
 import socket
 import sys
@@ -18,6 +19,8 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Self
+
+import msgspec
 
 from cloner_agent.board import Board
 from cloner_agent.confinement import confine
@@ -68,6 +71,9 @@ class Screens:
         self._given = Mailbox(_Given, _Given())
         self._report = Mailbox(ConsoleReport, ConsoleReport())
         self._process: BaseProcess | None = None
+        self._process_fd: int | None = (
+            None  # a pidfd: readable in any process once it has ended; None while there is none
+        )
 
     def __enter__(self) -> Self:
         """Start to draw; call it while this process has one thread and no secret."""
@@ -76,6 +82,8 @@ class Screens:
             target=self._live, args=(os.getpid(),), name="cloner-screens"
         )
         self._process.start()
+        assert self._process.pid is not None
+        self._process_fd = os.pidfd_open(self._process.pid)
         return self
 
     def __exit__(
@@ -86,6 +94,9 @@ class Screens:
             self._process.terminate()
             self._process.join()
             self._process = None
+        if self._process_fd is not None:
+            os.close(self._process_fd)
+            self._process_fd = None
 
     def open_console(self, access: ConsoleAccess) -> None:
         """Have the SSH console opened with this key and password, now or when the machine has memory for it."""
@@ -93,14 +104,23 @@ class Screens:
 
     def report(self) -> ConsoleReport:
         """Return what the SSH console has seen; from any process."""
-        return self._report.get()
+        report = self._report.get()
+        # it ends with the process that keeps it, and neither is there to take its word back
+        return msgspec.structs.replace(report, is_open=report.is_open and self._is_alive())
+
+    def _is_alive(self) -> bool:
+        if self._process_fd is None:
+            return False
+        ended = select.poll()
+        ended.register(self._process_fd, select.POLLIN)
+        return not ended.poll(0)
 
     def _live(self, parent: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())
         logging.getLogger().handlers.clear()  # they write where the parent writes
         terminal = self._terminal()
-        keeper = _Keeper(self._serve, self._port)
+        keeper = _Keeper(self._serve, self._port, self._closed)
         try:
             while os.getppid() == parent:
                 screen = self._board.get()
@@ -114,6 +134,9 @@ class Screens:
                 time.sleep(_EVERY_S)
         finally:
             keeper.end()
+
+    def _closed(self) -> None:
+        self._report.put(msgspec.structs.replace(self._report.get(), is_open=False))
 
     def _serve(self, access: ConsoleAccess, listening: socket.socket) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -130,9 +153,13 @@ class Screens:
 class _Keeper:
     """Keeps one child alive, with longer and longer pauses between its deaths; the port stays bound."""
 
-    def __init__(self, serve: Callable[[ConsoleAccess, socket.socket], None], port: int) -> None:
+    def __init__(
+        self, serve: Callable[[ConsoleAccess, socket.socket], None], port: int, closed: Callable[[], None]
+    ) -> None:
+        """`closed` is told of each death."""
         self._serve = serve
         self._port = port
+        self._closed = closed
         self._listening: socket.socket | None = None
         self._child: BaseProcess | None = None
         self._deaths = 0
@@ -147,6 +174,7 @@ class _Keeper:
                 return
             self._child.join()
             self._child = None
+            self._closed()
             self._deaths = 1 if now - self._started_s > _SETTLED_S else self._deaths + 1
             self._next_s = now + _AGAIN_S[min(self._deaths, len(_AGAIN_S)) - 1]
         if now < self._next_s:

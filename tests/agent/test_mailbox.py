@@ -34,6 +34,16 @@ def test_a_writer_that_died_in_the_middle_leaves_the_last_whole_value() -> None:
     assert box.get().stage is Stage.MOUNT
 
 
+def test_who_writes_after_a_writer_that_died_in_the_middle_is_read() -> None:
+    box = Mailbox(Progress, Progress(stage=Stage.HELLO))
+    for _ in range(2):
+        box._map[0] |= 1
+        before = box._map[0]
+        box.put(Progress(stage=Stage.MOUNT))
+        assert box._map[0] == before + 1
+        assert box.get().stage is Stage.MOUNT
+
+
 def test_log_lines_come_out_in_order_and_at_most_as_many_as_asked() -> None:
     queue = LogQueue()
     for number in range(5):

@@ -371,9 +371,11 @@ def test_the_process_that_listens_is_nobody_starts_nothing_and_comes_back(node: 
     assert re.search(r"^NoNewPrivs:\t1$", status, re.MULTILINE)
     assert Path(f"/proc/{listener}/oom_score_adj").read_text().strip() == "1000"
     os.kill(listener, 9)
+    node.wait(lambda report: not report.is_open)
     end = time.monotonic() + WAIT_S
     while node.ssh("-T", "127.0.0.1", limit_s=5).returncode != 0:
         assert time.monotonic() < end
+    node.wait(lambda report: report.is_open)
 
 
 class Collect(asyncssh.SSHClientSession[bytes]):
