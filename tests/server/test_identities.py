@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.serialization import SSHCertificate, SSHCertificateType, load_ssh_public_identity
+from sqlalchemy import update
 
 from cloner_core.admin import IdentityView, Intent, KnownHosts, NodeView
 from cloner_core.extrafiles import ExtraFile
@@ -14,6 +16,7 @@ from cloner_core.identity import IdentityFile, ImageIdentity, identity_files
 from cloner_core.messages import Secret, Vaulted
 from cloner_core.network import Interface, NodeNetwork
 from cloner_server import hostcertificates, vault
+from cloner_server.state.tables import nodes
 from serverbench.scene import Agent, Scene
 
 STATIC = NodeNetwork("web.example.org", (Interface("52:54:00:00:00:01", dhcp=False, addresses=("10.1.0.5/24",)),))
@@ -46,6 +49,20 @@ def test_each_host_key_is_certified_for_the_names_of_its_node_by_the_sites_autho
         authority = load_ssh_public_identity(known.authority.encode())
         assert certificate.signature_key() == authority
     assert set(known.names) == {"n01", "web.example.org", "web", "10.1.0.5"}
+
+
+def test_a_node_whose_identity_cannot_be_written_is_not_armed(scene: Scene) -> None:
+    """It was given when the rules were others; told by the agent it would be told when the disk is wiped."""
+    scene.add_node()
+    with scene.core.database.write() as connection:
+        network = {"hostname": "n01", "interfaces": [{"mac": "52:54:00:00:00:01", "dhcp": False}]}
+        files = [{"path": "/var/lib/cloner/x", "content": ""}]
+        values = {"network": json.dumps(network), "files": json.dumps(files)}
+        connection.execute(update(nodes).values(values))
+    answer = scene.admin("POST", "/deploy", {"nodes": ["n01"]})
+    assert answer.status_code == 409
+    for words in ("network.interfaces[0]: neither dhcp nor addresses", "files: /var/lib/cloner/x: cannot be beside"):
+        assert words in answer.json()["error"]
 
 
 def test_two_sites_have_different_authorities_and_one_keeps_its_own() -> None:

@@ -171,6 +171,16 @@ def refuse_protected(node: NodeView) -> None:
         raise RefusedError("; ".join(reasons), hint=f"first: {'; '.join(remedies)}")
 
 
+def refuse_unwritable(node: NodeView) -> None:
+    """Raise RefusedError when no identity of the node can be written: its network may be older than the rules."""
+    faults = [f"network.{fault}" for fault in network_faults(node.network)]
+    faults += _file_faults(node.name, node.network, node.files)
+    if faults:
+        raise RefusedError(
+            f"{node.name} would get no identity: {'; '.join(faults)}", hint=f"correct it: cloner node set {node.name} …"
+        )
+
+
 def get_node(connection: Connection, name: str) -> NodeView:
     """Return the node `name`; raises NotFoundError."""
     return get_nodes(connection, [name])[0]

@@ -100,6 +100,7 @@ def _refuse_ourselves(node: NodeView, rules: Rules) -> None:
 
 def _intend_one(connection: Connection, node: NodeView, request: DeployRequest) -> Intent:
     nodes.refuse_protected(node)
+    nodes.refuse_unwritable(node)
     if (live := rows.live_task(connection, node.name)) is not None:
         raise RefusedError(
             f"{node.name} has task {live.id}, which is {live.state}",

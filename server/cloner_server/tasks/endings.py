@@ -265,6 +265,7 @@ def retry_task(connection: Connection, act: Act, task_id: str, rules: Rules) -> 
             f"{task.node} has task {live.id}, which is {live.state}", hint=f"cloner task abort {live.id}"
         )
     nodes.refuse_protected(node)
+    nodes.refuse_unwritable(node)
     attempt = rows.last_attempt(connection, task.id)
     allowed = rules.attempts + (0 if attempt is None else attempt.number)
     values = {"failure": None, "stage": "", "confirmed_by": "", "attempts_allowed": allowed}
