@@ -228,6 +228,7 @@ class DeployRequest(Strict, frozen=True):
     limit: int = MAX_NODES  # refused when more nodes are named
     new_identity: bool = False  # new machine-id and host keys, from now on
     dry_run: bool = False
+    shown: tuple[Intent, ...] | None = None  # refused when anything else would be armed; None: no one was asked
 
 
 class NetbootRequest(Strict, frozen=True):
@@ -237,6 +238,7 @@ class NetbootRequest(Strict, frozen=True):
     value: NetbootWord
     limit: int = MAX_NODES
     dry_run: bool = False
+    shown: tuple[Intent, ...] | None = None  # as in DeployRequest, for `cloner`
 
 
 class DiskAtRisk(Strict, frozen=True):

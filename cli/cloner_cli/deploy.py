@@ -88,6 +88,7 @@ def arm(run: Invocation, wanted: DeployRequest, *, is_dry: bool, is_yes: bool) -
         # The version that was shown, though a newer one may be published meanwhile.
         version=intents[0].version if wanted.image else wanted.version,
         limit=max(wanted.limit, len(intents)),
+        shown=tuple(intents),
     )
     return run.api.post("/v1/deploy", list[Intent], fixed)
 

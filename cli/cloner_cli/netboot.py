@@ -33,14 +33,15 @@ def netboot_command(
     names = tuple(checks.nodes(run.api, nodes))
     checks.exist(run.api, nodes=names)
     checks.settle()
+    shown = None
     if value == "cloner":
         intents = intended(run, DeployRequest(nodes=names, limit=limit), is_dry=dry_run)
         if not dry_run:
             agree(run, intents, limit, is_yes=yes)
-            limit = max(limit, len(names))
+            limit, shown = max(limit, len(names)), tuple(intents)
     else:
         limit = max(limit, len(names))  # nothing is destroyed by it
-    asked = {"nodes": names, "value": value, "limit": limit, "dry_run": dry_run}
+    asked = {"nodes": names, "value": value, "limit": limit, "dry_run": dry_run, "shown": shown}
     request = msgspec.convert(asked, NetbootRequest)
     views = run.api.post("/v1/netboot", list[NodeView], request)
     rows = [(view.name, view.netboot) for view in views]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ from clibench.desk import Desk
 from cloner_core.errors import ExitStatus, failed_status
 from cloner_core.facts import Signature
 from cloner_core.messages import Cause, Failure, Stage
-from cloner_server.state import nodes
+from cloner_server.state import images, layouts, nodes
 from cloner_server.tasks import endings
 from serverbench.scene import Agent, facts
 
@@ -95,6 +96,59 @@ def test_above_the_limit_the_number_must_be_typed(two: Desk) -> None:
     result = two.run("deploy", "--nodes", "n[01-02]", "--max", "1", typed="2\ny\n")
     assert result.exit_code == 0, result.stderr
     assert two.scene.netboot("n02") == "cloner"
+
+
+def uploads_a_layout(desk: Desk) -> None:
+    with desk.scene.core.database.write() as connection:
+        layout = layouts.get_layout(connection, "simple").layout
+        other = msgspec.structs.replace(layout, disks=(msgspec.structs.replace(layout.disks[0], id="other"),))
+        assert layouts.add_layout(connection, desk.scene.core.act("test"), other).number == 2
+
+
+def publishes(desk: Desk) -> None:
+    with desk.scene.core.database.write() as connection:
+        digest = images.get_version(connection, "golden").digest
+        images.add_version(connection, desk.scene.core.act("test"), "golden", 2, digest)
+
+
+def changes_a_disk(desk: Desk) -> None:
+    with desk.scene.core.database.write() as connection:
+        nodes.remember_facts(connection, desk.scene.core.act("test"), "n02", facts(serial="NEW"))
+
+
+@pytest.mark.parametrize("happens", [uploads_a_layout, publishes, changes_a_disk])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["deploy", "-n", "n[01-02]"],
+        ["deploy", "-n", "n[01-02]", "--new-identity"],
+        ["netboot", "-n", "n[01-02]", "--set", "cloner"],
+    ],
+    ids=["deploy", "new identity", "netboot"],
+)
+def test_nothing_but_what_was_shown_is_armed(two: Desk, words: list[str], happens: Callable[[Desk], None]) -> None:
+    before: list[object] = []
+
+    def meanwhile() -> None:
+        happens(two)
+        before.append(two.scene.state_dump())
+
+    two.has_terminal, two.on_ask = True, meanwhile
+    result = two.run(*words, typed="y\n")
+    assert (result.exit_code, result.stdout) == (ExitStatus.CONFLICT, "")
+    assert "no longer what was shown" in result.stderr
+    assert [two.scene.state_dump()] == before
+    two.on_ask = lambda: None
+    assert two.run(*words, typed="y\n").exit_code == 0, "what is there now is shown, and armed"
+
+
+def test_a_named_image_is_armed_in_the_version_that_was_shown(two: Desk) -> None:
+    two.has_terminal, two.on_ask = True, lambda: uploads_a_layout(two)
+    result = two.run("deploy", "-n", "n01", "-i", "golden", typed="y\n")
+    assert (result.exit_code, "shown: n01" in result.stderr) == (ExitStatus.CONFLICT, True)
+    two.on_ask = lambda: publishes(two)
+    assert two.run("deploy", "-n", "n01", "-i", "golden", typed="y\n").exit_code == 0
+    assert two.scene.task("1").version == 1
 
 
 def test_one_objection_arms_nobody(two: Desk) -> None:

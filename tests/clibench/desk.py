@@ -45,11 +45,12 @@ class InProcess(httpx2.BaseTransport):
 
 @dataclass
 class Desk:
-    """Runs command lines; `on_sleep` is what happens in the world while a command waits."""
+    """Runs command lines; `on_sleep` and `on_ask` are what happens in the world while a command waits, or asks."""
 
     scene: Scene
     has_terminal: bool = False
     on_sleep: Callable[[int], None] = lambda _: None
+    on_ask: Callable[[], None] = lambda: None
     transport: InProcess = field(init=False)
     run_program: Callable[[Sequence[str]], int] = lambda _: 0
     now_s: float = 0.0
@@ -65,7 +66,7 @@ class Desk:
             author=lambda: "tester",
             monotonic=lambda: self.now_s,
             sleep=self._sleep,
-            can_ask=lambda: self.has_terminal,
+            can_ask=self._can_ask,
             is_live=lambda: False,
             run_program=self.run_program,
             scrypt_log_n=4,
@@ -95,6 +96,10 @@ class Desk:
     def stored(self) -> list[str]:
         """Return every file of the image store."""
         return sorted(str(path) for path in Path(self.scene.core.state_directory, "store").rglob("*"))
+
+    def _can_ask(self) -> bool:
+        self.on_ask()
+        return self.has_terminal
 
     def _sleep(self, seconds: float) -> None:
         self.now_s += seconds

@@ -37,9 +37,10 @@ from cloner_server.tasks.states import CLAIMABLE
 
 _OK = 200
 _EXAMPLE_SEED = "00" * 32
+_SHOWN_BYTES = 256 << 20  # a request tells every disk that was shown, of thousands of nodes
 
 
-@post("/deploy", sync_to_thread=True, status_code=_OK)
+@post("/deploy", sync_to_thread=True, request_max_body_size=_SHOWN_BYTES, status_code=_OK)
 def deploy(core: CoreDependency, request: AnyRequest, data: JSONBody[DeployRequest]) -> list[Intent]:
     """Arm one task on each node: all of them, or none."""
     act = who(core, request)
@@ -47,6 +48,7 @@ def deploy(core: CoreDependency, request: AnyRequest, data: JSONBody[DeployReque
         intents = arming.intend(connection, data, core.rules)
     if data.dry_run:
         return intents
+    arming.require_shown(intents, data.shown)  # before the vault makes anything
     names, key = [intent.node for intent in intents], core.site.vault_key
     fresh = {}
     if data.new_identity:
@@ -55,15 +57,17 @@ def deploy(core: CoreDependency, request: AnyRequest, data: JSONBody[DeployReque
         vault.ensure_identities(core.database, act, names, key)
     with core.database.write() as connection:
         vault.replace_identities(connection, act, fresh)  # undone with the rest when arming is refused
-        return arming.arm(connection, act, arming.intend(connection, data, core.rules), core.rules)
+        intents = arming.intend(connection, data, core.rules)
+        arming.require_shown(intents, data.shown)
+        return arming.arm(connection, act, intents, core.rules)
 
 
-@post("/netboot", sync_to_thread=True, status_code=_OK)
+@post("/netboot", sync_to_thread=True, request_max_body_size=_SHOWN_BYTES, status_code=_OK)
 def netboot(core: CoreDependency, request: AnyRequest, data: JSONBody[NetbootRequest]) -> list[NodeView]:
     """Set netboot of nodes; `cloner` arms a task from the node's image and layout."""
     names = list(dict.fromkeys(data.nodes))
     if data.value == "cloner":
-        asked = DeployRequest(nodes=data.nodes, limit=data.limit, dry_run=data.dry_run)
+        asked = DeployRequest(nodes=data.nodes, limit=data.limit, dry_run=data.dry_run, shown=data.shown)
         deploy.fn(core, request, asked)
         with core.database.read() as connection:
             return nodes.get_nodes(connection, names)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 from sqlalchemy import Connection, select, update
 
 from cloner_core.admin import DeployRequest, DiskAtRisk, Intent, LayoutView, NodeView
 from cloner_core.describing import describe_signature
-from cloner_core.errors import ClonerError, InvalidError, NotFoundError, RefusedError
+from cloner_core.errors import ClonerError, ConflictError, InvalidError, NotFoundError, RefusedError
 from cloner_core.facts import Disk
 from cloner_server import planning
 from cloner_server.state import images, layouts, nodes
@@ -44,6 +44,20 @@ def intend(connection: Connection, request: DeployRequest, rules: Rules) -> list
     if objections:
         raise _all_of(objections)
     return intents
+
+
+def require_shown(intents: Sequence[Intent], shown: Sequence[Intent] | None) -> None:
+    """Raise ConflictError unless `intents` are what a person was shown and agreed to; None: nobody was asked."""
+    if shown is None:
+        return
+    agreed = {intent.node: intent for intent in shown}
+    changed = [intent.node for intent in intents if agreed.get(intent.node) != intent]
+    if changed or len(agreed) != len(intents):
+        named = f": {', '.join(changed[:20])}" if changed else ""
+        raise ConflictError(
+            f"what would be armed is no longer what was shown{named}",
+            hint="a version, a layout, a node or its disks changed meanwhile: run the command again",
+        )
 
 
 def arm(connection: Connection, act: Act, intents: list[Intent], rules: Rules) -> list[Intent]:
