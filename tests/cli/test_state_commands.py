@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,19 @@ def test_each_refusal_has_its_status_and_leaves_nothing(
         assert result.exit_code == status, (words, result.output)
         assert says in result.stderr
         assert not new.exists()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("real")])
+def test_only_a_regular_file_is_ever_replaced(
+    desk: Desk, state: list[str], secret: Path, tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    there = tmp_path / "there"
+    make(there)
+    before = there.lstat()
+    for more in ([], ["--force"], ["--force", "--dry-run"]):
+        result = desk.refused("state", "export", str(there), *state, "--passphrase-file", str(secret), *more)
+        assert (result.exit_code, "no regular file" in result.stderr) == (ExitStatus.USAGE, True)
+    assert (there.lstat().st_ino, there.lstat().st_mode) == (before.st_ino, before.st_mode)
 
 
 def test_a_dry_run_of_an_export_needs_no_passphrase(desk: Desk, state: list[str], tmp_path: Path) -> None:

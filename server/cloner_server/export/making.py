@@ -8,6 +8,7 @@ import secrets
 import shutil
 import socket
 import sqlite3
+import stat
 import tarfile
 import tempfile
 import time
@@ -19,7 +20,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from cloner_core.errors import ClonerError, ConflictError, IntegrityError, NotFoundError, RefusedError
+from cloner_core.errors import ClonerError, ConflictError, IntegrityError, InvalidError, NotFoundError, RefusedError
 from cloner_core.sizes import format_bytes
 from cloner_server import VERSION
 from cloner_server.durable import sync_directory
@@ -68,16 +69,15 @@ def export_state(
 ) -> Exported:
     """Seal the state into the target file.
 
-    Raises NotFoundError when there is no state, ConflictError when the target exists, RefusedError when it has no room,
-    IntegrityError when the database is damaged.
+    Raises NotFoundError when there is no state, ConflictError when the target exists, InvalidError when it is no
+    regular file, RefusedError when it has no room, IntegrityError when the database is damaged.
     """
     site_directory = wanted.state / SITE
     if not site_directory.is_dir() or not (wanted.state / DATABASE).is_file():
         raise NotFoundError(f"{wanted.state} holds no state of a server", hint="--state DIR names another directory")
     refuse_unfinished(wanted.state)
     site, _ = open_site(wanted.state, time.time())
-    if wanted.target.exists() and not wanted.is_forced:
-        raise ConflictError(f"{wanted.target} exists", hint="--force replaces it")
+    _refuse_target(wanted.target, is_forced=wanted.is_forced)
     store = LocalStore(wanted.state / STORE)
     with _workspace(wanted.state) as work, store.files.locked():  # keeps gc away
         if not wanted.is_dry:
@@ -118,6 +118,18 @@ def export_state(
         schema=schema,
         dry_run=wanted.is_dry,
     )
+
+
+def _refuse_target(target: Path, *, is_forced: bool) -> None:
+    """Refuse what is there: a file unless forced, anything else always: a device or a link would lose its place."""
+    try:
+        mode = target.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        raise InvalidError(f"{target} is no regular file, and only such is replaced", hint="name a file")
+    if not is_forced:
+        raise ConflictError(f"{target} exists", hint="--force replaces it")
 
 
 def _members(wanted: Wanted, site: Path, database: Path, found: Published) -> Iterator[_Member]:
