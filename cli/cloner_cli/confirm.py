@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
 from cloner_cli.commands import command, dry_run_option
+from cloner_cli.documents import read_input
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import columns
 from cloner_core.admin import ConsoleOutcome, ConsoleReport
 from cloner_core.confirmation import console_lines
-from cloner_core.errors import InvalidError, NotFoundError, RefusedError
+from cloner_core.errors import NotFoundError, RefusedError
 
 _MOST_BYTES = 256 << 20
 
@@ -32,7 +32,7 @@ def confirm_command(run: Invocation, path: Path, dry_run: bool) -> None:
 
     Give it the whole log: only lines of clones are sent to the server, and a line it has taken before is no fault.
     """
-    lines = console_lines(_read(path))
+    lines = console_lines(read_input(path, _MOST_BYTES, hint="give its end: tail -c 100M"))
     if not lines:
         raise NotFoundError(
             f"no clone has said on this console that it booted: '{path}' holds no line CLONER-CONFIRM",
@@ -44,14 +44,3 @@ def confirm_command(run: Invocation, path: Path, dry_run: bool) -> None:
     run.result(outcomes, lambda: columns(("NODE", "TASK", "OUTCOME"), rows))
     if not any(not one.refusal for one in outcomes):
         raise RefusedError("none of these lines confirms a clone", hint="cloner events says why")
-
-
-def _read(path: Path) -> bytes:
-    if str(path) == "-":
-        said = sys.stdin.buffer.read(_MOST_BYTES + 1)
-    else:
-        with path.open("rb") as file:
-            said = file.read(_MOST_BYTES + 1)
-    if len(said) > _MOST_BYTES:
-        raise InvalidError(f"'{path}' has more than {_MOST_BYTES >> 20} MiB", hint="give its end: tail -c 100M")
-    return said

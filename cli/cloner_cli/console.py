@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import click
 from cloner_cli.api import segment
 from cloner_cli.checking import Checks, fold_nodes
 from cloner_cli.commands import Group, command, dry_run_option
+from cloner_cli.documents import read_first_line
 from cloner_cli.invocation import Invocation
 from cloner_core.admin import ConsoleScope, ConsoleView, NodeView, PasswordRequest, PasswordView
 from cloner_core.errors import ClonerError, InvalidError, RefusedError
@@ -139,7 +139,7 @@ def _asked_password(run: Invocation) -> PasswordHash:
     if run.world.can_ask():
         typed = click.prompt("Password of the console", hide_input=True, confirmation_prompt=True, err=True)
     else:
-        typed = sys.stdin.readline().rstrip("\r\n")
+        typed = read_first_line(Path("-"))
         if not typed:
             raise RefusedError("there is no terminal to ask at, and standard input is empty", hint="echo … | cloner …")
     require_password(typed)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 import msgspec
@@ -55,6 +55,10 @@ def run_program(argv: Sequence[str]) -> int:
                 continue  # Ctrl-C was for the program, which is on the same terminal
 
 
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()  # None: the shell closed it, `<&-`
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """What the command line touches beside its arguments."""
@@ -63,8 +67,8 @@ class World:
     author: Callable[[], str] = who_asks
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
-    can_ask: Callable[[], bool] = lambda: sys.stdin.isatty() and sys.stderr.isatty()
-    is_live: Callable[[], bool] = lambda: bool(sys.stderr.isatty())
+    can_ask: Callable[[], bool] = lambda: _is_terminal(sys.stdin) and _is_terminal(sys.stderr)
+    is_live: Callable[[], bool] = lambda: _is_terminal(sys.stderr)
     run_program: Callable[[Sequence[str]], int] = run_program  # on this terminal, to its end; the exit status
     scrypt_log_n: int = 17  # what a guess at the passphrase of an export costs
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,13 @@ import msgspec
 
 from cloner_cli.checking import Checks
 from cloner_cli.commands import command, dry_run_option
+from cloner_cli.documents import read_input
 from cloner_cli.invocation import Invocation
 from cloner_cli.network import asked_network
 from cloner_cli.nodefiles import FORMATS, read_nodes
 from cloner_cli.nodefiles.records import NodeRecord
 from cloner_cli.text import columns, printable
 from cloner_core.admin import ImportedNode, ImportRequest, ImportResult, NodePatch, NodeView
-from cloner_core.errors import InvalidError
 
 _MOST_BYTES = 16 << 20
 
@@ -53,7 +52,7 @@ def node_import(
     A node that is there already as FILE says is left alone, so the same file can be imported again; one that differs
     is refused unless --update changes it. What FILE does not say of a node stays.
     """
-    found = read_nodes(_content(path), form or "", prefix_length=prefix_length)
+    found = read_nodes(read_input(path, _MOST_BYTES), form or "", prefix_length=prefix_length)
     for note in found.notes:
         run.say(printable(f"note: {note}"))
     checks = Checks()
@@ -101,20 +100,6 @@ def _imported(
     if before is not None:
         patch["revision"] = before.revision
     return ImportedNode(where=where, name=record.name, patch=msgspec.convert(patch, NodePatch))
-
-
-def _content(path: Path) -> bytes:
-    try:
-        if str(path) == "-":
-            content = sys.stdin.buffer.read(_MOST_BYTES + 1)
-        else:
-            with path.open("rb") as file:
-                content = file.read(_MOST_BYTES + 1)
-    except OSError as fault:
-        raise InvalidError(f"{path} cannot be read: {fault.strerror}") from fault
-    if len(content) > _MOST_BYTES:
-        raise InvalidError(f"{path} is longer than {_MOST_BYTES} bytes")
-    return content
 
 
 def _table(results: list[ImportResult], *, is_dry: bool) -> str:

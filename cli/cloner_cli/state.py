@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Any, TypeVar
 import click
 
 from cloner_cli.commands import Group, command, dry_run_option
+from cloner_cli.documents import read_first_line
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import fields, moment
 from cloner_core.errors import InvalidError, RefusedError
 from cloner_core.sizes import format_bytes
 
 F = TypeVar("F", bound=Callable[..., Any])
-_PASSPHRASE_BYTES = 4096
 _SAY_EVERY_S = 10.0
 _FAULTS_SHOWN = 10
 
@@ -151,12 +150,7 @@ def _place(config: Path | None, state: str | None) -> tuple[Path, Path]:
 def _passphrase(run: Invocation, path: Path | None, *, is_new: bool) -> str:
     """Return the passphrase; never from the command line, where everybody on the machine can read it."""
     if path is not None:
-        with sys.stdin.buffer if str(path) == "-" else path.open("rb") as file:
-            line = file.readline(_PASSPHRASE_BYTES).rstrip(b"\r\n")
-        try:
-            text = line.decode()
-        except UnicodeDecodeError as fault:
-            raise InvalidError(f"the first line of {path} is not UTF-8") from fault
+        text = read_first_line(path)
         if not text:
             raise InvalidError(f"{path} begins with an empty line: no passphrase")
         return text

@@ -57,6 +57,11 @@ def test_a_console_without_a_line_of_a_clone_is_told(desk: Desk, tmp_path: Path)
     assert desk.run("confirm", "--console", str(tmp_path / "log")).exit_code == ExitStatus.NOT_FOUND
 
 
+def test_a_console_that_cannot_be_read_is_a_fault_of_the_command_line(desk: Desk, tmp_path: Path) -> None:
+    result = desk.refused("confirm", "--console", str(tmp_path / "none"))
+    assert (result.exit_code, "cannot be read" in result.stderr) == (ExitStatus.USAGE, True)
+
+
 def test_a_damaged_line_confirms_nothing(desk: Desk, said: Path) -> None:
     text = bytearray(said.read_bytes())
     at = text.rindex(b"\r\n") - 1

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, select
 
 from cloner_core.admin import TaskState
 from cloner_core.decoding import UNREADABLE
-from cloner_core.errors import IntegrityError, RefusedError
+from cloner_core.errors import IntegrityError, InvalidError, RefusedError
 from cloner_core.sizes import format_bytes
 from cloner_server import vault
 from cloner_server.durable import replace_file, sync_directory
@@ -81,9 +81,14 @@ def import_state(wanted: Wanted, passphrase: bytes, *, progress: Progress = lamb
     """Unseal the export into a blank state directory; a dry run only reads it to its end.
 
     Raises RefusedError for a directory that is not blank, a wrong passphrase, an export of a newer program and want of
-    room, IntegrityError for a file that is damaged or cut off, InvalidError for one that is no export.
+    room, IntegrityError for a file that is damaged or cut off, InvalidError for one that is no export or cannot
+    be opened.
     """
-    with wanted.source.open("rb") as file:
+    try:
+        source = wanted.source.open("rb")
+    except OSError as fault:
+        raise InvalidError(f"{wanted.source} cannot be read: {fault.strerror}") from fault
+    with source as file:
         sealed = open_reader(file, passphrase)
         with _tar(sealed) as tar:
             manifest = _manifest(tar)
