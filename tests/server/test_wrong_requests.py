@@ -332,3 +332,32 @@ def test_eight_writers_lose_no_update(scene: Scene) -> None:
         thread.join()
     assert sorted(scene.admin("GET", "/nodes/n01").json()["kernel_arguments"]) == sorted(changed)
     assert len(changed) == 80
+
+
+GREAT = 10**26
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "query"),
+    [
+        ("GET", "/events", None, {"after": GREAT}),
+        ("GET", "/events", None, {"after": -GREAT}),
+        ("GET", "/tasks/1/log", None, {"after": GREAT}),
+        ("GET", "/layouts/simple", None, {"number": GREAT}),
+        ("GET", "/images/golden", None, {"number": GREAT}),
+        ("GET", "/identity/n01", None, {"image": "golden", "version": GREAT}),
+        ("PATCH", "/nodes/n01", {"image": "golden", "version": GREAT}, {}),
+        ("POST", "/deploy", {"nodes": ["n02"], "image": "golden", "version": GREAT}, {}),
+    ],
+    ids=str,
+)
+def test_a_number_too_great_for_the_database_is_the_askers_fault(
+    scene: Scene, method: str, path: str, body: object, query: dict[str, int]
+) -> None:
+    scene.add_node()
+    scene.add_node("n02", MAC2)
+    scene.arm()
+    before = scene.state_dump()
+    answer = scene.admin(method, path, body, **query)
+    assert (answer.status_code, "greater" in answer.json()["error"]) == (400, True)
+    assert scene.state_dump() == before

@@ -90,12 +90,19 @@ def answer_trouble(request: AnyRequest, error: Exception) -> Response[Fault]:
 
 
 def trouble_of(error: Exception) -> ClonerError | None:
-    """Return what to say of an error of the disk or the database; None when it is neither (sqlite.org/rescode.html)."""
+    """Return what to say of an error of the disk or the database; None when it is neither (sqlite.org/rescode.html).
+
+    A number that SQLite has no room for is the asker's fault, wherever in a request it came.
+    """
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFullError(f"the server's disk is full: {error.filename or error.strerror}", hint=_FREE_HINT)
+    if isinstance(error, OverflowError) and "SQLite" in str(error):  # raised by the sqlite3 module itself
+        return InvalidError("a number of the request is greater than any that is kept here")
     cause = error.orig if isinstance(error, DBAPIError) else error
-    if not isinstance(cause, sqlite3.Error):
-        return None
+    return _database_trouble(cause) if isinstance(cause, sqlite3.Error) else None
+
+
+def _database_trouble(cause: sqlite3.Error) -> ClonerError | None:
     match getattr(cause, "sqlite_errorcode", 0) & 0xFF:  # the low byte; what is above tells details
         case sqlite3.SQLITE_FULL:
             return DiskFullError("the disk of the server's database is full: nothing can be kept", hint=_FREE_HINT)
