@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 MAX_NODES_NAMED = 65_536
 _ASKS_SERVER = "@*?"  # signs of a node set that only the server's groups and nodes give a meaning
-_RANGE = re.compile(r"(\d+)-(\d+)")
+_MOST_DIGITS, _SHOWN = 63, 100
+_LONG_NUMBER = re.compile(rf"\d{{{_MOST_DIGITS + 1}}}")
+_PART = re.compile(r"\[([^\[\]]*)\]|[,!&^]")  # of a node set: a list of ranges, or what stands between two terms
+_RANGE = re.compile(r"\s*(\d+)-(\d+)(?:/(\d+))?")
 _REFERENCE = re.compile(r"([^:\s]+)(?::([1-9][0-9]{0,8}))?")
 
 
@@ -100,10 +103,10 @@ class Checks:
         from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet, NodeSetException
         from ClusterShell.NodeUtils import GroupResolverError
 
-        counts = 1
-        for first, last in _RANGE.findall(text):
-            counts *= max(1, min(int(last) - int(first) + 1, MAX_NODES_NAMED + 1))
-        if counts > MAX_NODES_NAMED:  # expanding it would take the machine's memory
+        if _LONG_NUMBER.search(text):  # Python reads none of thousands of digits, and no host name has one
+            self.wrong.append(f"node set '{text[:_SHOWN]}…': has a number of more than {_MOST_DIGITS} digits")
+            return []
+        if _most_named(text) > MAX_NODES_NAMED:  # expanding it would take the machine's memory
             self.wrong.append(f"node set '{text}': names more than {MAX_NODES_NAMED} nodes")
             return []
         lacking = len(self._unknown_groups)
@@ -118,6 +121,25 @@ class Checks:
         if text.strip() and not names and len(self._unknown_groups) == lacking:
             self.wrong.append(f"node set '{text}': names no node")
         return names
+
+
+def _most_named(text: str) -> int:
+    """Return the most names that a node set can have: within a term its lists multiply, terms add up at most."""
+    total, term = 0, 1
+    for part in _PART.finditer(text):
+        if part[1] is None:
+            total, term = total + term, 1
+        else:
+            term *= sum(map(_length, part[1].split(",")))
+    return total + term
+
+
+def _length(numbers: str) -> int:
+    """Return how many numbers "1-16", "1-16/2" or "7" are."""
+    if (found := _RANGE.match(numbers)) is None:
+        return 1
+    first, last, step = int(found[1]), int(found[2]), int(found[3] or 1)
+    return max(1, (last - first) // max(1, step) + 1)
 
 
 def known_nodes(api: Api, sets: Sequence[str]) -> frozenset[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,29 @@ from cloner_core.messages import ConfirmWay
 
 F = TypeVar("F", bound=Callable[..., Any])
 WAYS = click.Choice([way.value for way in ConfirmWay])
+COUNT = click.IntRange(0, (1 << 63) - 1)
+"""A number as the server's database can keep it."""
+
+
+class Seconds(click.FloatRange):
+    """A time from 0 on; `nan`, which no time is ever later than, and infinity are none."""
+
+    name = "seconds"
+
+    def __init__(self) -> None:
+        super().__init__(min=0)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the seconds as a finite float."""
+        seconds = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value} is not a number of seconds", param, ctx)
+        return seconds
+
+
+timeout_option = click.option(
+    "--timeout", "timeout_s", type=Seconds(), metavar="SECONDS", help="Wait so long; exit status 9 after."
+)
 
 
 def _note_json(ctx: click.Context, _param: click.Parameter, value: bool) -> None:

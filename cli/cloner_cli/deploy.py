@@ -16,6 +16,7 @@ from cloner_cli.commands import (
     layout_option,
     max_option,
     nodes_option,
+    timeout_option,
     yes_option,
 )
 from cloner_cli.invocation import Invocation
@@ -24,10 +25,6 @@ from cloner_cli.text import printable
 from cloner_cli.waiting import require_done, wait_for
 from cloner_core.admin import DeployRequest, Intent
 from cloner_core.sizes import format_bytes
-
-timeout_option = click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait so long; exit status 9 after."
-)
 
 
 @command("deploy", example="cloner deploy --nodes node[01-02] --image debian --disklayout debian --wait")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -15,6 +16,8 @@ from cloner_cli.text import columns, moment
 from cloner_core.admin import LayoutView
 from cloner_core.errors import InvalidError
 from cloner_core.layout import Layout, layout_document, parse_layout
+
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
 
 def read_layout(path: Path, name: str) -> Layout:
@@ -57,7 +60,7 @@ def disklayout_upload_command(run: Invocation, name: str, path: Path, dry_run: b
 def disklayout_command(run: Invocation, name: str) -> None:
     """Print a layout as the document that disklayout-upload takes."""
     name, _, number = name.partition(":")
-    if number and not number.isdecimal():
+    if number and not _NUMBER.fullmatch(number):
         raise click.UsageError(f"'{number}' is not the number of a layout")
     view = run.api.get(f"/v1/layouts/{segment(name)}", LayoutView, {"number": int(number) if number else None})
     run.result(view, lambda: msgspec.json.format(msgspec.json.encode(layout_document(view.layout)), indent=2).decode())

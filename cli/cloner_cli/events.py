@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import msgspec
 
-from cloner_cli.commands import command
+from cloner_cli.commands import COUNT, command
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import moment, printable
 from cloner_core.admin import EventView
@@ -17,7 +17,7 @@ _PAGE = 1000
 
 @command("events", example="cloner events --object node/node01 --follow")
 @click.option("--follow", "-F", is_flag=True, help="Go on with what happens, until Ctrl-C.")
-@click.option("--after", type=click.IntRange(min=0), metavar="ID", help="From the one after this on.")
+@click.option("--after", type=COUNT, metavar="ID", help="From the one after this on.")
 @click.option("--object", "subject", default="", metavar="OBJECT", help="Only of node/NAME, task/ID, image/NAME:N, ….")
 @click.option(
     "--limit", type=click.IntRange(1, 10_000), default=_PAGE, show_default=True, help="At most so many: the newest."

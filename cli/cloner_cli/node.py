@@ -12,7 +12,7 @@ import msgspec
 from cloner_cli.api import segment
 from cloner_cli.asking import ask
 from cloner_cli.checking import Checks, known_nodes
-from cloner_cli.commands import WAYS, Group, command, dry_run_option, some_nodes_option, yes_option
+from cloner_cli.commands import COUNT, WAYS, Group, command, dry_run_option, some_nodes_option, yes_option
 from cloner_cli.console import warn_of_default
 from cloner_cli.extrafiles import extra_files
 from cloner_cli.invocation import Invocation
@@ -107,7 +107,7 @@ def node_add(run: Invocation, name: str, *, macs: tuple[str, ...], dry_run: bool
 @click.option("--add-group", "joined", multiple=True, metavar="NAME", help="One more group. Repeatable.")
 @click.option("--remove-group", "left", multiple=True, metavar="NAME", help="Out of this group. Repeatable.")
 @click.option("--forget-hardware", is_flag=True, help="Forget which machine it is.")
-@click.option("--revision", type=int, metavar="N", help="Only if the node still has this revision; for one node.")
+@click.option("--revision", type=COUNT, metavar="N", help="Only if the node still has this revision; for one node.")
 @_settings
 @dry_run_option
 def node_set(
@@ -125,10 +125,10 @@ def node_set(
     checks = Checks()
     names = checks.nodes(run.api, [nodes])
     given["macs"] = _known_macs(checks, macs)
-    if len(names) > 1 and (single := [f"--{_spelled(name)}" for name in _FOR_ONE if given[name]]):
+    if len(names) > 1 and (single := [f"--{_spelled(name)}" for name in _FOR_ONE if given[name] not in (None, "", ())]):
         checks.wrong.append(f"{', '.join(single)}: for one node, and {len(names)} are named")
     changes = _changes(checks, given) | ({"fingerprint": ""} if forget_hardware else {})
-    changes |= {name: given[name] for name in ("macs", "revision") if given[name]}
+    changes |= {name: given[name] for name in ("macs", "revision") if given[name] not in (None, ())}
     if (joined or left) and given["groups"] is not None:
         checks.wrong.append("--groups names all groups; --add-group and --remove-group some: want one or the other")
     known = {view.name: view for view in run.api.get("/v1/nodes", list[NodeView])} if not checks.wrong else {}

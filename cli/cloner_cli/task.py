@@ -9,7 +9,15 @@ import click
 import msgspec
 
 from cloner_cli.api import segment
-from cloner_cli.commands import Group, command, dry_run_option, max_option, some_nodes_option, yes_option
+from cloner_cli.commands import (
+    Group,
+    command,
+    dry_run_option,
+    max_option,
+    some_nodes_option,
+    timeout_option,
+    yes_option,
+)
 from cloner_cli.invocation import Invocation
 from cloner_cli.progress import has_ended, standing
 from cloner_cli.text import columns, fields, moment, printable
@@ -20,9 +28,6 @@ from cloner_core.errors import ConflictError, InvalidError
 from cloner_core.messages import Cause
 
 _FOLLOW_EVERY_S = 0.5
-_timeout_option = click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait so long."
-)
 _CONFIRMED = {"": "not yet", "none": "not asked for"}
 
 
@@ -72,7 +77,7 @@ def task_log(run: Invocation, task_id: str, follow: bool) -> None:
 
 @command("wait", example="cloner task wait 12 13 --timeout 600", group=task_command)
 @click.argument("task_ids", metavar="TASK...", nargs=-1, required=True)
-@_timeout_option
+@timeout_option
 def task_wait(run: Invocation, task_ids: tuple[str, ...], timeout_s: float | None) -> None:
     """Show progress until every task has ended; exit status 20 plus the number of those that did not end well, 9
     after the timeout.
@@ -101,7 +106,7 @@ def task_abort(run: Invocation, task_id: str, yes: bool, dry_run: bool) -> None:
 @click.option("--cause", type=click.Choice([cause.value for cause in Cause]), help="Only those of this cause.")
 @max_option
 @click.option("--wait", is_flag=True, help="Show progress until every task has ended.")
-@_timeout_option
+@timeout_option
 @yes_option
 @dry_run_option
 def task_retry(

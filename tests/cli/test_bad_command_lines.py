@@ -33,6 +33,15 @@ CASES = {
     "malformed node set": (["deploy", "--nodes", "n[01"], ExitStatus.USAGE, ["node set 'n[01'"]),
     "empty node set": (["deploy", "--nodes", ""], ExitStatus.USAGE, ["no node is named"]),
     "a node set of a billion": (["deploy", "--nodes", "n[1-999999999]"], ExitStatus.USAGE, ["more than 65536"]),
+    "a node set of a million, by two lists": (
+        ["deploy", "-n", "n[1-1000]x[1-1000]"],
+        ExitStatus.USAGE,
+        ["more than 65536"],
+    ),
+    "terms that add up": (["deploy", "-n", "a[1-40000],b[1-40000]"], ExitStatus.USAGE, ["more than 65536"]),
+    "ranges that add up": (["deploy", "-n", "a[1-40000,50001-90000]"], ExitStatus.USAGE, ["more than 65536"]),
+    "a number of 5000 digits": (["deploy", "-n", f"n[1-{'9' * 5000}]"], ExitStatus.USAGE, ["more than 63 digits"]),
+    "a name of 5000 digits": (["node", "remove", f"n{'9' * 5000}"], ExitStatus.USAGE, ["more than 63 digits"]),
     "everything at once": (
         ["deploy", "-n", "n[01", "-n", "n[77-78]", "-i", "nosuch", "-l", "nolay"],
         ExitStatus.USAGE,
@@ -63,6 +72,22 @@ CASES = {
         ExitStatus.CONFLICT,
         ["revision 1, not 7"],
     ),
+    "the revision before the first": (
+        ["node", "set", "n01", "--revision", "0", "--image", "golden"],
+        ExitStatus.CONFLICT,
+        ["revision 1, not 0"],
+    ),
+    "revision 0 of two nodes": (
+        ["node", "set", "n[01-02]", "--revision", "0", "--image", "golden"],
+        ExitStatus.USAGE,
+        ["--revision: for one node"],
+    ),
+    "a negative revision": (["node", "set", "n01", "--revision", "-1"], ExitStatus.USAGE, ["--revision"]),
+    "an event that can never be": (["events", "--after", "9" * 26], ExitStatus.USAGE, ["--after"]),
+    "a task that can never be": (["task", "show", "9" * 26], ExitStatus.NOT_FOUND, ["9999"]),
+    "a layout that can never be": (["disklayout", "-l", f"simple:{'9' * 5000}"], ExitStatus.USAGE, ["not the number"]),
+    "a time that is no number": (["deploy", "-n", "n01", "--timeout", "nan"], ExitStatus.USAGE, ["nan", "--timeout"]),
+    "a wait that is no number": (["task", "wait", "1", "--timeout", "inf"], ExitStatus.USAGE, ["inf", "--timeout"]),
     "one unknown node of a set": (
         ["node", "set", "n[01-03]", "--image", "golden"],
         ExitStatus.NOT_FOUND,
@@ -160,3 +185,12 @@ def test_a_group_alone_shows_its_help(desk: Desk, words: list[str]) -> None:
     result = desk.refused(*words)
     assert result.exit_code == ExitStatus.USAGE
     assert result.stderr.startswith("Usage: cloner")
+
+
+@pytest.mark.parametrize(
+    "text", ["n[001-300],gpu[001-300]", "n[001-300]!n[001-299],x-1-999999", "n[1-99999/50000]", "n[9-1]"]
+)
+def test_a_node_set_counts_what_it_names(desk: Desk, text: str) -> None:
+    result = desk.refused("node", "list", "-n", text)
+    assert "more than" not in result.stderr
+    assert result.exit_code == (ExitStatus.USAGE if text == "n[9-1]" else ExitStatus.NOT_FOUND), result.stderr
