@@ -26,6 +26,10 @@ from cloner_core.messages import Fault
 T = TypeVar("T")
 Query = Mapping[str, str | int | bool | None]  # None: left out
 _NOTHING: Query = {}
+ANSWER_S = 60.0
+"""Until a server that says nothing to a question counts as away."""
+LONG_S = 600.0
+"""The same for what it changes, or gathers from a whole image: a publish checks every chunk it names."""
 _CLASSES: tuple[type[ClonerError], ...] = (
     NotFoundError,
     RefusedError,
@@ -52,16 +56,17 @@ class Api:
         self._where = where
         self._headers = {"cloner-author": author.encode("ascii", "replace").decode()}
 
-    def get(self, path: str, kind: type[T], query: Query = _NOTHING) -> T:
-        """Return the answer to GET `path`."""
-        return self._decode(self._send("GET", path, query), kind)
+    def get(self, path: str, kind: type[T], query: Query = _NOTHING, *, within_s: float = ANSWER_S) -> T:
+        """Return the answer to GET `path`; the server must not be silent for longer than `within_s`."""
+        return self._decode(self._send("GET", path, query, within_s=within_s), kind)
 
     def post(
         self, path: str, kind: type[T], body: object = None, query: Query = _NOTHING, *, is_long: bool = False
     ) -> T:
         """Return the answer to POST; `body` is sent as JSON. A long request is waited for without end."""
         content = None if body is None else msgspec.json.encode(body)
-        return self._decode(self._send("POST", path, query, content, is_long=is_long), kind)
+        within_s = None if is_long else LONG_S
+        return self._decode(self._send("POST", path, query, content, within_s=within_s), kind)
 
     def patch(self, path: str, kind: type[T], body: object, query: Query = _NOTHING) -> T:
         """Return the answer to PATCH."""
@@ -91,10 +96,10 @@ class Api:
         content: bytes | None = None,
         *,
         media_type: str = "application/json",
-        is_long: bool = False,
+        within_s: float | None = LONG_S,  # None: however long
     ) -> httpx2.Response:
         headers = self._headers | ({"content-type": media_type} if content is not None else {})
-        timeout = httpx2.Timeout(10.0, read=None) if is_long else httpx2.USE_CLIENT_DEFAULT
+        timeout = httpx2.Timeout(10.0, read=within_s)
         with self._reaching():
             answer = self._client.request(
                 method, path, params=_params(query), content=content, headers=headers, timeout=timeout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cloner_cli.api import segment
+from cloner_cli.api import LONG_S, Query, segment
 from cloner_cli.checking import Checks
 from cloner_cli.commands import command, image_option
 from cloner_cli.invocation import Invocation
@@ -26,7 +26,8 @@ def identity_command(run: Invocation, name: str, *, image: str) -> None:
     image_name, version = checks.image(image)
     checks.exist(run.api, nodes=[name], image=image_name, version=version)
     checks.settle("no identity can be shown")
-    view = run.api.get(f"/v1/identity/{segment(name)}", IdentityView, {"image": image_name, "version": version})
+    query: Query = {"image": image_name, "version": version}
+    view = run.api.get(f"/v1/identity/{segment(name)}", IdentityView, query, within_s=LONG_S)  # reads the image's tree
     run.result(view, lambda: printable(_shown(view), keep="\n\t"))
 
 

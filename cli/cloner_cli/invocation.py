@@ -30,9 +30,7 @@ def open_socket(path: Path) -> httpx2.Client:
     """Return a client over the Unix socket at `path`; connects at the first request."""
     import httpx2
 
-    # Reads may take long: a publish checks every chunk it names.
-    timeout = httpx2.Timeout(10.0, read=600.0)
-    return httpx2.Client(transport=httpx2.HTTPTransport(uds=str(path)), base_url="http://cloner", timeout=timeout)
+    return httpx2.Client(transport=httpx2.HTTPTransport(uds=str(path)), base_url="http://cloner")
 
 
 def who_asks() -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from cloner_cli.api import segment
+from cloner_cli.api import LONG_S, segment
 from cloner_cli.checking import Checks
 from cloner_cli.commands import command, image_option, layout_option
 from cloner_cli.documents import read_document
@@ -41,7 +41,12 @@ def plan_command(run: Invocation, name: str, *, image: str, disklayout: str, fac
     checks.settle("no plan can be made")
     query = {"image": image, "layout": disklayout}
     path = f"/v1/plan/{segment(name)}"
-    view = run.api.get(path, PlanView, query) if machine is None else run.api.post(path, PlanView, machine, query)
+    # It reads the image's tree, which takes its time with millions of files.
+    view = (
+        run.api.get(path, PlanView, query, within_s=LONG_S)
+        if machine is None
+        else run.api.post(path, PlanView, machine, query)
+    )
     if not run.is_json and view.facts_s is not None:
         run.say(f"planned from what the machine told at {moment(view.facts_s)}")
     run.result(view, lambda: printable(view.rendered.rstrip("\n"), keep="\n\t"))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cloner_cli.api import segment
+from cloner_cli.api import ANSWER_S, segment
 from cloner_cli.invocation import Invocation
 from cloner_cli.progress import Ticker, has_ended, share, standing, why_failed
 from cloner_core.admin import TaskState, TaskView
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY_S = 0.5
 _AWAY_S = 120.0  # a server may restart, or be replaced by a newer one
+_LEAST_S = 1.0  # for an answer: `--timeout 0` looks once
 
 Show = Callable[[Sequence[TaskView], float], None]
 
@@ -41,11 +43,14 @@ def wait_for(run: Invocation, ids: Sequence[str], timeout_s: float | None) -> li
     Raises WaitTimeoutError after `timeout_s` (None: never), UnreachableError when the server stays away.
     """
     begun_s = seen_s = run.world.monotonic()
+    until_s = math.inf if timeout_s is None else begun_s + timeout_s
     tasks: dict[str, TaskView] = {}
     with _saying_what_goes_on(run, ids), _display(run) as show:
         while True:
             try:
-                _look(run, ids, tasks)
+                # A server that hangs must not keep us beyond the time that was asked for.
+                left_s = max(_LEAST_S, until_s - run.world.monotonic())
+                _look(run, ids, tasks, within_s=min(ANSWER_S, left_s))
                 seen_s = run.world.monotonic()
             except UnreachableError:
                 # The first answer must come: only a server that was there once is waited for.
@@ -55,7 +60,7 @@ def wait_for(run: Invocation, ids: Sequence[str], timeout_s: float | None) -> li
             show(known, run.world.monotonic())
             if len(known) == len(ids) and all(map(has_ended, known)):
                 return known
-            if timeout_s is not None and run.world.monotonic() - begun_s >= timeout_s:
+            if run.world.monotonic() >= until_s:
                 going = [task for task in known if not has_ended(task)]
                 raise WaitTimeoutError(
                     "\n  - ".join(
@@ -63,7 +68,7 @@ def wait_for(run: Invocation, ids: Sequence[str], timeout_s: float | None) -> li
                     ),
                     hint=f"cloner task wait {' '.join(task.id for task in going)}",
                 )
-            run.world.sleep(_LOOK_EVERY_S)
+            run.world.sleep(max(0.0, min(_LOOK_EVERY_S, until_s - run.world.monotonic())))
 
 
 @contextmanager
@@ -88,17 +93,17 @@ def require_done(tasks: Sequence[TaskView]) -> None:
         raise TasksFailedError("\n  - ".join((headline, *map(why_failed, bad))), len(bad), hint=hint)
 
 
-def _look(run: Invocation, ids: Sequence[str], tasks: dict[str, TaskView]) -> None:
+def _look(run: Invocation, ids: Sequence[str], tasks: dict[str, TaskView], *, within_s: float) -> None:
     """Bring `tasks` up to date: one request for what lives, one more for each that has just ended."""
+    live: dict[str, TaskView] = {}
     if len(ids) > 1:
-        live = {task.id: task for task in run.api.get("/v1/tasks", list[TaskView], {"live": True, "limit": 10_000})}
-    else:
-        live = {}
+        found = run.api.get("/v1/tasks", list[TaskView], {"live": True, "limit": 10_000}, within_s=within_s)
+        live = {task.id: task for task in found}
     for task_id in ids:
         if task_id in live:
             tasks[task_id] = live[task_id]
         elif task_id not in tasks or not has_ended(tasks[task_id]) or len(ids) == 1:
-            tasks[task_id] = run.api.get(f"/v1/tasks/{segment(task_id)}", TaskView)
+            tasks[task_id] = run.api.get(f"/v1/tasks/{segment(task_id)}", TaskView, within_s=within_s)
 
 
 @contextmanager

@@ -241,6 +241,34 @@ def test_a_server_that_stays_away_ends_the_wait(two: Desk) -> None:
     assert two.run("deploy", "--nodes", "n01", "--yes", "--wait").exit_code == ExitStatus.UNREACHABLE
 
 
+@pytest.mark.parametrize("nodes", ["n01", "n[01-02]"])
+def test_a_server_that_hangs_does_not_hold_up_the_timeout(two: Desk, nodes: str) -> None:
+    def world(turn: int) -> None:
+        two.transport.is_wedged = turn > 2
+
+    two.on_sleep = world
+    result = two.run("deploy", "-n", nodes, "--yes", "--wait", "--timeout", "5")
+    assert result.exit_code == ExitStatus.TIMEOUT
+    assert two.now_s == 5
+
+
+def test_a_server_that_hangs_from_the_first_is_told_before_the_timeout(two: Desk) -> None:
+    two.run("deploy", "-n", "n01", "--yes")
+    two.transport.is_wedged = True
+    assert two.run("task", "wait", "1", "--timeout", "0").exit_code == ExitStatus.UNREACHABLE
+    assert two.now_s <= 1
+
+
+@pytest.mark.parametrize(
+    "words", [["status"], ["node", "list"], ["deploy", "-n", "n01", "--yes"], ["watch"], ["events", "--follow"]]
+)
+def test_a_server_that_hangs_is_given_up_after_a_minute(two: Desk, words: list[str]) -> None:
+    two.transport.is_wedged = True
+    result = two.refused(*words)
+    assert (result.exit_code, "too long" in result.stderr) == (ExitStatus.UNREACHABLE, True)
+    assert two.now_s == 60
+
+
 def test_ctrl_c_while_waiting_has_its_status_and_aborts_nothing(two: Desk) -> None:
     def world(_turn: int) -> None:
         raise KeyboardInterrupt

@@ -19,11 +19,14 @@ from serverbench.scene import Scene
 class InProcess(httpx2.BaseTransport):
     """Hands each request to the server's application.
 
-    `is_away` stands for a server that does not run, `is_forbidden` for a caller who is not root.
+    `is_away` stands for a server that does not run, `is_wedged` for one that takes requests and never answers,
+    `is_forbidden` for a caller who is not root.
     """
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, pass_time: Callable[[float], None]) -> None:
         self.scene = scene
+        self.pass_time = pass_time
+        self.is_wedged = False
         self.is_away = False
         self.is_forbidden = False
         self.seen: list[tuple[str, str]] = []
@@ -33,6 +36,9 @@ class InProcess(httpx2.BaseTransport):
             raise httpx2.ConnectError("nobody listens")
         if self.is_forbidden:
             raise httpx2.ConnectError("[Errno 13] Permission denied") from PermissionError(13, "Permission denied")
+        if self.is_wedged:
+            self.pass_time(request.extensions["timeout"]["read"])
+            raise httpx2.ReadTimeout("nothing came")
         self.seen.append((request.method, request.url.path))
         answer = self.scene.admins.request(
             request.method,
@@ -57,7 +63,7 @@ class Desk:
     sleeps: int = 0
 
     def __post_init__(self) -> None:
-        self.transport = InProcess(self.scene)
+        self.transport = InProcess(self.scene, self._pass_time)
 
     def run(self, *words: str, typed: str = "") -> Result:
         """Run one command line with `typed` at its terminal."""
@@ -101,9 +107,12 @@ class Desk:
         self.on_ask()
         return self.has_terminal
 
-    def _sleep(self, seconds: float) -> None:
+    def _pass_time(self, seconds: float) -> None:
         self.now_s += seconds
         self.scene.clock.now_s += seconds
+
+    def _sleep(self, seconds: float) -> None:
+        self._pass_time(seconds)
         self.sleeps += 1
         assert self.sleeps < 1000, "the command waits for ever"
         self.on_sleep(self.sleeps)
