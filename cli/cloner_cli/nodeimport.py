@@ -56,10 +56,11 @@ def node_import(
     for note in found.notes:
         run.say(printable(f"note: {note}"))
     checks = Checks()
+    default = checks.image(image)
     more = tuple(word for word in groups.split(",") if word)
     known = {view.name: view for view in run.api.get("/v1/nodes", list[NodeView])}
     asked = [
-        _imported(checks, record, known.get(record.name), image=image, layout=layout, groups=more)
+        _imported(checks, record, known.get(record.name), default=default, layout=layout, groups=more)
         for record in found.records
     ]
     checks.settle("no node was imported")
@@ -69,14 +70,22 @@ def node_import(
 
 
 def _imported(
-    checks: Checks, record: NodeRecord, before: NodeView | None, *, image: str, layout: str, groups: tuple[str, ...]
+    checks: Checks,
+    record: NodeRecord,
+    before: NodeView | None,
+    *,
+    default: tuple[str, int | None],  # image and number
+    layout: str,
+    groups: tuple[str, ...],
 ) -> ImportedNode:
     """Return what is asked for one node; an option stands in where the file is silent and the node has nothing."""
     where = f"line {record.line}"
+    own = Checks()
     patch: dict[str, Any] = {"macs": record.macs}
-    wanted = record.image if record.image is not None else ("" if before and before.image else image)
-    if wanted:
-        patch["image"], patch["version"] = checks.image(wanted)
+    if record.image:
+        patch["image"], patch["version"] = own.image(record.image)
+    elif record.image is None and default[0] and not (before and before.image):
+        patch["image"], patch["version"] = default
     if named := record.layout or ("" if before and before.layout else layout):
         patch["layout"] = named
     if record.groups is not None or groups:
@@ -93,7 +102,6 @@ def _imported(
         "dns": record.dns,
         "domains": record.domains,
     }
-    own = Checks()
     if (network := asked_network(own, record.name, record.macs, before, given)) is not None:
         patch["network"] = network
     checks.wrong += [f"{where}: {record.name}: {fault}" for fault in own.wrong]

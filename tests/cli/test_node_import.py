@@ -125,7 +125,12 @@ def test_faults_of_the_server_are_all_told_with_their_lines(desk: Desk, tmp_path
     early = desk.refused("node", "import", path)  # what can be told without the server's rules comes first
     assert early.exit_code == ExitStatus.USAGE
     assert "line 5: n04: interfaces[0].gateway: '10.2.0.1' is not in 10.1.0.0/24" in early.stderr
-    Path(path).write_text(Path(path).read_text().replace("10.2.0.1", "10.1.0.1"))
+    Path(path).write_text(Path(path).read_text().replace("10.2.0.1", "10.1.0.1").replace("golden:7", "golden:0"))
+    early = desk.refused("node", "import", path, "--image", "a:0")
+    assert early.exit_code == ExitStatus.USAGE
+    assert "line 2: n01: image 'golden:0': want NAME or NAME:NUMBER" in early.stderr
+    assert early.stderr.count("image 'a:0'") == 1, "an option is told once, not for each node"
+    Path(path).write_text(Path(path).read_text().replace("golden:0", "golden:7"))
     result = desk.refused("node", "import", path)
     assert result.exit_code == ExitStatus.USAGE
     for word in (
