@@ -68,7 +68,7 @@ def new_image_command(
     if layout is not None:
         run.api.post("/v1/layouts", LayoutView, layout, {"dry_run": dry_run})
     if lacking := boot_lacks(root):
-        run.say(f"note: a clone of {printable(str(root))} would not boot: it has no {', no '.join(lacking)}")
+        run.say(f"note: a clone of {printable(str(root))} would not boot: it lacks {' and '.join(lacking)}")
     captured = _capture(run, wanted, is_dry=dry_run)
     conclude(run, captured, is_dry=dry_run)
 

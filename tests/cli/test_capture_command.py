@@ -109,6 +109,11 @@ def test_files_that_kept_changing_end_with_their_own_status(capsys: pytest.Captu
     assert "debian:7" in capsys.readouterr().out
 
 
+def test_what_a_tree_lacks_to_boot_is_said_in_one_sentence(desk: Desk, tree: Path) -> None:
+    words = ["new-image", "--root", str(tree), "--image", "x", "--disklayout", "simple", "--dry-run"]
+    assert "would not boot: it lacks a kernel (/boot/vmlinuz-VERSION) and a signed GRUB (" in desk.run(*words).stderr
+
+
 def test_a_tree_that_could_not_boot_is_told_at_its_capture(tmp_path: Path) -> None:
     assert len(boot_lacks(tmp_path)) == 2
     for name in ("boot/vmlinuz-6.1.0-1-amd64", "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"):
