@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -35,6 +36,9 @@ def initramfs_build(run: Invocation, *, out: Path, drivers: str, cache: Path | N
     if drivers not in FLAVOURS:
         raise click.UsageError(f"'{drivers}' is no flavour of drivers: {', '.join(sorted(FLAVOURS))}")
     kept = cache or default_cache()
+    for name, directory in (("--out", out), ("--cache", kept)):
+        if wrong := _no_directory(directory):
+            raise click.UsageError(f"{name} {directory}: {wrong} is no directory")
     if dry_run:
         told = {"out": str(out), "drivers": drivers, "cache": str(kept)}
         run.result(told, lambda: f"would build base and {drivers} drivers into {out}, cache {kept}")
@@ -47,3 +51,9 @@ def initramfs_build(run: Invocation, *, out: Path, drivers: str, cache: Path | N
         {"out": str(out), **msgspec.to_builtins(manifest)},
         lambda: f"{columns(('LAYER', 'SIZE', 'UNPACKED'), rows)}\nkernel {manifest.release}; a node needs {needed}",
     )
+
+
+def _no_directory(path: Path) -> Path | None:
+    """Return what is in the way of a directory at `path`: itself, or one above it; None when there may be one."""
+    there = next(one for one in (path.absolute(), *path.absolute().parents) if os.path.lexists(one))
+    return None if there.is_dir() else there

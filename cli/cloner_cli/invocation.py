@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, TextIO
 import click
 import msgspec
 
+from cloner_cli.reporting import give, tell
+
 if TYPE_CHECKING:
     import httpx2
 
@@ -96,14 +98,17 @@ class Invocation:
     def result(self, value: object, text: Callable[[], str]) -> None:
         """Print the result: `value` as JSON with --json, else what `text` returns. Nothing else goes to stdout."""
         if self.is_json:
-            click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+            give(msgspec.json.format(msgspec.json.encode(value), indent=2))
         elif shown := text():
-            click.echo(shown)
+            give(shown)
 
     def result_line(self, value: object, text: Callable[[], str]) -> None:
-        """Print one of a stream of results: one line, of JSON with --json."""
+        """Print one of a stream of results: one line, of JSON with --json.
+
+        Raises BrokenPipeError when nobody reads it: the stream ends.
+        """
         click.echo(msgspec.json.encode(value) if self.is_json else text())
 
     def say(self, text: str) -> None:
         """Tell the person something that is not the result."""
-        click.echo(text, err=True)
+        tell(text)

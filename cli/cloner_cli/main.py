@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import click
 
 from cloner_cli.commands import json_option, socket_option
 from cloner_cli.invocation import Invocation
-from cloner_cli.reporting import report
+from cloner_cli.reporting import report, silence, tell
+from cloner_cli.text import encodable
 from cloner_core.errors import FAILED_BASE, FAILED_MOST, ClonerError, ExitStatus, InvalidError, failed_status
 from cloner_server import VERSION
 
@@ -65,6 +67,19 @@ MEANINGS = {
 }
 
 
+class _ReaderLeftError(Exception):
+    """`cloner events | head`: the reader has what it wanted."""
+
+
+@contextmanager
+def _noticing_who_left() -> Iterator[None]:
+    """Name a closed pipe before click sees it: its own `main` would exit with 1."""
+    try:
+        yield
+    except BrokenPipeError as fault:
+        raise _ReaderLeftError from fault
+
+
 class Root(click.Group):
     """The command `cloner`."""
 
@@ -88,6 +103,18 @@ class Root(click.Group):
         formatter.write_paragraph()
         formatter.write_text("Example: cloner deploy --nodes node[01-02] --image debian --wait")
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Parse; whatever prints its help here may find nobody who reads it."""
+        with _noticing_who_left():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a stream of results ends when its reader leaves."""
+        with _noticing_who_left():
+            return super().invoke(ctx)
+
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]
         """Run, and exit with one of the documented statuses."""
         words = list(sys.argv[1:] if args is None else args)
@@ -97,12 +124,17 @@ class Root(click.Group):
     def _run(self, words: list[str], run: Invocation, **extra: Any) -> int:
         try:
             extra["standalone_mode"] = False
+            if wrong := [word for word in words if encodable(word) != word]:
+                # They become names, texts and paths in documents, all of them Unicode.
+                raise InvalidError(
+                    "the command line is not UTF-8", faults=[str(os.fsencode(word))[1:] for word in wrong]
+                )
             status = super().main(words, "cloner", obj=run, **extra)
             return status if isinstance(status, int) else ExitStatus.OK
         except ClonerError as error:
             fault: ClonerError = error
         except click.exceptions.NoArgsIsHelpError as error:
-            click.echo(error.format_message(), err=True)
+            tell(error.format_message())
             return ExitStatus.USAGE
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else "cloner"
@@ -111,9 +143,8 @@ class Root(click.Group):
             fault = InvalidError(error.format_message())
         except (click.Abort, KeyboardInterrupt):
             return ExitStatus.INTERRUPTED
-        except BrokenPipeError:
-            # `cloner events | head`: the reader has what it wanted. Python would complain when it flushes at exit.
-            sys.stdout = None
+        except _ReaderLeftError:
+            silence(sys.stdout)
             return ExitStatus.OK
         except OSError as error:
             named = f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else str(error)

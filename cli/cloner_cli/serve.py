@@ -9,6 +9,7 @@ import click
 
 from cloner_cli.commands import WAYS, command
 from cloner_cli.invocation import Invocation
+from cloner_cli.reporting import give
 
 
 @command(
@@ -48,4 +49,4 @@ def serve_command(
     given |= {"socket": str(run.socket)} if run.is_socket_given else {}
     if config is not None and not config.is_file():
         raise click.UsageError(f"{config} is no file")
-    serve(load_config(config or CONFIG_FILE, given), announce=click.echo)
+    serve(load_config(config or CONFIG_FILE, given), announce=give)

@@ -20,6 +20,7 @@ from cloner_cli.commands import (
 )
 from cloner_cli.invocation import Invocation
 from cloner_cli.progress import has_ended, standing
+from cloner_cli.reporting import give
 from cloner_cli.text import columns, fields, moment, printable
 from cloner_cli.waiting import require_done, wait_for
 from cloner_core.admin import LogEntry, TaskView
@@ -161,7 +162,7 @@ def task_bundle(run: Invocation, task_id: str, path: Path | None) -> None:
     view = run.api.get(f"/v1/tasks/{segment(task_id)}/bundle", BundleView)
     text = msgspec.json.format(msgspec.json.encode(view)).decode() if run.is_json else _bundle_text(view)
     if path is None:
-        click.echo(text)
+        give(text)
         return
     try:
         with path.open("x", encoding="utf-8") as file:

@@ -20,6 +20,11 @@ def printable(text: str, keep: str = "") -> str:
     )
 
 
+def encodable(text: str) -> str:
+    """Return `text` with what JSON has no room for escaped: bytes of a file name that are not UTF-8."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def columns(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return aligned columns, two blanks apart, never folded: a line is a row, so that grep and cut work."""
     cells = [list(titles), *([printable(str(cell)) or "-" for cell in row] for row in rows)]

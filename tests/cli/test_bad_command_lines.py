@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from clibench.desk import Desk
-from cloner_core.errors import ExitStatus
+from cloner_cli.invocation import World
+from cloner_cli.main import cli
+from cloner_cli.reporting import report
+from cloner_core.errors import ExitStatus, InvalidError
 
 FIVE_MISTAKES = """
 name: other
@@ -194,3 +199,72 @@ def test_a_node_set_counts_what_it_names(desk: Desk, text: str) -> None:
     result = desk.refused("node", "list", "-n", text)
     assert "more than" not in result.stderr
     assert result.exit_code == (ExitStatus.USAGE if text == "n[9-1]" else ExitStatus.NOT_FOUND), result.stderr
+
+
+BYTE = "\udcff"  # what Python makes of the argument $'\\xff'
+
+
+NOT_UTF8 = (
+    ["node", "show", BYTE],
+    ["node", "add", BYTE, "--mac", "525400000001"],
+    ["events", "--object", BYTE],
+    ["task", "list", "--node", BYTE],
+    ["group", "protect", BYTE],
+    ["console", BYTE],
+    ["disklayout", "-l", BYTE],
+    ["image-details", "-i", BYTE],
+    ["state", "export", f"/tmp/{BYTE}"],
+    ["new-image", "--root", "/nonexistent", "-i", "x", "-l", "simple", "--message", BYTE],
+    ["new-image", "--root", "/nonexistent", "-i", "x", "-l", "simple", "--exclude-paths", f"/{BYTE}"],
+    [BYTE],
+)
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]], ids=["text", "json"])
+def test_a_command_line_that_is_not_utf8_is_refused_before_anything(desk: Desk, more: list[str]) -> None:
+    for words in NOT_UTF8:
+        result = desk.refused(*words, *more)
+        assert result.exit_code == ExitStatus.USAGE
+        assert "not UTF-8" in result.stderr
+        assert "\\xff" in result.stderr
+    assert desk.transport.seen == []
+
+
+def test_a_fault_about_bytes_that_are_not_utf8_is_told_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    report(InvalidError(f"{BYTE} is wrong", faults=[BYTE], hint=BYTE), is_json=True)
+    assert json.loads(capsys.readouterr().err)["faults"] == ["\\udcff"]
+
+
+def test_an_installer_is_not_promised_where_no_directory_can_be(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for words in (["--out", "file"], ["--out", "file/sub"], ["--out", "new", "--cache", "file"]):
+        paths = [word if word.startswith("--") else str(tmp_path / word) for word in words]
+        result = desk.refused("initramfs", "build", *paths, "--dry-run")
+        assert (result.exit_code, "is no directory" in result.stderr) == (ExitStatus.USAGE, True)
+    good = ["--out", str(tmp_path / "new" / "sub"), "--cache", str(tmp_path)]
+    assert desk.run("initramfs", "build", *good, "--dry-run").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["node", "import", "-"],
+        ["confirm", "--console", "-"],
+        ["disklayout-upload", "-l", "x", "--file", "-"],
+        ["node", "remove", "n01"],
+        ["deploy", "-n", "n01"],
+        ["console", "password", "--site"],
+        ["state", "import", "x", "--passphrase-file", "-", "--state", "/nonexistent"],
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_a_closed_standard_input_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    desk.scene.add_node("n01")
+    before = desk.scene.state_dump()
+    monkeypatch.setattr(sys, "stdin", None)  # what Python makes of `<&-`
+    run = desk.invocation()
+    run.world = dataclasses.replace(run.world, can_ask=World().can_ask)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words, obj=run)
+    assert ended.value.code in (ExitStatus.USAGE, ExitStatus.REFUSED)
+    assert desk.scene.state_dump() == before

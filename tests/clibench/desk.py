@@ -67,6 +67,14 @@ class Desk:
 
     def run(self, *words: str, typed: str = "") -> Result:
         """Run one command line with `typed` at its terminal."""
+        result = CliRunner().invoke(cli, list(words), input=typed, obj=self.invocation())
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert "Traceback" not in result.output
+        return result
+
+    def invocation(self) -> Invocation:
+        """Return what a command line runs with here."""
         world = World(
             open_client=lambda _: httpx2.Client(transport=self.transport, base_url="http://cloner"),
             author=lambda: "tester",
@@ -77,11 +85,7 @@ class Desk:
             run_program=self.run_program,
             scrypt_log_n=4,
         )
-        result = CliRunner().invoke(cli, list(words), input=typed, obj=Invocation(world=world))
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert "Traceback" not in result.output
-        return result
+        return Invocation(world=world)
 
     def json(self, *words: str) -> Any:
         """Run a command line that must succeed, and return its result."""
