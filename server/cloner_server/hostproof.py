@@ -42,6 +42,9 @@ _HOST_KEYS = (*(f"{name}-cert-v01@openssh.com" for name in _PLAIN), *_PLAIN)
 _CIPHERS = ("aes128-ctr", "aes256-ctr", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com")
 _MACS = ("hmac-sha2-256", "hmac-sha2-512", "hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com")
 
+# What `cryptography` says of a key it cannot read; NotImplementedError: of a compressed ECDSA point (RFC 5656 §3.1).
+_UNREADABLE = (ValueError, UnsupportedAlgorithm, InvalidSignature, NotImplementedError)
+
 
 class NoProofError(InvalidError):
     """The other side is no SSH server, or proves nothing."""
@@ -131,7 +134,7 @@ class Exchange:
             name = _Reader(blob).string()
             found = load_ssh_public_identity(name + b" " + base64.b64encode(blob))
             key = found.public_key() if isinstance(found, SSHCertificate) else found
-        except (ValueError, UnsupportedAlgorithm, InvalidSignature) as fault:
+        except _UNREADABLE as fault:
             raise NoProofError(f"the host's key is not understood: {fault}") from fault
         if not isinstance(key, Ed25519PublicKey | EllipticCurvePublicKey | RSAPublicKey):
             raise NoProofError(f"the host's key is a {type(key).__name__}")
@@ -163,7 +166,7 @@ def _key_id(certificate: SSHCertificate, authority: str) -> str:
         if certificate.type is not SSHCertificateType.HOST or signer != authority:
             return ""
         certificate.verify_cert_signature()
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError):
+    except _UNREADABLE:
         return ""
     return certificate.key_id.decode(errors="replace")
 

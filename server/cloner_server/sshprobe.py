@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from cloner_core.sightings import SshAnswer
 from cloner_server.hostproof import PACKET_BYTES, VERSION, Exchange, HostProof, NoProofError, payload_of
+
+log = logging.getLogger(__name__)
 
 PORT = 22
 _WHOLE_S = 8.0  # a machine that has just booted answers slowly
@@ -32,16 +35,31 @@ class Found:
     address: str = ""
 
 
-async def look(addresses: Sequence[str], expected: Expected, *, port: int = PORT) -> Found:
+Connect = Callable[[str, int], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+
+
+async def _connect(address: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection(address, port, limit=PACKET_BYTES)
+
+
+async def look(addresses: Sequence[str], expected: Expected, *, port: int = PORT, connect: Connect = _connect) -> Found:
     """Return the best answer of all `addresses`, asked at once."""
-    found = await asyncio.gather(*(_ask(address, port, expected) for address in addresses))
+
+    async def ask(address: str) -> Found:
+        try:
+            return await _ask(address, port, expected, connect)
+        except Exception:  # whatever one machine says must not cost the proof of another
+            log.exception("what %s answers by SSH is not understood", address)
+            return Found(SshAnswer.NO_PROOF, address)
+
+    found = await asyncio.gather(*map(ask, addresses))
     return max(found, key=lambda one: one.answer, default=Found(SshAnswer.SILENT))
 
 
-async def _ask(address: str, port: int, expected: Expected) -> Found:
+async def _ask(address: str, port: int, expected: Expected, connect: Connect) -> Found:
     try:
         async with asyncio.timeout(_WHOLE_S):
-            reader, writer = await asyncio.open_connection(address, port, limit=PACKET_BYTES)
+            reader, writer = await connect(address, port)
     except ConnectionRefusedError:
         return Found(SshAnswer.REFUSED, address)
     except OSError:  # TimeoutError among them
