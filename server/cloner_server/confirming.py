@@ -11,9 +11,11 @@ import ipaddress
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, select
+from sqlalchemy.exc import DBAPIError
 
 from cloner_core.admin import NodeView, TaskState
 from cloner_core.errors import ClonerError
@@ -35,12 +37,18 @@ log = logging.getLogger(__name__)
 
 LOCAL_ANSWER = "boot local"
 """The event of a boot script that leads to the disk."""
+NOT_LOOKED_FOR = "clone not looked for"
+"""The alarm of a task with a row that cannot be read."""
+_FAULT_AGAIN_S = 3600.0
 _TURN_S = 1.0
 _ASK_EVERY_S = 10.0  # a clone's SSH port, where that is how it confirms
 _ASK_LATE_EVERY_S = 300.0  # … after its time was up
 _LATE_S = 86_400.0
 _AT_ONCE = 32
 _ADDRESSES = 8  # of one node
+
+_NOBODY = Expected((), authority="", key_id="")
+_UNSEEN = Found(SshAnswer.SILENT)
 
 Look = Callable[[Sequence[str], Expected], Awaitable[Found]]
 
@@ -52,8 +60,9 @@ class _Case:
     task_id: int
     attempt_id: str
     is_overdue: bool
-    addresses: tuple[str, ...]
-    expected: Expected
+    addresses: tuple[str, ...] = ()
+    expected: Expected = _NOBODY
+    fault: str = ""  # why nobody can look for it; "" nothing
 
 
 @dataclass(slots=True)
@@ -75,36 +84,53 @@ class Confirming:
             await asyncio.sleep(_TURN_S)
 
     async def turn(self) -> None:
-        """Look at every clone whose turn it is, many at once."""
+        """Look at every clone whose turn it is, many at once; what makes one fail stops no other."""
         cases = await asyncio.to_thread(self._due)
         gate = asyncio.Semaphore(_AT_ONCE)
 
         async def one(case: _Case) -> None:
             async with gate:
-                found = await self.look(case.addresses, case.expected)
+                found = _UNSEEN if case.fault else await self.look(case.addresses, case.expected)
             try:
                 await asyncio.to_thread(self._write, case, found)
             except ClonerError as fault:  # changed by somebody else meanwhile: the next turn sees how
                 log.warning("task %d: %s", case.task_id, fault)
 
-        await asyncio.gather(*(one(case) for case in cases))
+        ends = await asyncio.gather(*map(one, cases), return_exceptions=True)
+        for case, end in zip(cases, ends, strict=True):
+            if isinstance(end, Exception):
+                log.error("the clone of task %d is looked for later", case.task_id, exc_info=end)
 
     def _due(self) -> list[_Case]:
         now_s, rules = self.core.clock(), self.core.rules
+        cases, asked_s = list[_Case](), dict[int, float]()
         with self.core.database.read() as connection:
-            cases = []
             for task in _waiting(connection, now_s):
+                asked_s[task.id] = self._asked_s.get(task.id, 0.0)
                 is_late = TaskState(task.state) is TaskState.FAILED
                 since_s = max(task.changed_s, self.started_s())
                 is_overdue = not is_late and since_s <= now_s - rules.confirm_s
                 every_s = _ASK_LATE_EVERY_S if is_late else _ASK_EVERY_S
-                if not is_overdue and abs(now_s - self._asked_s.get(task.id, 0.0)) < every_s:
+                if not is_overdue and abs(now_s - asked_s[task.id]) < every_s:
                     continue
-                self._asked_s[task.id] = now_s
+                asked_s[task.id] = now_s
                 attempt = rows.last_attempt(connection, task.id)
                 if attempt is not None and (is_overdue or attempt.confirm == ConfirmWay.SSH):
-                    cases.append(self._case(connection, task, attempt, is_overdue=is_overdue))
+                    cases += self._cases(connection, task, attempt, is_overdue=is_overdue)
+        self._asked_s = asked_s  # now that every case is looked at
         return cases
+
+    def _cases(self, connection: Connection, task: AnyRow, attempt: AnyRow, *, is_overdue: bool) -> list[_Case]:
+        """Return the clone to look for, if any; one whose rows cannot be read is a case all the same."""
+        try:
+            if not is_overdue and not _may_come(connection, task):
+                return []
+            return [self._case(connection, task, attempt, is_overdue=is_overdue)]
+        except DBAPIError:
+            raise  # of the whole database, and no fault of this row
+        except Exception as fault:  # noqa: BLE001 — a damaged row must not keep us from all the other clones
+            log.error("the clone of task %d cannot be looked for: %s", task.id, fault)
+            return [_Case(task.id, attempt.id, is_overdue, fault=str(fault))]
 
     def _case(self, connection: Connection, task: AnyRow, attempt: AnyRow, *, is_overdue: bool) -> _Case:
         key = self.core.site.vault_key
@@ -118,10 +144,16 @@ class Confirming:
         return _Case(task.id, attempt.id, is_overdue, addresses_of(connection, node, facts, attempt.address), expected)
 
     def _write(self, case: _Case, found: Found) -> None:
-        if found.answer is not SshAnswer.CLONE and not case.is_overdue:
+        if found.answer is not SshAnswer.CLONE and not case.is_overdue and not case.fault:
             return
         act = self.core.act("server")
         with self.core.database.write() as connection:
+            if case.fault:
+                seldom: dict[str, Any] = {"most": 1, "within_s": _FAULT_AGAIN_S}
+                obj = f"task/{case.task_id}"
+                events.record_seldom(connection, act, obj, NOT_LOOKED_FOR, **seldom, alarm=True, why=case.fault)
+                if not case.is_overdue:
+                    return
             task, attempt = rows.get_task(connection, case.task_id), rows.last_attempt(connection, case.task_id)
             if attempt is None or attempt.id != case.attempt_id or not endings.is_unconfirmed(task):
                 return  # it called, or somebody decided, while we looked
@@ -131,6 +163,7 @@ class Confirming:
                 verdict = clone_verdict(_aftermath(connection, task, attempt, found))
                 minutes = self.core.rules.confirm_s / 60
                 message = f"{verdict.message} ({_WAITED[attempt.confirm]} within {minutes:.0f} minutes of its receipt)"
+                message += f"; nobody could look for it: {case.fault}" if case.fault else ""
                 endings.fail_clone(connection, act, task, cause=Cause.UNCONFIRMED, message=message, hint=verdict.hint)
 
 
@@ -163,16 +196,21 @@ def addresses_of(connection: Connection, node: NodeView, facts: Facts, last: str
 
 
 def _waiting(connection: Connection, now_s: float) -> list[AnyRow]:
-    """Return the tasks whose clone has not confirmed; those that failed for it as long as it may still come."""
+    """Return the tasks whose clone has not confirmed, and those that failed so lately that it `_may_come` after all."""
     query = select(tasks).where(tasks.c.state == TaskState.UNCONFIRMED.value)
     late = select(tasks).where(
         tasks.c.state == TaskState.FAILED.value,
         tasks.c.changed_s > now_s - _LATE_S,
         tasks.c.node.in_(select(known_nodes.c.name)),
     )
-    failed = [row for row in connection.execute(late) if endings.is_unconfirmed(row)]
-    newest = [row for row in failed if rows.newest_task_id(connection, row.node) == row.id]
-    return [*connection.execute(query), *newest]
+    return [*connection.execute(query), *connection.execute(late)]
+
+
+def _may_come(connection: Connection, task: AnyRow) -> bool:
+    """Tell whether a clone of the task may still confirm, and is the newest of its node."""
+    if TaskState(task.state) is TaskState.UNCONFIRMED:
+        return True
+    return endings.is_unconfirmed(task) and rows.newest_task_id(connection, task.node) == task.id
 
 
 def _aftermath(connection: Connection, task: AnyRow, attempt: AnyRow, found: Found) -> Aftermath:

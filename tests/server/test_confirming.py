@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import Update, update
 
 from cloner_core.admin import ConsoleOutcome, ConsoleReport, TaskState
 from cloner_core.confirmation import ConsoleLine, console_lines, console_proof
@@ -16,16 +17,17 @@ from cloner_core.network import Interface, NodeNetwork
 from cloner_core.sightings import BootStep, SshAnswer
 from cloner_pxe.dhcp_leases import Lease
 from cloner_server import hostcertificates
-from cloner_server.confirming import LOCAL_ANSWER, Confirming
+from cloner_server.confirming import LOCAL_ANSWER, NOT_LOOKED_FOR, Confirming
 from cloner_server.sshprobe import Expected, Found
 from cloner_server.state import events, sightings
 from cloner_server.state.leases import SqlLeases
+from cloner_server.state.tables import attempts, tasks, vault
 from cloner_server.tasks import endings
 from cloner_server.tasks.rules import token_hash
-from serverbench.scene import START_S, Agent, Scene
+from serverbench.scene import START_S, Agent, Scene, facts
 
 CONFIRM_S = 1800.0
-MAC = "52:54:00:00:00:01"
+MAC, OTHER_MAC = "52:54:00:00:00:01", "52:54:00:00:00:02"
 
 
 class Ssh:
@@ -201,6 +203,92 @@ def test_a_deadline_counts_from_the_start_of_the_server(scene: Scene) -> None:
     scene.clock.now_s += 1
     asyncio.run(looking.turn())
     assert scene.task(task_id).state is TaskState.FAILED
+
+
+DAMAGES = {
+    "seal": update(vault).where(vault.c.node == "n01").values(nonce=bytes(12)),
+    "facts": update(attempts).where(attempts.c.task == 1).values(facts="{"),
+}
+
+
+def deployed_both(scene: Scene) -> tuple[str, str]:
+    """Two nodes whose clones confirm by SSH; the first one's task is looked after first."""
+    first, _, _ = deployed(scene, confirm="ssh")
+    scene.add_node("n02", OTHER_MAC, confirm="ssh")
+    second = scene.arm("n02")
+    agent = Agent(scene, facts(OTHER_MAC))
+    agent.hello(scene.mint("n02"))
+    agent.deploy()
+    return first, second
+
+
+def alarms_of(scene: Scene, task_id: str) -> list[str]:
+    with scene.core.database.read() as connection:
+        return [one.what for one in events.list_events(connection, obj=f"task/{task_id}", alarms=True)]
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_row_that_cannot_be_read_costs_its_own_clone_alone(scene: Scene, damage: Update) -> None:
+    damaged, whole = deployed_both(scene)
+    with scene.core.database.write() as connection:
+        connection.execute(damage)
+    ssh = Ssh()
+    looking = confirming(scene, ssh)
+    for _ in range(25):
+        asyncio.run(looking.turn())
+        scene.clock.now_s += 1
+    assert [expected.key_id.split()[0] for _, expected in ssh.asked] == ["n02"] * 3
+    assert alarms_of(scene, damaged) == [NOT_LOOKED_FOR], "not one for each look"
+    assert scene.task(damaged).state is TaskState.UNCONFIRMED
+    ssh.answer = SshAnswer.CLONE
+    scene.clock.now_s = START_S + CONFIRM_S
+    asyncio.run(looking.turn())
+    failure = scene.task(damaged).failure
+    assert failure is not None
+    assert failure.cause is Cause.UNCONFIRMED
+    assert "nobody could look for it: " in failure.message
+    assert scene.task(whole).state is TaskState.DONE
+
+
+def test_a_failure_that_cannot_be_read_stops_no_look_at_others(scene: Scene) -> None:
+    damaged, whole = deployed_both(scene)
+    ssh = Ssh()
+    looking = confirming(scene, ssh)
+    scene.clock.now_s += CONFIRM_S
+    asyncio.run(looking.turn())
+    with scene.core.database.write() as connection:
+        connection.execute(update(tasks).where(tasks.c.id == int(damaged)).values(failure="{"))
+    ssh.answer = SshAnswer.CLONE
+    scene.clock.now_s += 300
+    asyncio.run(looking.turn())
+    assert scene.task(whole).state is TaskState.DONE
+    assert NOT_LOOKED_FOR in alarms_of(scene, damaged)
+
+
+def test_a_look_that_fails_ends_no_other(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    _, whole = deployed_both(scene)
+
+    async def look(addresses: Sequence[str], expected: Expected) -> Found:
+        if expected.key_id.startswith("n01 "):
+            raise NotImplementedError("a key of tomorrow")
+        await asyncio.sleep(0.01)  # the other look has failed meanwhile
+        return Found(SshAnswer.CLONE, "10.77.0.9")
+
+    asyncio.run(Confirming(scene.core, lambda: START_S, look).turn())
+    assert scene.task(whole).state is TaskState.DONE
+    assert "a key of tomorrow" in caplog.text
+
+
+def test_what_a_turn_did_not_come_to_look_at_is_looked_at_by_the_next(scene: Scene) -> None:
+    deployed_both(scene)
+    starts = iter((START_S,))
+    ssh = Ssh()
+    looking = Confirming(scene.core, lambda: next(starts), ssh.look)
+    with pytest.raises(StopIteration):  # at the second task
+        looking._due()
+    looking.started_s = lambda: START_S
+    asyncio.run(looking.turn())
+    assert len(ssh.asked) == 2
 
 
 def test_a_call_that_comes_while_we_look_wins(scene: Scene) -> None:
