@@ -14,6 +14,7 @@ from cloner_core.failures import NotWell
 from cloner_core.lldp import Neighbor
 from cloner_core.messages import Beat, BeatReply, Cause, Failure, Progress, Stage
 from cloner_server.state import nodes
+from cloner_server.tasks import endings
 from serverbench.scene import Agent, Scene, facts
 
 EARLY = Failure(Stage.PLAN, Cause.NO_DISK, "none", "add one", False)
@@ -124,6 +125,34 @@ def test_all_or_none_and_every_reason_is_told(failed: Scene) -> None:
     assert retry(failed, "1", "99").status_code == 404
     assert retry(failed, "1", "2", limit=1).status_code == 409
     assert failed.state_dump() == before
+
+
+def test_what_a_later_task_has_made_is_not_an_older_tasks_to_destroy(failed: Scene) -> None:
+    later = failed.arm("n01")
+    agent = Agent(failed, msgspec.structs.replace(facts(mac(1)), dmi=Dmi(vendor="Dell", product="R640")))
+    agent.hello(failed.mint("n01"))
+    body, _ = agent.deploy()
+    with failed.core.database.write() as connection:
+        assert endings.accept_confirm(connection, failed.core.act("clone"), agent.confirmation(body)) is None
+    before = failed.state_dump()
+    refusals = retry(failed, "2", "1"), failed.admin("POST", "/tasks/1/retry")
+    for refusal in refusals:
+        assert refusal.status_code == 409, refusal.text
+        assert f"n01 had task {later} since, which is done" in refusal.text
+    assert failed.state_dump() == before
+
+
+@pytest.mark.parametrize("end", ["abort", "fail"])
+def test_of_several_tasks_that_ended_the_newest_alone_is_queued_again(failed: Scene, end: str) -> None:
+    later = failed.arm("n02", has_identity=False)
+    if end == "abort":
+        failed.admin("POST", f"/tasks/{later}/abort")
+    else:
+        agent = Agent(failed, msgspec.structs.replace(facts(mac(2)), dmi=Dmi(vendor="Dell")))
+        agent.hello(failed.mint("n02"))
+        agent.fail(EARLY)
+    assert failed.admin("POST", "/tasks/2/retry").status_code == 409
+    assert failed.admin("POST", f"/tasks/{later}/retry").status_code == 200
 
 
 def test_a_frozen_or_aborted_task_is_not_among_the_failed(failed: Scene) -> None:

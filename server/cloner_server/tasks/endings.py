@@ -256,13 +256,23 @@ def expire_claims(connection: Connection, which: ColumnElement[bool]) -> None:
 
 
 def retry_task(connection: Connection, act: Act, task_id: str, rules: Rules) -> AnyRow:
-    """Queue a failed, frozen or aborted task once more, with the same version and layout."""
+    """Queue a failed, frozen or aborted task once more, with the same version and layout.
+
+    Raises RefusedError when a later task followed it on its node: what that made is not the old task's to destroy.
+    """
     task = rows.get_task(connection, task_id)
     node = nodes.get_node(connection, task.node)
     live = rows.live_task(connection, task.node)
     if live is not None and live.id != task.id:
         raise RefusedError(
             f"{task.node} has task {live.id}, which is {live.state}", hint=f"cloner task abort {live.id}"
+        )
+    newest = rows.newest_task_id(connection, task.node)
+    if newest is not None and newest != task.id:
+        later = rows.get_task(connection, newest)
+        raise RefusedError(
+            f"{task.node} had task {later.id} since, which is {later.state}",
+            hint=f"cloner task retry {later.id}, or cloner deploy {task.node} for another version or layout",
         )
     nodes.refuse_protected(node)
     nodes.refuse_unwritable(node)
