@@ -12,7 +12,6 @@ import logging
 import secrets
 import socket
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 
 from cloner_core.errors import ClonerError, RefusedError
@@ -27,7 +26,6 @@ log = logging.getLogger(__name__)
 WATCH_S = 55.0  # with the probe's own 3 s, a foreign server is told within a minute
 _QUEUE_PACKETS = 256
 _PACKETS_A_TURN = 64
-_KEPT_RELAYS = 4096
 _RECEIVE_BYTES = 1 << 20  # a rack that is switched on at once fits
 
 
@@ -52,7 +50,6 @@ class DhcpService:
         self._sockets: dict[int, socket.socket] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._probe_mac = ""
-        self._relays: OrderedDict[str, str] = OrderedDict()  # MAC → relay, of the machines heard last
         self.overflowed = 0  # packets dropped because the queue was full
 
     @property
@@ -170,18 +167,13 @@ class DhcpService:
             self._emit(event)
 
     def _tell_relay(self, inquiry: Inquiry) -> None:
-        """Tell through which relay a machine asks, once for each change of it."""
+        """Tell through which relay a machine asks, each time: only who keeps it knows whether it is new to him."""
         packet = inquiry.packet
         if packet.ciaddr != NO_ADDRESS and packet.giaddr == NO_ADDRESS:
             return  # with an address it asks us directly, past its relay (RFC 2131 §4.3.2)
         relay = "" if packet.giaddr == NO_ADDRESS else str(packet.giaddr)
-        if self._relays.get(packet.mac) != relay:
-            self._relays[packet.mac] = relay
-            text = f"asks through the relay {relay}" if relay else "asks without a relay"
-            self._emit(NetbootEvent(kind=EventKind.RELAY, mac=packet.mac, address=relay, text=text))
-        self._relays.move_to_end(packet.mac)
-        while len(self._relays) > _KEPT_RELAYS:
-            self._relays.popitem(last=False)
+        text = f"asks through the relay {relay}" if relay else "asks without a relay"
+        self._emit(NetbootEvent(kind=EventKind.RELAY, mac=packet.mac, address=relay, text=text))
 
     async def _probe(self) -> tuple[OtherServer, ...]:
         # Locally administered, and another one each time: two Cloner servers must see each other.

@@ -152,7 +152,7 @@ class BootDesk:
         for one in dict.fromkeys(news.seen):
             if name := nodes.name_of_mac(connection, one.mac or leases.mac_of(connection, one.address)):
                 sightings.record(connection, act, name, one.step, one.address)
-        for event in news.relayed:
+        for event in {event.mac: event for event in news.relayed}.values():  # the last word of each machine
             if name := nodes.name_of_mac(connection, event.mac):
                 nodes.remember_relay(connection, act, name, event.address)
         for told in news.told:

@@ -14,7 +14,10 @@ from cloner_core.messages import Cause
 from cloner_core.network import Interface, NodeNetwork
 from cloner_core.sightings import BootStep
 from cloner_pxe.decision import BootPolicy
-from cloner_pxe.dhcp_leases import Lease
+from cloner_pxe.dhcp import DhcpConfig, DhcpServer, Mode
+from cloner_pxe.dhcp_leases import Lease, MemoryLeases
+from cloner_pxe.dhcp_packet import MessageType, Op, Option, Packet, encode
+from cloner_pxe.dhcp_service import DhcpService
 from cloner_pxe.events import Asker, EventKind, NetbootEvent
 from cloner_server.api.boot import boot_app
 from cloner_server.boot import BootDesk
@@ -248,3 +251,35 @@ def test_the_relay_a_node_asks_through_is_kept_and_a_strangers_is_not(scene: Sce
         desk.record(connection, scene.core.act("server"), news)
         assert nodes.get_node(connection, "n01").relay == "10.9.0.1"
         assert [event.what for event in events.list_events(connection, after=before)] == ["relay told"]
+
+
+def test_the_relay_of_a_node_that_is_added_after_its_first_request_is_learnt(scene: Scene, desk: BootDesk) -> None:
+    address, network = ipaddress.IPv4Address("10.77.0.1"), ipaddress.IPv4Network("10.77.0.0/24")
+    config = DhcpConfig(server_address=address, network=network, pool=None, mode=Mode.PROXY)
+    server = DhcpServer(config, MemoryLeases())
+    service = DhcpService("none", server, desk, desk.emit)
+
+    def ask(relay: str) -> None:
+        """One request as it comes from the wire."""
+        asked = Packet(
+            op=Op.REQUEST,
+            message_type=MessageType.DISCOVER,
+            xid=1,
+            mac=MAC,
+            giaddr=ipaddress.IPv4Address(relay),
+            options={Option.VENDOR_CLASS: b"PXEClient:Arch:00007:UNDI:003016", Option.ARCH: bytes([0, 7])},
+        )
+        inquiry = server.read(encode(asked), (relay, 67))
+        assert inquiry is not None
+        service._tell_relay(inquiry)
+        with desk.news() as news, scene.core.database.write() as connection:
+            desk.record(connection, scene.core.act("server"), news)
+
+    ask("10.9.0.1")
+    scene.add_node()
+    ask("10.9.0.1")
+    ask("10.9.0.1")
+    with scene.core.database.read() as connection:
+        assert nodes.get_node(connection, "n01").relay == "10.9.0.1"
+        told = [event.what for event in events.list_events(connection, obj="node/n01")]
+    assert told.count("relay told") == 1
