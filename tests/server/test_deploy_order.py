@@ -199,12 +199,13 @@ def test_another_system_cannot_confirm(scene: Scene, task_id: str, agent: Agent,
     assert scene.task(task_id).state is TaskState.UNCONFIRMED
 
 
-def test_a_receipt_for_other_packs_is_refused(scene: Scene, task_id: str, agent: Agent) -> None:
+@pytest.mark.parametrize("told", ["0" * 64, ""], ids=["others", "none"])
+def test_a_receipt_for_other_packs_is_refused(scene: Scene, task_id: str, agent: Agent, told: str) -> None:
     plan, vaulted = agent.up_to_commit()
     body = agent.receipt_body(plan, vaulted)
-    answer = agent.post("receipt", msgspec.structs.replace(body, packs_digest="0" * 64))
+    answer = agent.post("receipt", msgspec.structs.replace(body, packs_digest=told))
     assert answer.status_code == 409
-    assert "packs_digest is '0000" in answer.json()["error"]
+    assert f"packs_digest is '{told}', want '" in answer.json()["error"]
     packs = b"".join(pack.digest for pack in scene.image.packs)
     agent.told("receipt", Receipt, msgspec.structs.replace(body, packs_digest=digest(packs).hex()))
     assert scene.task(task_id).state is TaskState.UNCONFIRMED

@@ -64,7 +64,7 @@ def accept_receipt(
     }
     if attempt.planned is not None:  # NULL: its plan was confirmed by a server that did not keep this yet
         expected |= msgspec.structs.asdict(msgspec.json.decode(attempt.planned, type=Written))
-    if packs and body.packs_digest:
+    if packs and body.packs_digest is not msgspec.UNSET:  # agents of before tell none
         expected["packs_digest"] = packs
     wrong = [
         f"{name} is '{getattr(body, name)}', want '{want}'"
