@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -140,6 +142,40 @@ def test_a_script_fetched_between_two_beats_is_an_alarm_and_stops_nothing(scene:
     assert len(alarms(scene)) == 2
     agent.deploy()
     assert scene.task(task_id).state is TaskState.UNCONFIRMED
+
+
+def rule(scene: Scene, **changes: Any) -> None:
+    """Go on with other times, as after a restart, or as when other nodes have come or gone."""
+    scene.core = dataclasses.replace(scene.core, rules=dataclasses.replace(scene.core.rules, **changes))
+    scene.__dict__.pop("agents", None)
+
+
+@pytest.mark.parametrize(
+    ("told_s", "now_s", "since_s", "seen"),
+    [(8.0, 2.0, 9.0, ["boot script fetched while the attempt beats"]), (2.0, 8.0, 3.0, [])],
+    ids=["more nodes then", "more nodes now"],
+)
+def test_a_live_attempt_is_known_by_the_beat_that_it_was_told(
+    scene: Scene, task_id: str, told_s: float, now_s: float, since_s: float, seen: list[str]
+) -> None:
+    rule(scene, beat_every_s=told_s)
+    assert Agent(scene).hello().beat_every_s == told_s
+    rule(scene, beat_every_s=now_s)
+    scene.clock.now_s += since_s
+    scene.mint()
+    assert alarms(scene) == seen
+
+
+def test_an_attempt_is_not_lost_between_two_beats_that_it_was_told(scene: Scene, task_id: str) -> None:
+    rule(scene, beat_every_s=10.0)
+    Agent(scene).hello()
+    rule(scene, beat_every_s=1.0, lost_s=5.0)
+    for waited_s, state in ((29, TaskState.RUNNING), (1, TaskState.LOST)):
+        scene.clock.now_s += waited_s
+        with scene.core.database.write() as connection:
+            housekeeping.tidy(connection, scene.core.act("server"), scene.core.rules, START_S)
+        assert scene.task(task_id).state is state
+        assert Agent(scene).try_hello(scene.mint()).status_code == (503 if state is TaskState.RUNNING else 200)
 
 
 def test_after_five_lost_attempts_the_task_fails(scene: Scene, task_id: str) -> None:

@@ -149,6 +149,7 @@ attempts = Table(
     Column("confirm_hash", Text, nullable=False, unique=True),
     Column("started_s", Float, nullable=False),
     Column("beat_s", Float, nullable=False),
+    Column("beat_every_s", Float),  # as it was told; NULL: by a server that did not keep it
     Column("address", Text, nullable=False, server_default=""),  # it was last heard from; "" not an IP address
     Column("console", Text),  # cloner_core.messages.ConsoleReport; NULL none came
     Column("rival_s", Float),  # when a second claim came beside this one; NULL none

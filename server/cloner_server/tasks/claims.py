@@ -35,7 +35,7 @@ from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act
 from cloner_server.state.tables import attempts, claims, tasks
 from cloner_server.state.tasks import AnyRow
-from cloner_server.tasks.rules import Catalog, Rules, attempt_seed, token_hash
+from cloner_server.tasks.rules import Catalog, Rules, attempt_seed, silence_s, token_hash
 from cloner_server.tasks.states import CLAIMABLE, Happening, can_happen
 
 _FETCHED = "boot script fetched while the attempt beats"
@@ -43,7 +43,7 @@ _AGAIN_S = 60.0
 _BEATS = 1.25  # in beats: a live agent was heard of within this
 _SHOWN_MACS = 64  # of a machine that wants to be accepted
 _BEATS_PER_S = 40.0  # of all nodes together
-_BEATS_TO_LOSE = 6  # at least so many beats are missed before an attempt counts as lost
+_BEATS_IN_SILENCE = 6  # so many at least are missed within `lost_s`
 _OPEN_CLAIMS = 20  # of one task; anybody on the network can ask for boot scripts
 
 
@@ -76,11 +76,10 @@ def _watch(connection: Connection, act: Act, task: AnyRow, rules: Rules) -> None
     nothing is stopped for it.
     """
     attempt, obj = rows.last_attempt(connection, task.id), f"task/{task.id}"
-    if (
-        attempt is None
-        or attempt.state != "live"
-        or act.now_s - attempt.beat_s > _BEATS * beat_interval_s(connection, rules)
-    ):
+    if attempt is None or attempt.state != "live":
+        return
+    every_s = attempt.beat_every_s or beat_interval_s(connection, rules)  # as it was told, whatever is told now
+    if act.now_s - attempt.beat_s > _BEATS * every_s:
         return
     told = {"node": task.node, "attempt": attempt.id, "beat_s_ago": round(act.now_s - attempt.beat_s, 1)}
     events.record_seldom(
@@ -148,10 +147,11 @@ def _stand_back(
     """Return why no new attempt is made now; None when one may be."""
     if former is None:
         return None
-    if former.state == "live" and former.beat_s + rules.lost_s > act.now_s:
+    lost_from_s = former.beat_s + silence_s(rules, former.beat_every_s)
+    if former.state == "live" and lost_from_s > act.now_s:
         # The same hardware: a machine that was reset, or two of them? If the former attempt beats again, it is two.
         rows.change_attempt(connection, former.id, rival_s=act.now_s)
-        left_s = former.beat_s + rules.lost_s - act.now_s
+        left_s = lost_from_s - act.now_s
         return UnreachableError(f"attempt {former.id} may still be alive; {left_s:.0f} s until it counts as lost")
     if former.number < task.attempts_allowed:
         return None
@@ -292,17 +292,17 @@ def _welcome(connection: Connection, act: Act, met: _Meeting, rules: Rules) -> H
     ids = {"task_id": str(met.task.id), "attempt_id": met.attempt.id, "seed": met.attempt.seed}
     told = task_for(met.node, met.version, met.task.document, **ids)
     hashes = {"credential_hash": token_hash(credential), "confirm_hash": token_hash(secret)}
+    every_s = beat_interval_s(connection, rules)
+    values = {"beat_s": act.now_s, "beat_every_s": every_s, "address": met.address, "console": None} | hashes
     text = msgspec.json.encode(told).decode()  # without the secret
-    rows.change_attempt(
-        connection, met.attempt.id, beat_s=act.now_s, told=text, address=met.address, console=None, **hashes
-    )
+    rows.change_attempt(connection, met.attempt.id, told=text, **values)
     told = msgspec.structs.replace(told, confirm=confirm)
     console = consoles.access_for(connection, met.node, rules.console_key) if rules.console_key else None
     return HelloReply(
         credential=Secret(credential),
         task=told,
         server_time_s=act.now_s,
-        beat_every_s=beat_interval_s(connection, rules),
+        beat_every_s=every_s,
         console=console,
     )
 
@@ -340,7 +340,7 @@ def beat_interval_s(connection: Connection, rules: Rules) -> float:
     """
     states = [state.value for state in CLAIMABLE]
     count = connection.execute(select(func.count()).where(tasks.c.state.in_(states))).scalar_one()
-    return max(rules.beat_every_s, min(count / _BEATS_PER_S, rules.lost_s / _BEATS_TO_LOSE))
+    return max(rules.beat_every_s, min(count / _BEATS_PER_S, rules.lost_s / _BEATS_IN_SILENCE))
 
 
 def count_open(connection: Connection, task_id: int) -> int:

@@ -15,7 +15,7 @@ from cloner_server.state.database import Act
 from cloner_server.state.tables import attempts, tasks
 from cloner_server.tasks.claims import remove_expired
 from cloner_server.tasks.endings import fail_boot
-from cloner_server.tasks.rules import Rules
+from cloner_server.tasks.rules import Rules, silence_s
 from cloner_server.tasks.states import Happening
 
 SCRIPT_SERVED = "boot agent"
@@ -29,9 +29,9 @@ def is_due(connection: Connection, now_s: float, rules: Rules, started_s: float)
 
 def tidy(connection: Connection, act: Act, rules: Rules, started_s: float) -> None:
     """Do what is due. Deadlines count from `started_s` at the earliest: while the server was away nobody could call."""
-    for task_id in _lost(connection, act.now_s, rules, started_s):
+    for task_id, silent_s in _lost(connection, act.now_s, rules, started_s):
         task = rows.get_task(connection, task_id)
-        rows.happen(connection, act, task, Happening.SILENCE, why=f"no heartbeat for {rules.lost_s:.0f} s")
+        rows.happen(connection, act, task, Happening.SILENCE, why=f"no heartbeat for {silent_s:.0f} s")
     for task_id in _unbooted(connection, act.now_s, rules, started_s):
         task = rows.get_task(connection, task_id)
         seen = sightings.list_sightings(connection, task.node)
@@ -41,12 +41,15 @@ def tidy(connection: Connection, act: Act, rules: Rules, started_s: float) -> No
     remove_expired(connection, act.now_s)
 
 
-def _lost(connection: Connection, now_s: float, rules: Rules, started_s: float) -> list[int]:
+def _lost(connection: Connection, now_s: float, rules: Rules, started_s: float) -> list[tuple[int, float]]:
+    """Return the tasks whose attempt is silent for too long, and for each how long that is in seconds."""
     if started_s > now_s - rules.lost_s:
         return []
     silent = attempts.c.state == "live", attempts.c.beat_s <= now_s - rules.lost_s
-    query = select(tasks.c.id).join(attempts, attempts.c.task == tasks.c.id)
-    return list(connection.execute(query.where(tasks.c.state == TaskState.RUNNING.value, *silent)).scalars())
+    query = select(tasks.c.id, attempts.c.beat_s, attempts.c.beat_every_s)
+    query = query.join(attempts, attempts.c.task == tasks.c.id).where(tasks.c.state == TaskState.RUNNING.value, *silent)
+    found = [(row, silence_s(rules, row.beat_every_s)) for row in connection.execute(query)]
+    return [(row.id, most_s) for row, most_s in found if max(row.beat_s, started_s) <= now_s - most_s]
 
 
 def _unbooted(connection: Connection, now_s: float, rules: Rules, started_s: float) -> list[int]:

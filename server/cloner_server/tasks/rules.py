@@ -12,6 +12,8 @@ from cloner_core.messages import ConfirmWay, VersionRef
 
 AcceptWord = Literal["first-hello", "admin"]
 
+_BEATS_TO_LOSE = 3  # an attempt may miss fewer, whatever `lost_s` has become since it was told how often to beat
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -44,6 +46,14 @@ class Catalog(Protocol):
 def token_hash(token: str) -> str:
     """Return what the database keeps of a token: its SHA-256. Tokens are random, so no salt is needed."""
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+def silence_s(rules: Rules, told_s: float | None) -> float:
+    """Return the seconds without a beat after which an attempt is lost.
+
+    `told_s` is how often it was told to beat; None when that is not known.
+    """
+    return max(rules.lost_s, _BEATS_TO_LOSE * (told_s or 0.0))
 
 
 def attempt_seed(rules: Rules, task_id: int, number: int) -> str:
