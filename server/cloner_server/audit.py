@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy import Connection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cloner_server.backlog import give_back, take_all
 from cloner_server.state import events
 from cloner_server.state.database import Act
 
@@ -96,13 +97,12 @@ class NetworkAudit:
     def news(self, now_s: float) -> Iterator[News]:
         """Give what is to be written; a block that raises gives it back, to be written later."""
         with self._lock:
-            news = News(list(self._notes), self._roll(now_s) if self._is_over(now_s) else {})
-            self._notes.clear()
+            news = News(take_all(self._notes), self._roll(now_s) if self._is_over(now_s) else {})
         try:
             yield news
         except BaseException:
             with self._lock:
-                self._notes.extendleft(reversed(news.notes))
+                give_back(self._notes, news.notes)
                 for source, counts in news.left_out.items():
                     self._leave_out(source, counts)
             raise

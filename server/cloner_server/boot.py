@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -34,6 +33,7 @@ from cloner_pxe.dhcp_leases import Reservation
 from cloner_pxe.events import Asker, EventKind, NetbootEvent
 from cloner_pxe.request import BootRequest, Route
 from cloner_pxe.scripts import AgentBoot
+from cloner_server.backlog import give_back, take_all
 from cloner_server.confirming import LOCAL_ANSWER
 from cloner_server.core import Core
 from cloner_server.installer import Installer
@@ -45,8 +45,6 @@ from cloner_server.tasks.claims import mint_claim
 from cloner_server.tasks.states import CLAIMABLE, Happening
 
 log = logging.getLogger(__name__)
-
-_T = TypeVar("_T")
 
 _HOUR_S = 3600.0
 _SCRIPT_ROUTES = (Route.HTTP_SCRIPT, Route.GRUB_CFG)
@@ -138,13 +136,13 @@ class BootDesk:
     @contextmanager
     def news(self) -> Iterator[News]:
         """Give what was taken since the last time; a block that raises gives it back, to be written later."""
-        news = News(_drained(self._seen), _drained(self._relayed), _drained(self._told))
+        news = News(take_all(self._seen), take_all(self._relayed), take_all(self._told))
         try:
             yield news
         except BaseException:
-            self._seen.extendleft(reversed(news.seen))
-            self._relayed.extendleft(reversed(news.relayed))
-            self._told.extendleft(reversed(news.told))
+            give_back(self._seen, news.seen)
+            give_back(self._relayed, news.relayed)
+            give_back(self._told, news.told)
             raise
 
     def record(self, connection: Connection, act: Act, news: News) -> None:
@@ -258,11 +256,3 @@ class BootDesk:
             claim=token,
             arguments=self.kernel_arguments,
         )
-
-
-def _drained(queue: deque[_T]) -> list[_T]:
-    """Take all of a queue that others put into meanwhile."""
-    taken = []
-    while queue:
-        taken.append(queue.popleft())
-    return taken

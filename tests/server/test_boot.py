@@ -283,3 +283,19 @@ def test_the_relay_of_a_node_that_is_added_after_its_first_request_is_learnt(sce
         assert nodes.get_node(connection, "n01").relay == "10.9.0.1"
         told = [event.what for event in events.list_events(connection, obj="node/n01")]
     assert told.count("relay told") == 1
+
+
+def test_of_more_events_than_are_kept_the_newest_outlive_a_transaction_that_fails(scene: Scene, desk: BootDesk) -> None:
+    for number in range(1000):
+        desk.emit(NetbootEvent(kind=EventKind.NAK, text=f"nak {number}", mac=MAC))
+
+    def fail() -> None:
+        with desk.news():
+            desk.emit(NetbootEvent(kind=EventKind.OTHER_DHCP, text="another one", address="10.77.0.66"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    with desk.news() as news:
+        told = [one.event.text for one in news.told]
+    assert told == [*(f"nak {number}" for number in range(1, 1000)), "another one"]
