@@ -408,3 +408,19 @@ def test_a_site_says_how_and_a_node_says_otherwise(scene: Scene) -> None:
     with scene.core.database.write() as connection:
         assert endings.accept_confirm(connection, scene.core.act("clone"), call) is not None
     assert scene.admin("PATCH", "/nodes/n01", {"confirm": "by-magic"}).status_code == 400
+
+
+def test_a_clone_that_boots_before_its_receipt_is_told_of_and_never_done(scene: Scene) -> None:
+    """Power failed between commit and receipt, on firmware that has the disk before the network."""
+    scene.add_node()
+    task_id = scene.arm()
+    agent = Agent(scene)
+    agent.hello()
+    call = agent.confirmation(agent.receipt_body(*agent.up_to_commit()))
+    for _ in range(3):
+        with scene.core.database.write() as connection:
+            assert endings.accept_confirm(connection, scene.core.act("clone"), call) is not None
+    with scene.core.database.read() as connection:
+        (told,) = [event for event in events.list_events(connection, alarms=True) if event.object == f"task/{task_id}"]
+    assert told.what == "a clone without a receipt calls"
+    assert scene.task(task_id).state is TaskState.RUNNING

@@ -131,14 +131,21 @@ def accept_confirm(connection: Connection, act: Act, message: Confirm) -> Cloner
     attempt = connection.execute(
         select(attempts).where(attempts.c.confirm_hash == token_hash(message.secret))
     ).one_or_none()
-    kept = None
-    if attempt is not None:
-        kept = connection.execute(select(receipts).where(receipts.c.attempt == attempt.id)).one_or_none()
-    if attempt is None or kept is None:
+    if attempt is None:
         events.record_seldom(
             connection, act, "site", "confirmation refused", is_network=True, why="the secret is unknown"
         )
         return RefusedError("the confirmation is not known")
+    kept = connection.execute(select(receipts).where(receipts.c.attempt == attempt.id)).one_or_none()
+    if kept is None:
+        why = (
+            "its deploy was cut off after the commit, before the receipt; restarted over the network it is cloned again"
+        )
+        seldom: dict[str, Any] = {"most": 1, "within_s": 3600.0}
+        events.record_seldom(
+            connection, act, f"task/{attempt.task}", "a clone without a receipt calls", alarm=True, why=why, **seldom
+        )
+        return RefusedError(f"there is no receipt of this clone: {why}")
     return _accept(connection, act, message, attempt, kept, by=ConfirmWay.PHONE_HOME)
 
 
