@@ -65,6 +65,7 @@ class _Seen:
     step: BootStep
     mac: str
     address: str
+    time_s: float = field(compare=False)
 
 
 @dataclass(slots=True)
@@ -131,7 +132,7 @@ class BootDesk:
 
     def saw(self, step: BootStep, *, mac: str = "", address: str = "") -> None:
         """Take one step of a machine's boot for housekeeping to write. Called from several threads."""
-        self._seen.append(_Seen(step, mac, address))
+        self._seen.append(_Seen(step, mac, address, self.core.clock()))
 
     @contextmanager
     def news(self) -> Iterator[News]:
@@ -147,9 +148,9 @@ class BootDesk:
 
     def record(self, connection: Connection, act: Act, news: News) -> None:
         """Write events and steps."""
-        for one in dict.fromkeys(news.seen):
+        for one in {one: one for one in news.seen}.values():  # the last of each
             if name := nodes.name_of_mac(connection, one.mac or leases.mac_of(connection, one.address)):
-                sightings.record(connection, act, name, one.step, one.address)
+                sightings.record(connection, Act(act.author, one.time_s), name, one.step, one.address)
         for event in {event.mac: event for event in news.relayed}.values():  # the last word of each machine
             if name := nodes.name_of_mac(connection, event.mac):
                 nodes.remember_relay(connection, act, name, event.address)

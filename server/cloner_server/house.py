@@ -100,10 +100,9 @@ class House:
         try:
             is_new = renew_certificate(self.core.site, act.now_s)
         except (ClonerError, OSError) as fault:
-            self._certify_s = self.clock.steady() + _AGAIN_S
             self._record(act, "certificate not renewed", alarm=True, why=str(fault))
+            self._certify_s = self.clock.steady() + _AGAIN_S
             return
-        self._certify_s = self.clock.steady() + _CERTIFICATE_EVERY_S
         if is_new:
             self.on_certificate()  # first: a record that fails must not keep it from being used
             left = certificates.days_left(self.core.site.certificate.read_bytes(), act.now_s)
@@ -112,6 +111,7 @@ class House:
         if left < certificates.CA_WARNING_DAYS:
             why = "nodes and their initramfs trust nothing else: plan a new site, or set the clock if it is wrong"
             self._record(act, "the site's CA ends", alarm=True, days=round(left), why=why)
+        self._certify_s = self.clock.steady() + _CERTIFICATE_EVERY_S  # last: what could not be recorded is tried again
 
     def _look_at_disk(self) -> None:
         """Tell that uploads end soon or have ended, while there is room to keep it."""
