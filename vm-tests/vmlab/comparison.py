@@ -61,15 +61,16 @@ def differences(golden: Path, clone: Path) -> list[str]:
 
 
 def is_expected(line: str, allowed: Set[str]) -> bool:
-    """Whether one itemized line is on the list: a listed path, or a directory that holds one, made or its time."""
+    """Whether one itemized line is on the list: a listed path, or a directory that holds one."""
     flags, _, path = line.partition(" ")
     path = path.strip()
     if path in allowed:
         return True
     holds_one = any(listed.startswith(path.removeprefix("./")) for listed in allowed)
     is_esp = path == "boot/efi/"  # the mount point beneath the ESP's own filesystem
-    is_made = flags == "*deleting" and path.endswith("/")  # what else is in it has a line of its own
-    return (flags == ".d..t......" and (holds_one or is_esp)) or (is_made and holds_one)
+    # One that is in one of the two alone: what else is in it has a line of its own.
+    is_single = (flags == "*deleting" and path.endswith("/")) or flags == "cd+++++++++"
+    return (flags == ".d..t......" and (holds_one or is_esp)) or (is_single and holds_one)
 
 
 def esp_faults(esp: dict[str, bytes], tree: Path) -> list[str]:
