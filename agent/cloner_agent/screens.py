@@ -71,9 +71,7 @@ class Screens:
         self._given = Mailbox(_Given, _Given())
         self._report = Mailbox(ConsoleReport, ConsoleReport())
         self._process: BaseProcess | None = None
-        self._process_fd: int | None = (
-            None  # a pidfd: readable in any process once it has ended; None while there is none
-        )
+        self._process_fd: int | None = None  # a pidfd, readable in any process once that has ended
 
     def __enter__(self) -> Self:
         """Start to draw; call it while this process has one thread and no secret."""
