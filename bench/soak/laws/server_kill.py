@@ -14,16 +14,12 @@ import os
 import random
 import shutil
 import signal
-import sqlite3
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import msgspec
@@ -39,12 +35,11 @@ from cloner_server.state.tables import attempts
 from cloner_server.tasks import endings, housekeeping
 from serverbench.scene import LAYOUT, START_S, Agent, Scene, facts, make_template, open_scene
 from soak.book import Entry
+from soak.effects import count_effects, killed_before
 from soak.law import Case, Figures, Law, LawBrokenError, require, share
 from store_images import BOOTABLE, make_image, some_contents
 
 _CONTEXT = multiprocessing.get_context("fork")
-_CALLS = frozenset({"open", "write", "fsync", "rename", "replace", "link", "unlink", "mkdir"})
-_STATEMENTS = frozenset({"execute", "executemany", "commit"})
 _NODES = {"n01": "52:54:00:00:00:01", "n02": "52:54:00:00:00:02"}
 STEPS = 18
 _MOST_TRIES = 20
@@ -166,43 +161,24 @@ def after(lines: list[Line]) -> tuple[dict[str, Any], str]:
 
 
 def _serve(state: Path, seed: int, writing: int, at: int) -> None:
-    """Work until the end or until effect `at`; 0: without end."""
-    seen = 0
-
-    def on_call(frame: FrameType, event: str, called: object) -> None:
-        nonlocal seen
-        if _is_effect(event, called):
-            seen += 1
-            if seen == at:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    with os.fdopen(writing, "wb", buffering=0) as pipe:
-        if at:
-            threading.setprofile(on_call)
-            sys.setprofile(on_call)
+    """Work until the end or until effect `at`; 0: to the end."""
+    with os.fdopen(writing, "wb", buffering=0) as pipe, killed_before(at):
         scene = open_scene(state)
         work = Work(scene, random.Random(seed), lambda line: pipe.write(msgspec.json.encode(line) + b"\n"))
         for _ in range(STEPS):
             work.step()
-        sys.setprofile(None)
     os._exit(0)  # as a kill: nothing is folded or closed
 
 
 def _count(state: Path, writing: int) -> None:
     """Tell how many effects a server's work has."""
-    seen = 0
 
-    def on_call(frame: FrameType, event: str, called: object) -> None:
-        nonlocal seen
-        seen += _is_effect(event, called)
+    def serve() -> None:
+        work = Work(open_scene(state), random.Random(1), lambda line: None)
+        for _ in range(STEPS):
+            work.step()
 
-    threading.setprofile(on_call)
-    sys.setprofile(on_call)
-    work = Work(open_scene(state), random.Random(1), lambda line: None)
-    for _ in range(STEPS):
-        work.step()
-    sys.setprofile(None)
-    os.write(writing, b"%d" % seen)
+    os.write(writing, b"%d" % count_effects(serve))
     os._exit(0)
 
 
@@ -216,15 +192,6 @@ def _in_child(target: Any, state: Path) -> int:
         text = pipe.read()
     child.join()
     return int(text)
-
-
-def _is_effect(event: str, called: object) -> bool:
-    if event != "c_call":
-        return False
-    name = getattr(called, "__name__", "")
-    if getattr(called, "__module__", "") == "posix":
-        return name in _CALLS
-    return name in _STATEMENTS and isinstance(getattr(called, "__self__", None), sqlite3.Connection | sqlite3.Cursor)
 
 
 @dataclass

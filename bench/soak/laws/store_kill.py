@@ -12,23 +12,19 @@ import os
 import random
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from cloner_server.store.local import LocalStore
 from soak.book import Entry
+from soak.effects import count_effects, killed_before
 from soak.law import Case, Figures, Law, LawBrokenError, require, share
 from store_images import Image, Key, files_from, make_image, some_contents
 
-_EFFECTS = frozenset(
-    {"open", "write", "fsync", "rename", "replace", "link", "unlink", "remove", "mkdir", "rmdir", "utime"}
-)
 _CONTEXT = multiprocessing.get_context("fork")
 _IMAGE = "golden"
 _LAST_EFFECTS = 10
@@ -74,7 +70,8 @@ def _case(directory: Path, seed: int) -> Figures:
     if writing.name == "gc":
         images[2].put(LocalStore(store, Key()))  # what it is to remove
     with _copy_of(store) as trial:
-        effects = _count_effects(writing, LocalStore(trial, Key()))
+        store_to_count = LocalStore(trial, Key())
+        effects = count_effects(lambda: writing.do(store_to_count))
     # The last effects of publishing make the difference between old and new: they are tried more often.
     is_counted, is_late = chance.random() < 0.75, chance.random() < 0.6
     first_effect = max(1, effects - _LAST_EFFECTS) if is_late else 1
@@ -140,40 +137,9 @@ def _publish(root: Path, image: Image) -> str:
 
 def _write_until(root: Path, writing: _Writing, at: int) -> None:
     """Do the writing and be killed before effect `at`; with 0 never."""
-    seen = 0
-
-    def on_call(frame: FrameType, event: str, called: object) -> None:
-        nonlocal seen
-        if _is_effect(event, called):
-            seen += 1
-            if seen == at:
-                os.kill(os.getpid(), signal.SIGKILL)
-
     store = LocalStore(root, Key())
-    sys.setprofile(on_call if at else None)
-    writing.do(store)
-    sys.setprofile(None)
-
-
-def _count_effects(writing: _Writing, store: LocalStore) -> int:
-    seen = 0
-
-    def on_call(frame: FrameType, event: str, called: object) -> None:
-        nonlocal seen
-        seen += _is_effect(event, called)
-
-    former = sys.getprofile()
-    sys.setprofile(on_call)
-    try:
+    with killed_before(at):
         writing.do(store)
-    finally:
-        sys.setprofile(former)
-    return seen
-
-
-def _is_effect(event: str, called: object) -> bool:
-    is_system_call = event == "c_call" and getattr(called, "__module__", "") == "posix"
-    return is_system_call and getattr(called, "__name__", "") in _EFFECTS
 
 
 def _check(root: Path, writing: _Writing, contents: dict[int, dict[bytes, bytes]], images: dict[int, Image]) -> int:
