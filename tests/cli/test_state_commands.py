@@ -95,6 +95,8 @@ def test_each_refusal_has_its_status_and_leaves_nothing(
         (["export", str(file), *state, "--passphrase-file", str(secret)], ExitStatus.CONFLICT, "exists"),
         (["export", str(new), *state, "--passphrase-file", str(tmp_path / "short")], ExitStatus.USAGE, "at least 12"),
         (["export", str(new), *there, str(secret)], ExitStatus.NOT_FOUND, "no state"),
+        (["export", str(tmp_path / "gone/x"), *state, "--dry-run"], ExitStatus.USAGE, "there is no directory"),
+        (["export", str(file / "x"), *state, "--dry-run"], ExitStatus.USAGE, "is no directory"),
     ):
         result = desk.refused("state", *words)
         assert result.exit_code == status, (words, result.output)

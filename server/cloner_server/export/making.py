@@ -125,7 +125,11 @@ def _refuse_target(target: Path, *, is_forced: bool) -> None:
     try:
         mode = target.lstat().st_mode
     except FileNotFoundError:
+        if not target.parent.is_dir():
+            raise InvalidError(f"there is no directory {target.parent}", hint="make it, or name another") from None
         return
+    except NotADirectoryError:
+        raise InvalidError(f"{target.parent} is no directory", hint="name another") from None
     if not stat.S_ISREG(mode):
         raise InvalidError(f"{target} is no regular file, and only such is replaced", hint="name a file")
     if not is_forced:
