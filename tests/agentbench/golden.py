@@ -46,6 +46,8 @@ CLOUD_INIT = {
     "var/lib/cloud/data/previous-instance-id": "i-0abc",
     "var/lib/cloud/data/result.json": "{}",
     "var/lib/cloud/sem/config_scripts_per_once.once": "1",
+    "var/log/cloud-init-output.log": f"+ echo {CLOUD_SECRET}\n",
+    "var/log/cloud-init.log": f"{CLOUD_SECRET}\n",
 }
 """What cloud-init leaves behind: as 22.4 does on a machine of EC2, with the same user data in every part."""
 CLOUD_INIT_KEPT = {

@@ -59,6 +59,7 @@ OMITTED = (
     b"var/lib/systemd/credential.secret",
     b"var/lib/systemd/random-seed",
     b"var/lib/urandom/random-seed",
+    b"var/log/cloud-init*.log",
 )
 
 # cloud-init's link to the directory of the instance it took this machine for

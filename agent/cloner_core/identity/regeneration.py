@@ -44,6 +44,7 @@ REMOVALS = tuple(
         "/var/lib/cloud/instance",
         "/var/lib/cloud/instances/**",
         "/var/lib/cloud/sem/*",
+        "/var/log/cloud-init*.log",
         "/var/lib/NetworkManager/*.lease",
         "/var/lib/NetworkManager/secret_key",
         "/var/lib/NetworkManager/seen-bssids",
