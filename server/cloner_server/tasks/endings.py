@@ -279,7 +279,7 @@ def retry_task(connection: Connection, act: Act, task_id: str, rules: Rules) -> 
         later = rows.get_task(connection, newest)
         raise RefusedError(
             f"{task.node} had task {later.id} since, which is {later.state}",
-            hint=f"cloner task retry {later.id}, or cloner deploy {task.node} for another version or layout",
+            hint=f"cloner task retry {later.id}, or cloner deploy --nodes {task.node}",
         )
     nodes.refuse_protected(node)
     nodes.refuse_unwritable(node)
