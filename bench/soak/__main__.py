@@ -31,6 +31,7 @@ LAWS = (
     "tree-codec",
     "power-cut",
     "power-cut-nvram",
+    "disk-errors",
     "power-cut-apply",
 )
 

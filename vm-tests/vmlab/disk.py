@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Literal
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -23,6 +24,21 @@ class Bus(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class BrokenSector:
+    """A sector (of 512 bytes) that every write to it, or every read of it, fails on with EIO."""
+
+    number: int
+    operation: Literal["read", "write"]
+
+    def arguments(self, path: Path) -> str:
+        """Return what stands for the source of a drive over `path`: QEMU's blkdebug, whose rules are a file beside."""
+        rules = path.with_suffix(".blkdebug")
+        rule = {"event": "none", "iotype": self.operation, "errno": 5, "sector": self.number, "once": "off"}
+        rules.write_text("[inject-error]\n" + "".join(f'{name} = "{value}"\n' for name, value in rule.items()))
+        return f"file.driver=blkdebug,file.config={rules},file.image.driver=file,file.image.filename={path}"
+
+
+@dataclass(frozen=True, slots=True)
 class Disk:
     """One disk of a machine."""
 
@@ -31,6 +47,7 @@ class Disk:
     bus: Bus = Bus.VIRTIO
     sector_bytes: int = 512
     nbd: Path | None = None  # socket of the server of ours that has `path` behind it; None: QEMU opens `path` itself
+    broken: BrokenSector | None = None
 
     def arguments(self, index: int) -> list[str]:
         """Return QEMU's arguments for this disk as number `index` (from 0) of its machine."""
@@ -39,6 +56,8 @@ class Disk:
         if self.nbd:
             # Here they are passed on, and the disk has a cache that the guest knows of.
             source = f"file=nbd+unix:///?socket={self.nbd},cache=writeback,werror=report,rerror=report"
+        if self.broken:
+            source = f"{self.broken.arguments(self.path)},cache.no-flush=on,werror=report,rerror=report"
         drive = f"if=none,id=disk{index},format=raw,{source},discard=unmap"
         sectors = f"logical_block_size={self.sector_bytes},physical_block_size={self.sector_bytes}"
         device = {

@@ -9,7 +9,6 @@ golden tree before the clone may boot from it.
 from __future__ import annotations
 
 import dataclasses
-import queue
 import random
 import re
 import time
@@ -19,25 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cloner_initramfs import Cache, default_cache
 from soak.book import Entry
 from soak.law import Case, Figures, Law, require
+from soak.machine_room import DISK_BYTES, NODES, MachineRoom
 from vmlab import Lab, Machine, Nic, Vm, blank_disk, host
 from vmlab.comparison import esp_faults, unexpected_differences
-from vmlab.disk import GIB
-from vmlab.golden_busybox import MARKER, golden_busybox
-from vmlab.golden_debian import copy_tree
-from vmlab.head import Head, build_installer
+from vmlab.golden_busybox import MARKER
 from vmlab.nbd import NbdDisk
 from vmlab.offline import esp_files, partitions, repaired
-from vmlab.scene import IMAGE, LAYOUT, Node, layout_file
+from vmlab.scene import Node
 from vmlab.volatile import Loss
 
-NODES = (
-    Node("node01", "52:54:00:77:00:0b", "10.77.0.11", "CLONERDEMO01"),
-    Node("node02", "52:54:00:77:00:0c", "10.77.0.12", "CLONERDEMO02"),
-)
-DISK_BYTES = 2 * GIB
 MARKER_POLL_S = 0.01  # the firmware's variables are written within a tenth of a second
 STAGE_S = 900  # until a stage is reached
 AGENT_S = 1200  # a whole attempt, the wait for the former one to be lost included
@@ -98,40 +89,21 @@ def choose_moment(chance: random.Random, spans: Sequence[Span] = SPANS) -> Momen
 
 
 class Scene:
-    """What all cases share: a lab with a server that holds the image, its nodes, and disks that were clones before."""
+    """What all cases share: a room with a server that holds the image, its nodes, and disks that were clones before."""
 
-    def __init__(self, lab: Lab, cache: Cache, spans: Sequence[Span]) -> None:
-        """Start the server and capture the small golden tree; power is cut in one of `spans`."""
-        self.lab, self.spans = lab, spans
-        self.tree = copy_tree(golden_busybox(cache), lab.directory / "golden")  # the cache may forget its own
-        self.head = Head(lab, build_installer(cache, lab.directory / "installer"))
-        self.head.start()
-        layout = layout_file(lab, size_min="256MiB")
-        self.head.cloner("disklayout-upload", "--disklayout", LAYOUT, "--file", layout)
-        described = ["--image", IMAGE, "--disklayout", LAYOUT, "--message", "golden"]
-        self.head.cloner("new-image", "--root", self.tree, *described)
-        self.free: queue.SimpleQueue[Node] = queue.SimpleQueue()
-        for node in NODES:
-            network = ["--mac", node.mac, "--address", f"{node.address}/24"]
-            self.head.cloner("node", "add", node.name, *network, "--image", IMAGE, "--disklayout", LAYOUT)
-            self.free.put(node)
+    def __init__(self, room: MachineRoom, spans: Sequence[Span]) -> None:
+        """Power is cut in one of `spans`."""
+        self.room, self.spans = room, spans
         self._formers: dict[str, Path] = {}
 
     def case(self, seed: int) -> Figures:
         """Cut the power of one deploy; what chance decides, the seed does."""
-        node = self.free.get()
-        try:
-            with _Trial(self, node, seed) as trial:
-                return trial.run()
-        except BaseException:
-            self.lab.evidence.failed = True  # keeps the logs
-            raise
-        finally:
-            self.free.put(node)
+        with self.room.node() as node, _Trial(self, node, seed) as trial:
+            return trial.run()
 
     def keep_former(self, node: Node, disk: Path, variables: Path) -> None:
         """Keep a disk that boots, with the NVRAM that belongs to it, for cases that begin with an old system."""
-        former = self.lab.directory / f"{node.name}-former"
+        former = self.room.lab.directory / f"{node.name}-former"
         _copy(disk, former.with_suffix(".disk"))
         _copy(variables, former.with_suffix(".fd"))
         self._formers[node.name] = former
@@ -152,7 +124,7 @@ class _Trial:
         self.scene, self.node = scene, node
         self.chance = random.Random(seed)
         name = f"{node.name}-seed{seed}"
-        place = scene.lab.directory / name
+        place = scene.room.lab.directory / name
         self.disk = blank_disk(place.with_suffix(".disk"), DISK_BYTES, serial=node.serial)
         self.nbd = NbdDisk(self.disk.path, place.with_suffix(".nbd"))
         self.variables = place.with_suffix(".fd")
@@ -160,7 +132,7 @@ class _Trial:
         self.has_former = self.begins == "old" and scene.give_former(node, self.disk.path, self.variables)
         attached = dataclasses.replace(self.disk, nbd=self.nbd.address)
         vm = Vm(name, disks=(attached,), nics=(Nic(node.mac),), uuid=node.uuid, variables=self.variables)
-        self.machine = Machine(scene.lab, vm)
+        self.machine = Machine(scene.room.lab, vm)
         self.is_verified = False
         self.restarts: list[Loss] = []
 
@@ -205,7 +177,7 @@ class _Trial:
 
     def _deploy(self) -> None:
         self.is_verified = False
-        self.scene.head.cloner("deploy", "--nodes", self.node.name, "--yes")
+        self.scene.room.head.cloner("deploy", "--nodes", self.node.name, "--yes")
 
     def _cut(self, moment: Moment) -> tuple[str, float, Loss]:
         """Switch on, cut the power at the moment; return what went on then, seconds since power-on, and the loss."""
@@ -238,7 +210,7 @@ class _Trial:
         return self.nbd.power_on(self.chance)
 
     def _state(self) -> str:
-        return str(self.scene.head.task(self.node.name)["state"])
+        return str(self.scene.room.head.task(self.node.name)["state"])
 
     def _come_to_done(self) -> int:
         """Switch on whenever the machine is off until the clone has confirmed; return how many attempts that took."""
@@ -275,10 +247,10 @@ class _Trial:
         require(self._state() in ("unconfirmed", "done"), f"no receipt: the task is {self._state()}")
         body = self._receipt()
         with repaired(self.disk, 3) as clone:
-            differing = unexpected_differences(self.scene.tree, clone)
+            differing = unexpected_differences(self.scene.room.tree, clone)
             require(not differing, f"the clone differs from the golden tree: {differing[:5]}")
             self._require_identity(clone, body)
-        faults = esp_faults(esp_files(self.disk), self.scene.tree)
+        faults = esp_faults(esp_files(self.disk), self.scene.room.tree)
         require(not faults, f"the ESP is not whole: {faults}")
         self.is_verified = True
 
@@ -297,8 +269,8 @@ class _Trial:
         require(not wrong, f"disk and receipt differ: {wrong}")
 
     def _receipt(self) -> dict[str, Any]:
-        task = self.scene.head.task(self.node.name)
-        body: dict[str, Any] = self.scene.head.json("receipt", "show", task["id"])["receipt"]["body"]
+        task = self.scene.room.head.task(self.node.name)
+        body: dict[str, Any] = self.scene.room.head.json("receipt", "show", task["id"])["receipt"]["body"]
         return body
 
 
@@ -313,7 +285,7 @@ def power_cut_law(name: str, where: str, count: int, spans: Sequence[Span]) -> L
     @contextmanager
     def opened(work: Path) -> Iterator[Case]:
         with Lab(title=name) as lab:
-            yield Scene(lab, Cache(default_cache()), spans).case
+            yield Scene(MachineRoom(lab), spans).case
 
     says = f"a power cut {where}, on a disk that loses what was not flushed, ends in a whole, confirmed clone"
     return Law(name, says, count, opened, at_once=len(NODES), keeps_cases=True, enough=_enough)
