@@ -34,6 +34,7 @@ _TOOL_S = 5.0
 _BEFORE_S, _AFTER_S, _DISK_S = 15.0, 40.0, 12.0  # of all looks together
 _CLOCKS_S = 2.0  # the kernel's log is stamped by another clock, which drifts a little
 _SHOWN_ERRORS = 3
+_PERHAPS_DISK = (Cause.TOOL, Cause.NOT_BOOTABLE)
 _ANY_STATUS = range(256)  # smartctl(8): a bit mask that tells of the disk, not of the run
 _COLUMNS = "NAME,MAJ:MIN,SIZE,RO,RM,TYPE,TRAN,MODEL,SERIAL,PTTYPE,PARTUUID,FSTYPE,UUID,LABEL,MOUNTPOINTS,STATE"
 _KMSG_RECORD_BYTES = 16 << 10  # a record is at most 8 KiB or so: kernel/printk/printk.c, PRINTKRB_RECORD_MAX
@@ -131,9 +132,9 @@ class Gatherer:
     def with_disk(self, failure: Failure) -> Failure:
         """Return `failure` with device, offset and SMART of the disk, where an I/O error explains it.
 
-        A program that failed over a device the kernel has logged errors of failed for them.
+        A program, or a check, that failed over a device the kernel has logged errors of failed for them.
         """
-        if failure.cause not in (Cause.DISK_IO, Cause.READBACK, Cause.TOOL):
+        if failure.cause not in (Cause.DISK_IO, Cause.READBACK, *_PERHAPS_DISK):
             return failure
         told: list[str] = []
         for part in gather([("errors", lambda: self._disk_errors(failure, told))], _DISK_S):
@@ -142,7 +143,7 @@ class Gatherer:
         if not told:
             return failure
         message = "; ".join((failure.message, *tuple(told)))
-        if failure.cause is not Cause.TOOL:
+        if failure.cause not in _PERHAPS_DISK:
             return msgspec.structs.replace(failure, message=message)
         hint = remedy(Cause.DISK_IO, failure.stage).do
         return msgspec.structs.replace(failure, cause=Cause.DISK_IO, message=message, hint=hint)
@@ -152,7 +153,7 @@ class Gatherer:
         named = [path for path in self._disks if path in failure.message]
         # Of several disks the one a program worked on, if it says so.
         errors = find_disk_errors(self._kernel_log(), named or self._disks, self._since_s)
-        if failure.cause is Cause.TOOL and not (named and errors):
+        if failure.cause in _PERHAPS_DISK and not (named and errors):
             return ""
         if errors or failure.cause is Cause.DISK_IO:
             told.append("; ".join(map(str, errors[:_SHOWN_ERRORS])) or "the kernel's log names no sector")

@@ -96,6 +96,11 @@ def _own_hint(error: BaseException, cause: Cause) -> str:
     return "" if is_general else error.hint
 
 
+def is_of_disk(error: OSError) -> bool:
+    """Tell whether the disk, or the way to it, has failed."""
+    return _BY_ERRNO.get(error.errno or 0) is Cause.DISK_IO
+
+
 def cause_of(error: BaseException, stage: Stage) -> Cause:
     """Choose the cause of an exception: what the raiser named, else the system's error number, else the stage."""
     named = getattr(error, "cause", None)

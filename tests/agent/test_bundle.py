@@ -149,6 +149,13 @@ def test_a_program_that_failed_over_a_dying_disk_failed_for_it(bench: _Bench) ->
     assert "byte 1048576" in failure.message
 
 
+def test_what_shows_nothing_on_a_dying_disk_is_a_fault_of_the_disk(bench: _Bench) -> None:
+    bench.kernel = IO_ERROR
+    failure = told_of(bench, Cause.NOT_BOOTABLE, "/dev/vdb3 shows nothing, want ext4")
+    assert (failure.cause, "byte 1048576" in failure.message) == (Cause.DISK_IO, True)
+    assert told_of(bench, Cause.NOT_BOOTABLE, "/dev/vda3 shows nothing, want ext4").cause is Cause.NOT_BOOTABLE
+
+
 def test_a_program_that_failed_over_another_disk_failed_for_itself(bench: _Bench) -> None:
     bench.kernel = IO_ERROR
     assert told_of(bench, Cause.TOOL, "'mkfs.ext4 /dev/vda3' ended with status 1").cause is Cause.TOOL

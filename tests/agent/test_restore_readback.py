@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -10,12 +11,14 @@ from pathlib import Path
 import pytest
 
 import torture
+from cloner_agent.failures import cause_of
 from cloner_agent.restore.errors import RestoreError
 from cloner_agent.restore.job import restore
 from cloner_agent.restore.readback import read_back
 from cloner_agent.restore.workers import Work, run
 from cloner_core.errors import IntegrityError
 from cloner_core.image.packmap import PackRef
+from cloner_core.messages import Cause, Stage
 from cloner_server.store.local import LocalStore
 from clones import Ready, capture_into, make_ready
 from store_images import Key
@@ -198,3 +201,22 @@ def test_the_error_of_a_worker_comes_back_whole() -> None:
         list(run(_Square(), range(100), 2))
     assert told.value.hint == "unlucky"
     assert _children() == before
+
+
+def test_a_disk_that_fails_in_the_middle_of_a_file_is_no_difference_of_that_file(
+    ready: Ready, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel gives the bytes before the broken sector first, and the error when asked for the next."""
+    whole, is_broken = os.pread, False
+
+    def pread(fd: int, length: int, offset: int) -> bytes:
+        if is_broken and offset >= 100_000:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return whole(fd, min(length, 100_000), offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+    assert read_back(target, ready.spilled, workers=1) > 3 << 20
+    is_broken = True
+    with pytest.raises(RestoreError, match="Input/output error") as caught:
+        read_back(target, ready.spilled, workers=1)
+    assert cause_of(caught.value, Stage.READBACK) is Cause.DISK_IO

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +12,11 @@ import pytest
 from blake3 import blake3
 
 from agentbench.scene import Scene
-from cloner_agent.failures import StageError
+from cloner_agent.failures import StageError, cause_of
+from cloner_agent.rooted import Rooted
 from cloner_agent.stages.check import check
 from cloner_core.facts import Signature
-from cloner_core.messages import Cause
+from cloner_core.messages import Cause, Stage
 from cloner_core.steps import Check
 
 KERNEL = bytes(0x202) + b"HdrS" + bytes(100)
@@ -143,3 +146,21 @@ def test_a_default_entry_without_its_kernel_is_noted_for_the_receipt(tmp_path: P
     clone.put("boot/grub/grub.cfg", b"menuentry gone {\n\tlinux /boot/vmlinuz-5.10 ro\n}\n" + whole)
     clone.check()
     assert any("/boot/vmlinuz-5.10" in note for note in clone.attempt.tools.reporter.notes)
+
+
+@pytest.mark.parametrize("name", [b"etc/machine-id", b"boot/efi/EFI/debian/shimx64.efi", b"etc/fstab"])
+def test_a_disk_that_cannot_be_read_is_no_fault_of_what_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: bytes
+) -> None:
+    clone = _Clone(tmp_path)
+    read = Rooted.read
+
+    def failing(self: Rooted, path: bytes, **limits: int) -> bytes:
+        if path == name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(self, path, **limits)
+
+    monkeypatch.setattr(Rooted, "read", failing)
+    with pytest.raises((StageError, OSError)) as caught:
+        clone.check()
+    assert cause_of(caught.value, Stage.CHECK) is Cause.DISK_IO

@@ -213,7 +213,7 @@ def _compare_content(inode: Inode, fd: int) -> int:
     spans = ((0, size),) if len(inode.chunks) == DIGEST_BYTES and not inode.holes else inode.spans()
     read = at = 0
     for offset, length in spans:
-        data = os.pread(fd, length, offset)
+        data = _read(fd, length, offset)
         if blake3(data).digest() != inode.chunks[at : at + DIGEST_BYTES]:
             raise _differs(inode, f"the {length} bytes at offset {offset} have another digest")
         at += DIGEST_BYTES
@@ -221,6 +221,14 @@ def _compare_content(inode: Inode, fd: int) -> int:
     if inode.holes:
         _compare_holes(inode, fd)
     return read
+
+
+def _read(fd: int, length: int, offset: int) -> bytes:
+    """Read a span to its end: of a disk that fails in the middle come the bytes before that, then its error."""
+    data = os.pread(fd, length, offset)
+    while len(data) < length and (more := os.pread(fd, length - len(data), offset + len(data))):
+        data += more
+    return data
 
 
 def _compare_holes(inode: Inode, fd: int) -> None:
@@ -236,7 +244,7 @@ def _compare_holes(inode: Inode, fd: int) -> None:
                 break
             if position >= end:
                 break
-            data = os.pread(fd, min(end - position, 1 << 20), position)
+            data = _read(fd, min(end - position, 1 << 20), position)
             if data.strip(b"\0"):
                 raise _differs(inode, f"there is data at offset {position}, in a hole")
             position += len(data)

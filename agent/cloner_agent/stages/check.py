@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from blake3 import blake3
 
 from cloner_agent.attempt import Attempt
-from cloner_agent.failures import StageError
+from cloner_agent.failures import StageError, is_of_disk
 from cloner_agent.rooted import Rooted
 from cloner_agent.stages.listed import listed_files
 from cloner_core.messages import Cause
@@ -29,7 +29,10 @@ _KERNEL_HEAD_BYTES = 0x206
 
 
 def check(attempt: Attempt, action: Check) -> None:
-    """Raise StageError naming every fault at once: IDENTITY when only identity is wrong, else NOT_BOOTABLE."""
+    """Raise StageError naming every fault at once: IDENTITY when only identity is wrong, else NOT_BOOTABLE.
+
+    A disk that cannot be read is the first fault, and the only one: DISK_IO.
+    """
     attempt.tools.machine.drop_caches()
     with Rooted(attempt.tools.target) as tree:
         identity = list(_changed(tree, attempt.record.written_identity))
@@ -51,7 +54,10 @@ def _changed(tree: Rooted, written: dict[bytes, bytes]) -> Iterator[str]:
         try:
             content = tree.read(path, limit_bytes=1 << 30)
         except OSError as error:
-            yield f"/{os.fsdecode(path)} cannot be read: {error.strerror}"
+            told = f"/{os.fsdecode(path)} cannot be read: {error.strerror}"
+            if is_of_disk(error):  # which is then no fault of what was written
+                raise StageError(Cause.DISK_IO, told) from error
+            yield told
             continue
         if blake3(content).digest() != digest:
             yield f"/{os.fsdecode(path)} is not as it was written"
@@ -78,6 +84,8 @@ def _fstab_faults(tree: Rooted, plan: Plan) -> Iterator[str]:
     try:
         lines = tree.read(b"etc/fstab").decode(errors="surrogateescape").splitlines()
     except OSError as error:
+        if is_of_disk(error):
+            raise
         yield f"/etc/fstab: {error.strerror}"
         return
     fields = [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
