@@ -157,3 +157,16 @@ def test_an_identity_is_not_made_with_an_extra_file_among_ours() -> None:
     with pytest.raises(InvalidError) as told:
         identity_files(STATIC, vaulted(), ImageIdentity(), None, extra_files=[extra])
     assert "written by Cloner itself" in told.value.faults[0]
+
+
+def test_what_the_list_of_ours_forgets_is_refused_when_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloner_core.identity.making.extra_faults", lambda files, fields: [])
+    with pytest.raises(InvalidError, match="/etc/machine-id"):
+        identity_files(
+            NodeNetwork("node01", (Interface("52:54:00:00:00:01"),)),
+            vaulted(),
+            ImageIdentity(),
+            None,
+            node="node01",
+            extra_files=(ExtraFile("/etc/machine-id", "0" * 32),),
+        )

@@ -20,6 +20,7 @@ from cloner_core.network import NodeNetwork, network_faults
 
 _MACHINE_ID = re.compile(r"[0-9a-f]{32}")
 _SEED_BYTES = 512
+_RESOLV = "/etc/resolv.conf"  # of ours alone a file of the site may stand in for it
 
 
 def identity_files(
@@ -68,7 +69,11 @@ def identity_files(
         files += _confirm_files(confirm)
     elif confirm is not None:
         notes.append("the image has no systemd or no bash: the clone cannot report that it booted")
-    given = {extra.path for extra in extra_files}  # none of ours but resolv.conf: `extra_faults`
+    given = {extra.path for extra in extra_files}
+    if taken := sorted(given & {file.path for file in files} - {_RESOLV}):  # what `extra_faults` does not know of
+        raise InvalidError(
+            "the identity cannot be written", faults=[f"files: {path} is Cloner's own" for path in taken]
+        )
     files = [file for file in files if file.path not in given]
     files += [IdentityFile(extra.path, fill(extra.content, fields), extra.mode) for extra in extra_files]
     return IdentityMade((*REMOVALS, *removals), tuple(files), tuple(notes))
