@@ -8,23 +8,31 @@ from pathlib import Path
 
 
 def write_new(path: Path, content: bytes, mode: int) -> None:
-    """Write and sync a file that must not exist yet; its name is durable once its directory is synced."""
+    """Write and sync a file that must not exist yet; its name is durable once its directory is synced.
+
+    One that cannot be written whole is taken away again.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, mode)  # whatever the umask is
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)  # whatever the umask is
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+    except BaseException:
+        path.unlink()
+        raise
 
 
 def replace_file(path: Path, content: bytes, mode: int) -> None:
     """Put `content` in place of what is at `path`, if anything: whoever opens it finds the old or the new, whole."""
     fresh = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    write_new(fresh, content, mode)
     try:
-        write_new(fresh, content, mode)
         fresh.rename(path)
-    finally:
-        fresh.unlink(missing_ok=True)
+    except BaseException:
+        fresh.unlink()
+        raise
     sync_directory(path.parent)
 
 
