@@ -2,7 +2,7 @@
 
 Real machines; QEMU's blkdebug breaks one sector of those a deploy uses. Which it uses is known from one onto a sound
 disk; files may lie elsewhere in the next, so a deploy that never touched its broken sector is no case: another sector
-is broken.
+is broken. Whether it was touched the kernel of the machine says: one that had the error and ends well breaks the law.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _LONGEST_REQUEST_BYTES = 32 << 20  # the kernel names where a request began, whi
 _SETTLES_S = 900  # a deploy, the wait for a former attempt to be lost included
 _MOST_TRIES = 6
 _ENDED_WELL = ("unconfirmed", "done")
+_KERNEL_SAYS = "I/O error, dev vda"
 _NAMED = re.compile(r"error of /dev/vda at byte (\d+)")
 
 Operation = Literal["read", "write"]
@@ -72,10 +73,13 @@ def _failure(room: MachineRoom, node: Node, name: str, broken: BrokenSector | No
     vm = Vm(name, disks=(attached,), nics=(Nic(node.mac),), uuid=node.uuid, variables=variables, reboots=False)
     room.head.cloner("deploy", "--nodes", node.name, "--yes")
     try:
-        with Machine(room.lab, vm):
+        with Machine(room.lab, vm) as machine:
             task = _settled(room, node)
+            has_error = _KERNEL_SAYS in machine.said()
         if task["state"] == "failed":
+            require(has_error, f"it failed, and the kernel told of no error: {task['failure']}")
             return dict(task["failure"])
+        require(not has_error, f"the kernel told of an error, and the task is {task['state']}")
         room.head.cloner("task", "abort", str(task["id"]), "--yes")
         return None
     finally:
