@@ -12,9 +12,10 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import IO, Protocol
 
 from cloner_core.errors import ClonerError
 
@@ -26,6 +27,8 @@ MAX_OUTPUT_BYTES = 8 << 20
 """Of each stream. A broken or hostile disk can have a tool print without end, and memory is all the node has."""
 _TAIL_BYTES = 2000
 _READ_BYTES = 64 << 10
+_WATCH_S = 1.0
+_GRACE_S = 10.0
 _WRITE_BYTES = 512  # a pipe that is ready takes at least so much: PIPE_BUF of POSIX
 _EINVAL_STATUS = 127  # what a shell answers for a program that does not exist
 
@@ -39,6 +42,16 @@ class Completed:
     stdout: str
     stderr: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """What a program whose output was heard while it ran left behind."""
+
+    status: int  # exit status; negative: killed by that signal
+    stderr: str  # its end
+    seconds: float
+    is_late: bool  # it was killed at its time limit
 
 
 class ToolError(ClonerError):
@@ -81,19 +94,7 @@ def run(argv: Sequence[str], *, stdin: str = "", timeout_s: float = 60.0, accept
     """
     log.info("run: %s", paste(argv, stdin))
     started = time.monotonic()
-    try:
-        process = subprocess.Popen(
-            tuple(argv),
-            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={"PATH": SEARCH_PATH, "LC_ALL": "C.UTF-8", "HOME": "/"},
-            cwd="/",
-            start_new_session=True,
-            executable=_find(argv[0]),
-        )
-    except OSError as error:
-        raise ToolError(argv, _EINVAL_STATUS, str(error), hint=f"the initramfs lacks a working '{argv[0]}'") from error
+    process = _start(argv, has_input=bool(stdin))
     try:
         out, err = _communicate(process, stdin.encode(), started + timeout_s)
     except _OverrunError as error:
@@ -101,9 +102,7 @@ def run(argv: Sequence[str], *, stdin: str = "", timeout_s: float = 60.0, accept
         process.wait()
         raise ToolError(argv, process.returncode, _tail(error.stderr), hint=error.hint(timeout_s)) from error
     finally:
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            if pipe is not None:
-                pipe.close()
+        _close(process)
     seconds = time.monotonic() - started
     done = Completed(
         tuple(argv), process.returncode, out.decode(errors="replace"), err.decode(errors="replace"), seconds
@@ -114,6 +113,73 @@ def run(argv: Sequence[str], *, stdin: str = "", timeout_s: float = 60.0, accept
             log.error("%s: %s%s", argv[0], done.stdout[-_TAIL_BYTES:], done.stderr[-_TAIL_BYTES:])
         raise ToolError(argv, done.status, _tail(err))
     return done
+
+
+def stream(
+    argv: Sequence[str],
+    heard: Callable[[bytes], None],
+    *,
+    stdin: bytes = b"",
+    timeout_s: float,
+    watch: Callable[[], None] = lambda: None,
+) -> Streamed:
+    """Run one program to its end, and give what it writes to `heard` as it comes, without a bound.
+
+    Neither `stdin` nor the output is logged. `watch` is called every second; what it or `heard` raises ends the whole
+    process group and is raised. On the time limit the group is ended, which is no exception here: by SIGTERM, and
+    SIGKILL if need be.
+    Raises ToolError when the program is missing.
+    """
+    log.info("run: %s", paste(argv))
+    started = time.monotonic()
+    process = _start(argv, has_input=bool(stdin))
+    stderr = bytearray()
+
+    def keep(data: bytes) -> None:
+        stderr.extend(data)
+        del stderr[:-_TAIL_BYTES]
+
+    is_late = False
+    try:
+        _pump(process, stdin, {process.stdout: heard, process.stderr: keep}, started + timeout_s, watch)
+    except _OverrunError:
+        is_late = True
+    finally:
+        if process.returncode is None:
+            _end(process)
+        _close(process)
+    return Streamed(process.returncode, stderr.decode(errors="replace"), time.monotonic() - started, is_late)
+
+
+def _start(argv: Sequence[str], *, has_input: bool) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            tuple(argv),
+            stdin=subprocess.PIPE if has_input else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={"PATH": SEARCH_PATH, "LC_ALL": "C.UTF-8", "HOME": "/"},
+            cwd="/",
+            start_new_session=True,
+            executable=_find(argv[0]),
+        )
+    except OSError as error:
+        raise ToolError(argv, _EINVAL_STATUS, str(error), hint=f"the initramfs lacks a working '{argv[0]}'") from error
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(_GRACE_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 class _OverrunError(Exception):
@@ -132,18 +198,44 @@ class _OverrunError(Exception):
 
 def _communicate(process: subprocess.Popen[bytes], stdin: bytes, deadline_s: float) -> tuple[bytes, bytes]:
     """Feed and read `process` to its end, as Popen.communicate() does, which keeps whatever it gets."""
-    assert process.stdout is not None
-    assert process.stderr is not None
     out, err = bytearray(), bytearray()
+
+    def keep(kept: bytearray, data: bytes) -> None:
+        kept.extend(data)
+        if len(kept) > MAX_OUTPUT_BYTES:
+            raise _OverrunError(bytes(err), is_too_long=False)
+
+    try:
+        _pump(process, stdin, {process.stdout: partial(keep, out), process.stderr: partial(keep, err)}, deadline_s)
+    except _OverrunError as error:
+        raise _OverrunError(bytes(err), is_too_long=error.is_too_long) from error
+    return bytes(out), bytes(err)
+
+
+def _pump(
+    process: subprocess.Popen[bytes],
+    stdin: bytes,
+    sinks: Mapping[IO[bytes] | None, Callable[[bytes], None]],
+    deadline_s: float,
+    watch: Callable[[], None] | None = None,
+) -> None:
+    """Feed `process`, give what comes out of each pipe to its sink, and wait for its end.
+
+    Raises _OverrunError at the deadline.
+    """
     with selectors.DefaultSelector() as waiting:
-        waiting.register(process.stdout, selectors.EVENT_READ, out)
-        waiting.register(process.stderr, selectors.EVENT_READ, err)
+        for pipe, sink in sinks.items():
+            assert pipe is not None
+            waiting.register(pipe, selectors.EVENT_READ, sink)
         if process.stdin is not None:
             waiting.register(process.stdin, selectors.EVENT_WRITE)
         while waiting.get_map():
-            ready = waiting.select(max(deadline_s - time.monotonic(), 0))
+            left_s = max(deadline_s - time.monotonic(), 0)
+            ready = waiting.select(left_s if watch is None else min(left_s, _WATCH_S))
             if time.monotonic() >= deadline_s:
-                raise _OverrunError(bytes(err), is_too_long=True)
+                raise _OverrunError(b"", is_too_long=True)
+            if watch is not None:
+                watch()
             for key, _ in ready:
                 if key.fileobj is process.stdin:
                     stdin = _fed(key.fd, stdin)
@@ -152,16 +244,14 @@ def _communicate(process: subprocess.Popen[bytes], stdin: bytes, deadline_s: flo
                         process.stdin.close()
                     continue
                 data = os.read(key.fd, _READ_BYTES)
-                key.data.extend(data)
-                if not data:
+                if data:
+                    key.data(data)
+                else:
                     waiting.unregister(key.fileobj)
-                elif len(key.data) > MAX_OUTPUT_BYTES:
-                    raise _OverrunError(bytes(err), is_too_long=False)
     try:
         process.wait(max(deadline_s - time.monotonic(), 0))
     except subprocess.TimeoutExpired as error:
-        raise _OverrunError(bytes(err), is_too_long=True) from error
-    return bytes(out), bytes(err)
+        raise _OverrunError(b"", is_too_long=True) from error
 
 
 def _fed(fd: int, stdin: bytes) -> bytes:
