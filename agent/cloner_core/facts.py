@@ -18,6 +18,9 @@ Device = Annotated[str, Meta(pattern=r"^/dev/[A-Za-z0-9][A-Za-z0-9._!:-]{0,62}$"
 Bytes = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Sector = Annotated[int, Meta(ge=512, le=1 << 16, multiple_of=512)]
 
+MAX_PARTITIONS = 256
+"""Of one disk: Linux numbers no more of them (DISK_MAX_PARTS, include/linux/blkdev.h)."""
+
 
 class Firmware(StrEnum):
     """How the machine was started."""
@@ -35,6 +38,22 @@ class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     label: Text = ""
     part_uuid: Text = ""  # GUID of the partition, lower case; "" for a whole disk
     system: Text = ""  # "Debian GNU/Linux 12 (bookworm), host db01"; "" none found, or nobody can look into this kind
+    group: Text = (
+        ""  # name of the volume group, array, pool or filesystem it is a member of; "" none, or it has no name
+    )
+    group_uuid: Text = ""  # what tells that group from another of the same name; "" none, or not known
+
+
+class DiskPartition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One entry of a disk's partition table, as it is now."""
+
+    number: Annotated[int, Meta(ge=1, le=1 << 16)]
+    start_bytes: Bytes
+    size_bytes: Bytes
+    type: Text = ""  # GPT: a GUID in lower case; MBR: "0x83"
+    part_uuid: Text = ""  # as PARTUUID= names it: a GUID in lower case, or "1234abcd-02" with an MBR
+    name: Text = ""  # GPT only
+    is_logical: bool = False  # in the extended partition of an MBR
 
 
 class Disk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,12 +66,23 @@ class Disk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     serial: Text = ""
     wwn: Text = ""
     model: Text = ""
+    paths: Annotated[
+        tuple[Device, ...], Meta(max_length=256)
+    ] = ()  # further devices that are this same disk: multipath
     bus: Text = ""  # "virtio", "nvme", "ata", "scsi", "usb"; "" unknown
     by_path: Text = ""  # /dev/disk/by-path name without the directory
+    hctl: Text = ""  # SCSI "host:channel:target:lun"; the host's number may change from boot to boot
+    controller: Text = ""  # PCI address of what the disk hangs on: "0000:00:1f.2"
+    controller_id: Text = ""  # its PCI vendor and device: "8086:2922"
+    bay: Text = ""  # "enclosure id/slot" as the enclosure tells, or the name of the PCI slot; "" nobody tells
     is_removable: bool = False
     is_read_only: bool = False
     is_rotational: bool = False
-    is_mounted: bool = False  # the disk or a part of it is mounted, swapped on or held by another device
+    is_mounted: bool = False  # the disk, a part of it, or what is built on it is mounted or swapped on
+    held_by: Annotated[tuple[Text, ...], Meta(max_length=4096)] = ()  # devices built on it now: "md127", "vg0-root"
+    table: Text = ""  # "gpt", "dos" (MBR); "" no partition table
+    table_id: Text = ""  # GUID in lower case, or "1234abcd" of an MBR
+    partitions: Annotated[tuple[DiskPartition, ...], Meta(max_length=MAX_PARTITIONS)] = ()
     signatures: Annotated[tuple[Signature, ...], Meta(max_length=4096)] = ()
 
 

@@ -47,7 +47,7 @@ def why_not(select: Selector, disk: Disk, protected_serials: Collection[str]) ->
         (disk.is_read_only, "is read-only"),
         (disk.is_removable, "is removable"),
         (disk.bus == "usb", "is on USB"),
-        (disk.is_mounted, "is in use (mounted, swap, or held by another device)"),
+        (disk.is_mounted, "is in use (mounted or swapped on, itself or what is built on it)"),
         (disk.serial != "" and disk.serial in protected_serials, "is protected by its serial"),
     ]
     unlike = [
