@@ -9,19 +9,21 @@ from collections.abc import Callable
 from typing import Any
 
 from cloner_agent.attempt import Attempt
-from cloner_agent.stages import bootfiles, check, commit, disks, files, identity, nvram, reboot, references
+from cloner_agent.stages import bootfiles, check, commit, disks, files, identity, nvram, reboot, references, volumes
 from cloner_core import steps
 
 _BY_KIND: dict[type[steps.Action], Callable[[Attempt, Any], None]] = {
     steps.Guard: disks.guard,
     steps.StopHolders: disks.stop,
     steps.Command: disks.command,
+    steps.LuksFormat: volumes.make_encrypted,
     steps.Mount: disks.mount,
     steps.StageEsp: disks.stage_esp,
     steps.Restore: files.restore,
     steps.ReadBack: files.read_back,
     steps.Identity: identity.write_identity,
     steps.Rewrite: references.rewrite,
+    steps.MakeSwapFile: volumes.make_swap_file,
     steps.BootFiles: bootfiles.place,
     steps.Check: check.check,
     steps.Commit: commit.ask,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloner_agent.efivars import EfiVars
@@ -46,6 +47,8 @@ class Tools:
     workers: int = os.cpu_count() or 1
     stop_holders: Callable[[str, Runner], None] = stop_holders
     wait_for_device: WaitForDevice = wait_for_device
+    esp_copy: str = "/mnt/esp-copy"  # where a second ESP is mounted while it is filled
+    keys: Path = Path("/run/cloner/keys")  # of encrypted containers, while the agent runs: in memory
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from cloner_core.plan.values import PlannedPartition
+from cloner_core.plan.values import PlannedMount
 from cloner_core.steps import Reference
 
 _ENTRY = re.compile(r"(\s*)(\S+)(\s+)(\S+)(\s+)(\S+)(?:(\s+)(\S+))?(.*)", re.DOTALL)
@@ -40,43 +40,55 @@ def entries(content: bytes) -> tuple[Entry, ...]:
     return tuple(entry for number, line in enumerate(_lines(content)) if (entry := _entry(number, line)))
 
 
-def image_references(content: bytes, partitions: Sequence[PlannedPartition]) -> tuple[Reference, ...]:
+def image_references(content: bytes, wanted: Sequence[PlannedMount]) -> tuple[Reference, ...]:
     """Return which identifiers the image's fstab uses for what the layout makes, and the new ones.
 
     This is what makes a clone of a plain tree right, where nobody knew the golden node's UUIDs.
     """
     references = []
-    for entry, partition in _matches(entries(content), partitions):
+    for entry, mount in _matches(entries(content), wanted):
         if match := _NAMED_UUID.fullmatch(entry.device):
             is_partition = "PARTUUID" in (match[1], (match[2] or "").upper())
-            references.append(Reference(match[3], partition.part_uuid if is_partition else partition.uuid))
-    return tuple(references)
+            if new := mount.part_uuid if is_partition else mount.uuid:
+                references.append(Reference(match[3], new))
+    return tuple(dict.fromkeys(references))
 
 
-def make_fstab(content: bytes | None, partitions: Sequence[PlannedPartition]) -> Fstab:
-    """Return the clone's fstab: `content` of the image with our filesystems in place, or a new one for None."""
+def make_fstab(content: bytes | None, wanted: Sequence[PlannedMount]) -> Fstab:
+    """Return the clone's fstab: `content` of the image with what is `wanted` in place, or a new one for None."""
     head = b"" if content is not None else b"# Written by Cloner: the image had no fstab.\n"
     lines = _lines(head if content is None else content)
     found = entries(head if content is None else content)
-    matched = dict[int, PlannedPartition]()
-    for entry, partition in _matches(found, partitions):
-        matched[entry.line] = partition
-        lines[entry.line] = _rewritten(lines[entry.line], partition)
-    present = {partition.device for partition in matched.values()}
+    matched = dict[int, PlannedMount]()
+    for entry, mount in _matches(found, wanted):
+        matched[entry.line] = mount
+        lines[entry.line] = _rewritten(lines[entry.line], mount)
+    present = set(matched.values())
     if lines and not lines[-1].endswith("\n"):
         lines[-1] += "\n"
-    lines += [f"{line_of(partition)}\n" for partition in _in_order(partitions) if partition.device not in present]
+    lines += [f"{line_of(mount)}\n" for mount in _in_order(wanted) if mount not in present]
     notes = tuple(_note(entry) for entry in found if entry.line not in matched and _is_foreign(entry))
     return Fstab("".join(lines).encode("utf-8", "surrogateescape"), notes)
 
 
-def line_of(partition: PlannedPartition) -> str:
-    """Return the fstab line of a partition: its sixth field lets fsck check the root first, the rest after it."""
-    if partition.filesystem == "swap":
-        return f"UUID={partition.uuid}\tnone\tswap\tsw\t0 0"
-    check = 1 if partition.mount == "/" else 2
-    options = partition.options or "defaults"
-    return f"UUID={partition.uuid}\t{partition.mount}\t{partition.filesystem}\t{options}\t0 {check}"
+def line_of(wanted: PlannedMount) -> str:
+    """Return the fstab line of a mount: its sixth field lets fsck check the root first, the rest after it."""
+    if wanted.filesystem == "swap":
+        return f"{_source(wanted)}\tnone\tswap\tsw\t0 0"
+    # xfs and btrfs check themselves; what was kept may be lost with its disk, and the node must start without it
+    check = 0 if wanted.filesystem in ("xfs", "btrfs") else 1 if wanted.mount == "/" else 2
+    return f"{_source(wanted)}\t{wanted.mount}\t{wanted.filesystem}\t{_options(wanted)}\t0 {check}"
+
+
+def _source(wanted: PlannedMount) -> str:
+    return f"UUID={wanted.uuid}" if wanted.uuid else wanted.device
+
+
+def _options(wanted: PlannedMount) -> str:
+    options = wanted.options or "defaults"
+    if wanted.is_kept and "nofail" not in options.split(","):
+        return "nofail" if options == "defaults" else f"{options},nofail"
+    return options
 
 
 def _lines(content: bytes) -> list[str]:
@@ -91,39 +103,46 @@ def _entry(number: int, line: str) -> Entry | None:
     return Entry(number, match[2], mount.rstrip("/") or "/", match[6], match[8] or "defaults")
 
 
-def _matches(
-    found: Sequence[Entry], partitions: Sequence[PlannedPartition]
-) -> Iterator[tuple[Entry, PlannedPartition]]:
-    """Pair entries with partitions: by mount point (the first entry counts), swap space in the order it comes."""
-    swaps = [partition for partition in partitions if partition.filesystem == "swap"]
-    mounts = {partition.mount: partition for partition in partitions if partition.mount}
+def _matches(found: Sequence[Entry], wanted: Sequence[PlannedMount]) -> Iterator[tuple[Entry, PlannedMount]]:
+    """Pair entries with what is wanted: by mount point (the first entry counts), swap space in the order it comes."""
+    files = {one.device: one for one in wanted if one.filesystem == "swap" and not one.uuid}
+    swaps = [one for one in wanted if one.filesystem == "swap" and one.uuid]
+    mounts = {one.mount: one for one in wanted if one.mount}
     for entry in found:
         if entry.kind == "swap":
-            if swaps and _IDENTIFIED.match(entry.device):
+            if entry.device in files:
+                yield entry, files.pop(entry.device)
+            elif swaps and _IDENTIFIED.match(entry.device):
                 yield entry, swaps.pop(0)
-        elif partition := mounts.pop(entry.mount, None):
-            yield entry, partition
+        elif mount := mounts.pop(entry.mount, None):
+            yield entry, mount
 
 
-def _rewritten(line: str, partition: PlannedPartition) -> str:
-    """Return `line` for `partition`, its spacing kept; options of another kind of filesystem are replaced."""
+def _rewritten(line: str, wanted: PlannedMount) -> str:
+    """Return `line` for `wanted`, its spacing kept; options of another kind of filesystem are replaced."""
     match = _ENTRY.fullmatch(line)
     if match is None:
         raise ValueError(f"not an entry: {line!r}")
     indent, _, gap, mount, before_kind, kind, before_options, options, rest = match.groups()
-    is_asked = partition.options not in ("", "defaults", "umask=0077")
-    if options is None or is_asked or kind not in (partition.filesystem, "auto"):
-        before_options, options = before_options or "\t", partition.options or "defaults"
-        if partition.filesystem == "swap":
+    is_asked = wanted.options not in ("", "defaults", "umask=0077", f"subvol={wanted.subvolume}") or wanted.is_kept
+    if options is None or is_asked or kind not in (wanted.filesystem, "auto"):
+        before_options, options = before_options or "\t", _options(wanted)
+        if wanted.filesystem == "swap":
             options = "sw"
-    return (
-        f"{indent}UUID={partition.uuid}{gap}{mount}{before_kind}{partition.filesystem}{before_options}{options}{rest}"
-    )
+    elif wanted.filesystem == "btrfs":
+        options = _with_subvolume(options, wanted.subvolume)
+    return f"{indent}{_source(wanted)}{gap}{mount}{before_kind}{wanted.filesystem}{before_options}{options}{rest}"
 
 
-def _in_order(partitions: Sequence[PlannedPartition]) -> list[PlannedPartition]:
+def _with_subvolume(options: str, subvolume: str) -> str:
+    """Return the image's own options with the subvolume of the layout: its number is another one in each clone."""
+    kept = [one for one in options.split(",") if not one.startswith(("subvol=", "subvolid=")) and one != "defaults"]
+    return ",".join((*kept, f"subvol={subvolume}") if subvolume else kept) or "defaults"
+
+
+def _in_order(wanted: Sequence[PlannedMount]) -> list[PlannedMount]:
     """Return parents before what is mounted on them, swap last; systemd does not care, mount -a does."""
-    return sorted(partitions, key=lambda p: (not p.mount, p.mount.count("/") if p.mount != "/" else 0))
+    return sorted(wanted, key=lambda one: (not one.mount, one.mount.count("/") if one.mount != "/" else 0))
 
 
 def _is_foreign(entry: Entry) -> bool:

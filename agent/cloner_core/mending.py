@@ -38,6 +38,7 @@ _RULES: dict[Cause, Remedy] = {
     Cause.AMBIGUOUS_DISK: Remedy("make the selector of the layout narrower: serial, model or size", "deploy"),
     Cause.DISK_TOO_SMALL: Remedy("choose a smaller layout or image, or a bigger disk", "deploy"),
     Cause.FIRMWARE: Remedy("set the firmware of the node to UEFI, or choose a layout for BIOS", "deploy"),
+    Cause.LAYOUT: Remedy("choose a layout that goes with the disks of the node, and with the image", "deploy"),
     Cause.MEMORY: Remedy("the node needs more memory for this image"),
     Cause.FOREIGN_UUID: Remedy("take the other disk out, or wipe it: two disks with one identifier boot by chance"),
     Cause.PLAN_MISMATCH: Remedy(

@@ -74,6 +74,7 @@ class Cause(StrEnum):
     AMBIGUOUS_DISK = "ambiguous-disk"  # a selector matches more than one
     DISK_TOO_SMALL = "disk-too-small"
     FIRMWARE = "firmware"  # layout and firmware do not fit
+    LAYOUT = "layout"  # layout and disks do not fit, or layout and image
     MEMORY = "memory"
     FOREIGN_UUID = "foreign-uuid"  # another disk carries an identifier of this layout
     PLAN_MISMATCH = "plan-mismatch"  # server and agent planned differently

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from cloner_core.fstab import image_references
-from cloner_core.plan.values import Plan, PlannedPartition
+from cloner_core.plan.values import Plan, PlannedMount
 from cloner_core.steps import Reference
 
 FSTAB = "/etc/fstab"
@@ -49,12 +49,12 @@ def mapping_of(plan: Plan, references: Iterable[Reference], texts: Mapping[str, 
     found = {reference.old.lower(): reference.new for reference in references}
     for path, content in texts.items():
         if path == FSTAB:
-            found.update({one.old.lower(): one.new for one in image_references(content, plan.partitions)})
+            found.update({one.old.lower(): one.new for one in image_references(content, plan.entries)})
         elif path in _GRUB_CONFIGS or is_listed(path, _COMMAND_LINES):
             for kind, old in _ROOT.findall(content.decode("latin-1")):
                 found.setdefault(old.lower(), plan.root.uuid if kind == "UUID" else plan.root.part_uuid)
-    ours = {partition.uuid for partition in plan.partitions} | {partition.part_uuid for partition in plan.partitions}
-    return {old: new for old, new in found.items() if old != new.lower() and old not in ours}
+    ours = {volume.uuid for volume in plan.volumes} | {partition.part_uuid for partition in plan.partitions}
+    return {old: new for old, new in found.items() if new and old != new.lower() and old not in ours}
 
 
 def rewrite(path: str, content: bytes, mapping: Mapping[str, str]) -> bytes:
@@ -89,11 +89,15 @@ def reference_notes(texts: Mapping[str, bytes], mapping: Mapping[str, str]) -> l
     return notes
 
 
-def root_faults(path: str, content: bytes, root: PlannedPartition) -> list[str]:
+def root_faults(path: str, content: bytes, root: PlannedMount, label: str = "") -> list[str]:
     """Return the kernel command lines in `content` that name another root than `root`; for the final check."""
-    wanted = {f"UUID={root.uuid}", f"PARTUUID={root.part_uuid}"}
-    if root.label:
-        wanted.add(f"LABEL={root.label}")
+    wanted = {f"UUID={root.uuid}"}
+    if root.part_uuid:
+        wanted.add(f"PARTUUID={root.part_uuid}")
+    if root.device.startswith("/dev/mapper/"):
+        wanted |= device_names(root.device)
+    if label:
+        wanted.add(f"LABEL={label}")
     faults = []
     for line in content.decode("utf-8", "replace").splitlines():
         words = line.split()
@@ -101,6 +105,12 @@ def root_faults(path: str, content: bytes, root: PlannedPartition) -> list[str]:
             named = [word.removeprefix("root=").strip("\"'") for word in words if word.startswith("root=")]
             faults += [f"{path}: root={name} is not the clone's root" for name in named if not _names(name, wanted)]
     return faults
+
+
+def device_names(mapping: str) -> set[str]:
+    """Return what a mapping ("/dev/mapper/vg0-root") is called by people and their tools: "/dev/vg0/root" as well."""
+    parts = [part.replace("--", "-") for part in re.split(r"(?<!-)-(?!-)", mapping.removeprefix("/dev/mapper/"))]
+    return {mapping, f"/dev/{'/'.join(parts)}"} if len(parts) == 2 else {mapping}
 
 
 def _names(name: str, wanted: set[str]) -> bool:

@@ -44,6 +44,16 @@ class StopHolders(Action, frozen=True, tag="stop-holders"):
     disk: str
 
 
+class LuksFormat(Action, frozen=True, tag="luks-format"):
+    """Make a LUKS2 container with a key drawn on the node, and open it; the key is in no plan and no log."""
+
+    device: str
+    name: str  # of the mapping
+    uuid: str
+    sector_bytes: int  # of the encryption
+    offset_bytes: int  # where data begins
+
+
 class Mount(Action, frozen=True, tag="mount"):
     """Mount a new filesystem beneath TARGET; the mount point is made if missing."""
 
@@ -91,14 +101,26 @@ class Rewrite(Action, frozen=True, tag="rewrite"):
     references: tuple[Reference, ...] = ()
 
 
+class MakeSwapFile(Action, frozen=True, tag="swap-file"):
+    """Make a swap file in the clone."""
+
+    path: str
+    size_bytes: int
+    filesystem: str  # that it lies on: "btrfs" wants it without copy-on-write
+    uuid: str
+
+
 class BootFiles(Action, frozen=True, tag="boot-files"):
     """Put loaders and their configuration on the (staged) ESP (`bootfiles.boot_files`)."""
 
     esp: str  # mount point
-    root_uuid: str
+    root_uuid: str  # of the filesystem at /
+    boot_uuid: str  # of the filesystem that holds /boot
+    boot_path: str  # of /boot in it: "" when it is mounted there, "/boot" on the root, "/@/boot" in a subvolume
+    root: str  # what root= says: "UUID=…", "/dev/mapper/vg0-root"
     kernel_arguments: tuple[str, ...] = ()
-    root_part_uuid: str = ""  # for a kernel without initramfs
-    boot_uuid: str = ""  # of the filesystem mounted at /boot; "" when /boot lies on the root
+    root_part_uuid: str = ""  # for a kernel without initramfs; "" when / is not a partition
+    root_flags: str = ""  # what rootflags= says: "subvol=@"
 
 
 class Check(Action, frozen=True, tag="check"):
@@ -110,9 +132,22 @@ class Commit(Action, frozen=True, tag="commit"):
 
 
 class ActivateEsp(Action, frozen=True, tag="activate-esp"):
-    """Unbind the staging folder, rename its children into the ESP's root, sync, read back: now the disk can boot."""
+    """Unbind the staging folder, rename its children into the ESP's root, sync, read back: now the disk can boot.
+
+    Copies of the ESP are filled before it, so that no disk boots while another could not.
+    """
 
     where: str
+    copies: tuple[str, ...] = ()  # devices
+
+
+class EspPlace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One ESP as an HD() device path node names it."""
+
+    partition: int  # from 1
+    part_uuid: str
+    start_sectors: int  # logical sectors
+    size_sectors: int
 
 
 class Nvram(Action, frozen=True, tag="nvram"):
@@ -125,6 +160,7 @@ class Nvram(Action, frozen=True, tag="nvram"):
     size_sectors: int
     description: str
     boot_order: Literal["network-first", "local-first"]
+    copies: tuple[EspPlace, ...] = ()  # of the ESP, each with an entry of its own, behind that of the first
 
 
 class SendReceipt(Action, frozen=True, tag="receipt"):
@@ -139,12 +175,14 @@ AnyAction = (
     Command
     | Guard
     | StopHolders
+    | LuksFormat
     | Mount
     | StageEsp
     | Restore
     | ReadBack
     | Identity
     | Rewrite
+    | MakeSwapFile
     | BootFiles
     | Check
     | Commit
@@ -179,6 +217,12 @@ def wording(action: AnyAction) -> str:  # noqa: PLR0911, PLR0912 — one line fo
             return f"# refuse if a disk other than {', '.join(disks)} carries one of: {' '.join(identifiers)}"
         case StopHolders(disk=disk):
             return f"# stop swap, mounts, arrays and volume groups on {disk}"
+        case LuksFormat():
+            argv = ("cryptsetup", "luksFormat", "--type", "luks2", "--uuid", action.uuid, action.device)
+            opened = ("cryptsetup", "open", action.device, action.name)
+            return f"# with a key drawn on the node:\n{shlex.join(argv)}\n{shlex.join(opened)}"
+        case MakeSwapFile():
+            return f"# make {action.path} in the clone, {action.size_bytes} bytes of swap, UUID {action.uuid}"
         case Mount():
             options = ("-o", action.options) if action.options else ()
             argv = ("mount", "-t", action.filesystem, *options, action.device, target_path(action.where))
@@ -196,18 +240,21 @@ def wording(action: AnyAction) -> str:  # noqa: PLR0911, PLR0912 — one line fo
             pairs = "".join(f"\n#   {r.old} -> {r.new}" for r in references)
             return "# rewrite references; /etc/fstab names the new filesystems" + pairs
         case BootFiles():
-            more = f", /boot is UUID={action.boot_uuid}" if action.boot_uuid else ""
+            more = f", rootflags={action.root_flags}" if action.root_flags else ""
+            more += f", /boot is {action.boot_path or '/'} of UUID={action.boot_uuid}"
             more += f", kernel arguments: {' '.join(action.kernel_arguments)}" if action.kernel_arguments else ""
-            return f"# place loaders on the staged {action.esp}, root is UUID={action.root_uuid}{more}"
+            return f"# place loaders on the staged {action.esp}, root={action.root}{more}"
         case Check():
             return "# check identity and bootability"
         case Commit():
             return "# ask the server for leave to commit"
-        case ActivateEsp(where=where):
-            return f"# rename the staged children into {target_path(where)}, sync, read back"
+        case ActivateEsp(where=where, copies=copies):
+            first = f"# copy what is staged to {', '.join(copies)}\n" if copies else ""
+            return f"{first}# rename the staged children into {target_path(where)}, sync, read back"
         case Nvram():
             place = f"HD({action.partition},GPT,{action.part_uuid},{action.start_sectors},{action.size_sectors})"
-            return f"# write boot entry '{action.description}' for {place}, {action.boot_order}"
+            more = "".join(f", and for HD({one.partition},GPT,{one.part_uuid})" for one in action.copies)
+            return f"# write boot entry '{action.description}' for {place}{more}, {action.boot_order}"
         case SendReceipt():
             return "# send the receipt until the server acknowledges it"
         case Reboot():

@@ -27,17 +27,17 @@ class _Clone(Scene):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
-        partitions = self.attempt.plan.partitions
+        volumes, wanted = self.attempt.plan.volumes, self.attempt.plan.entries
         self.put("boot/vmlinuz-6.1", KERNEL)
         self.put("boot/initrd.img-6.1", b"initrd")
         self.put(
             "boot/grub/grub.cfg", b"menuentry x {\n\tlinux /boot/vmlinuz-6.1 ro\n\tinitrd /boot/initrd.img-6.1\n}\n"
         )
-        lines = [f"UUID={p.uuid} {p.mount or 'none'} {p.filesystem} defaults 0 0" for p in partitions]
+        lines = [f"UUID={p.uuid} {p.mount or 'none'} {p.filesystem} defaults 0 0" for p in wanted]
         self.put("etc/fstab", "# made\n{}\n".format("\n".join(lines)).encode())
         self.identity("etc/machine-id", b"1" * 32 + b"\n")
         self.boot("boot/efi/EFI/debian/shimx64.efi", b"MZ shim")
-        signatures = tuple(Signature(p.device, p.filesystem, p.uuid, part_uuid=p.part_uuid) for p in partitions)
+        signatures = tuple(Signature(p.device, p.filesystem, p.uuid, part_uuid=p.part_uuid) for p in volumes)
         self.show(signatures)
 
     def put(self, path: str, content: bytes) -> None:

@@ -26,7 +26,14 @@ from cloner_core.steps import BootFiles
 
 ROOT = "2a65a371-7ca3-49c3-91b3-21efb4b17de5"
 PART = "6a7eeea2-4e2a-4fd4-9723-030c3f336df6"
-ACTION = BootFiles(esp="/boot/efi", root_uuid=ROOT, root_part_uuid=PART)
+ACTION = BootFiles(
+    esp="/boot/efi",
+    root_uuid=ROOT,
+    boot_uuid=ROOT,
+    boot_path="/boot",
+    root=f"UUID={ROOT}",
+    root_part_uuid=PART,
+)
 SHIM = "/usr/lib/shim/shimx64.efi.signed"
 GRUB = "/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"
 MOK = "/usr/lib/shim/mmx64.efi.signed"
@@ -104,7 +111,7 @@ def test_the_menu_comes_to_the_serial_line_the_kernel_uses() -> None:
 
 
 def test_boot_on_its_own_filesystem_is_found_there() -> None:
-    action = msgspec.structs.replace(ACTION, boot_uuid="bbbbbbbb-0000-4000-8000-000000000000")
+    action = msgspec.structs.replace(ACTION, boot_uuid="bbbbbbbb-0000-4000-8000-000000000000", boot_path="")
     texts = written(boot_files(DEBIAN, action))
     assert "search.fs_uuid bbbbbbbb-0000-4000-8000-000000000000 root" in texts["/boot/efi/EFI/debian/grub.cfg"]
     assert "set prefix=($root)'/grub'" in texts["/boot/efi/EFI/debian/grub.cfg"]
@@ -229,7 +236,8 @@ def test_hostile_kernel_arguments_stay_words_of_one_line(arguments: list[str]) -
         title="x'y",
         boot_uuid=ROOT,
         boot_path="/boot",
-        root_uuid=ROOT,
+        root=f"UUID={ROOT}",
+        root_flags="",
         root_part_uuid="",
         settings={},
         kernel_arguments=arguments,

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloner_core.fstab import entries, image_references, make_fstab
-from cloner_core.plan import PlannedPartition
+from cloner_core.plan import PlannedMount
 from core.machines import disk, layout, machine, plan
 
-PARTS = plan(machine(disk()), layout()).partitions
-ESP, SWAP, ROOT = PARTS
+PARTS = plan(machine(disk()), layout()).entries
+ROOT, ESP, SWAP = PARTS
 
 GOLDEN = b"""# Disks of the golden machine.
 UUID=5e1f0000-901d-4000-8000-00000000c0de\t/\text4\terrors=remount-ro\t0 1
@@ -123,4 +123,4 @@ def test_every_filesystem_is_mounted_once_by_its_new_name_and_again_changes_noth
 def test_any_bytes_survive(content: bytes) -> None:
     made = make_fstab(content, PARTS)
     assert isinstance(made.content, bytes)
-    assert all(isinstance(part, PlannedPartition) for part in PARTS)
+    assert all(isinstance(part, PlannedMount) for part in PARTS)

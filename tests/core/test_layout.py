@@ -130,7 +130,9 @@ PARTS = ("disks", 0, "partitions")
             spoil(*PARTS, 1, "size", value={"min": "2GiB", "max": "1GiB"}), "more than the greatest", id="min over max"
         ),
         pytest.param(spoil(*PARTS, 1, "size", value={"max": "1GiB"}), 'needs "min"', id="no min"),
-        pytest.param(spoil(*PARTS, 1, "content", "type", value="btrfs"), 'neither "filesystem"', id="content type"),
+        pytest.param(
+            spoil(*PARTS, 1, "content", "type", value="btrfs"), "is not one of filesystem, swap", id="content type"
+        ),
         pytest.param(spoil(*PARTS, 1, "content", value={"type": "swap", "x": 1}), "content.x: unknown", id="unknown"),
         pytest.param(spoil("disks", 0, "select", value=[]), "is a list; want an object", id="selector type"),
         pytest.param(spoil("disks", 0, "id", value=7), "disks[0].id: is a number; want text", id="id type"),

@@ -17,7 +17,7 @@ from cloner_core.plan.filesystems import (
     least_bytes,
     usable_bytes,
 )
-from cloner_core.plan.partitioning import place, solve
+from cloner_core.plan.partitioning import Wanted, place, solve
 from cloner_core.plan.partitioning import usable_bytes as room_of
 from cloner_core.refusals import PlanError
 from cloner_core.sizes import GIB, MIB
@@ -67,7 +67,7 @@ def test_what_a_capped_partition_cannot_take_goes_to_the_others() -> None:
 @pytest.mark.parametrize("sector_bytes", [512, 4096])
 def test_partitions_leave_room_for_both_tables(sector_bytes: int) -> None:
     target = disk(size_bytes=4 * GIB, sector_bytes=sector_bytes)
-    places = place(target, [Size(512 * MIB, 512 * MIB), Size(MIB, weight=1)], [0, 0])
+    places = place(target, [Wanted(Size(512 * MIB, 512 * MIB)), Wanted(Size(MIB, weight=1))])
     assert places[0][0] * sector_bytes == MIB
     assert places[1][0] == sum(places[0])
     last_usable = target.size_bytes // sector_bytes - 1 - 16384 // sector_bytes - 1  # UEFI 2.10 §5.3.2
@@ -84,7 +84,7 @@ def test_any_disk_has_room_in_order_or_none(sectors: int, sector_bytes: int) -> 
 
 def test_a_disk_too_small_is_refused_with_what_it_needs() -> None:
     with pytest.raises(PlanError, match=r"1\.0 GiB.*needs at least 2\.0 GiB") as caught:
-        place(disk(size_bytes=GIB), [Size(2 * GIB)], [0])
+        place(disk(size_bytes=GIB), [Wanted(Size(2 * GIB))])
     assert caught.value.cause is Cause.DISK_TOO_SMALL
 
 
@@ -118,7 +118,7 @@ def test_no_more_is_promised_than_mke2fs_leaves(size_bytes: int, inodes: int, av
     assert available * 0.97 < promised <= available
 
 
-@given(st.integers(0, 1 << 42), st.integers(0, 5_000_000), st.sampled_from(["ext4", "vfat"]))
+@given(st.integers(0, 1 << 42), st.integers(0, 5_000_000), st.sampled_from(["ext4", "vfat", "xfs", "btrfs"]))
 def test_the_least_size_holds_the_contents(allocated_bytes: int, inodes: int, filesystem: str) -> None:
     need = Contents(mount="/", allocated_bytes=allocated_bytes, inodes=inodes)
     least = least_bytes(need, filesystem, 512)

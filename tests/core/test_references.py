@@ -87,7 +87,7 @@ def test_names_are_learnt_from_fstab_and_from_the_kernel_command_line() -> None:
     assert mapping == {
         "aaaa0000-901d-4000-8000-00000000c0de": "n",
         OLD: ROOT.uuid,
-        FAT.lower(): PLAN.partitions[0].uuid,
+        FAT.lower(): PLAN.volumes[0].uuid,
         "11111111-2222-3333-4444-555555555555": ROOT.part_uuid,
     }
 

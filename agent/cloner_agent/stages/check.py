@@ -13,8 +13,10 @@ from blake3 import blake3
 
 from cloner_agent.attempt import Attempt
 from cloner_agent.failures import StageError, is_of_disk
+from cloner_agent.host import Runner
 from cloner_agent.rooted import Rooted
 from cloner_agent.stages.listed import listed_files
+from cloner_core.fstab import entries
 from cloner_core.messages import Cause
 from cloner_core.plan import Plan
 from cloner_core.references import root_faults
@@ -66,42 +68,57 @@ def _changed(tree: Rooted, written: dict[bytes, bytes]) -> Iterator[str]:
 
 
 def _device_faults(attempt: Attempt) -> Iterator[str]:
-    """Compare superblocks and partition table, read anew, with the plan."""
+    """Compare superblocks and partition tables, read anew, with the plan."""
+    plan = attempt.plan
     seen = [signature for disk in attempt.tools.probe().disks for signature in disk.signatures]
-    for partition in attempt.plan.partitions:
-        here = [signature for signature in seen if signature.device == partition.device]
-        uuids = {signature.uuid.lower() for signature in here if signature.kind == partition.filesystem}
-        guids = {signature.part_uuid for signature in here if signature.part_uuid}
-        if partition.uuid.lower() not in uuids:
-            found = ", ".join(f"{signature.kind} {signature.uuid}" for signature in here) or "nothing"
-            yield f"{partition.device} shows {found}, want {partition.filesystem} {partition.uuid}"
-        if guids != {partition.part_uuid}:
+    for partition in plan.partitions:
+        guids = {signature.part_uuid for signature in seen if signature.device == partition.device} - {""}
+        if guids != {partition.part_uuid} and partition.role != "extended":
             yield f"{partition.device} has GUID {', '.join(guids) or 'none'}, want {partition.part_uuid}"
+    disks = {partition.device for partition in plan.partitions} | {disk.disk.path for disk in plan.disks}
+    for volume in plan.volumes:
+        if volume.device in disks:
+            here = [signature for signature in seen if signature.device == volume.device]
+            found = [(signature.kind, signature.uuid) for signature in here if signature.uuid]
+        else:
+            found = [_superblock(attempt.tools.run, volume.device)]
+        if (volume.filesystem, volume.uuid.lower()) not in {(kind, uuid.lower()) for kind, uuid in found}:
+            told = ", ".join(f"{kind} {uuid}" for kind, uuid in found) or "nothing"
+            yield f"{volume.device} shows {told}, want {volume.filesystem} {volume.uuid}"
+
+
+def _superblock(run: Runner, device: str) -> tuple[str, str]:
+    """Return kind and UUID of what is on an array, a logical volume or a mapping; status 2 says nothing is known."""
+    said = run(("blkid", "--probe", "--output", "export", device), accept=(0, 2)).stdout
+    told = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+    return told.get("TYPE", "nothing"), told.get("UUID", "")
 
 
 def _fstab_faults(tree: Rooted, plan: Plan) -> Iterator[str]:
-    """Each mount point of the layout is in fstab, once, with the UUID that was made."""
+    """Each mount point of the layout is in fstab, once, with the UUID that was made; so is each swap."""
     try:
-        lines = tree.read(b"etc/fstab").decode(errors="surrogateescape").splitlines()
+        found = entries(tree.read(b"etc/fstab"))
     except OSError as error:
         if is_of_disk(error):
             raise
         yield f"/etc/fstab: {error.strerror}"
         return
-    fields = [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    for partition in plan.partitions:
-        wanted = f"UUID={partition.uuid}".lower()
-        if partition.mount:
-            sources = [field[0] for field in fields if len(field) > 1 and field[1] == partition.mount]
-        else:
-            sources = [field[0] for field in fields if len(field) > 2 and field[2] == "swap"]
-        if wanted not in (source.strip('"').lower() for source in sources):
-            yield f"/etc/fstab has {sources or 'nothing'} for {partition.mount or 'swap'}, want UUID={partition.uuid}"
+    for wanted in plan.entries:
+        source = f"UUID={wanted.uuid}" if wanted.uuid else wanted.device
+        is_swap = wanted.filesystem == "swap"
+        here = [one for one in found if (one.kind == "swap" if is_swap else one.mount == wanted.mount)]
+        if source.lower() not in (one.device.replace('"', "").lower() for one in here):
+            told = [one.device for one in here] or "nothing"
+            yield f"/etc/fstab has {told} for {wanted.mount or 'swap'}, want {source}"
+        subvolume = f"subvol={wanted.subvolume}"
+        if wanted.subvolume and not any(subvolume in one.options.replace("=/", "=").split(",") for one in here):
+            yield f"/etc/fstab mounts {wanted.mount} without {subvolume}"
 
 
 def _root_faults(tree: Rooted, plan: Plan) -> Iterator[str]:
+    label = next(volume.label for volume in plan.volumes if volume.device == plan.root.device)
     for path in listed_files(tree, (*_GRUB_CONFIGS, f"{_BLS}/*.conf")):
-        yield from root_faults(path, tree.read(path), plan.root)
+        yield from root_faults(path, tree.read(path), plan.root, label)
 
 
 def _kernel_faults(tree: Rooted, note: Callable[[str], None]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import stat
 from collections.abc import Sequence
 from typing import Literal
@@ -45,14 +46,12 @@ def activate_esp(attempt: Attempt, action: ActivateEsp) -> None:
         wanted = tree_digests(staged, b"")
     if not wanted:
         raise StageError(Cause.NOT_BOOTABLE, f"nothing was staged for {action.where}")
-    attempt.tools.run(("umount", where))
     put_network_first(attempt)
+    for device in action.copies:
+        _copy_esp(attempt, device, where, wanted)
+    attempt.tools.run(("umount", where))
     with Rooted(where) as esp:
-        folder = STAGING.encode()
-        # EFI last: firmware looks for nothing else, so its one rename is what makes the disk boot.
-        for name in sorted(esp.listdir(folder), key=lambda name: (name.upper() == b"EFI", name)):
-            esp.rename(folder + b"/" + name, name)
-        os.rmdir(folder, dir_fd=esp.fd)
+        _activate(esp)
     attempt.tools.machine.sync()
     attempt.tools.machine.drop_caches()
     with Rooted(where) as esp:
@@ -60,6 +59,45 @@ def activate_esp(attempt: Attempt, action: ActivateEsp) -> None:
     if seen != wanted:
         differing = sorted(os.fsdecode(path) for path, _ in wanted.items() ^ seen.items())
         raise StageError(Cause.READBACK, f"{action.where} differs after the move: {', '.join(differing[:5])}")
+
+
+def _activate(esp: Rooted) -> None:
+    """Rename the staged children into the root; EFI last: firmware looks for nothing else, so that makes it boot."""
+    folder = STAGING.encode()
+    for name in sorted(esp.listdir(folder), key=lambda name: (name.upper() == b"EFI", name)):
+        esp.rename(folder + b"/" + name, name)
+    os.rmdir(folder, dir_fd=esp.fd)
+
+
+def _copy_esp(attempt: Attempt, device: str, where: str, wanted: dict[bytes, bytes]) -> None:
+    """Fill the ESP of another disk with what is staged at `where`, and make it bootable as the first one is."""
+    run, place = attempt.tools.run, attempt.tools.esp_copy
+    run(("mkdir", "-p", place))
+    run(("mount", "-t", "vfat", "-o", "umask=0077", device, place))
+    try:
+        with Rooted(where) as staged, Rooted(place) as copy:
+            for path in wanted:
+                _copy_file(staged, copy, path, STAGING.encode() + b"/" + path)
+            attempt.tools.machine.sync()
+            _activate(copy)
+        attempt.tools.machine.sync()
+        attempt.tools.machine.drop_caches()
+        with Rooted(place) as copy:
+            seen = tree_digests(copy, b"")
+    finally:
+        run(("umount", place))
+    if seen != wanted:
+        differing = sorted(os.fsdecode(path) for path, _ in wanted.items() ^ seen.items())
+        raise StageError(Cause.READBACK, f"the copy of the ESP on {device} differs: {', '.join(differing[:5])}")
+
+
+def _copy_file(source: Rooted, target: Rooted, path: bytes, to: bytes) -> None:
+    target.mkdir(os.path.dirname(to))
+    reading = os.fdopen(source.open(path, os.O_RDONLY, follow=False), "rb")
+    with reading, os.fdopen(target.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL, follow=False), "wb") as writing:
+        shutil.copyfileobj(reading, writing, _PIECE_BYTES)
+        writing.flush()
+        os.fsync(writing.fileno())
 
 
 def tree_digests(tree: Rooted, path: bytes) -> dict[bytes, bytes]:

@@ -79,7 +79,7 @@ def read_back(attempt: Attempt, action: ReadBack) -> None:
     def show(progress: ReadBackProgress) -> None:
         tools.reporter.tick(progress.data_bytes, attempt.version.root.data_bytes, "bytes", f"{progress.inodes} files")
 
-    mounts = [os.fsencode(mounted.mount.strip("/")) for mounted in attempt.plan.mounts]
+    mounts = [os.fsencode(mounted.mount.strip("/")) for mounted in attempt.plan.mounts if not mounted.is_kept]
     try:
         attempt.record.bytes_read_back = read_tree_back(
             Path(tools.target), spilled, workers=tools.workers, extra=beyond(spilled, mounts), progress=show

@@ -29,7 +29,7 @@ def rewrite(attempt: Attempt, action: Rewrite) -> None:
         for note in references.reference_notes(texts, mapping):
             attempt.tools.reporter.note(note)
         wanted = {path: references.rewrite(path, content, mapping) for path, content in texts.items()}
-        fstab = make_fstab(wanted.get(references.FSTAB), attempt.plan.partitions)
+        fstab = make_fstab(wanted.get(references.FSTAB), attempt.plan.entries)
         for note in fstab.notes:
             attempt.tools.reporter.note(note)
         wanted[references.FSTAB] = fstab.content

@@ -11,7 +11,7 @@ from cloner_core.bootfiles.image import Kernel
 _PLAIN = re.compile(r"[A-Za-z0-9_./:=,+@%~-]+")
 _LINUX = ("linux", "linuxefi", "linux16")
 _INITRD = ("initrd", "initrdefi", "initrd16")
-_OWN_ARGUMENTS = ("root=", "BOOT_IMAGE=", "initrd=")  # ours to say
+_OWN_ARGUMENTS = ("root=", "rootflags=", "BOOT_IMAGE=", "initrd=")  # ours to say
 
 
 def stub(boot_uuid: str, directory: str) -> bytes:
@@ -32,16 +32,18 @@ def whole_config(
     title: str,
     boot_uuid: str,
     boot_path: str,
-    root_uuid: str,
+    root: str,
+    root_flags: str,
     root_part_uuid: str,
     settings: Mapping[str, str],
     kernel_arguments: Sequence[str],
 ) -> bytes:
     """Return a grub.cfg that boots the first of `kernels`; `boot_path` is /boot's path on the filesystem `boot_uuid`.
 
-    `settings` are those of /etc/default/grub.
+    `root` and `root_flags` are what root= and rootflags= say; `settings` are those of /etc/default/grub.
     """
-    arguments = default_arguments(settings) + list(kernel_arguments)
+    flags = [f"rootflags={root_flags}"] if root_flags else []
+    arguments = flags + default_arguments(settings) + list(kernel_arguments)
     lines = [
         "# Written by Cloner: the image had no grub.cfg. `update-grub` may replace it at any time.",
         "set default=0",
@@ -51,8 +53,8 @@ def whole_config(
     ]
     for kernel in kernels:
         # only an initramfs resolves a filesystem's UUID; the bare kernel knows partitions (init/do_mounts.c)
-        root = f"UUID={root_uuid}" if kernel.initramfs or not root_part_uuid else f"PARTUUID={root_part_uuid}"
-        words = [f"{boot_path}/{kernel.kernel}", f"root={root}", "ro", *arguments]
+        named = root if kernel.initramfs or not root_part_uuid else f"PARTUUID={root_part_uuid}"
+        words = [f"{boot_path}/{kernel.kernel}", f"root={named}", "ro", *arguments]
         lines.append(f"menuentry {quoted(f'{title}, Linux {kernel.version}')} {{")
         lines.append(f"\tlinux {' '.join(quoted(word) for word in words)}")
         if kernel.initramfs:

@@ -71,7 +71,6 @@ def boot_files(image: Image, action: BootFiles, arch: str = "x86_64") -> BootFil
         )
     files: list[CopyFile | WriteFile | RemoveFile] = list(_place_loaders(loaders, action.esp, identity, arch))
     files += [RemoveFile(f"{action.esp}/{path}") for path in image.esp if _is_fallback_program(path)]
-    boot_uuid, boot_path = (action.boot_uuid, "") if action.boot_uuid else (action.root_uuid, "/boot")
     if existing is not None:
         changed = append_arguments(existing, action.kernel_arguments)
         if changed != existing:
@@ -80,9 +79,10 @@ def boot_files(image: Image, action: BootFiles, arch: str = "x86_64") -> BootFil
         config = whole_config(
             kernels,
             title=title,
-            boot_uuid=boot_uuid,
-            boot_path=boot_path,
-            root_uuid=action.root_uuid,
+            boot_uuid=action.boot_uuid,
+            boot_path=action.boot_path,
+            root=action.root,
+            root_flags=action.root_flags,
             root_part_uuid=action.root_part_uuid,
             settings=default_grub(image),
             kernel_arguments=action.kernel_arguments,
@@ -90,7 +90,7 @@ def boot_files(image: Image, action: BootFiles, arch: str = "x86_64") -> BootFil
         files.append(WriteFile(config_path, config))
     if existing is not None or not own_config:
         folder = config_path.removesuffix("/grub.cfg").removeprefix("/boot")
-        content = stub(boot_uuid, boot_path + folder)
+        content = stub(action.boot_uuid, action.boot_path + folder)
         # a signed GRUB reads the folder it was built for, whatever the path it was started from
         folders = dict.fromkeys((identity, *like, "BOOT"))
         files += [WriteFile(f"{action.esp}/EFI/{name}/grub.cfg", content, mode=0o600) for name in folders]

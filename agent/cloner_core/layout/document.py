@@ -5,23 +5,44 @@ Reports every fault at once, each with its path. The rules that span fields are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, TypeVar, cast
+from collections.abc import Mapping
+from typing import Any, Literal, cast
 
 import msgspec
 
 from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import InvalidError
+from cloner_core.layout.containing import content_document, read_content, role_of
+from cloner_core.layout.reading import Reader, join
 from cloner_core.layout.rules import layout_faults
-from cloner_core.layout.types import DiskLayout, Filesystem, Layout, Partition, Selector, Size, Swap
-from cloner_core.sizes import MAX_BYTES, MIB, document_bytes, parse_bytes
+from cloner_core.layout.selecting import read_selector, selector_document
+from cloner_core.layout.types import (
+    Array,
+    Content,
+    DiskLayout,
+    Filesystem,
+    Kept,
+    Layout,
+    LogicalVolume,
+    Luks,
+    Partition,
+    PhysicalVolume,
+    Role,
+    Selector,
+    Size,
+    Stacked,
+    Swap,
+    SwapFile,
+    VolumeGroup,
+)
+from cloner_core.sizes import MIB, document_bytes
 
 MAX_DOCUMENT_BYTES = 1 << 20
-MAX_ITEMS = 128
 REST = "rest"
-_ROLES = ("esp", "swap", "root", "data")
-_T = TypeVar("_T")
+ROLES = ("esp", "bios-boot", "swap", "root", "raid", "lvm", "luks", "data")
 _REST_SIZE = Size(min_bytes=MIB, weight=1)
+_KEPT_SIZE = Size(min_bytes=0)
+_MAX_WEIGHT = 1000
 
 
 def parse_layout(text: bytes | str) -> Layout:
@@ -45,240 +66,226 @@ def parse_layout(text: bytes | str) -> Layout:
 
 def layout_document(layout: Layout) -> dict[str, Any]:
     """Return `layout` as the document that `parse_layout` reads back as an equal value."""
-    return {
-        "name": layout.name,
-        "disks": [
-            {
-                "id": disk.id,
-                "select": _selector_document(disk.select),
-                "partitions": [_partition_document(partition) for partition in disk.partitions],
-            }
-            for disk in layout.disks
-        ],
-    }
+    written: dict[str, Any] = {"name": layout.name, "disks": [_disk_document(disk) for disk in layout.disks]}
+    if layout.arrays:
+        written["arrays"] = [_array_document(array) for array in layout.arrays]
+    if layout.groups:
+        written["groups"] = [_group_document(group) for group in layout.groups]
+    if layout.swapfiles:
+        written["swapfiles"] = [{"path": one.path, "size": document_bytes(one.size_bytes)} for one in layout.swapfiles]
+    if layout.untouched:
+        written["untouched"] = [selector_document(select) for select in layout.untouched]
+    return written
 
 
-def _selector_document(select: Selector) -> dict[str, str]:
-    pairs = {
-        "serial": select.serial,
-        "model": select.model,
-        "size_min": document_bytes(select.size_min_bytes) if select.size_min_bytes else "",
-        "size_max": document_bytes(select.size_max_bytes) if select.size_max_bytes else "",
-    }
-    return {key: value for key, value in pairs.items() if value}
+def _disk_document(disk: DiskLayout) -> dict[str, Any]:
+    written: dict[str, Any] = {"id": disk.id, "select": selector_document(disk.select)}
+    if disk.table != "gpt":
+        written["table"] = disk.table
+    if disk.content is not None:
+        return written | {"content": content_document(disk.content)}
+    return written | {"partitions": [_partition_document(partition) for partition in disk.partitions]}
 
 
 def _partition_document(partition: Partition) -> dict[str, Any]:
-    size = partition.size
-    written: Any
-    if size == _REST_SIZE:
-        written = REST
-    elif size.max_bytes == size.min_bytes and not size.weight:
-        written = document_bytes(size.min_bytes)
-    else:
-        written = {"min": document_bytes(size.min_bytes)}
-        if size.max_bytes:
-            written["max"] = document_bytes(size.max_bytes)
-        if size.weight:
-            written["weight"] = size.weight
-    document = {"role": partition.role, "size": written, "content": msgspec.to_builtins(partition.content)}
+    document: dict[str, Any] = {"role": partition.role}
+    if not isinstance(partition.content, Kept):
+        document["size"] = _size_document(partition.size)
+    document["content"] = content_document(partition.content)
     if partition.label:
         document["label"] = partition.label
+    if partition.is_logical:
+        document["logical"] = True
+    if partition.is_active:
+        document["active"] = True
     return document
 
 
-class _Reader:
-    """Walks a decoded document; a bad value is noted, marked and replaced, so that the walk goes on."""
+def _size_document(size: Size) -> Any:
+    if size == _REST_SIZE:
+        return REST
+    if size.max_bytes == size.min_bytes and not size.weight:
+        return document_bytes(size.min_bytes)
+    written: dict[str, Any] = {"min": document_bytes(size.min_bytes)}
+    if size.max_bytes:
+        written["max"] = document_bytes(size.max_bytes)
+    if size.weight:
+        written["weight"] = size.weight
+    return written
 
-    def __init__(self) -> None:
-        self.faults: list[str] = []
-        self.bad: set[str] = set()  # paths whose values are stand-ins: rules must not judge them
+
+def _array_document(array: Array) -> dict[str, Any]:
+    written: dict[str, Any] = {"id": array.id, "level": array.level}
+    if array.metadata != "1.2":
+        written["metadata"] = array.metadata
+    if array.chunk_kib != 512:
+        written["chunk_kib"] = array.chunk_kib
+    return written | {"content": content_document(array.content)}
+
+
+def _group_document(group: VolumeGroup) -> dict[str, Any]:
+    written: dict[str, Any] = {"name": group.name}
+    if group.extent_mib != 4:
+        written["extent_mib"] = group.extent_mib
+    volumes = [
+        {"name": one.name, "size": _size_document(one.size), "content": content_document(one.content)}
+        for one in group.volumes
+    ]
+    return written | {"volumes": volumes}
+
+
+class _Reader(Reader):
+    """Reads the parts of a layout."""
 
     def layout(self, raw: object) -> Layout:
-        fields = self.fields(raw, "", required=("name", "disks"), optional=("format",))
+        optional = ("format", "arrays", "groups", "swapfiles", "untouched")
+        fields = self.fields(raw, "", required=("name", "disks"), optional=optional)
         if fields.get("format", 1) != 1:
             self.fault("format", f"{fields['format']!r} is not a format this version knows; want 1")
-        disks = self.items(fields, "disks", "", self.disk)
-        return Layout(name=self.text(fields, "name", ""), disks=tuple(disks))
+        return Layout(
+            name=self.text(fields, "name", ""),
+            disks=self.items(fields, "disks", "", self.disk),
+            arrays=self.items(fields, "arrays", "", self.array, is_needed=False),
+            groups=self.items(fields, "groups", "", self.group, is_needed=False),
+            swapfiles=self.items(fields, "swapfiles", "", self.swapfile, is_needed=False),
+            untouched=self.items(fields, "untouched", "", self.selector, is_needed=False),
+        )
 
     def disk(self, raw: object, path: str) -> DiskLayout:
-        fields = self.fields(raw, path, required=("id", "partitions"), optional=("select", "table"))
-        if fields.get("table", "gpt") != "gpt":
-            self.fault(f"{path}.table", f'{fields["table"]!r} is not a partition table we make; want "gpt"')
-        partitions = self.items(fields, "partitions", path, self.partition)
-        rests = [index for index, part in enumerate(partitions) if self.is_rest(fields, index) and part]
-        if len(rests) > 1:
-            self.fault(
-                f"{path}.partitions", f"{len(rests)} partitions take the rest; give them {{min, weight}} instead"
-            )
+        is_bare = isinstance(raw, dict) and raw.get("table") == "none"
+        inside = "content" if is_bare else "partitions"
+        fields = self.fields(raw, path, required=("id", inside), optional=("select", "table"))
+        table = self.choice(fields, "table", path, ("gpt", "mbr", "none"), stand_in="gpt", default="gpt")
+        content = (
+            read_content(self, fields["content"], join(path, "content")) if is_bare and "content" in fields else None
+        )
+        partitions = () if is_bare else self.items(fields, "partitions", path, self.partition)
+        self.one_rest(partitions, fields, "partitions", path)
         return DiskLayout(
             id=self.text(fields, "id", path),
-            select=self.selector(fields.get("select", {}), f"{path}.select"),
-            partitions=tuple(partitions),
+            select=self.selector(fields.get("select", {}), join(path, "select")),
+            partitions=partitions,
+            table=cast(Literal["gpt", "mbr", "none"], table),
+            content=content,
         )
 
-    @staticmethod
-    def is_rest(fields: Mapping[str, Any], index: int) -> bool:
-        raw = fields["partitions"][index]
-        return isinstance(raw, dict) and raw.get("size") == REST
+    def content(self, fields: Mapping[str, Any], path: str) -> Content:
+        """Read the content of what is at `path`; a missing one was noted by `fields`."""
+        where = join(path, "content")
+        if "content" in fields:
+            return read_content(self, fields["content"], where)
+        self.bad.add(where)
+        return Swap()
+
+    def one_rest(self, items: tuple[Any, ...], fields: Mapping[str, Any], name: str, path: str) -> None:
+        rests = [raw for raw in fields.get(name, ()) if isinstance(raw, dict) and raw.get("size") == REST]
+        if items and len(rests) > 1:
+            self.fault(join(path, name), f"{len(rests)} {name} take the rest; give them {{min, weight}} instead")
 
     def selector(self, raw: object, path: str) -> Selector:
-        fields = self.fields(
-            raw, path, optional=("serial", "model", "size_min", "size_max", "size_min_bytes", "size_max_bytes")
-        )
-        return Selector(
-            serial=self.text(fields, "serial", path, default=""),
-            model=self.text(fields, "model", path, default=""),
-            size_min_bytes=self.bytes_of(fields, "size_min", path),
-            size_max_bytes=self.bytes_of(fields, "size_max", path),
-        )
+        return read_selector(self, raw, path)
 
     def partition(self, raw: object, path: str) -> Partition:
-        fields = self.fields(raw, path, required=("role", "size", "content"), optional=("label",))
-        role = self.choice(fields, "role", path, _ROLES, stand_in=_likely_role(fields.get("content")))
+        is_kept = _type_in(raw) == "kept"
+        required = ("content",) if is_kept else ("size", "content")
+        optional = ("role", "label", "logical", "active", "is_logical", "is_active", *(("size",) if is_kept else ()))
+        fields = self.fields(raw, path, required=required, optional=optional)
+        content = self.content(fields, path)
+        role = role_of(content)
+        if "role" in fields:
+            role = cast(Role, self.choice(fields, "role", path, ROLES, stand_in=_likely_role(content)))
         return Partition(
-            role=cast(Literal["esp", "swap", "root", "data"], role),
-            size=self.size(fields["size"], f"{path}.size") if "size" in fields else self.stand_in_size(path),
-            content=self.content(fields.get("content", {}), f"{path}.content") if "content" in fields else Swap(),
+            role=role,
+            size=_KEPT_SIZE if is_kept else self.size_of(fields, path),
+            content=content,
             label=self.text(fields, "label", path, default=""),
+            is_logical=self.flag(fields, "logical", path) or self.flag(fields, "is_logical", path),
+            is_active=self.flag(fields, "active", path) or self.flag(fields, "is_active", path),
         )
 
-    def stand_in_size(self, path: str) -> Size:
-        self.bad.add(f"{path}.size")
+    def array(self, raw: object, path: str) -> Array:
+        required = ("id", "level", "content")
+        fields = self.fields(raw, path, required=required, optional=("metadata", "chunk_kib"))
+        levels = ("raid0", "raid1", "raid5", "raid6", "raid10")
+        level = self.choice(fields, "level", path, levels, stand_in="raid1")
+        metadata = self.choice(fields, "metadata", path, ("1.0", "1.2"), default="1.2")
+        return Array(
+            id=self.text(fields, "id", path),
+            level=cast(Literal["raid0", "raid1", "raid5", "raid6", "raid10"], level),
+            content=self.stacked(fields, path),
+            metadata=cast(Literal["1.0", "1.2"], metadata),
+            chunk_kib=self.count(fields, "chunk_kib", path, least=4, most=1 << 20, default=512),
+        )
+
+    def group(self, raw: object, path: str) -> VolumeGroup:
+        fields = self.fields(raw, path, required=("name", "volumes"), optional=("extent_mib",))
+        volumes = self.items(fields, "volumes", path, self.volume)
+        self.one_rest(volumes, fields, "volumes", path)
+        return VolumeGroup(
+            name=self.text(fields, "name", path),
+            volumes=volumes,
+            extent_mib=self.count(fields, "extent_mib", path, least=1, most=1024, default=4),
+        )
+
+    def volume(self, raw: object, path: str) -> LogicalVolume:
+        fields = self.fields(raw, path, required=("name", "size", "content"))
+        content = self.stacked(fields, path)
+        if isinstance(content, PhysicalVolume):
+            self.fault(f"{path}.content.type", "a logical volume holds a filesystem, swap or luks")
+            self.bad.add(f"{path}.content")
+            content = Swap()
+        return LogicalVolume(name=self.text(fields, "name", path), size=self.size_of(fields, path), content=content)
+
+    def stacked(self, fields: Mapping[str, Any], path: str) -> Stacked:
+        """Read what an array or a logical volume carries."""
+        where = join(path, "content")
+        if "content" not in fields:
+            self.bad.add(where)
+            return Swap()
+        content = read_content(self, fields["content"], where)
+        if isinstance(content, Filesystem | Swap | PhysicalVolume | Luks):
+            return content
+        self.fault(f"{where}.type", "what lies on an array or a volume is a filesystem, swap, lvm or luks")
+        self.bad.add(where)
+        return Swap()
+
+    def swapfile(self, raw: object, path: str) -> SwapFile:
+        fields = self.fields(raw, path, required=("path",), optional=("size", "size_bytes"))
+        if "size" not in fields and "size_bytes" not in fields:
+            self.fault(join(path, "size"), "is missing")
+            self.bad.add(join(path, "size"))
+        return SwapFile(path=self.text(fields, "path", path), size_bytes=self.bytes_of(fields, "size", path))
+
+    def size_of(self, fields: Mapping[str, Any], path: str) -> Size:
+        where = join(path, "size")
+        if "size" in fields:
+            return self.size(fields["size"], where)
+        self.bad.add(where)
         return _REST_SIZE
 
     def size(self, raw: object, path: str) -> Size:
         if raw == REST:
             return _REST_SIZE
-        if isinstance(raw, dict):
-            fields = self.fields(raw, path, optional=("min", "max", "weight", "min_bytes", "max_bytes"))
-            if "min" not in fields and "min_bytes" not in fields:
-                self.fault(path, 'needs "min"')
-                self.bad.add(path)
-            weight = fields.get("weight", 0)
-            if not _is_count(weight) or weight > 1000:
-                self.fault(f"{path}.weight", f"{weight!r} is not a whole number from 0 to 1000")
-                weight = 0
-            least, most = self.bytes_of(fields, "min", path), self.bytes_of(fields, "max", path)
-            if self.bad & {f"{path}.min", f"{path}.max", f"{path}.min_bytes", f"{path}.max_bytes"}:
-                self.bad.add(path)
-            return Size(min_bytes=least, max_bytes=most, weight=weight)
-        value = self.byte_count(raw, path)
-        return Size(min_bytes=value, max_bytes=value)
-
-    def content(self, raw: object, path: str) -> Filesystem | Swap:
-        kind = raw.get("type") if isinstance(raw, dict) else None
-        if kind == "swap":
-            fields = self.fields(raw, path, optional=("type", "label", "source_uuid"))
-            return Swap(
-                label=self.text(fields, "label", path, default=""),
-                source_uuid=self.text(fields, "source_uuid", path, default=""),
-            )
-        if kind != "filesystem":
-            self.fault(f"{path}.type", f'{kind!r} is neither "filesystem" nor "swap"')
-            self.bad.add(path)
-            return Swap()
-        fields = self.fields(
-            raw, path, required=("kind", "mount"), optional=("type", "label", "options", "source_uuid")
-        )
-        return Filesystem(
-            kind=cast(Literal["ext4", "vfat"], self.choice(fields, "kind", path, ("ext4", "vfat"))),
-            mount=self.text(fields, "mount", path),
-            label=self.text(fields, "label", path, default=""),
-            options=self.text(fields, "options", path, default="defaults"),
-            source_uuid=self.text(fields, "source_uuid", path, default=""),
-        )
-
-    def fields(
-        self, raw: object, path: str, *, required: Iterable[str] = (), optional: Iterable[str] = ()
-    ) -> dict[str, Any]:
         if not isinstance(raw, dict):
-            self.fault(path or "layout", f"is {_kind(raw)}; want an object")
-            self.bad.update(_join(path, name) for name in required)
-            return {}
-        known = (*required, *optional)
-        for name in raw:
-            if name not in known:
-                self.fault(_join(path, str(name)), f"unknown field; known are {', '.join(known)}")
-        for name in required:
-            if name not in raw:
-                self.fault(_join(path, name), "is missing")
-        return raw
-
-    def items(self, fields: Mapping[str, Any], name: str, path: str, read: Callable[[object, str], _T]) -> list[_T]:
-        where = _join(path, name)
-        raw = fields.get(name, [])
-        if not isinstance(raw, list) or len(raw) > MAX_ITEMS:
-            self.fault(where, f"is {_kind(raw)}; want a list of at most {MAX_ITEMS}")
-            raw = []
-        elif name in fields and not raw:
-            self.fault(where, "is empty")
-        if not raw:
-            self.bad.add(where)
-        return [read(item, f"{where}[{index}]") for index, item in enumerate(raw)]
-
-    def text(self, fields: Mapping[str, Any], name: str, path: str, *, default: str | None = None) -> str:
-        value = fields.get(name, default)
-        if isinstance(value, str):
-            return value
-        self.bad.add(_join(path, name))
-        if name in fields:
-            self.fault(_join(path, name), f"is {_kind(value)}; want text")
-        return ""
-
-    def choice(
-        self, fields: Mapping[str, Any], name: str, path: str, known: tuple[str, ...], *, stand_in: str = ""
-    ) -> str:
-        value = fields.get(name)
-        if value in known:
-            return cast(str, value)
-        self.bad.add(_join(path, name))
-        if name in fields:
-            self.fault(_join(path, name), f"{value!r} is not one of {', '.join(known)}")
-        return stand_in or known[-1]
-
-    def bytes_of(self, fields: Mapping[str, Any], name: str, path: str) -> int:
-        """Read `name` or its canonical twin `name`_bytes; absent is 0."""
-        names = [key for key in (name, f"{name}_bytes") if key in fields]
-        if len(names) == 2:
-            self.fault(_join(path, name), f"given twice, as {name} and {name}_bytes")
-        return self.byte_count(fields[names[0]], _join(path, names[0])) if names else 0
-
-    def byte_count(self, raw: object, path: str) -> int:
-        if isinstance(raw, str):
-            try:
-                return parse_bytes(raw)
-            except ValueError as error:
-                self.fault(path, str(error))
-        elif _is_count(raw) and cast(int, raw) <= MAX_BYTES:
-            return cast(int, raw)
-        else:
-            self.fault(path, f"{raw!r} is not a size: want 512MiB, {REST} (partitions) or a number of bytes")
-        self.bad.add(path)
-        return 0
-
-    def fault(self, path: str, what: str) -> None:
-        self.faults.append(f"{path}: {what}")
+            value = self.byte_count(raw, path, what=f"{REST} (partitions) ")
+            return Size(min_bytes=value, max_bytes=value)
+        fields = self.fields(raw, path, optional=("min", "max", "weight", "min_bytes", "max_bytes"))
+        if "min" not in fields and "min_bytes" not in fields:
+            self.fault(path, 'needs "min"')
+            self.bad.add(path)
+        least, most = self.bytes_of(fields, "min", path), self.bytes_of(fields, "max", path)
+        if self.bad & {f"{path}.min", f"{path}.max", f"{path}.min_bytes", f"{path}.max_bytes"}:
+            self.bad.add(path)
+        weight = self.count(fields, "weight", path, least=0, most=_MAX_WEIGHT, default=0)
+        return Size(min_bytes=least, max_bytes=most, weight=weight)
 
 
-def _likely_role(content: object) -> str:
+def _type_in(raw: object) -> object:
+    content = raw.get("content") if isinstance(raw, dict) else None
+    return content.get("type") if isinstance(content, dict) else None
+
+
+def _likely_role(content: Content) -> str:
     """Return the role that fits `content`, so that a misspelt role does not bring faults of its own."""
-    raw = content if isinstance(content, dict) else {}
-    if raw.get("type") == "swap":
-        return "swap"
-    if raw.get("mount") == "/":
-        return "root"
-    return "esp" if raw.get("kind") == "vfat" else "data"
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
-def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
+    is_fat = isinstance(content, Filesystem) and content.kind == "vfat"
+    return "esp" if is_fat else role_of(content)

@@ -6,8 +6,16 @@ tests render this same value (`render`), and server and agent compare its digest
 
 from cloner_core.plan.driving import apply, plan_digest, render, render_steps
 from cloner_core.plan.guarding import foreign_identifiers
-from cloner_core.plan.making import make_plan, partition_path, plan_task
-from cloner_core.plan.values import Contents, Plan, PlannedDisk, PlannedPartition
+from cloner_core.plan.making import make_plan, plan_task
+from cloner_core.plan.values import (
+    Contents,
+    Plan,
+    PlannedDisk,
+    PlannedMount,
+    PlannedPartition,
+    PlannedVolume,
+    partition_path,
+)
 from cloner_core.plan.writing import Written, written_by
 from cloner_core.refusals import PlanError
 
@@ -16,7 +24,9 @@ __all__ = [
     "Plan",
     "PlanError",
     "PlannedDisk",
+    "PlannedMount",
     "PlannedPartition",
+    "PlannedVolume",
     "Written",
     "apply",
     "foreign_identifiers",

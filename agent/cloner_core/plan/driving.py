@@ -46,6 +46,8 @@ def render(plan: Plan) -> str:
         *(f"# note: {note}" for note in plan.notes),
     ]
     for planned in plan.disks:
-        lines.append(f"# disk '{planned.id}' is {describe_disk(planned.disk)}; all of it will be destroyed:")
+        kept = ", ".join(one.device for one in planned.partitions if one.is_kept)
+        what = f"all but {kept} will be destroyed" if kept else "all of it will be destroyed"
+        lines.append(f"# disk '{planned.id}' is {describe_disk(planned.disk)}; {what}:")
         lines += [f"#   {line}" for line in describe_content(planned.disk)]
     return "\n".join(lines) + "\n\n" + render_steps(plan.steps)

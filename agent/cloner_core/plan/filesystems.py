@@ -6,7 +6,7 @@ mke2fs.conf or the defaults of a tool's version.
 
 from __future__ import annotations
 
-from cloner_core.plan.values import Contents, PlannedPartition
+from cloner_core.plan.values import Contents, PlannedVolume
 from cloner_core.sizes import GIB, MIB, TIB
 from cloner_core.steps import Command
 
@@ -16,6 +16,10 @@ _GROUP = 32768 * _BLOCK
 _FAT32_CLUSTERS = 65525 + 16  # firmware tells FAT types by cluster count alone; 16 to be clear of off-by-ones
 _LOADERS_BYTES = 16 * MIB  # two sets of shim, GRUB and MokManager
 _MKFS_TIMEOUT_S = 900  # mkfs discards the whole partition, and some SSDs take their time
+_XFS_INODE = 512
+_XFS_LEAST = 320 * MIB  # xfsprogs 5.19 and newer make none below 300 MiB
+_BTRFS_LEAST = 256 * MIB
+_BTRFS_CHUNK = 256 * MIB  # of metadata, at most a tenth of a small filesystem; kept twice
 
 
 def fat_cluster_sectors(size_bytes: int, sector_bytes: int) -> int:
@@ -37,10 +41,23 @@ def _fat32_bytes(cluster_sectors: int, sector_bytes: int) -> int:
 
 def usable_bytes(filesystem: str, size_bytes: int, sector_bytes: int, inodes: int) -> int:
     """Return how many bytes of files a new filesystem of `size_bytes` takes at least; `inodes` of every kind."""
-    if filesystem == "vfat":
-        cluster = fat_cluster_sectors(size_bytes, sector_bytes) * sector_bytes
-        tables = 2 * 4 * (size_bytes // cluster) + 32 * sector_bytes
-        return size_bytes - tables - _LOADERS_BYTES - inodes * (cluster + 512)  # slack and directory entries
+    match filesystem:
+        case "vfat":
+            return _vfat_usable(size_bytes, sector_bytes, inodes)
+        case "xfs":
+            return _xfs_usable(size_bytes, inodes)
+        case "btrfs":
+            return _btrfs_usable(size_bytes, inodes)
+    return _ext4_usable(size_bytes, inodes)
+
+
+def _vfat_usable(size_bytes: int, sector_bytes: int, inodes: int) -> int:
+    cluster = fat_cluster_sectors(size_bytes, sector_bytes) * sector_bytes
+    tables = 2 * 4 * (size_bytes // cluster) + 32 * sector_bytes
+    return size_bytes - tables - _LOADERS_BYTES - inodes * (cluster + 512)  # slack and directory entries
+
+
+def _ext4_usable(size_bytes: int, inodes: int) -> int:
     groups = -(-size_bytes // _GROUP)
     per_group = -(-ext4_inodes(size_bytes, inodes) // groups)
     inode_tables = groups * (-(-per_group // 16) * 16) * _INODE
@@ -49,6 +66,19 @@ def usable_bytes(filesystem: str, size_bytes: int, sector_bytes: int, inodes: in
     metadata = inode_tables + groups * 2 * _BLOCK + backups * (1 + descriptors) * _BLOCK + journal_mib(size_bytes) * MIB
     reserved = size_bytes // 20  # the 5 % mke2fs keeps for root: a clone must not be full when it first boots
     return size_bytes - metadata - reserved - size_bytes // 100
+
+
+def _xfs_usable(size_bytes: int, inodes: int) -> int:
+    """The log, what the kernel keeps per allocation group for its trees, and inodes, which are made as they come."""
+    kept = size_bytes // 50 + 16 * MIB
+    return size_bytes - xfs_log_mib(size_bytes) * MIB - kept - inodes * _XFS_INODE * 5 // 4 - size_bytes // 20
+
+
+def _btrfs_usable(size_bytes: int, inodes: int) -> int:
+    """Metadata is kept twice (DUP) and taken in chunks: about 1 KiB an inode, with its names and extents."""
+    chunk = min(_BTRFS_CHUNK, size_bytes // 10)
+    metadata = max(inodes * 1024 * 5 // 4, chunk)
+    return size_bytes - 2 * (metadata + chunk // 2) - 64 * MIB - size_bytes // 20
 
 
 def is_backup_group(group: int) -> bool:
@@ -66,17 +96,16 @@ def is_backup_group(group: int) -> bool:
 
 def fits(contents: Contents, filesystem: str, size_bytes: int, sector_bytes: int) -> bool:
     """Whether `contents` fit into a new filesystem of `size_bytes`."""
-    if (
-        filesystem != "vfat" and ext4_inodes(size_bytes, contents.inodes) > size_bytes // _BLOCK
-    ):  # a group holds no more
+    if filesystem == "ext4" and ext4_inodes(size_bytes, contents.inodes) > size_bytes // _BLOCK:
+        return False  # a group holds no more
+    if size_bytes < floor_bytes(filesystem, sector_bytes):
         return False
     return contents.allocated_bytes <= usable_bytes(filesystem, size_bytes, sector_bytes, contents.inodes)
 
 
 def least_bytes(contents: Contents, filesystem: str, sector_bytes: int) -> int:
     """Return a size, a whole number of MiB, at which `contents` fit; within 1 % of the least."""
-    floor = fat32_minimum_bytes(sector_bytes) if filesystem == "vfat" else 16 * MIB
-    low, high = floor // MIB, floor // MIB
+    low = high = floor_bytes(filesystem, sector_bytes) // MIB
     while not fits(contents, filesystem, high * MIB, sector_bytes):
         low, high = high, high * 2
     while high - low > max(high // 100, 1):
@@ -86,6 +115,18 @@ def least_bytes(contents: Contents, filesystem: str, sector_bytes: int) -> int:
         else:
             low = middle
     return high * MIB
+
+
+def floor_bytes(filesystem: str, sector_bytes: int) -> int:
+    """Return the least size that the tool makes a filesystem of."""
+    if filesystem == "vfat":
+        return fat32_minimum_bytes(sector_bytes)
+    return {"xfs": _XFS_LEAST, "btrfs": _BTRFS_LEAST}.get(filesystem, 16 * MIB)
+
+
+def xfs_log_mib(size_bytes: int) -> int:
+    """Return the log's size in MiB: 64 as mkfs.xfs has it, more where many write at once."""
+    return next((mib for bound, mib in ((512 * GIB, 64), (4 * TIB, 256)) if size_bytes < bound), 1024)
 
 
 def ext4_inodes(size_bytes: int, inodes: int) -> int:
@@ -100,23 +141,51 @@ def journal_mib(size_bytes: int) -> int:
     return next((mib for bound, mib in steps if size_bytes < bound), 256)
 
 
-def mkfs_command(partition: PlannedPartition, sector_bytes: int, inodes: int) -> Command:
-    """Return the command that makes the filesystem of `partition` for at least `inodes` files."""
-    label = ("-n" if partition.filesystem == "vfat" else "-L", partition.label) if partition.label else ()
-    size_bytes = partition.size_sectors * sector_bytes
-    if partition.filesystem == "swap":
-        argv: tuple[str, ...] = ("mkswap", "-U", partition.uuid, *label, partition.device)
-    elif partition.filesystem == "vfat":
-        cluster = str(fat_cluster_sectors(size_bytes, sector_bytes))
-        fixed = ("-F", "32", "-S", str(sector_bytes), "-s", cluster, "-i", partition.uuid.replace("-", ""))
-        argv = ("mkfs.vfat", *fixed, *label, partition.device)
-    else:
-        argv = (
-            "mkfs.ext4",
-            # -F: no question when an old signature is there after all; lazy_itable_init is safe with metadata_csum
-            *("-q", "-F", "-b", str(_BLOCK), "-I", str(_INODE), "-N", str(ext4_inodes(size_bytes, inodes))),
-            *("-J", f"size={journal_mib(size_bytes)}", "-E", "lazy_itable_init=1"),
-            # GRUB 2.06 refuses the first; kernels before 5.15 mount the second read-only after a crash
-            *("-O", "^metadata_csum_seed,^orphan_file", "-U", partition.uuid, *label, partition.device),
-        )
+def mkfs_command(volume: PlannedVolume, inodes: int) -> Command:
+    """Return the command that makes the filesystem of `volume` for at least `inodes` files."""
+    make = {"swap": _mkswap, "vfat": _mkfs_vfat, "xfs": _mkfs_xfs, "btrfs": _mkfs_btrfs}.get(volume.filesystem)
+    argv = make(volume) if make else _mkfs_ext4(volume, inodes)
     return Command(argv=argv, timeout_s=_MKFS_TIMEOUT_S)
+
+
+def _label(option: str, volume: PlannedVolume) -> tuple[str, ...]:
+    return (option, volume.label) if volume.label else ()
+
+
+def _mkswap(volume: PlannedVolume) -> tuple[str, ...]:
+    return ("mkswap", "-U", volume.uuid, *_label("-L", volume), volume.device)
+
+
+def _mkfs_vfat(volume: PlannedVolume) -> tuple[str, ...]:
+    cluster = str(fat_cluster_sectors(volume.size_bytes, volume.sector_bytes))
+    fixed = ("-F", "32", "-S", str(volume.sector_bytes), "-s", cluster, "-i", volume.uuid.replace("-", ""))
+    return ("mkfs.vfat", *fixed, *_label("-n", volume), volume.device)
+
+
+def _mkfs_ext4(volume: PlannedVolume, inodes: int) -> tuple[str, ...]:
+    return (
+        "mkfs.ext4",
+        # -F: no question when an old signature is there after all; lazy_itable_init is safe with metadata_csum
+        *("-q", "-F", "-b", str(_BLOCK), "-I", str(_INODE), "-N", str(ext4_inodes(volume.size_bytes, inodes))),
+        *("-J", f"size={journal_mib(volume.size_bytes)}", "-E", "lazy_itable_init=1"),
+        # GRUB 2.06 refuses the first; kernels before 5.15 mount the second read-only after a crash
+        *("-O", "^metadata_csum_seed,^orphan_file", "-U", volume.uuid, *_label("-L", volume), volume.device),
+    )
+
+
+def _mkfs_xfs(volume: PlannedVolume) -> tuple[str, ...]:
+    # nrext64 and larger sectors than the disk's are what kernels before 5.19 and GRUB 2.06 do not read
+    return (
+        *("mkfs.xfs", "-q", "-f", "-m", f"crc=1,finobt=1,reflink=1,rmapbt=0,uuid={volume.uuid}"),
+        *("-i", f"size={_XFS_INODE},nrext64=0", "-s", f"size={max(volume.sector_bytes, 512)}"),
+        *("-l", f"size={xfs_log_mib(volume.size_bytes)}m", *_label("-L", volume), volume.device),
+    )
+
+
+def _mkfs_btrfs(volume: PlannedVolume) -> tuple[str, ...]:
+    # block-group-tree is what kernels before 6.1 and GRUB 2.06 do not read; metadata twice, on SSDs as well
+    features = ("-O", "^block-group-tree,no-holes", "-R", "free-space-tree")
+    return (
+        *("mkfs.btrfs", "-q", "-f", "-d", "single", "-m", "dup", "-n", "16384", "-s", "4096", "-U", volume.uuid),
+        *(*features, *_label("-L", volume), volume.device),
+    )

@@ -16,10 +16,15 @@ def guarded_identifiers(plan: Plan) -> tuple[str, ...]:
     """
     found: list[str] = []
     for disk in plan.disks:
-        found.append(disk.table_guid)
-        for partition in disk.partitions:
-            found += (partition.part_uuid, partition.uuid, *partition.source_uuids)
-    return tuple(dict.fromkeys(found))
+        found.append(disk.table_guid.removeprefix("0x"))
+        found += [partition.part_uuid for partition in disk.partitions if not partition.is_kept]
+    found += [array.uuid for array in plan.arrays]
+    for crypt in plan.crypts:
+        found += (crypt.uuid, crypt.source_uuid)
+    for volume in plan.volumes:
+        if not volume.is_kept:
+            found += (volume.uuid, *volume.source_uuids)
+    return tuple(dict.fromkeys(one for one in found if one))
 
 
 def foreign_identifiers(plan: Plan, facts: Facts) -> list[str]:

@@ -28,5 +28,5 @@ def written_by(plan: Plan) -> Written:
             )
             for planned in plan.disks
         ),
-        root_part_uuid=plan.root.part_uuid,
+        root_part_uuid=plan.root_id,
     )
