@@ -19,7 +19,7 @@ from cloner_core.layout import Layout
 from cloner_core.lldp import MAX_NEIGHBORS, Neighbor
 from cloner_core.network import NodeNetwork
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Version of this protocol; hello carries it and a mismatch is refused with the remedy."""
 
 

@@ -249,5 +249,5 @@ def test_what_a_disk_holds_is_named_before_it_is_destroyed() -> None:
     assert "#   /dev/vda1: ext4 'old' eeeeeeee-0000-4000-8000-000000000000\n" in rendered
     assert "#   /dev/vda2: unknown content\n" in rendered
     assert rendered.index("/dev/vda1: ext4") < rendered.index(
-        "wipefs --all --force --lock=yes /dev/vda1 /dev/vda2 /dev/vda\n"
+        "wipefs --all --force --lock=yes /dev/vda1 /dev/vda\n"
     )

@@ -74,7 +74,8 @@ def _stacking_steps(plan: Plan) -> Iterator[Step]:
 def _partition_steps(planned: PlannedDisk) -> Iterator[Step]:
     disk = planned.disk
     kept = [one.device for one in planned.partitions if one.is_kept]
-    old = sorted({s.device for s in disk.signatures if s.device != disk.path} - set(kept))
+    # one without anything to wipe is left out: the kernel may not even show it
+    old = sorted({s.device for s in disk.signatures if s.kind and s.device != disk.path} - set(kept))
     # partitions first: once the table is gone their device nodes may go too; with it goes what is kept, so it stays
     devices = (*old, disk.path) if not kept else tuple(old)
     destroys = describe_disk(disk) + (f", except {', '.join(kept)}" if kept else "")
