@@ -248,6 +248,4 @@ def test_what_a_disk_holds_is_named_before_it_is_destroyed() -> None:
     rendered = render(plan(machine(disk(signatures=(*OLD_CONTENT, unknown))), layout()))
     assert "#   /dev/vda1: ext4 'old' eeeeeeee-0000-4000-8000-000000000000\n" in rendered
     assert "#   /dev/vda2: unknown content\n" in rendered
-    assert rendered.index("/dev/vda1: ext4") < rendered.index(
-        "wipefs --all --force --lock=yes /dev/vda1 /dev/vda\n"
-    )
+    assert rendered.index("/dev/vda1: ext4") < rendered.index("wipefs --all --force --lock=yes /dev/vda1 /dev/vda\n")
