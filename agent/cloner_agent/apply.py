@@ -9,7 +9,19 @@ from collections.abc import Callable
 from typing import Any
 
 from cloner_agent.attempt import Attempt
-from cloner_agent.stages import bootfiles, check, commit, disks, files, identity, nvram, reboot, references, volumes
+from cloner_agent.stages import (
+    bootfiles,
+    check,
+    commit,
+    disks,
+    files,
+    identity,
+    nvram,
+    reboot,
+    references,
+    scripts,
+    volumes,
+)
 from cloner_core import steps
 
 _BY_KIND: dict[type[steps.Action], Callable[[Attempt, Any], None]] = {
@@ -25,6 +37,7 @@ _BY_KIND: dict[type[steps.Action], Callable[[Attempt, Any], None]] = {
     steps.Rewrite: references.rewrite,
     steps.MakeSwapFile: volumes.make_swap_file,
     steps.BootFiles: bootfiles.place,
+    steps.RunScript: scripts.run_script,
     steps.Check: check.check,
     steps.Commit: commit.ask,
     steps.ActivateEsp: commit.activate_esp,

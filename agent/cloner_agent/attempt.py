@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cloner_agent.confined import Confine, confine
 from cloner_agent.efivars import EfiVars
 from cloner_agent.holders import stop_holders
 from cloner_agent.host import Runner
@@ -22,6 +23,7 @@ from cloner_agent.reporter import Reporter
 from cloner_core.facts import Facts
 from cloner_core.messages import HelloReply, Task
 from cloner_core.plan import Plan
+from cloner_core.scripts import ScriptRun
 from cloner_core.steps import TARGET
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ class Tools:
     wait_for_device: WaitForDevice = wait_for_device
     esp_copy: str = "/mnt/esp-copy"  # where a second ESP is mounted while it is filled
     keys: Path = Path("/run/cloner/keys")  # of encrypted containers, while the agent runs: in memory
+    confine: Confine = confine
 
 
 @dataclass(slots=True)
@@ -72,6 +75,7 @@ class Record:
     nvram_after: tuple[str, ...] = ()
     loader: str = ""  # path on the ESP that the boot entry starts, "\\EFI\\debian\\shimx64.efi"
     boot_number: int | None = None  # of our NVRAM entry; None when there is none
+    scripts: list[ScriptRun] = field(default_factory=list)
 
 
 @dataclass(slots=True)

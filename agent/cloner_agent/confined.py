@@ -87,7 +87,7 @@ def confine(target: str, program: Program, *, watch: Callable[[], None] = lambda
         devices=list(program.devices),
     )
     log.info("confined: %s", " ".join(program.argv))
-    output = _Output(program.argv[0])
+    output = OutputLog(program.argv[0])
     ended = stream(
         (sys.executable, "-I", "-S", str(Path(cage.__file__).with_suffix(".py")), target),
         output.hear,
@@ -103,10 +103,11 @@ def confine(target: str, program: Program, *, watch: Callable[[], None] = lambda
     return Ended(ended.status, ended.seconds, ended.is_late, output.last_lines(), output.dropped_bytes)
 
 
-class _Output:
+class OutputLog:
     """Logs what comes in, by lines, up to a bound; keeps the end."""
 
     def __init__(self, name: str) -> None:
+        """Take the name each line is logged with."""
         self.dropped_bytes = 0
         self._name = name.rsplit("/", 1)[-1]
         self._logged_bytes = 0

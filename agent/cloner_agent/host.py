@@ -28,7 +28,6 @@ MAX_OUTPUT_BYTES = 8 << 20
 _TAIL_BYTES = 2000
 _READ_BYTES = 64 << 10
 _WATCH_S = 1.0
-_GRACE_S = 10.0
 _WRITE_BYTES = 512  # a pipe that is ready takes at least so much: PIPE_BUF of POSIX
 _EINVAL_STATUS = 127  # what a shell answers for a program that does not exist
 
@@ -120,19 +119,23 @@ def stream(
     heard: Callable[[bytes], None],
     *,
     stdin: bytes = b"",
+    environment: Mapping[str, str] | None = None,
     timeout_s: float,
     watch: Callable[[], None] = lambda: None,
+    grace_s: float = 10.0,
 ) -> Streamed:
     """Run one program to its end, and give what it writes to `heard` as it comes, without a bound.
 
+    `environment` is added to the few variables all programs get.
+
     Neither `stdin` nor the output is logged. `watch` is called every second; what it or `heard` raises ends the whole
-    process group and is raised. On the time limit the group is ended, which is no exception here: by SIGTERM, and
-    SIGKILL if need be.
+    process group and is raised. On the time limit the group is ended, which is no exception here: by SIGTERM, and by
+    SIGKILL when it has not ended after `grace_s`.
     Raises ToolError when the program is missing.
     """
     log.info("run: %s", paste(argv))
     started = time.monotonic()
-    process = _start(argv, has_input=bool(stdin))
+    process = _start(argv, has_input=bool(stdin), environment=environment)
     stderr = bytearray()
 
     def keep(data: bytes) -> None:
@@ -146,19 +149,21 @@ def stream(
         is_late = True
     finally:
         if process.returncode is None:
-            _end(process)
+            _end(process, grace_s)
         _close(process)
     return Streamed(process.returncode, stderr.decode(errors="replace"), time.monotonic() - started, is_late)
 
 
-def _start(argv: Sequence[str], *, has_input: bool) -> subprocess.Popen[bytes]:
+def _start(
+    argv: Sequence[str], *, has_input: bool, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             tuple(argv),
             stdin=subprocess.PIPE if has_input else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={"PATH": SEARCH_PATH, "LC_ALL": "C.UTF-8", "HOME": "/"},
+            env={"PATH": SEARCH_PATH, "LC_ALL": "C.UTF-8", "HOME": "/", **(environment or {})},
             cwd="/",
             start_new_session=True,
             executable=_find(argv[0]),
@@ -167,10 +172,10 @@ def _start(argv: Sequence[str], *, has_input: bool) -> subprocess.Popen[bytes]:
         raise ToolError(argv, _EINVAL_STATUS, str(error), hint=f"the initramfs lacks a working '{argv[0]}'") from error
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    os.killpg(process.pid, signal.SIGTERM)
+def _end(process: subprocess.Popen[bytes], grace_s: float) -> None:
+    os.killpg(process.pid, signal.SIGTERM if grace_s else signal.SIGKILL)
     try:
-        process.wait(_GRACE_S)
+        process.wait(grace_s or None)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -263,6 +263,7 @@ class Intent(Strict, frozen=True):
     is_known: bool  # False: the machine never told its disks; they are chosen when it boots
     note: str = ""
     is_new_identity: bool = False  # the vault's identity is replaced
+    scripts: int = 0  # number of the image's set of scripts that run with it; 0 there are none
     task_id: str = ""  # "" in a dry run
 
 
@@ -288,6 +289,7 @@ class TaskView(Strict, frozen=True):
     failure: Failure | None  # None unless failed
     confirm: ConfirmWord = ""  # how the newest attempt's clone is to confirm; "" before the first attempt
     confirmed_by: ConfirmWord = ""  # how it did; "none" where nobody asked; "" not yet
+    scripts: int = 0  # number of the set of scripts it was armed with; 0 there were none
 
 
 class ConsoleReport(Strict, frozen=True):

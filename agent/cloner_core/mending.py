@@ -62,6 +62,11 @@ _RULES: dict[Cause, Remedy] = {
     Cause.NETWORK: Remedy("check cable, switch port and that 'cloner serve' runs"),
     Cause.REFUSED: Remedy("the server said no: 'cloner task show' has the reason"),
     Cause.TOOL: Remedy("look at the log of the task for the output of the program"),
+    Cause.SCRIPT: Remedy(
+        "the log of the task has the output of the script: 'cloner script --get' shows it, '--set' replaces it; a"
+        " retry runs the one the task was armed with",
+        "deploy",
+    ),
     Cause.LOST: Remedy("the machine stops talking in the middle: watch its console, check its power and its cable"),
     Cause.BOOT: Remedy(
         "the agent does not start on the machine: watch its console while it boots over the network, compare its memory"
@@ -80,6 +85,9 @@ _RULES: dict[Cause, Remedy] = {
 }
 
 _BY_STAGE: dict[tuple[Cause, Stage], Remedy] = {
+    (Cause.SCRIPT, Stage.PRE_SCRIPT): Remedy(
+        "a script of the image does not let this machine be deployed: its output is in the log of the task", "deploy"
+    ),
     (Cause.NETWORK, Stage.HELLO): Remedy(
         "the machine has an address and does not reach the server: look for a firewall before the port of the API"
     ),

@@ -18,6 +18,7 @@ from cloner_core.facts import Facts
 from cloner_core.layout import Layout
 from cloner_core.lldp import MAX_NEIGHBORS, Neighbor
 from cloner_core.network import NodeNetwork
+from cloner_core.scripts import ScriptRun, ScriptSet
 
 PROTOCOL = 3
 """Version of this protocol; hello carries it and a mismatch is refused with the remedy."""
@@ -44,6 +45,7 @@ class Stage(StrEnum):
     HELLO = "hello"
     VERIFY = "verify"  # signatures, packs present
     PLAN = "plan"  # disks selected, fit proven, digest confirmed by the server
+    PRE_SCRIPT = "pre-script"  # the site's own, in the initramfs; entered only where there is one
     GUARD = "guard"  # nothing else carries our UUIDs; old holders stopped
     PARTITION = "partition"  # the first destructive stage
     MKFS = "mkfs"
@@ -52,12 +54,16 @@ class Stage(StrEnum):
     READBACK = "readback"
     IDENTITY = "identity"
     BOOTFILES = "bootfiles"
+    POST_SCRIPT = "post-script"  # the site's own, confined in the clone; entered only where there is one
     CHECK = "check"  # identity and bootability verified
     COMMIT = "commit"
     NVRAM = "nvram"
     RECEIPT = "receipt"
     REBOOT = "reboot"
 
+
+SCRIPT_STAGES = frozenset({Stage.PRE_SCRIPT, Stage.POST_SCRIPT})
+"""Entered only where the image has scripts."""
 
 DESTRUCTIVE_FROM = Stage.PARTITION
 """A failure before this stage leaves the disks as they were, so netboot goes back to `local`."""
@@ -88,6 +94,7 @@ class Cause(StrEnum):
     NETWORK = "network"  # server unreachable for too long
     REFUSED = "refused"  # the server said no: task ended, attempt replaced, commit not granted
     TOOL = "tool"  # a program of the agent failed
+    SCRIPT = "script"  # a script of the image failed, or refused the deploy
     LOST = "lost"  # no heartbeat
     BOOT = "boot"  # the boot script was fetched, and no agent said hello
     BOOT_LOOP = "boot-loop"
@@ -157,6 +164,7 @@ class Task(Strict, frozen=True):
     boot: BootPolicy = BootPolicy()
     protected_serials: tuple[str, ...] = ()  # disks that no plan may touch
     files: tuple[ExtraFile, ...] = ()  # templates of the site, filled in for the node by the identity stage
+    scripts: ScriptSet = ScriptSet()  # of the image, as they were when the task was armed
 
 
 class PasswordHash(Strict, frozen=True):
@@ -315,6 +323,7 @@ class ReceiptBody(Strict, frozen=True):
     # Left out of the JSON by agents that did not know them yet, so that their signatures still hold.
     packs_digest: str | UnsetType = UNSET  # hex, cloner_core.image.packmap.packs_digest of what was verified
     rates: tuple[StageRate, ...] | UnsetType = UNSET
+    scripts: tuple[ScriptRun, ...] | UnsetType = UNSET  # in the order they ran
 
 
 class Receipt(Strict, frozen=True):

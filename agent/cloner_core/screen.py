@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Literal
 
-from cloner_core.messages import DESTRUCTIVE_FROM, Failure, Progress, Stage, StageTime, Strict
+from cloner_core.messages import DESTRUCTIVE_FROM, SCRIPT_STAGES, Failure, Progress, Stage, StageTime, Strict
 from cloner_core.sizes import format_bytes
 
 WIDTHS, HEIGHTS = (20, 300), (4, 100)
@@ -85,7 +85,7 @@ def render(
 
 def compact(screen: Screen, links: Sequence[Link], *, now_s: float) -> tuple[str, ...]:
     """Return the screen in three short lines, for a console that only ever gets longer (a serial line)."""
-    marks = " ".join(f"{_mark(screen, stage)}{stage}" for stage in Stage)
+    marks = " ".join(f"{_mark(screen, stage)}{stage}" for stage in _shown_stages(screen))
     return tuple(_fit(line, WIDTHS[1]) for line in (_title(screen, now_s), marks, *map(_link, links[:2])))
 
 
@@ -126,13 +126,17 @@ def _stages(screen: Screen, now_s: float, width: int) -> list[str]:
     if screen.failure is None or screen.failure.stage is screen.stage:
         seconds[screen.stage] = (screen.ended_s if screen.ended_s is not None else now_s) - screen.stage_s
     cells = []
-    for stage in Stage:
+    for stage in _shown_stages(screen):
         took = f" {_short(seconds[stage])}" if stage in seconds else ""
         cells.append(f"{_mark(screen, stage)} {stage}{took}"[: _CELL - 1].ljust(_CELL))
     columns = max(1, min(4, width // _CELL))
     rows = -(-len(cells) // columns)
     chunks = [cells[start : start + rows] for start in range(0, len(cells), rows)]
     return ["".join(row).rstrip() for row in zip_longest(*chunks, fillvalue="")]
+
+
+def _shown_stages(screen: Screen) -> list[Stage]:
+    return [stage for stage in Stage if stage not in SCRIPT_STAGES or _mark(screen, stage) != "."]
 
 
 def _mark(screen: Screen, stage: Stage) -> str:

@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from cloner_core.messages import Stage
+from cloner_core.scripts import OnFailure, ScriptType
 
 TARGET = "/mnt/target"
 """Where the agent mounts the root of the clone."""
@@ -123,6 +124,16 @@ class BootFiles(Action, frozen=True, tag="boot-files"):
     root_flags: str = ""  # what rootflags= says: "subvol=@"
 
 
+class RunScript(Action, frozen=True, tag="script"):
+    """Run one script of the image: a pre-script here in the initramfs, a post-script confined in the clone."""
+
+    type: ScriptType
+    name: str
+    digest: str  # BLAKE3 (hex) of its content, which the task carries
+    timeout_s: int
+    on_failure: OnFailure
+
+
 class Check(Action, frozen=True, tag="check"):
     """Verify identity and bootability of the finished tree."""
 
@@ -184,6 +195,7 @@ AnyAction = (
     | Rewrite
     | MakeSwapFile
     | BootFiles
+    | RunScript
     | Check
     | Commit
     | ActivateEsp
@@ -244,6 +256,11 @@ def wording(action: AnyAction) -> str:  # noqa: PLR0911, PLR0912 — one line fo
             more += f", /boot is {action.boot_path or '/'} of UUID={action.boot_uuid}"
             more += f", kernel arguments: {' '.join(action.kernel_arguments)}" if action.kernel_arguments else ""
             return f"# place loaders on the staged {action.esp}, root={action.root}{more}"
+        case RunScript():
+            where = "here in the initramfs" if action.type is ScriptType.PRE else "confined in the clone"
+            then = "ends the deploy" if action.on_failure is OnFailure.FAIL else "is noted"
+            what = f"# run the {action.type}-script '{action.name}' ({action.digest}) {where}"
+            return f"{what}, for at most {action.timeout_s} s; a failure {then}"
         case Check():
             return "# check identity and bootability"
         case Commit():

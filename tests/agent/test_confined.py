@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from agentbench.loop import loop_disk, target_directory
+from agentbench.loop import loop_disk
+from agentbench.mountedtree import mounted_tree
 from cloner_agent.cage import KEPT_CAPABILITIES
 from cloner_agent.confined import LOGGED_BYTES, Ended, Program, confine
 from cloner_agent.failures import AbortError, StageError
-from cloner_agent.host import run
 from cloner_core.sizes import MIB
 
 pytestmark = pytest.mark.root
@@ -34,19 +34,8 @@ def write(path):
 
 @pytest.fixture
 def target(tmp_path: Path) -> Iterator[Path]:
-    """A mounted clone, with this machine's programs as its own, and another filesystem mounted in it."""
-    with target_directory(tmp_path / "target") as root:
-        run(("mount", "-t", "tmpfs", "tmpfs", str(root)))
-        for name in ("proc", "dev", "sys", "run", "tmp", "etc", "root", "usr", "boot", "var/tmp"):
-            (root / name).mkdir(parents=True)
-        for name in ("bin", "sbin", "lib", "lib64"):
-            (root / name).symlink_to(f"usr/{name}")
-        run(("mount", "--bind", "-o", "ro", "/usr", str(root / "usr")))
-        run(("mount", "-t", "tmpfs", "tmpfs", str(root / "boot")))
-        (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nanna:x:1000:1000::/:/bin/sh\n")
+    with mounted_tree(tmp_path / "target") as root:
         yield root
-        # Not lazily: what still uses it is a program that outlived its run.
-        run(("umount", "--recursive", str(root)))
 
 
 def _python(target: Path, code: str, **how: object) -> Ended:

@@ -159,6 +159,7 @@ def receipt_body(attempt: Attempt) -> ReceiptBody:
         notes=_sendable((*plan.notes, *attempt.tools.reporter.notes)),
         packs_digest=record.packs_digest,
         rates=rates(record, times),
+        scripts=tuple(record.scripts),
     )
 
 

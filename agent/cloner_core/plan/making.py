@@ -16,9 +16,11 @@ from cloner_core.identifiers import identifier
 from cloner_core.layout import Kept, Layout, Luks, mounts_of
 from cloner_core.messages import BootPolicy, Cause, Task
 from cloner_core.plan.building import Building
+from cloner_core.plan.scripting import with_scripts
 from cloner_core.plan.sequence import steps_of
 from cloner_core.plan.values import Contents, Plan, PlannedSwapFile, mounts_of_volume
 from cloner_core.refusals import PlanError
+from cloner_core.scripts import Script
 from cloner_core.selectors import select_disks
 from cloner_core.sizes import MIB, format_bytes
 
@@ -39,6 +41,7 @@ def plan_task(facts: Facts, task: Task, contents: Sequence[Contents]) -> Plan:
         contents=contents,
         boot=task.boot,
         protected_serials=task.protected_serials,
+        scripts=task.scripts.scripts,
     )
 
 
@@ -54,6 +57,7 @@ def make_plan(
     hostname: str = "",
     boot: BootPolicy = _DEFAULT_BOOT,
     protected_serials: Sequence[str] = (),
+    scripts: Sequence[Script] = (),
 ) -> Plan:
     """Return what a deploy of `image` ("debian:3") does to the machine of `facts`; the same arguments, the same plan.
 
@@ -84,7 +88,7 @@ def make_plan(
         volume.device: sum(needs[mount.mount].inodes for mount in mounts_of_volume(volume)) for volume in plan.volumes
     }
     steps = steps_of(plan, hostname=hostname or node, boot=boot, inodes=inodes)
-    return msgspec.structs.replace(plan, steps=steps)
+    return msgspec.structs.replace(plan, steps=with_scripts(steps, scripts))
 
 
 def _check_machine(facts: Facts, layout: Layout) -> None:
