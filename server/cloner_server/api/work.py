@@ -29,7 +29,7 @@ from cloner_server import planning, vault
 from cloner_server.api.callers import CoreDependency, who
 from cloner_server.api.faults import AnyRequest
 from cloner_server.core import Core
-from cloner_server.state import images, layouts, nodes
+from cloner_server.state import images, layouts, nodes, scripts
 from cloner_server.state import tasks as rows
 from cloner_server.tasks import arming, claims, endings
 from cloner_server.tasks.rules import attempt_seed
@@ -189,7 +189,10 @@ def _task_to_come(core: Core, connection: Connection, name: str, image: str, lay
         last = rows.last_attempt(connection, live.id)
         seed = attempt_seed(core.rules, live.id, 1 if last is None else last.number + 1)
         version = core.catalog.version_ref(live.image, live.number)
-        return claims.task_for(node, version, live.document, task_id=str(live.id), attempt_id="", seed=seed)
+        kept = scripts.set_numbered(connection, live.image, live.scripts_number)
+        return claims.task_for(
+            node, version, live.document, task_id=str(live.id), attempt_id="", seed=seed, scripts=kept
+        )
     image_name, _, number = (image or node.image).partition(":")
     if not image_name or not (layout or node.layout):
         raise RefusedError(f"{name} has no image or no layout to plan with", hint="--image NAME --disklayout NAME")
@@ -197,7 +200,8 @@ def _task_to_come(core: Core, connection: Connection, name: str, image: str, lay
     view = layouts.get_layout(connection, layout or node.layout)
     document = msgspec.json.encode(view.layout).decode()
     version = core.catalog.version_ref(row.image, row.number)
-    return claims.task_for(node, version, document, task_id="", attempt_id="", seed=_EXAMPLE_SEED)
+    told = scripts.set_for(connection, row.image, row.number)
+    return claims.task_for(node, version, document, task_id="", attempt_id="", seed=_EXAMPLE_SEED, scripts=told)
 
 
 def _number(text: str) -> int | None:

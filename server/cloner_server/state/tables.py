@@ -95,6 +95,18 @@ layouts = Table(
     PrimaryKeyConstraint("name", "number"),
 )
 
+script_sets = Table(
+    "script_sets",
+    metadata,
+    Column("image", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("version", Integer, nullable=False),  # of the image: the first one it is for
+    Column("document", Text, nullable=False),  # list of cloner_core.scripts.Script
+    Column("created_s", Float, nullable=False),
+    Column("author", Text, nullable=False),
+    PrimaryKeyConstraint("image", "number"),
+)
+
 tasks = Table(
     "tasks",
     metadata,
@@ -110,6 +122,7 @@ tasks = Table(
     Column("layout", Text, nullable=False),
     Column("layout_number", Integer, nullable=False),
     Column("document", Text, nullable=False),  # the layout as it was when the task was made
+    Column("scripts_number", Integer, nullable=False, server_default=text("0")),  # of script_sets; 0 no scripts
     Column("attempts_allowed", Integer, nullable=False),  # number of the last attempt there may be
     Column("failure", Text),
     Column("confirmed_by", Text, nullable=False, server_default=""),  # ConfirmWay; "" not yet

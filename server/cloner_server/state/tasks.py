@@ -156,6 +156,7 @@ def view_task(connection: Connection, row: AnyRow) -> TaskView:
         digest=row.digest,
         layout=row.layout,
         layout_number=row.layout_number,
+        scripts=row.scripts_number,
         author=row.author,
         created_s=row.created_s,
         changed_s=row.changed_s,

@@ -12,7 +12,7 @@ from cloner_core.describing import describe_signature
 from cloner_core.errors import ClonerError, ConflictError, InvalidError, NotFoundError, RefusedError
 from cloner_core.facts import Disk
 from cloner_server import planning
-from cloner_server.state import images, layouts, nodes
+from cloner_server.state import images, layouts, nodes, scripts
 from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act
 from cloner_server.state.tables import attempts, tasks
@@ -75,6 +75,7 @@ def arm(connection: Connection, act: Act, intents: list[Intent], rules: Rules) -
             "layout": view.name,
             "layout_number": view.number,
             "document": msgspec.json.encode(view.layout).decode(),
+            "scripts_number": intent.scripts,
             "attempts_allowed": rules.attempts,
         }
         release_attempts(connection, intent.node)
@@ -132,7 +133,9 @@ def _intend_one(connection: Connection, node: NodeView, request: DeployRequest) 
     number = request.version if request.image else (request.version or node.version)
     version = images.get_version(connection, image, number)
     view = layouts.get_layout(connection, layout_name)
-    return _with_disks(connection, node, view, image, version.number, is_new_identity=request.new_identity)
+    intent = _with_disks(connection, node, view, image, version.number, is_new_identity=request.new_identity)
+    told = scripts.set_for(connection, image, version.number)
+    return msgspec.structs.replace(intent, scripts=told.number if told.scripts else 0)
 
 
 def _told_of_agent(intent: Intent, rules: Rules) -> Intent:

@@ -29,8 +29,9 @@ from cloner_core.messages import (
     Task,
     VersionRef,
 )
+from cloner_core.scripts import ScriptSet
 from cloner_server import consoles
-from cloner_server.state import events, nodes
+from cloner_server.state import events, nodes, scripts
 from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act
 from cloner_server.state.tables import attempts, claims, tasks
@@ -38,6 +39,7 @@ from cloner_server.state.tasks import AnyRow
 from cloner_server.tasks.rules import Catalog, Rules, attempt_seed, silence_s, token_hash
 from cloner_server.tasks.states import CLAIMABLE, Happening, can_happen
 
+_NO_SCRIPTS = ScriptSet()
 _FETCHED = "boot script fetched while the attempt beats"
 _AGAIN_S = 60.0
 _BEATS = 1.25  # in beats: a live agent was heard of within this
@@ -290,7 +292,8 @@ def _welcome(connection: Connection, act: Act, met: _Meeting, rules: Rules) -> H
     credential, secret = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
     confirm = confirm_to(rules, ConfirmWay(met.attempt.confirm), Secret(secret), met.attempt.id)
     ids = {"task_id": str(met.task.id), "attempt_id": met.attempt.id, "seed": met.attempt.seed}
-    told = task_for(met.node, met.version, met.task.document, **ids)
+    kept = scripts.set_numbered(connection, met.task.image, met.task.scripts_number)
+    told = task_for(met.node, met.version, met.task.document, scripts=kept, **ids)
     hashes = {"credential_hash": token_hash(credential), "confirm_hash": token_hash(secret)}
     every_s = beat_interval_s(connection, rules)
     values = {"beat_s": act.now_s, "beat_every_s": every_s, "address": met.address, "console": None} | hashes
@@ -316,7 +319,16 @@ def confirm_to(rules: Rules, way: ConfirmWay, secret: Secret, attempt: str = "")
     return None
 
 
-def task_for(node: NodeView, version: VersionRef, document: str, *, task_id: str, attempt_id: str, seed: str) -> Task:
+def task_for(
+    node: NodeView,
+    version: VersionRef,
+    document: str,
+    *,
+    task_id: str,
+    attempt_id: str,
+    seed: str,
+    scripts: ScriptSet = _NO_SCRIPTS,
+) -> Task:
     """Return what an attempt is told to do, without the confirm secret; `document` is the layout as JSON."""
     return Task(
         task_id=task_id,
@@ -330,6 +342,7 @@ def task_for(node: NodeView, version: VersionRef, document: str, *, task_id: str
         boot=BootPolicy(boot_order=node.boot_order, kernel_arguments=node.kernel_arguments),
         protected_serials=node.protected_serials,
         files=node.files,
+        scripts=scripts,
     )
 
 

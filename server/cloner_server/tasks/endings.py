@@ -15,7 +15,17 @@ from sqlalchemy import ColumnElement, Connection, insert, select, update
 from cloner_core.admin import ConsoleOutcome, NodeView, TaskState
 from cloner_core.confirmation import ConsoleLine, console_proof
 from cloner_core.errors import ClonerError, NotFoundError, RefusedError
-from cloner_core.messages import Cause, Confirm, ConfirmWay, Failure, Receipt, ReceiptBody, Stage, receipt_statement
+from cloner_core.messages import (
+    Cause,
+    Confirm,
+    ConfirmWay,
+    Failure,
+    Receipt,
+    ReceiptBody,
+    Stage,
+    Task,
+    receipt_statement,
+)
 from cloner_core.plan import Written
 from cloner_server.state import events, nodes
 from cloner_server.state import tasks as rows
@@ -66,6 +76,11 @@ def accept_receipt(
         expected |= msgspec.structs.asdict(msgspec.json.decode(attempt.planned, type=Written))
     if packs and body.packs_digest is not msgspec.UNSET:  # agents of before tell none
         expected["packs_digest"] = packs
+    if body.scripts is not msgspec.UNSET:
+        told = msgspec.json.decode(attempt.told, type=Task).scripts
+        ran = [(run.type, run.name, run.digest) for run in body.scripts]
+        if sorted(ran) != sorted((script.type, script.name, script.digest) for script in told.scripts):
+            expected["scripts"] = f"those of set {told.number}"
     wrong = [
         f"{name} is '{getattr(body, name)}', want '{want}'"
         for name, want in expected.items()
