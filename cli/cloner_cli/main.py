@@ -43,6 +43,7 @@ COMMANDS = {
     "node": "cloner_cli.node",
     "plan": "cloner_cli.plan",
     "receipt": "cloner_cli.receipt",
+    "script": "cloner_cli.script",
     "serve": "cloner_cli.serve",
     "state": "cloner_cli.state",
     "status": "cloner_cli.status",

@@ -17,6 +17,7 @@ from cloner_core.admin import ReceiptView
 from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import IntegrityError, InvalidError
 from cloner_core.messages import Receipt, receipt_statement
+from cloner_core.scripts import ScriptRun
 from cloner_core.sizes import format_bytes
 
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -108,11 +109,17 @@ def receipt_fields(view: ReceiptView) -> str:
         ("boot after", "\n".join(body.nvram_after)),
         ("stages", stages),
         ("rates", rates),
+        *(("script", _script(run)) for run in body.scripts or ()),
         *(("note", note) for note in body.notes),
         ("signature", receipt.signature),
         ("server key", view.server_key),
     ]
     return fields(shown)
+
+
+def _script(run: ScriptRun) -> str:
+    how = "failed" if run.status < 0 else f"status {run.status}"
+    return f"{run.type} {run.name}: {how}, {duration(run.seconds)}, digest {run.digest}"
 
 
 def _read(path: Path) -> ReceiptView:
