@@ -24,6 +24,7 @@ CHANGING = {
     "init",
     "initramfs build",
     "netboot",
+    "script",
     "new-image",
     "node add",
     "node import",

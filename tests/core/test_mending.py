@@ -23,6 +23,7 @@ WRONG_IN_IMAGE_OR_LAYOUT = {
     Cause.NO_SPACE,
     Cause.IDENTITY,
     Cause.NOT_BOOTABLE,
+    Cause.SCRIPT,
 }
 
 
