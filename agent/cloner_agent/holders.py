@@ -10,14 +10,14 @@ import logging
 import os
 from pathlib import Path
 
-from cloner_agent.blockdevices import partitions_of
+from cloner_agent.blockdevices import all_holders_of, holders_of, mapped_name, partitions_of
 from cloner_agent.failures import StageError
 from cloner_agent.host import Runner, ToolError
 from cloner_core.messages import Cause
 
 log = logging.getLogger(__name__)
 
-_PASSES = 8  # mapping on volume group on array on partition: each pass peels one layer off
+_PASSES = 8  # each stops what nothing else is built on, the outermost first
 
 
 def stop_holders(disk: str, run: Runner, *, root: str = "/") -> None:
@@ -26,18 +26,19 @@ def stop_holders(disk: str, run: Runner, *, root: str = "/") -> None:
     Raises StageError (DEVICE_BUSY) naming what still holds it. `root` stands before /sys and /proc.
     """
     base = Path(root)
+    members = _members(base, disk)
     for _ in range(_PASSES):
-        members = _members(base, disk)
-        held = [holder for member in members for holder in _holders(base, member)]
-        devices = {f"/dev/{member}": _device_number(base, member) for member in [*members, *held]}
-        _release(base, run, devices)
+        held = all_holders_of(base, members)
+        _release(base, run, [*members, *held])
         if not held:
             break
-        for holder in dict.fromkeys(held):
-            _stop(base, run, holder)
-    left = [holder for member in _members(base, disk) for holder in _holders(base, member)]
+        for holder in reversed(held):  # the outermost first
+            if not holders_of(base, holder):
+                _stop(base, run, holder)
+    left = all_holders_of(base, members)
     if left:
-        raise StageError(Cause.DEVICE_BUSY, f"{disk} is still held by {', '.join(left)}")
+        named = ", ".join(mapped_name(base, holder) for holder in left)
+        raise StageError(Cause.DEVICE_BUSY, f"{disk} is still held by {named}")
     _prove_free(disk)
 
 
@@ -46,40 +47,46 @@ def _members(base: Path, disk: str) -> list[str]:
     return [path.name, *(partition.name for partition in partitions_of(path))]
 
 
-def _holders(base: Path, name: str) -> list[str]:
-    directory = base / "sys/class/block" / name / "holders"
-    return sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
-
-
 def _device_number(base: Path, name: str) -> str:
-    try:
-        return (base / "sys/class/block" / name / "dev").read_text().strip()
-    except OSError:
-        return ""
+    return "".join(_lines(base / "sys/class/block" / name / "dev")).strip()
 
 
-def _release(base: Path, run: Runner, devices: dict[str, str]) -> None:
+def _release(base: Path, run: Runner, names: list[str]) -> None:
+    """Swap off and unmount what lies on the devices `names`."""
+    devices = {f"/dev/{name}" for name in names} | {f"/dev/mapper/{mapped_name(base, name)}" for name in names}
     for line in _lines(base / "proc/swaps")[1:]:
         if line.split()[0] in devices:
             _try(run, ("swapoff", line.split()[0]))
-    numbers = set(devices.values())
+    numbers = {_device_number(base, name) for name in names}
+    sources = devices | _btrfs_companions(base, names)
     mounted = []
     for line in _lines(base / "proc/self/mountinfo"):
         fields = line.split()
         source = fields[fields.index("-") + 2] if "-" in fields else ""
-        if fields[2] in numbers or source in devices:
+        if fields[2] in numbers or source in sources:
             mounted.append(fields[4].encode().decode("unicode_escape"))
     for where in reversed(mounted):  # children were mounted later
         _try(run, ("umount", where))
 
 
+def _btrfs_companions(base: Path, names: list[str]) -> set[str]:
+    """Return the devices of every mounted btrfs that lies on one of `names`: mountinfo names only one of them."""
+    found: set[str] = set()
+    for filesystem in base.glob("sys/fs/btrfs/*/devices"):
+        devices = [path.name for path in filesystem.iterdir()]
+        if not set(devices).isdisjoint(names):
+            found.update(f"/dev/{name}" for name in devices)
+            found.update(f"/dev/mapper/{mapped_name(base, name)}" for name in devices)
+    return found
+
+
 def _stop(base: Path, run: Runner, holder: str) -> None:
+    home = base / "sys/class/block" / holder
     if holder.startswith("md"):
         _try(run, ("mdadm", "--stop", f"/dev/{holder}"))
     elif holder.startswith("dm-"):
-        name = "".join(_lines(base / "sys/class/block" / holder / "dm/name"))
-        uuid = "".join(_lines(base / "sys/class/block" / holder / "dm/uuid"))
-        if uuid.startswith("CRYPT-"):
+        name = mapped_name(base, holder)
+        if "".join(_lines(home / "dm/uuid")).startswith("CRYPT-"):
             _try(run, ("cryptsetup", "close", name))
         else:
             _try(run, ("dmsetup", "remove", name))

@@ -44,10 +44,36 @@ def test_layers_are_peeled_off_from_the_outside(sysfs: Sysfs) -> None:
     assert runner.ran[:3] == [("swapoff", "/dev/null1"), ("umount", "/a b"), ("mdadm", "--stop", "/dev/md0")]
 
 
+def test_a_volume_in_an_encrypted_partition_goes_before_what_it_lies_in(sysfs: Sysfs) -> None:
+    runner = FakeRunner()
+    sysfs.disk("dm-1", "253:1", at="virtual", dm__name="secret", dm__uuid="CRYPT-LUKS2-x")
+    sysfs.hold("null1", "dm-1")
+    sysfs.hold("dm-1", "dm-0")
+    sysfs.append("proc/swaps", "/dev/mapper/vg-root partition 1 0 -2")
+    held = {name: (sysfs.root / "sys/class/block" / name).resolve() / "holders" for name in ("null1", "dm-1")}
+    runner.effects[("dmsetup", "remove", "vg-root")] = lambda: _drop(held["dm-1"] / "dm-0")
+    runner.effects[("cryptsetup", "close", "secret")] = lambda: _drop(held["null1"] / "dm-1")
+    stop_holders("/dev/null", runner, root=str(sysfs.root))
+    assert runner.ran == [
+        ("swapoff", "/dev/mapper/vg-root"),
+        ("dmsetup", "remove", "vg-root"),
+        ("cryptsetup", "close", "secret"),
+    ]
+
+
+def test_a_btrfs_is_unmounted_also_where_mountinfo_names_another_of_its_devices(sysfs: Sysfs) -> None:
+    runner = FakeRunner()
+    for name in ("null1", "vdz"):
+        sysfs.write(f"sys/fs/btrfs/5d1c/devices/{name}", "")
+    sysfs.append("proc/self/mountinfo", "2 1 0:45 / /data rw - btrfs /dev/vdz rw")
+    stop_holders("/dev/null", runner, root=str(sysfs.root))
+    assert runner.ran == [("umount", "/data")]
+
+
 def test_a_disk_that_stays_held_stops_the_deploy(sysfs: Sysfs) -> None:
     runner = FakeRunner()
     sysfs.hold("null1", "dm-0")
     runner.failing["dmsetup"] = (1, "Device or resource busy")
-    with pytest.raises(StageError, match="dm-0") as caught:
+    with pytest.raises(StageError, match="vg-root") as caught:
         stop_holders("/dev/null", runner, root=str(sysfs.root))
     assert caught.value.cause is Cause.DEVICE_BUSY

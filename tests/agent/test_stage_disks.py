@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -16,11 +17,11 @@ from agentbench.sysfs import Sysfs
 from cloner_agent.failures import StageError
 from cloner_agent.partitions import wait_for_device
 from cloner_agent.stages.commit import activate_esp
-from cloner_agent.stages.disks import command, guard, unmount_all
+from cloner_agent.stages.disks import command, guard, stop, unmount_all
 from cloner_core.efi import LoadOption, build_load_option, build_order
 from cloner_core.facts import Signature
 from cloner_core.messages import Cause
-from cloner_core.steps import STAGING, ActivateEsp, Command, Guard
+from cloner_core.steps import STAGING, ActivateEsp, Command, Guard, StopHolders
 
 
 def _with_disk(scene: Scene, index: int, **changes: object) -> None:
@@ -50,6 +51,15 @@ def test_a_disk_that_was_swapped_since_the_plan_is_refused(tmp_path: Path, chang
     with pytest.raises(StageError) as caught:
         guard(scene.attempt, scene.action(Guard))
     assert caught.value.cause is Cause.NO_DISK
+
+
+def test_a_disk_is_released_on_all_its_paths(tmp_path: Path) -> None:
+    scene, stopped = Scene(tmp_path), []
+    disk = scene.attempt.facts.disks[0]
+    facts = msgspec.structs.replace(scene.attempt.facts, disks=(msgspec.structs.replace(disk, paths=("/dev/vdq",)),))
+    tools = dataclasses.replace(scene.attempt.tools, stop_holders=lambda path, _: stopped.append(path))
+    stop(dataclasses.replace(scene.attempt, facts=facts, tools=tools), StopHolders(disk.path))
+    assert stopped == [disk.path, "/dev/vdq"]
 
 
 def test_a_command_runs_as_the_plan_says(tmp_path: Path) -> None:

@@ -34,8 +34,10 @@ def guard(attempt: Attempt, action: Guard) -> None:
 
 
 def stop(attempt: Attempt, action: StopHolders) -> None:
-    """Release the disk."""
-    attempt.tools.stop_holders(action.disk, attempt.tools.run)
+    """Release the disk on each of its paths."""
+    further = [path for disk in attempt.facts.disks if disk.path == action.disk for path in disk.paths]
+    for path in (action.disk, *further):
+        attempt.tools.stop_holders(path, attempt.tools.run)
 
 
 def command(attempt: Attempt, action: Command) -> None:
