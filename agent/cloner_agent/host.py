@@ -23,6 +23,14 @@ log = logging.getLogger(__name__)
 
 LOOK_AT_LOG = "the log of the task has the whole output"
 SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+# The initramfs has no udev rules for volumes and arrays; a tool that waited for one would wait for ever.
+_ENVIRONMENT = {
+    "PATH": SEARCH_PATH,
+    "LC_ALL": "C.UTF-8",
+    "HOME": "/",
+    "DM_DISABLE_UDEV": "1",  # libdm/libdm-common.c
+    "MDADM_NO_UDEV": "1",  # mdadm, lib.c, use_udev()
+}
 MAX_OUTPUT_BYTES = 8 << 20
 """Of each stream. A broken or hostile disk can have a tool print without end, and memory is all the node has."""
 _TAIL_BYTES = 2000
@@ -163,7 +171,7 @@ def _start(
             stdin=subprocess.PIPE if has_input else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={"PATH": SEARCH_PATH, "LC_ALL": "C.UTF-8", "HOME": "/", **(environment or {})},
+            env={**_ENVIRONMENT, **(environment or {})},
             cwd="/",
             start_new_session=True,
             executable=_find(argv[0]),

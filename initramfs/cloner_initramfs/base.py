@@ -85,6 +85,10 @@ def _stage(staging: Staging, wheels: Path, own: Path) -> None:
     for applet in contents.APPLETS:
         if not (staging.root / "usr/sbin" / applet).exists():
             staging.link(f"usr/bin/{applet}", "busybox")
+    for command in contents.LVM_COMMANDS:
+        staging.link(f"usr/sbin/{command}", "lvm")
+    staging.write("etc/lvm/lvm.conf", contents.LVM_CONF)
+    staging.write("etc/mdadm/mdadm.conf", contents.MDADM_CONF)
     staging.write("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
     staging.write("etc/group", "".join(f"{name}:x:{number}:\n" for name, number in GROUPS.items()))
     staging.write("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n")

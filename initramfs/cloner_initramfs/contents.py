@@ -31,6 +31,14 @@ BASE_PACKAGES = (
     "efibootmgr",
     "iproute2",
     "smartmontools",
+    "mdadm",
+    "lvm2",
+    "dmsetup",
+    "cryptsetup-bin",
+    "btrfs-progs",
+    "xfsprogs",
+    "nvme-cli",
+    "hdparm",
 )
 
 PROGRAMS = (
@@ -82,7 +90,48 @@ PROGRAMS = (
     "usr/bin/ip",
     "usr/sbin/ip",
     "usr/sbin/smartctl",  # its table of drives is built in
+    "usr/sbin/mdadm",
+    "usr/sbin/lvm",
+    "usr/sbin/dmsetup",
+    "usr/sbin/cryptsetup",
+    "usr/bin/btrfs",
+    "usr/sbin/mkfs.btrfs",
+    "usr/sbin/mkfs.xfs",
+    "usr/sbin/xfs_repair",
+    "usr/sbin/nvme",
+    "usr/sbin/hdparm",
 )
+
+# Names by which LVM's one program is called.
+LVM_COMMANDS = _words(
+    "pvs pvcreate pvremove pvscan pvresize vgs vgcreate vgremove vgchange vgscan vgreduce vgimportdevices",
+    "lvs lvcreate lvremove lvchange lvresize lvscan",
+)
+
+# A disk of a former system must not get busy by itself: nothing is assembled, activated, watched or backed up.
+# No udev rule of LVM, device mapper or mdadm is shipped, so nothing may wait for one either: DM_DISABLE_UDEV and
+# MDADM_NO_UDEV in the environment (/init, cloner_agent.host) say the same to cryptsetup and mdadm.
+LVM_CONF = """\
+devices {
+	use_devicesfile = 0
+	obtain_device_list_from_udev = 0
+	external_device_info_source = "none"
+}
+activation {
+	udev_sync = 0
+	udev_rules = 0
+	monitoring = 0
+}
+global {
+	event_activation = 0
+	use_lvmpolld = 0
+}
+backup {
+	backup = 0
+	archive = 0
+}
+"""
+MDADM_CONF = "AUTO -all\n"
 
 DATA_FILES = (
     "etc/mke2fs.conf",

@@ -35,20 +35,60 @@ class Flavour:
 # Filesystems of a target, and what the kernel asks for by name when it mounts them.
 FILESYSTEMS = ("ext4", "vfat", "nls_cp437", "nls_ascii", "nls_utf8", "nls_iso8859_1", "efivarfs", "loop")
 VIRTUAL = ("virtio_pci", "virtio_net", "virtio_blk", "virtio_scsi", "virtio_rng", "nvme", "sd_mod")
+# What a layout may build: arrays, volumes, encryption, btrfs and xfs. The TPM's drivers are built into both kernels.
+VOLUMES = ("md_mod", "linear", "raid0", "raid1", "raid10", "raid456", "dm_mod", "dm_crypt", "dm_mirror", "dm_raid")
+VOLUME_FILESYSTEMS = ("btrfs", "xfs")
+ENCRYPTION = (
+    "xts",
+    "ecb",
+    "cbc",
+    "essiv",
+    "aesni_intel",
+    "sha256_ssse3",
+    "sha512_generic",
+    "sha512_ssse3",
+    "algif_skcipher",
+)
+# Enclosures tell their slots, device handlers the better path; cards in slots; disks behind Intel's VMD.
+BAYS = ("sg", "ses", "scsi_dh_alua", "scsi_dh_rdac", "mmc_block", "sdhci_pci", "sdhci_acpi", "vmd")
 CHECKSUMS = ("crc32c_intel", "crc32c_generic", "crc32_pclmul", "crct10dif_pclmul")
 
 FLAVOURS = {
     "vm": Flavour(
         "vm",
         "linux-image-cloud-amd64",
-        (*FILESYSTEMS, *VIRTUAL),
-        (*CHECKSUMS, "xfs", "hv_netvsc", "hv_storvsc", "xen_blkfront", "xen_netfront", "vmxnet3", "vmw_pvscsi", "ena"),
+        (*FILESYSTEMS, *VIRTUAL, *VOLUMES, *VOLUME_FILESYSTEMS),
+        (
+            *CHECKSUMS,
+            *ENCRYPTION,
+            "hv_netvsc",
+            "hv_storvsc",
+            "xen_blkfront",
+            "xen_netfront",
+            "vmxnet3",
+            "vmw_pvscsi",
+            "ena",
+        ),
     ),
     "full": Flavour(
         "full",
         "linux-image-amd64",
-        (*FILESYSTEMS, *VIRTUAL, "ahci", "ata_piix", "e1000", "e1000e", "igb", "ixgbe", "r8169", "tg3", "usb_storage"),
-        (*CHECKSUMS, "xfs", "btrfs", "mpt3sas", "megaraid_sas", "hpsa", "aacraid", "smartpqi", "qemu_fw_cfg"),
+        (
+            *FILESYSTEMS,
+            *VIRTUAL,
+            *VOLUMES,
+            *VOLUME_FILESYSTEMS,
+            "ahci",
+            "ata_piix",
+            "e1000",
+            "e1000e",
+            "igb",
+            "ixgbe",
+            "r8169",
+            "tg3",
+            "usb_storage",
+        ),
+        (*CHECKSUMS, *ENCRYPTION, *BAYS, "mpt3sas", "megaraid_sas", "hpsa", "aacraid", "smartpqi", "qemu_fw_cfg"),
         directories=(
             "kernel/drivers/ata",
             "kernel/drivers/nvme/host",
