@@ -23,7 +23,7 @@ _KINDS = {
 def describe_disk(disk: Disk) -> str:
     """Return one disk in words: path, model, serial, size."""
     parts = [disk.model, f"serial {disk.serial}" if disk.serial else "no serial", format_bytes(disk.size_bytes)]
-    return _line(f"{disk.path} ({', '.join(part for part in parts if part)}, {disk.sector_bytes}-byte sectors)")
+    return one_line(f"{disk.path} ({', '.join(part for part in parts if part)}, {disk.sector_bytes}-byte sectors)")
 
 
 def describe_signature(found: Signature, *, with_uuid: bool = True) -> str:
@@ -31,7 +31,7 @@ def describe_signature(found: Signature, *, with_uuid: bool = True) -> str:
     label = f" '{found.label}'" if found.label else ""
     uuid = f" {found.uuid}" if found.uuid and with_uuid else ""
     system = f" with {found.system}" if found.system else ""
-    return _line(f"{found.device}: {_KINDS.get(found.kind, found.kind) or 'unknown content'}{label}{uuid}{system}")
+    return one_line(f"{found.device}: {_KINDS.get(found.kind, found.kind) or 'unknown content'}{label}{uuid}{system}")
 
 
 def describe_content(disk: Disk) -> list[str]:
@@ -52,5 +52,6 @@ def obeyed_by_no_terminal(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else " " if c == "\t" else "?" for c in text)
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
+    """Return `text` with every character that is not printable, a line break too, as "?"."""
     return "".join(character if character.isprintable() else "?" for character in text)
