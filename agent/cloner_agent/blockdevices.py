@@ -105,8 +105,10 @@ def _disk(base: Path, path: Path, udev: Mapping[str, str], busy: frozenset[str])
         sector_bytes=_number(path / "queue/logical_block_size") or _SECTOR_BYTES,
         physical_sector_bytes=_number(path / "queue/physical_block_size") or _SECTOR_BYTES,
         # Drivers pad: virtio and nvme answer in sysfs itself, ATA and SCSI only through udev's rules.
+        # The short form of SCSI is the WWN once more; the number on the label is in a field of its own.
         serial=(
-            udev.get("ID_SERIAL_SHORT")
+            udev.get("ID_SCSI_SERIAL")
+            or udev.get("ID_SERIAL_SHORT")
             or _text(path / "serial")
             or _text(path / "device/serial")
             or (udev.get("ID_SERIAL", "") if bus == "virtio" else "")

@@ -139,7 +139,8 @@ def _two_cables(tmp_path: Path, bus: str, states: tuple[str, str] = ("", ""), se
     udev: dict[str, Mapping[str, str]] = {}
     for name, state, serial in zip(("sda", "sdb"), states, serials, strict=True):
         sysfs.disk(name, f"8:{ord(name[2])}", at=f"{PCI}/{bus}/host{name}", device__access_state=state)
-        udev[name] = {"ID_SERIAL_SHORT": serial, "ID_WWN": "0x5000c500a", "ID_BUS": "scsi"}
+        short = {"ID_SERIAL_SHORT": "5000c500a", "ID_SCSI_SERIAL": serial}
+        udev[name] = {**short, "ID_WWN": "0x5000c500a", "ID_BUS": "scsi"}
     return probe(FakeRunner(), root=str(sysfs.root), properties=lambda name: udev[name], addresses=dict).disks
 
 
@@ -155,7 +156,7 @@ def test_a_disk_on_two_cables_is_one_disk_by_its_better_path(
     tmp_path: Path, states: tuple[str, str], path: str, paths: tuple[str, ...]
 ) -> None:
     (disk,) = _two_cables(tmp_path, "sas", states)
-    assert (disk.path, disk.paths) == (path, paths)
+    assert (disk.path, disk.paths, disk.serial) == (path, paths, "S")
 
 
 def test_disks_that_share_only_a_wwn_and_disks_that_have_one_cable_stay_apart(tmp_path: Path) -> None:

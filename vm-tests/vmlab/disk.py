@@ -74,3 +74,14 @@ def blank_disk(path: Path, size_bytes: int, *, serial: str, bus: Bus = Bus.VIRTI
     path.touch(mode=0o600)
     os.truncate(path, size_bytes)
     return Disk(path, serial, bus, sector_bytes)
+
+
+def two_cables(path: Path, *, serial: str, wwn: int) -> tuple[str, ...]:
+    """Return QEMU's arguments for one SCSI disk over `path` that a machine sees twice, as over two cables."""
+    arguments: list[str] = ["-device", "virtio-scsi-pci,id=cables"]
+    for number in (1, 2):
+        # Both open the file, so neither may lock it.
+        source = f"if=none,id=cable{number},format=raw,file={path},file.locking=off,cache=unsafe"
+        identity = f"scsi-id={number},serial={serial},wwn=0x{wwn:016x}"
+        arguments += ["-drive", source, "-device", f"scsi-hd,drive=cable{number},bus=cables.0,{identity},share-rw=on"]
+    return tuple(arguments)
