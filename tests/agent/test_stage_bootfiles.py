@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
+from agentbench.programs import pe
 from agentbench.scene import Scene
 from cloner_agent.failures import StageError
 from cloner_agent.stages.bootfiles import place
@@ -67,3 +68,30 @@ def test_an_image_that_cannot_boot_is_refused(tmp_path: Path, without: str) -> N
     with pytest.raises(StageError) as caught:
         place(scene.attempt, scene.action(BootFiles))
     assert caught.value.cause is Cause.NOT_BOOTABLE
+
+
+def test_the_receipt_says_by_what_the_clone_boots(tmp_path: Path) -> None:
+    scene = _scene(tmp_path)
+    place(scene.attempt, scene.action(BootFiles))
+    assert "boots by shim and GRUB: \\EFI\\debian\\shimx64.efi" in scene.attempt.tools.reporter.notes
+
+
+def test_entries_and_unified_kernels_on_the_esp_are_read(tmp_path: Path) -> None:
+    scene = _scene(tmp_path, *FILES)
+    esp = scene.target / "boot/efi"
+    files = {
+        "EFI/systemd/systemd-bootx64.efi": b"MZ systemd-boot",
+        "EFI/Linux/a.efi": pe((".cmdline", b"root=UUID=old"), (".linux", b"MZ")),
+        "EFI/Linux/tool.efi": pe((".text", b"no kernel")),
+        "LOADER/ENTRIES/b.conf": b"linux /b/linux\noptions root=UUID=old quiet\n",
+        "b/linux": b"MZ",
+    }
+    for path, content in files.items():
+        (esp / path).parent.mkdir(parents=True, exist_ok=True)
+        (esp / path).write_bytes(content)
+    place(scene.attempt, scene.action(BootFiles))
+    assert scene.attempt.record.loader == "\\EFI\\systemd\\systemd-bootx64.efi"
+    root = scene.attempt.plan.root
+    assert f"options    root=PARTUUID={root.part_uuid} quiet" in (esp / "LOADER/ENTRIES/b.conf").read_text()
+    assert not (esp / "EFI/Linux/a.efi").exists()
+    assert (esp / "EFI/Linux/tool.efi").exists()

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from blake3 import blake3
 
+from agentbench.programs import pe
 from agentbench.scene import Scene
 from cloner_agent.failures import StageError, cause_of
 from cloner_agent.rooted import Rooted
@@ -164,3 +165,27 @@ def test_a_disk_that_cannot_be_read_is_no_fault_of_what_was_written(
     with pytest.raises((StageError, OSError)) as caught:
         clone.check()
     assert cause_of(caught.value, Stage.CHECK) is Cause.DISK_IO
+
+
+def test_systemd_boot_sees_the_kernels_of_the_esp_alone(tmp_path: Path) -> None:
+    clone = _Clone(tmp_path)
+    clone.attempt.record.loader = "\\EFI\\systemd\\systemd-bootx64.efi"
+    clone.put("boot/efi/loader/entries/a.conf", b"linux /a/linux\ninitrd /a/initrd\n")
+    with pytest.raises(StageError, match="missing: /a/linux, /a/initrd"):
+        clone.check()
+    clone.put("boot/efi/a/linux", KERNEL)
+    clone.put("boot/efi/a/initrd", b"initrd")
+    clone.check()
+    clone.put("boot/efi/loader/entries/a.conf", b"linux /a/linux\noptions root=UUID=other\n")
+    with pytest.raises(StageError, match="root=UUID=other is not the clone's root"):
+        clone.check()
+
+
+def test_a_unified_kernel_asks_for_a_label_that_the_clone_has(tmp_path: Path) -> None:
+    clone = _Clone(tmp_path)
+    clone.attempt.record.loader = "\\EFI\\Linux\\a.efi"
+    clone.put("boot/efi/EFI/Linux/a.efi", pe((".cmdline", b"root=PARTLABEL=root"), (".linux", b"MZ")))
+    clone.check()
+    clone.put("boot/efi/EFI/Linux/a.efi", pe((".cmdline", b"root=LABEL=system"), (".linux", b"MZ")))
+    with pytest.raises(StageError, match="wants a root with label 'system'"):
+        clone.check()

@@ -22,6 +22,10 @@ GRUB = "/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"
         ((KERNEL, "/boot/efi/EFI/fedora/grubx64.efi"), ()),
         (("/boot/efi/EFI/fedora/grubx64.efi", "/boot/efi/EFI/fedora/grub.cfg"), ()),
         ((KERNEL, "/boot/efi/efi/FEDORA/GRUBX64.EFI"), ()),
+        (("/boot/efi/EFI/Linux/debian-6.1.efi",), ()),
+        (("/boot/efi/EFI/systemd/systemd-bootx64.efi", "/boot/efi/loader/entries/a.conf"), ()),
+        (("/usr/lib/systemd/boot/efi/systemd-bootx64.efi", "/boot/efi/loader/entries/a.conf"), ()),
+        (("/boot/efi/EFI/systemd/systemd-bootx64.efi",), ("kernel",)),
         (("/srv/boot/vmlinuz-1", "/srv" + GRUB), ("kernel", "GRUB")),
     ],
 )
@@ -35,6 +39,12 @@ def test_a_loader_of_another_architecture_does_not_count() -> None:
     assert len(boot_lacks((KERNEL, GRUB), ESP, "aarch64")) == 1
 
 
-@pytest.mark.parametrize("name", [KERNEL, GRUB, "/boot/grub/grub.cfg", "/boot/efi/EFI/debian/grubx64.efi"])
+NAMES = [
+    *(KERNEL, "/boot/grub/grub.cfg", "/boot/efi/EFI/debian/grubx64.efi", "/boot/efi/EFI/Linux/a.efi"),
+    "/usr/lib/systemd/boot/efi/systemd-bootx64.efi.signed",
+]
+
+
+@pytest.mark.parametrize("name", [*NAMES, GRUB])
 def test_what_decides_is_never_sorted_out_before(name: str) -> None:
     assert is_boot_name(name, ESP)

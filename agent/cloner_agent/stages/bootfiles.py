@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+from collections.abc import Iterable
 
 from blake3 import blake3
 
@@ -24,6 +25,15 @@ from cloner_core.bootfiles import (
     RemoveFile,
     WriteFile,
     boot_files,
+    is_loader_text,
+)
+from cloner_core.bootfiles.unified import (
+    HEAD_BYTES,
+    MAX_COMMAND_LINE_BYTES,
+    command_line,
+    is_unified,
+    is_unified_name,
+    sections,
 )
 from cloner_core.messages import Cause
 from cloner_core.steps import BootFiles
@@ -50,7 +60,7 @@ def place(attempt: Attempt, action: BootFiles) -> None:
                 case RemoveFile():
                     tree.unlink(path, missing_ok=True)
                     attempt.record.written_boot.pop(path, None)
-    for note in made.notes:
+    for note in (f"boots by {made.way}: {made.loader}", *made.notes):
         attempt.tools.reporter.note(note)
     attempt.record.loader = made.loader
     log.info("loader %s, newest kernel %s", made.loader, made.kernels[0].version if made.kernels else "unknown")
@@ -59,12 +69,31 @@ def place(attempt: Attempt, action: BootFiles) -> None:
 def look(tree: Rooted, esp: str) -> Image:
     """Return what the restored image has to boot with."""
     texts = {path: tree.read(path) for path in listed_files(tree, TEXTS)}
+    on_esp = tuple(_files(tree, os.fsencode(esp.lstrip("/"))))
     return Image(
         present=frozenset(path for path in LOADERS if tree.exists(path)),
         boot=tuple(map(os.fsdecode, tree.listdir("boot"))) if tree.exists("boot") else (),
-        esp=tuple(_files(tree, os.fsencode(esp.lstrip("/")))),
+        esp=on_esp,
         texts=texts,
+        esp_texts={path: tree.read(f"{esp}/{path}") for path in on_esp if is_loader_text(path)},
+        unified=unified_images(tree, esp, on_esp),
     )
+
+
+def unified_images(tree: Rooted, esp: str, on_esp: Iterable[str]) -> dict[str, str]:
+    """Return the unified kernel images among the files `on_esp`, by path, with their command lines."""
+    found = {}
+    for path in filter(is_unified_name, on_esp):
+        fd = tree.open(f"{esp}/{path}", os.O_RDONLY)
+        try:
+            pieces = sections(os.pread(fd, HEAD_BYTES, 0))
+            place = next((one for one in pieces if one.name == ".cmdline"), None)
+            content = os.pread(fd, min(place.size, MAX_COMMAND_LINE_BYTES), place.offset) if place else b""
+        finally:
+            os.close(fd)
+        if is_unified(pieces):
+            found[path] = command_line(content)
+    return found
 
 
 def _files(tree: Rooted, folder: bytes, prefix: str = "") -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from blake3 import blake3
 
@@ -15,7 +15,9 @@ from cloner_agent.attempt import Attempt
 from cloner_agent.failures import StageError, is_of_disk
 from cloner_agent.host import Runner
 from cloner_agent.rooted import Rooted
+from cloner_agent.stages.bootfiles import unified_images
 from cloner_agent.stages.listed import listed_files
+from cloner_core.bootfiles.unified import labels_named
 from cloner_core.fstab import entries
 from cloner_core.messages import Cause
 from cloner_core.plan import Plan
@@ -24,6 +26,8 @@ from cloner_core.steps import Check
 
 _GRUB_CONFIGS = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg", "/boot/efi/EFI/*/grub.cfg")
 _BLS = "/boot/loader/entries"
+_ESP_ENTRIES = "/loader/entries/*.conf"
+_SYSTEMD_BOOT = "\\efi\\systemd\\"
 _BOOT_LINE = re.compile(rb"^\s*(linux|initrd)(?:efi|16)?\s+(\S.*)$")
 _BZIMAGE_MAGIC = (0x202, b"HdrS")  # Documentation/arch/x86/boot.rst
 _EFI_MAGIC = b"MZ"
@@ -43,7 +47,8 @@ def check(attempt: Attempt, action: Check) -> None:
             *_changed(tree, attempt.record.written_boot),
             *_fstab_faults(tree, attempt.plan),
             *_root_faults(tree, attempt.plan),
-            *_kernel_faults(tree, attempt.tools.reporter.note),
+            *_unified_faults(tree, attempt.plan),
+            *_kernel_faults(tree, attempt),
         ]
     if faults:
         raise StageError(Cause.NOT_BOOTABLE, "; ".join((*faults, *identity)))
@@ -117,31 +122,61 @@ def _fstab_faults(tree: Rooted, plan: Plan) -> Iterator[str]:
 
 def _root_faults(tree: Rooted, plan: Plan) -> Iterator[str]:
     label = next(volume.label for volume in plan.volumes if volume.device == plan.root.device)
-    for path in listed_files(tree, (*_GRUB_CONFIGS, f"{_BLS}/*.conf")):
+    esp = (f"{plan.esp.mount}{_ESP_ENTRIES}",) if plan.esp else ()
+    for path in listed_files(tree, (*_GRUB_CONFIGS, f"{_BLS}/*.conf", *esp)):
         yield from root_faults(path, tree.read(path), plan.root, label)
 
 
-def _kernel_faults(tree: Rooted, note: Callable[[str], None]) -> Iterator[str]:
+def _unified_faults(tree: Rooted, plan: Plan) -> Iterator[str]:
+    """A unified kernel image that asks for its root by a label must ask for one that the clone has."""
+    label = next(volume.label for volume in plan.volumes if volume.device == plan.root.device)
+    name = next((partition.name for partition in plan.partitions if partition.device == plan.root.device), "")
+    for path, line in _unified(tree, plan).items():
+        wanted, wanted_name = labels_named(line)
+        if wanted and wanted != label:
+            yield f"{path} wants a root with label '{wanted}', and the clone's has '{label}'"
+        if wanted_name and wanted_name != name:
+            yield f"{path} wants a root in a partition named '{wanted_name}', and the clone's is '{name}'"
+
+
+def _unified(tree: Rooted, plan: Plan) -> dict[str, str]:
+    if not plan.esp:
+        return {}
+    esp = plan.esp.mount
+    names = [path.removeprefix(f"{esp}/") for path in listed_files(tree, (f"{esp}/*/*/*",))]
+    return {f"{esp}/{name}": line for name, line in unified_images(tree, esp, names).items()}
+
+
+def _kernel_faults(tree: Rooted, attempt: Attempt) -> Iterator[str]:
     """At least one boot entry names a kernel and an initramfs that exist; those before it that do not are noted."""
+    esp = attempt.plan.esp.mount if attempt.plan.esp else ""
+    loader = attempt.record.loader.lower()
+    if loader.startswith("\\efi\\linux\\") or (loader.startswith(_SYSTEMD_BOOT) and _unified(tree, attempt.plan)):
+        return  # kernel, initramfs and command line in one file, the bytes of which were read back
+    patterns: tuple[str, ...]
+    places: tuple[bytes, ...]
+    patterns, places = (*_GRUB_CONFIGS, f"{_BLS}/*.conf"), (b"", b"boot/")
+    if loader.startswith(_SYSTEMD_BOOT):  # which sees nothing but the ESP
+        patterns, places = (f"{esp}{_ESP_ENTRIES}",), (esp.strip("/").encode() + b"/",)
     missing: list[str] = []
-    for kernel, initrds in _boot_entries(tree):
-        lost = [name for name in (kernel, *initrds) if _find(tree, name) is None]
+    for kernel, initrds in _boot_entries(tree, patterns):
+        lost = [name for name in (kernel, *initrds) if _find(tree, name, places) is None]
         if lost:
             missing += [os.fsdecode(name) for name in lost]
             continue
-        place = _find(tree, kernel)
+        place = _find(tree, kernel, places)
         if place is not None and _is_kernel(tree, place):
             if missing:
-                note(f"boot entries before the first whole one name what is not there: {', '.join(missing)}")
+                told = ", ".join(missing)
+                attempt.tools.reporter.note(f"boot entries before the first whole one name what is not there: {told}")
             return
         missing.append(f"{os.fsdecode(kernel)} (not a kernel)")
     yield f"no boot entry has its kernel and initramfs; missing: {', '.join(missing) or 'there is no entry at all'}"
 
 
-def _boot_entries(tree: Rooted) -> Iterator[tuple[bytes, list[bytes]]]:
+def _boot_entries(tree: Rooted, patterns: tuple[str, ...]) -> Iterator[tuple[bytes, list[bytes]]]:
     """Give (kernel, initramfs files) of each entry of GRUB and of the Boot Loader Specification, in order."""
-    texts = [tree.read(path) for path in listed_files(tree, (*_GRUB_CONFIGS, f"{_BLS}/*.conf"))]
-    for text in texts:
+    for text in [tree.read(path) for path in listed_files(tree, patterns)]:
         kernel, initrds = b"", list[bytes]()
         for line in text.splitlines():
             match = _BOOT_LINE.match(line)
@@ -157,10 +192,10 @@ def _boot_entries(tree: Rooted) -> Iterator[tuple[bytes, list[bytes]]]:
             yield kernel, initrds
 
 
-def _find(tree: Rooted, name: bytes) -> bytes | None:
+def _find(tree: Rooted, name: bytes, places: tuple[bytes, ...]) -> bytes | None:
     """Return where a boot loader's path lies in the tree: it is relative to /boot when that is a partition."""
     bare = re.sub(rb"^\([^)]*\)|^\$\{?root\}?", b"", name).strip(b"\"'").lstrip(b"/")
-    for candidate in (bare, b"boot/" + bare):
+    for candidate in (place + bare for place in places):
         if bare and tree.exists(candidate):
             return candidate
     return None

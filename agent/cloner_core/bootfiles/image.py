@@ -22,6 +22,8 @@ class Image(msgspec.Struct, frozen=True):
     boot: tuple[str, ...]  # names in /boot
     esp: tuple[str, ...]  # files on the ESP, relative, "EFI/debian/shimx64.efi", as spelt there
     texts: Mapping[str, bytes]  # of sources.TEXTS
+    esp_texts: Mapping[str, bytes] = {}  # loader.conf and entries of systemd-boot, by their path in `esp`
+    unified: Mapping[str, str] = {}  # unified kernel images, by their path in `esp`: their command line
 
 
 class Kernel(msgspec.Struct, frozen=True):
@@ -30,6 +32,11 @@ class Kernel(msgspec.Struct, frozen=True):
     version: str
     kernel: str  # name in /boot
     initramfs: str  # name in /boot; "" when there is none
+
+
+def on_esp(image: Image, wanted: str) -> str:
+    """Return the ESP's own spelling of `wanted`, or ""; FAT ignores case."""
+    return next((path for path in image.esp if path.lower() == wanted.lower()), "")
 
 
 def kernels_of(names: Iterable[str]) -> tuple[Kernel, ...]:

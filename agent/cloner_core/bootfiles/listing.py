@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-from cloner_core.bootfiles.sources import GRUB_CONFIGS, SUFFIX, grubs
+from cloner_core.bootfiles.sources import GRUB_CONFIGS, SUFFIX, grubs, systemd_boots
 
 _KERNELS = ("/boot/vmlinuz-*", *GRUB_CONFIGS)
-_ON_ESP = "/EFI/*/grub*.efi"
+_UNIFIED = "/EFI/Linux/*.efi"
 
 
 def is_boot_name(path: str, esp: str) -> bool:
@@ -26,18 +26,23 @@ def boot_lacks(paths: Iterable[str], esp: str, arch: str) -> tuple[str, ...]:
     `esp` is the mount point of the ESP in the clone ("/boot/efi"); the image may have loaders on it.
     """
     names = frozenset(paths)
-    config_on_esp = f"{esp.lower()}/efi/*/grub.cfg"
+    folded = [name.lower() for name in names]
+
+    def has(*patterns: str) -> bool:
+        return any(fnmatchcase(name, f"{esp}{pattern}".lower()) for name in folded for pattern in patterns)
+
+    unified = has(_UNIFIED)
     has_kernel = any(fnmatchcase(name, pattern) for name in names for pattern in _KERNELS)
-    has_kernel = has_kernel or any(fnmatchcase(name.lower(), config_on_esp) for name in names)
-    pattern = f"{esp}{_ON_ESP}".lower()
-    has_grub = any(path in names for path in grubs(arch)) if arch in SUFFIX else False
-    has_grub = has_grub or any(fnmatchcase(name.lower(), pattern) for name in names)
+    has_kernel = has_kernel or unified or has("/EFI/*/grub.cfg", "/loader/entries/*.conf")
+    packaged = (*grubs(arch), *systemd_boots(arch)) if arch in SUFFIX else ()
+    has_loader = any(path in names for path in packaged)
+    has_loader = has_loader or unified or has("/EFI/*/grub*.efi", "/EFI/systemd/systemd-boot*.efi")
     lacking = []
     if not has_kernel:
         lacking.append("a kernel (/boot/vmlinuz-VERSION)")
-    if not has_grub:
+    if not has_loader:
         lacking.append("a signed GRUB (Debian: packages grub-efi-amd64-signed and shim-signed)")
     return tuple(lacking)
 
 
-_LOADERS = frozenset(path for arch in SUFFIX for path in grubs(arch))
+_LOADERS = frozenset(path for arch in SUFFIX for path in (*grubs(arch), *systemd_boots(arch)))

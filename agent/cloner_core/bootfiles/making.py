@@ -1,4 +1,4 @@
-"""Choosing the boot files of a clone: loaders from the image, stubs, a grub.cfg where there is none."""
+"""Boot by GRUB: the image's shim and GRUB, stubs, a grub.cfg where there is none."""
 
 from __future__ import annotations
 
@@ -8,39 +8,18 @@ import msgspec
 
 from cloner_core.bootfiles.errors import NotBootableError
 from cloner_core.bootfiles.grub import append_arguments, stub, whole_config
-from cloner_core.bootfiles.image import Image, Kernel, default_grub, distribution, grub_config_path, kernels_of
+from cloner_core.bootfiles.image import (
+    Image,
+    Kernel,
+    default_grub,
+    distribution,
+    grub_config_path,
+    kernels_of,
+    on_esp,
+)
+from cloner_core.bootfiles.made import BootFilesMade, CopyFile, FileWork, RemoveFile, WriteFile
 from cloner_core.bootfiles.sources import SUFFIX, grubs, mok_managers, shims
 from cloner_core.steps import BootFiles
-
-
-class CopyFile(msgspec.Struct, frozen=True, tag="copy"):
-    """Copy one file of the clone; parents are made."""
-
-    source: str
-    path: str
-
-
-class WriteFile(msgspec.Struct, frozen=True, tag="write"):
-    """Write one file of the clone, replacing what is there; parents are made."""
-
-    path: str
-    content: bytes
-    mode: int = 0o644
-
-
-class RemoveFile(msgspec.Struct, frozen=True, tag="remove"):
-    """Remove one file of the clone if it is there."""
-
-    path: str
-
-
-class BootFilesMade(msgspec.Struct, frozen=True):
-    """What to do, in this order, and what the firmware will then load."""
-
-    files: tuple[CopyFile | WriteFile | RemoveFile, ...]
-    loader: str  # "\\EFI\\debian\\shimx64.efi"
-    kernels: tuple[Kernel, ...]
-    notes: tuple[str, ...] = ()
 
 
 class _Loaders(msgspec.Struct, frozen=True):
@@ -51,25 +30,29 @@ class _Loaders(msgspec.Struct, frozen=True):
     mok_manager: str
 
 
-def boot_files(image: Image, action: BootFiles, arch: str = "x86_64") -> BootFilesMade:
-    """Return the boot files for `image` after the plan's `action`; paths are absolute in the clone.
+def boot_by_grub(image: Image, action: BootFiles, arch: str) -> BootFilesMade:
+    """Return the boot files of a clone that boots by GRUB, behind shim where the image has one.
 
-    Raises NotBootableError when the image has no loader for `arch` or no kernel.
+    Raises NotBootableError when the image has no GRUB for `arch` or no kernel.
     """
-    if arch not in SUFFIX:
-        raise NotBootableError(f"no EFI loader is known for architecture '{arch}'")
     identity, like, title = distribution(image)
     loaders = _find_loaders(image, action.esp, identity, arch)
+    if not loaders.grub:
+        raise NotBootableError(
+            f"the image has no EFI GRUB for {arch}: looked for {', '.join(grubs(arch))}"
+            f" and EFI/{identity}/grub{SUFFIX[arch]}.efi on the ESP",
+            hint="install a signed GRUB on the golden node (Debian: grub-efi-amd64-signed, shim-signed)",
+        )
     kernels = kernels_of(image.boot)
     config_path = grub_config_path(image)
     existing = image.texts.get(config_path)
-    own_config = _on_esp(image, f"EFI/{identity}/grub.cfg")
+    own_config = on_esp(image, f"EFI/{identity}/grub.cfg")
     if existing is None and not own_config and not kernels:
         raise NotBootableError(
             "the image has no kernel in /boot (vmlinuz-VERSION) and no grub.cfg",
             hint="install a kernel on the golden node and capture it again",
         )
-    files: list[CopyFile | WriteFile | RemoveFile] = list(_place_loaders(loaders, action.esp, identity, arch))
+    files: list[FileWork] = list(_place_loaders(loaders, action.esp, identity, arch))
     files += [RemoveFile(f"{action.esp}/{path}") for path in image.esp if _is_fallback_program(path)]
     if existing is not None:
         changed = append_arguments(existing, action.kernel_arguments)
@@ -101,7 +84,15 @@ def boot_files(image: Image, action: BootFiles, arch: str = "x86_64") -> BootFil
         loader=f"\\EFI\\{identity}\\{name}",
         kernels=kernels,
         notes=tuple(_notes(loaders, kernels, first)),
+        way="shim and GRUB" if loaders.shim else "GRUB",
     )
+
+
+def has_grub(image: Image, esp: str, arch: str) -> bool:
+    """Whether the image has a GRUB for `arch`, and something that it could start."""
+    identity, _, _ = distribution(image)
+    has_menu = grub_config_path(image) in image.texts or bool(on_esp(image, f"EFI/{identity}/grub.cfg"))
+    return bool(_find_loaders(image, esp, identity, arch).grub) and (has_menu or bool(kernels_of(image.boot)))
 
 
 def _find_loaders(image: Image, esp: str, identity: str, arch: str) -> _Loaders:
@@ -109,22 +100,14 @@ def _find_loaders(image: Image, esp: str, identity: str, arch: str) -> _Loaders:
     suffix = SUFFIX[arch]
 
     def first(paths: Sequence[str], name: str) -> str:
-        found = next((path for path in paths if path in image.present), "")
-        on_esp = found or _on_esp(image, f"EFI/{identity}/{name}")
-        return found or (f"{esp}/{on_esp}" if on_esp else "")
+        packaged = next((path for path in paths if path in image.present), "")
+        return packaged or (f"{esp}/{found}" if (found := on_esp(image, f"EFI/{identity}/{name}")) else "")
 
-    loaders = _Loaders(
+    return _Loaders(
         shim=first(shims(arch), f"shim{suffix}.efi"),
         grub=first(grubs(arch), f"grub{suffix}.efi"),
         mok_manager=first(mok_managers(arch), f"mm{suffix}.efi"),
     )
-    if not loaders.grub:
-        raise NotBootableError(
-            f"the image has no EFI GRUB for {arch}: looked for {', '.join(grubs(arch))}"
-            f" and EFI/{identity}/grub{suffix}.efi on the ESP",
-            hint="install a signed GRUB on the golden node (Debian: grub-efi-amd64-signed, shim-signed)",
-        )
-    return loaders
 
 
 def _place_loaders(loaders: _Loaders, esp: str, identity: str, arch: str) -> Iterator[CopyFile]:
@@ -147,11 +130,6 @@ def _place_loaders(loaders: _Loaders, esp: str, identity: str, arch: str) -> Ite
     for name, source in fallback.items():
         if source:
             yield CopyFile(source, f"{esp}/EFI/BOOT/{name}")
-
-
-def _on_esp(image: Image, wanted: str) -> str:
-    """Return the ESP's own spelling of `wanted`, or ""; FAT ignores case."""
-    return next((path for path in image.esp if path.lower() == wanted.lower()), "")
 
 
 def _is_fallback_program(path: str) -> bool:

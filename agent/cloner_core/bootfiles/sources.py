@@ -31,10 +31,22 @@ def mok_managers(arch: str) -> tuple[str, ...]:
     return (f"/usr/lib/shim/mm{suffix}.efi.signed", f"/usr/lib/shim/mm{suffix}.efi")
 
 
-LOADERS: Final = tuple(path for arch in SUFFIX for find in (shims, grubs, mok_managers) for path in find(arch))
+def systemd_boots(arch: str) -> tuple[str, ...]:
+    """Return where a package keeps systemd-boot, signed first."""
+    name = f"/usr/lib/systemd/boot/efi/systemd-boot{SUFFIX[arch]}.efi"
+    return (f"{name}.signed", name)
+
+
+LOADERS: Final = tuple(
+    path for arch in SUFFIX for find in (shims, grubs, mok_managers, systemd_boots) for path in find(arch)
+)
 """Files whose presence the agent reports in `Image.present`."""
 
 GRUB_CONFIGS: Final = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg")
 DEFAULT_GRUB: Final = "/etc/default/grub"
-TEXTS: Final = ("/etc/os-release", "/usr/lib/os-release", DEFAULT_GRUB, "/etc/default/grub.d/*.cfg", *GRUB_CONFIGS)
+ENTRY_TOKEN: Final = "/etc/kernel/entry-token"
+TEXTS: Final = (
+    *("/etc/os-release", "/usr/lib/os-release", ENTRY_TOKEN, DEFAULT_GRUB, "/etc/default/grub.d/*.cfg"),
+    *GRUB_CONFIGS,
+)
 """Files whose content the agent gives in `Image.texts` where they exist; the pattern stands for every match."""
