@@ -8,7 +8,7 @@ falls through PXEv6 and HTTP boot first takes over a minute.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -46,15 +46,28 @@ class Write(msgspec.Struct, frozen=True):
     value: bytes
 
 
-class NvramPlan(msgspec.Struct, frozen=True):
-    """What to do, in this order: delete, write the entry, write the order; `boot_next` at the very end."""
+class Entry(msgspec.Struct, frozen=True):
+    """One boot entry that there is to be."""
 
     number: int
     option: LoadOption
+
+
+class NvramPlan(msgspec.Struct, frozen=True):
+    """What to do, in this order: delete, write the entries, write the order.
+
+    What the firmware holds already is not written again: its memory wears.
+    """
+
+    entries: tuple[Entry, ...]  # of each ESP; the first one is to boot
     delete: tuple[str, ...]
     writes: tuple[Write, ...]
     order: tuple[int, ...]
-    boot_next: Write
+
+    @property
+    def number(self) -> int:
+        """The entry that boots the clone."""
+        return self.entries[0].number
 
 
 def read_nvram(variables: Mapping[str, bytes]) -> Nvram:
@@ -80,7 +93,7 @@ def read_nvram(variables: Mapping[str, bytes]) -> Nvram:
 
 def nvram_plan(
     before: Nvram,
-    drive: HardDrive,
+    drives: Sequence[HardDrive],
     loader: str,
     *,
     description: str,
@@ -89,37 +102,55 @@ def nvram_plan(
     live: Collection[str],
     is_netbooted: bool = False,
 ) -> NvramPlan:
-    r"""Return what makes the firmware boot `loader` ("\\EFI\\debian\\shimx64.efi") from `drive`.
+    r"""Return what makes the firmware boot `loader` ("\\EFI\\debian\\shimx64.efi") from `drives`, in their order.
 
     `destroyed` are GUIDs of partitions that this deploy overwrote, `live` those on any disk now. Entries for a
-    destroyed partition go, whoever wrote them, and entries of ours for a partition that no longer exists; an entry of
-    another system on a disk that is merely absent stays.
+    destroyed partition go, whoever wrote them, and entries of ours for a partition that no longer exists, unless their
+    number serves a new one; an entry of another system on a disk that is merely absent stays.
     Raises RefusedError when all entry numbers are taken.
     """
-    stale = {
-        number
-        for number, option in before.entries.items()
-        if (old := option.hard_drive)
-        and not is_same(option, drive, loader)
-        and (
-            old.guid in destroyed
-            or old.guid == drive.guid
-            or (option.description.startswith(OURS) and old.guid not in live)
-        )
-    }
-    same = sorted(number for number, option in before.entries.items() if is_same(option, drive, loader))
-    stale.update(same[1:])
-    number = same[0] if same else _free_number(before)
-    option = disk_entry(description, drive, loader)
-    order = new_boot_order(before, number, stale, policy, network_entry(before, is_netbooted=is_netbooted))
+    stale = {number for number, option in before.entries.items() if _is_stale(option, drives, loader, destroyed, live)}
+    entries: list[Entry] = []
+    for index, drive in enumerate(drives):
+        same = sorted(number for number, option in before.entries.items() if is_same(option, drive, loader))
+        stale.update(same)
+        taken = {entry.number for entry in entries}
+        number = next(iter([*same, *_reusable(before, stale - taken)]), None)
+        if number is None:
+            number = _free_number(before, taken)
+        stale.discard(number)
+        named = f"{description}, disk {index + 1}" if index else description
+        entries.append(Entry(number, disk_entry(named, drive, loader)))
+    numbers = tuple(entry.number for entry in entries)
+    order = new_boot_order(before, numbers, stale, policy, network_entry(before, is_netbooted=is_netbooted))
+    writes = [
+        Write(entry_name(entry.number), build_load_option(entry.option))
+        for entry in entries
+        if before.entries.get(entry.number) != entry.option
+    ]
+    if before.order != order:
+        writes.append(Write("BootOrder", build_order(order)))
     return NvramPlan(
-        number=number,
-        option=option,
+        entries=tuple(entries),
         delete=tuple(entry_name(one) for one in sorted(stale)),
-        writes=(Write(entry_name(number), build_load_option(option)), Write("BootOrder", build_order(order))),
+        writes=tuple(writes),
         order=order,
-        boot_next=Write("BootNext", build_order((number,))),
     )
+
+
+def _is_stale(
+    option: LoadOption, drives: Sequence[HardDrive], loader: str, destroyed: Collection[str], live: Collection[str]
+) -> bool:
+    old = option.hard_drive
+    if old is None or any(is_same(option, drive, loader) for drive in drives):
+        return False
+    is_overwritten = old.guid in destroyed or any(old.guid == drive.guid for drive in drives)
+    return is_overwritten or (option.description.startswith(OURS) and old.guid not in live)
+
+
+def _reusable(before: Nvram, stale: Collection[int]) -> list[int]:
+    """Return the numbers among `stale` that Cloner had written: a number of our own is used again."""
+    return sorted(number for number in stale if before.entries[number].description.startswith(OURS))
 
 
 def is_same(option: LoadOption, drive: HardDrive, loader: str) -> bool:
@@ -130,18 +161,18 @@ def is_same(option: LoadOption, drive: HardDrive, loader: str) -> bool:
 
 def new_boot_order(
     before: Nvram,
-    ours: int,
+    ours: Sequence[int],
     gone: Collection[int],
     policy: Literal["network-first", "local-first"],
     network: int | None,
 ) -> tuple[int, ...]:
     """Return the new BootOrder: network entry, ours, the rest (or ours first); no dangling and no double numbers."""
     known = before.entries.keys() | set(before.unreadable)
-    rest = [number for number in dict.fromkeys(before.order) if number in known and number not in {ours, *gone}]
-    if network is None or network in gone or network == ours:
-        return (ours, *rest)
+    rest = [number for number in dict.fromkeys(before.order) if number in known and number not in {*ours, *gone}]
+    if network is None or network in gone or network in ours:
+        return (*ours, *rest)
     rest = [number for number in rest if number != network]
-    first = (network, ours) if policy == "network-first" else (ours, network)
+    first = (network, *ours) if policy == "network-first" else (*ours, network)
     return (*first, *rest)
 
 
@@ -172,12 +203,12 @@ def network_entry(before: Nvram, *, is_netbooted: bool = False) -> int | None:
 def nvram_faults(after: Nvram, plan: NvramPlan) -> list[str]:
     """Return what differs between the variables as read back and `plan`; an empty list when it took."""
     faults = []
-    got = after.entries.get(plan.number)
-    drive = plan.option.hard_drive
-    if got is None or drive is None or not is_same(got, drive, plan.option.loader):
-        faults.append(f"{entry_name(plan.number)} does not name our loader")
-    elif not got.attributes & 1:
-        faults.append(f"{entry_name(plan.number)} is not active")
+    for entry in plan.entries:
+        got, drive = after.entries.get(entry.number), entry.option.hard_drive
+        if got is None or drive is None or not is_same(got, drive, entry.option.loader):
+            faults.append(f"{entry_name(entry.number)} does not name our loader")
+        elif not got.attributes & 1:
+            faults.append(f"{entry_name(entry.number)} is not active")
     if after.order != plan.order:
         faults.append(f"BootOrder is {describe_order(after.order)}, want {describe_order(plan.order)}")
     return faults
@@ -200,8 +231,8 @@ def describe_order(order: tuple[int, ...]) -> str:
     return ",".join(f"{number:04X}" for number in order)
 
 
-def _free_number(before: Nvram) -> int:
-    taken = {*before.entries, *before.unreadable, *before.order}
+def _free_number(before: Nvram, more: Collection[int]) -> int:
+    taken = {*before.entries, *before.unreadable, *before.order, *more}
     for number in range(0x10000):
         if number not in taken:
             return number

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agentbench.scene import OLD_GUID, OTHER_GUID, Scene
@@ -12,13 +13,14 @@ from cloner_agent.efivars import EfiVars, NvramFullError
 from cloner_agent.failures import StageError
 from cloner_agent.stages.nvram import put_network_first, write
 from cloner_agent.stages.reboot import restart
-from cloner_core.efi import HardDrive, LoadOption, build_load_option, build_order, disk_entry, parse_order
+from cloner_core.efi import GLOBAL_GUID, HardDrive, LoadOption, build_load_option, build_order, disk_entry, parse_order
 from cloner_core.messages import Cause
 from cloner_core.nvram import read_nvram
-from cloner_core.steps import Reboot
+from cloner_core.steps import EspPlace, Reboot
 
 MAC_PATH = struct.pack("<BBH", 3, 11, 37) + bytes(33) + struct.pack("<BBH", 0x7F, 0xFF, 4)
 LOADER = "\\EFI\\debian\\shimx64.efi"
+OTHER_ESP = "ffffffff-0000-4000-8000-00000000000f"
 
 
 class _Forgetful(EfiVars):
@@ -36,6 +38,16 @@ class _Full(EfiVars):
 
     def write(self, name: str, value: bytes) -> None:
         if self.is_hopeless or list(self.directory.glob("dump-type0-*")):
+            raise NvramFullError(28, "full", name)
+        super().write(name, value)
+
+
+class _Narrow(EfiVars):
+    """Has no room for a fourth entry."""
+
+    def write(self, name: str, value: bytes) -> None:
+        is_new = name.startswith("Boot0") and not (self.directory / f"{name}-{GLOBAL_GUID}").exists()
+        if is_new and len(list(self.directory.glob("Boot0*"))) >= 3:
             raise NvramFullError(28, "full", name)
         super().write(name, value)
 
@@ -112,6 +124,35 @@ def test_a_firmware_without_an_entry_for_the_network_keeps_its_order(scene: Scen
     variables.delete("BootCurrent")
     put_network_first(scene.attempt)
     assert read_nvram(_variables(scene)).order == (0, 2, 1)
+
+
+def test_each_disk_of_a_mirror_has_an_entry_behind_the_network(scene: Scene) -> None:
+    copy = EspPlace(1, OTHER_ESP, 2048, 4096)
+    write(scene.attempt, msgspec.structs.replace(scene.nvram(), copies=(copy,)))
+    after = read_nvram(_variables(scene))
+    first, second = after.order[1:3]
+    assert after.order == (1, first, second, 2)
+    drives = [after.entries[number].hard_drive for number in (first, second)]
+    assert [drive.guid for drive in drives if drive] == [scene.attempt.plan.partitions[0].part_uuid, OTHER_ESP]
+    assert scene.attempt.record.boot_number == first
+
+
+def test_a_store_with_room_for_one_entry_boots_the_first_disk_of_a_mirror(tmp_path: Path) -> None:
+    scene = _scene(tmp_path, _Narrow)
+    write(scene.attempt, msgspec.structs.replace(scene.nvram(), copies=(EspPlace(1, OTHER_ESP, 2048, 4096),)))
+    after = read_nvram(_variables(scene))
+    assert after.order == (1, scene.attempt.record.boot_number, 2)
+    (note,) = scene.attempt.tools.reporter.notes
+    assert "no room for an entry of each disk" in note
+
+
+def test_the_next_clone_of_a_machine_writes_its_entry_over_the_last_one(scene: Scene) -> None:
+    former = disk_entry("cloner debian:2", HardDrive(1, 2048, 4096, OLD_GUID), LOADER)
+    EfiVars(scene.efivars).write("Boot0000", build_load_option(former))
+    write(scene.attempt, scene.nvram())
+    assert scene.attempt.record.boot_number == 0
+    assert read_nvram(_variables(scene)).order == (1, 0, 2)
+    assert len(read_nvram(_variables(scene)).entries) == 3
 
 
 def test_writing_twice_changes_nothing_more(scene: Scene) -> None:

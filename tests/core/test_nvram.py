@@ -23,10 +23,10 @@ def nvram(entries: dict[int, LoadOption], order: tuple[int, ...], current: int |
     return Nvram(entries=entries, order=order, current=current)
 
 
-def plan_for(before: Nvram, policy: str = "network-first", destroyed: tuple[str, ...] = ()):  # type: ignore[no-untyped-def]
+def plan_for(before: Nvram, policy: str = "network-first", destroyed: tuple[str, ...] = (), drives=(OURS,)):  # type: ignore[no-untyped-def]
     return nvram_plan(
         before,
-        OURS,
+        drives,
         LOADER,
         description="cloner debian:3",
         policy=policy,  # type: ignore[arg-type]
@@ -54,7 +54,6 @@ def test_the_new_order_is(before: Nvram, policy: str, order: tuple[int, ...]) ->
     made = plan_for(before, policy)
     assert made.order == order
     assert made.writes[-1].value == build_order(order)
-    assert made.boot_next.value == build_order((made.number,))
 
 
 BBS = LoadOption("Onboard LAN", bytes.fromhex("05010a00800000000000") + bytes.fromhex("7fff0400"))
@@ -78,7 +77,7 @@ def test_the_entry_that_brought_the_node_here_stays_first_whatever_its_form(used
     before = nvram({7: used, 1: PXE, 9: disk_entry("other", OTHER, "\\X")}, (9, 1, 7), current=7)
     made = nvram_plan(
         before,
-        OURS,
+        (OURS,),
         LOADER,
         description="cloner debian:3",
         policy="network-first",
@@ -102,11 +101,42 @@ def test_entries_of_former_clones_go_and_those_of_others_stay() -> None:
         current=0,
     )
     made = plan_for(before)
-    assert made.delete == ("Boot0001",)
-    assert made.order == (0, 5, 2, 3, 4)
+    assert (made.number, made.delete) == (1, ())  # its number is used again
+    assert made.order == (0, 1, 2, 3, 4)
     overwritten = plan_for(before, destroyed=(OLD.guid,))
-    assert overwritten.delete == ("Boot0001", "Boot0003")
-    assert overwritten.order == (0, 5, 2, 4)
+    assert (overwritten.number, overwritten.delete) == (1, ("Boot0003",))
+    assert overwritten.order == (0, 1, 2, 4)
+
+
+def test_the_entry_of_the_former_clone_is_written_over_and_the_order_is_left_alone() -> None:
+    before = nvram({0: PXE, 6: disk_entry("cloner debian:2", OLD, LOADER), 7: SETUP}, (0, 6, 7), current=0)
+    made = plan_for(before, destroyed=(OLD.guid,))
+    assert (made.number, made.delete, made.order) == (6, (), (0, 6, 7))
+    assert [write.name for write in made.writes] == ["Boot0006"]
+
+
+def test_a_mirror_has_an_entry_for_each_of_its_disks() -> None:
+    second = msgspec.structs.replace(OURS, guid="aaaaaaaa-0000-4000-8000-000000000009")
+    made = plan_for(FRESH, drives=(OURS, second))
+    assert made.order == (1, 3, 4, 0, 2)
+    assert [entry.option.hard_drive for entry in made.entries] == [OURS, second]
+    assert made.entries[1].option.description == "cloner debian:3, disk 2"
+    result = read_nvram(after(FRESH, made))
+    assert nvram_faults(result, made) == []
+    assert nvram_faults(msgspec.structs.replace(result, entries={**result.entries, 4: PXE}), made) == [
+        "Boot0004 does not name our loader"
+    ]
+    other_way = plan_for(result, drives=(second, OURS))
+    assert [entry.number for entry in other_way.entries] == [4, 3]
+
+
+def test_entries_of_a_mirror_that_became_one_disk_are_used_and_removed() -> None:
+    gone = msgspec.structs.replace(OLD, guid="aaaaaaaa-0000-4000-8000-000000000009")
+    before = nvram(
+        {0: PXE, 3: disk_entry("cloner a:1", OLD, LOADER), 4: disk_entry("cloner a:1, disk 2", gone, LOADER)}, (0, 3, 4)
+    )
+    made = plan_for(before)
+    assert (made.number, made.delete, made.order) == (3, ("Boot0004",), (0, 3))
 
 
 def test_a_second_try_reuses_the_entry_of_the_first_and_removes_its_doubles() -> None:
@@ -171,7 +201,7 @@ def test_applying_a_plan_always_gives_what_it_promised_and_once_is_enough(
     assert set(made.order) <= result.entries.keys()
     assert len(set(made.order)) == len(made.order)
     again = plan_for(result)
-    assert (again.number, again.order, again.delete) == (made.number, made.order, ())
+    assert (again.number, again.order, again.delete, again.writes) == (made.number, made.order, (), ())
     others = [number for number, option in entries.items() if option in (PXE, SETUP)]
     assert all(number in result.entries for number in others)
 

@@ -68,30 +68,25 @@ def write(attempt: Attempt, action: Nvram) -> None:
         raise StageError(Cause.NVRAM, "the firmware shows no variables, so no boot entry can be written")
     before = read_nvram(variables.all())
     attempt.record.nvram_before = attempt.record.nvram_before or describe(before)
-    destroyed, live = _partitions(attempt)
     is_netbooted = bool(attempt.facts.boot_mac)
-    plan = nvram_plan(
-        before,
-        HardDrive(action.partition, action.start_sectors, action.size_sectors, action.part_uuid),
-        attempt.record.loader,
-        description=action.description,
-        policy=action.boot_order,
-        destroyed=destroyed,
-        live=live,
-        is_netbooted=is_netbooted,
-    )
     if action.boot_order == "network-first" and network_entry(before, is_netbooted=is_netbooted) is None:
         attempt.tools.reporter.note(
             "the firmware has no boot entry for the network: the disk comes first, and the server cannot call the node"
             " back before someone chooses the network in its setup"
         )
+    drives = _drives(action)
     try:
-        is_written = _write(variables, plan)
+        plan = _try(attempt, action, drives)
+        if plan is None and len(drives) > 1:
+            attempt.tools.reporter.note(
+                "NVRAM has no room for an entry of each disk: the others boot by their fallback"
+            )
+            plan = _try(attempt, action, drives[:1])
     except OSError as error:
         raise StageError(Cause.NVRAM, f"the firmware refused {error.filename}: {error.strerror}") from error
     after = read_nvram(variables.all())
     attempt.record.nvram_after = describe(after)
-    if not is_written:
+    if plan is None:
         attempt.tools.reporter.note(
             "NVRAM is full even without crash dumps: the node boots by \\EFI\\BOOT\\BOOTX64.EFI"
         )
@@ -102,8 +97,34 @@ def write(attempt: Attempt, action: Nvram) -> None:
     log.info("%s", attempt.record.nvram_after[0])
 
 
-def _write(variables: EfiVars, plan: NvramPlan) -> bool:
-    """Delete, then write entry before order, so that a power cut leaves an order that names nothing missing."""
+def _drives(action: Nvram) -> tuple[HardDrive, ...]:
+    first = HardDrive(action.partition, action.start_sectors, action.size_sectors, action.part_uuid)
+    copies = (HardDrive(one.partition, one.start_sectors, one.size_sectors, one.part_uuid) for one in action.copies)
+    return (first, *copies)
+
+
+def _try(attempt: Attempt, action: Nvram, drives: Sequence[HardDrive]) -> NvramPlan | None:
+    """Have the firmware boot the first of `drives`, else the next; None when it has no room for that."""
+    variables = attempt.tools.efivars
+    destroyed, live = _partitions(attempt)
+    plan = nvram_plan(
+        read_nvram(variables.all()),
+        drives,
+        attempt.record.loader,
+        description=action.description,
+        policy=action.boot_order,
+        destroyed=destroyed,
+        live=live,
+        is_netbooted=bool(attempt.facts.boot_mac),
+    )
+    return plan if apply_plan(variables, plan) else None
+
+
+def apply_plan(variables: EfiVars, plan: NvramPlan) -> bool:
+    """Delete, then write entries before order, so that a power cut leaves an order that names nothing missing.
+
+    False when the firmware has no room.
+    """
     for name in plan.delete:
         variables.delete(name)
     return _write_all(variables, plan.writes)
