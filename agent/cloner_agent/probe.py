@@ -44,6 +44,7 @@ def probe(
         nics=_nics(base, (addresses or interface_addresses)()),
         dmi=_dmi(base),
         is_secure_boot=_is_secure_boot(base),
+        tpm_major=_tpm_major(base),
     )
 
 
@@ -139,6 +140,12 @@ def _is_secure_boot(base: Path) -> bool:
         return False
     # Four bytes of attributes stand before the value: Documentation/filesystems/efivarfs.rst
     return len(data) == 5 and data[4] == 1
+
+
+def _tpm_major(base: Path) -> int:
+    """Return the version of the TPM: Documentation/ABI/stable/sysfs-class-tpm."""
+    said = _read(base / "sys/class/tpm/tpm0/tpm_version_major")
+    return int(said) if said in ("1", "2") else 0
 
 
 def _read(path: Path) -> str:

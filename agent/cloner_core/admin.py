@@ -211,6 +211,21 @@ class HardwareView(Strict, frozen=True):
     offered: Hardware | None  # what was turned away last, and waits for `cloner node accept`; None nothing
 
 
+class RecoveryKey(Strict, frozen=True):
+    """What opens a node's encrypted disks by hand."""
+
+    number: int  # from 1; the greatest is given to new clones
+    key: str  # as it is typed, spaces included
+    made_s: float
+
+
+class RecoveryKeys(Strict, frozen=True):
+    """All that were ever made for a node, the newest first."""
+
+    node: str
+    keys: tuple[RecoveryKey, ...]
+
+
 class AcceptRequest(Strict, frozen=True):
     """Let this machine be the node; refused when another one was offered meanwhile."""
 

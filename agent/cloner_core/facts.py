@@ -120,6 +120,7 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nics: Annotated[tuple[Nic, ...], Meta(max_length=4096)]
     dmi: Dmi = Dmi()
     is_secure_boot: bool = False
+    tpm_major: Annotated[int, Meta(ge=0, le=255)] = 0  # 2: it has a TPM 2.0; 0: none that Linux can use
 
 
 def normalize_mac(mac: str) -> str:

@@ -40,6 +40,11 @@ _RULES: dict[Cause, Remedy] = {
     Cause.FIRMWARE: Remedy("set the firmware of the node to UEFI, or choose a layout for BIOS", "deploy"),
     Cause.LAYOUT: Remedy("choose a layout that goes with the disks of the node, and with the image", "deploy"),
     Cause.MEMORY: Remedy("the node needs more memory for this image"),
+    Cause.TPM: Remedy(
+        "switch the TPM 2.0 on in the firmware's setup (an owner password of a former system must be cleared there), or"
+        " take a layout that is unlocked by passphrase",
+        "deploy",
+    ),
     Cause.FOREIGN_UUID: Remedy("take the other disk out, or wipe it: two disks with one identifier boot by chance"),
     Cause.PLAN_MISMATCH: Remedy(
         "agent and server differ in version or in what they see: rebuild the initramfs with 'cloner initramfs build'"

@@ -82,6 +82,7 @@ class Cause(StrEnum):
     FIRMWARE = "firmware"  # layout and firmware do not fit
     LAYOUT = "layout"  # layout and disks do not fit, or layout and image
     MEMORY = "memory"
+    TPM = "tpm"  # the layout wants a TPM 2.0: the machine has none, or it did not take the key
     FOREIGN_UUID = "foreign-uuid"  # another disk carries an identifier of this layout
     PLAN_MISMATCH = "plan-mismatch"  # server and agent planned differently
     DEVICE_BUSY = "device-busy"
@@ -269,6 +270,7 @@ class Vaulted(Strict, frozen=True):
     machine_id: str  # 32 hex digits, machine-id(5)
     host_keys: tuple[HostKey, ...]
     random_seed: Secret  # hex; mixed into the clone's first random seed
+    recovery_key: Secret | None = None  # typed to open its encrypted disks; None: the layout encrypts none
 
 
 class StageTime(Strict, frozen=True):

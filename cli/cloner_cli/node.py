@@ -19,7 +19,7 @@ from cloner_cli.invocation import Invocation
 from cloner_cli.network import asked_network, network_fields
 from cloner_cli.nodeimport import node_import
 from cloner_cli.text import columns, fields, moment
-from cloner_core.admin import AcceptRequest, HardwareView, NodePatch, NodeSpec, NodeView
+from cloner_core.admin import AcceptRequest, HardwareView, NodePatch, NodeSpec, NodeView, RecoveryKeys
 from cloner_core.errors import RefusedError
 from cloner_core.facts import normalize_mac
 from cloner_core.lldp import switch_of
@@ -206,6 +206,20 @@ def node_accept(run: Invocation, name: str, yes: bool, dry_run: bool) -> None:
     asked = AcceptRequest(offered.fingerprint, dry_run)
     view = run.api.post(f"/v1/nodes/{segment(name)}/accept", NodeView, asked)
     run.result(view, lambda: f"{name} {'would be' if dry_run else 'is'} {offered.fingerprint}")
+
+
+@command("recovery-key", example="cloner node recovery-key node01", group=node_command)
+@click.argument("name", metavar="NODE")
+@click.option("--all", "is_all", is_flag=True, help="Former ones too, for a disk that was cloned before.")
+def node_recovery_key(run: Invocation, name: str, is_all: bool) -> None:
+    """Print what opens the encrypted disks of NODE by hand. Its spaces are a part of it.
+
+    Who asked is noted in the events of the node. The key is also good when NODE itself was removed.
+    """
+    found = run.api.post(f"/v1/recovery-key/{segment(name)}", RecoveryKeys)
+    shown = found if is_all else RecoveryKeys(found.node, found.keys[:1])
+    rows = [(str(one.number), moment(one.made_s), one.key) for one in shown.keys]
+    run.result(shown, lambda: columns(("NUMBER", "MADE", "KEY"), rows) if is_all else shown.keys[0].key)
 
 
 @command("remove", example="cloner node remove node[15-16]", group=node_command)

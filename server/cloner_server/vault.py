@@ -20,6 +20,7 @@ from sqlalchemy import Connection, delete, insert, select
 
 from cloner_core.errors import IntegrityError
 from cloner_core.messages import HostKey, Secret, Vaulted
+from cloner_server import recoverykeys
 from cloner_server.state import events
 from cloner_server.state.database import Act, Database
 from cloner_server.state.tables import vault
@@ -61,13 +62,18 @@ def seal_new(names: list[str], key: bytes) -> dict[str, Sealed]:
     return {name: Sealed(*_seal(name, make_identity(), key)) for name in dict.fromkeys(names)}
 
 
-def replace_identities(connection: Connection, act: Act, fresh: Mapping[str, Sealed]) -> None:
-    """Put the identities of `fresh` in place of those the vault holds; the former ones are gone for good."""
+def replace_identities(connection: Connection, act: Act, fresh: Mapping[str, Sealed], key: bytes) -> None:
+    """Put the identities of `fresh` in place of those the vault holds; the former ones are gone for good.
+
+    A node with a recovery key gets a new one as well, beside the former.
+    """
     for name, sealed in fresh.items():
         row = {"node": name, "nonce": sealed.nonce, "sealed": sealed.content, "created_s": act.now_s}
         connection.execute(delete(vault).where(vault.c.node == name))
         connection.execute(insert(vault).values(row))
         events.record(connection, act, f"node/{name}", "identity renewed")
+        if recoverykeys.has_key(connection, name):
+            recoverykeys.add_key(connection, act, name, key)
 
 
 def has_identity(connection: Connection, node: str) -> bool:

@@ -258,6 +258,13 @@ def test_firmware_and_secure_boot(machine: Sysfs, value: bytes, is_on: bool) -> 
     assert (facts.firmware, facts.is_secure_boot) == (Firmware.UEFI, is_on)
 
 
+@pytest.mark.parametrize(("said", "major"), [("2\n", 2), ("1\n", 1), ("x", 0), (None, 0)])
+def test_the_version_of_the_tpm(machine: Sysfs, said: str | None, major: int) -> None:
+    if said is not None:
+        machine.write("sys/class/tpm/tpm0/tpm_version_major", said)
+    assert _probe(machine).tpm_major == major
+
+
 def test_memory_and_dmi(machine: Sysfs) -> None:
     machine.write("sys/class/dmi/id/product_uuid", "ABCDEF\n")
     facts = _probe(machine)

@@ -53,6 +53,7 @@ READING = {
     "known-hosts",
     "node facts",
     "node list",
+    "node recovery-key",
     "node show",
     "plan",
     "receipt show",

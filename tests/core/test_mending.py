@@ -19,6 +19,7 @@ WRONG_IN_IMAGE_OR_LAYOUT = {
     Cause.AMBIGUOUS_DISK,
     Cause.DISK_TOO_SMALL,
     Cause.FIRMWARE,
+    Cause.TPM,
     Cause.LAYOUT,
     Cause.NO_SPACE,
     Cause.IDENTITY,

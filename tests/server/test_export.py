@@ -14,7 +14,7 @@ import pytest
 
 from cloner_core.admin import TaskState
 from cloner_core.errors import ClonerError, ConflictError, IntegrityError, InvalidError, NotFoundError, RefusedError
-from cloner_server import vault
+from cloner_server import recoverykeys, vault
 from cloner_server.export import importing, making
 from cloner_server.export.importing import import_state
 from cloner_server.export.making import export_state
@@ -55,6 +55,8 @@ def tree(directory: Path) -> dict[str, bytes]:
 
 def test_the_same_ca_vault_and_images_come_back(scene: Scene, out: Path, tmp_path: Path) -> None:
     scene.add_node()
+    with scene.core.database.write() as connection:
+        recovery = recoverykeys.ensure_key(connection, scene.core.act("test"), "n01", scene.core.site.vault_key)
     made = export(scene, out, has_packs=True)
     assert (made.versions, made.missing, out.stat().st_size) == (1, (), made.size_bytes)
     assert out.stat().st_mode & 0o777 == 0o600
@@ -68,6 +70,8 @@ def test_the_same_ca_vault_and_images_come_back(scene: Scene, out: Path, tmp_pat
             before = vault.open_identity(ours, name, one.vault_key)
             after = vault.open_identity(theirs, name, two.vault_key)
         assert (before.machine_id, before.host_keys) == (after.machine_id, after.host_keys)
+    with again.core.database.read() as connection:
+        assert recoverykeys.list_keys(connection, "n01", two.vault_key)[0].key == recovery
     assert again.core.catalog.store.check(read_data=True).faults == ()
     packs = [core.state_directory / "store" / "packs" for core in (scene.core, again.core)]
     assert tree(packs[0]) == tree(packs[1])

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from litestar import get
+from litestar import get, post
 from litestar.params import FromPath, FromQuery
 
-from cloner_core.admin import IdentityView, KnownHosts
+from cloner_core.admin import IdentityView, KnownHosts, RecoveryKey, RecoveryKeys
 from cloner_core.errors import RefusedError
 from cloner_core.messages import ConfirmWay, Secret
-from cloner_server import hostcertificates, identities, vault
-from cloner_server.api.callers import CoreDependency
+from cloner_server import hostcertificates, identities, recoverykeys, vault
+from cloner_server.api.callers import CoreDependency, who
+from cloner_server.api.faults import AnyRequest
 from cloner_server.state import images, nodes
 from cloner_server.tasks import claims
+
+_OK = 200
 
 
 @get("/identity/{name:str}", sync_to_thread=True)
@@ -46,6 +49,15 @@ def identity_show(
     )
 
 
+@post("/recovery-key/{name:str}", sync_to_thread=True, status_code=_OK)
+def recovery_key_show(core: CoreDependency, request: AnyRequest, name: FromPath[str]) -> RecoveryKeys:
+    """Show what opens a node's encrypted disks; that it was shown, and to whom, is an event."""
+    with core.database.write() as connection:
+        found = recoverykeys.show_keys(connection, who(core, request), name, core.site.vault_key)
+    keys = tuple(RecoveryKey(one.number, one.key.value, one.made_s) for one in found)
+    return RecoveryKeys(node=name, keys=keys)
+
+
 @get("/known-hosts", sync_to_thread=True)
 def known_hosts(core: CoreDependency) -> KnownHosts:
     """Show the site's SSH CA and every name its certificates are for."""
@@ -56,4 +68,4 @@ def known_hosts(core: CoreDependency) -> KnownHosts:
 
 def identity_handlers() -> list[Any]:
     """Return the handlers of identities."""
-    return [identity_show, known_hosts]
+    return [identity_show, recovery_key_show, known_hosts]

@@ -56,7 +56,7 @@ def deploy(core: CoreDependency, request: AnyRequest, data: JSONBody[DeployReque
     else:
         vault.ensure_identities(core.database, act, names, key)
     with core.database.write() as connection:
-        vault.replace_identities(connection, act, fresh)  # undone with the rest when arming is refused
+        vault.replace_identities(connection, act, fresh, key)  # undone with the rest when arming is refused
         intents = arming.intend(connection, data, core.rules)
         arming.require_shown(intents, data.shown)
         return arming.arm(connection, act, intents, core.rules)

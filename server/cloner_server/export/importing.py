@@ -23,7 +23,7 @@ from cloner_core.admin import TaskState
 from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import IntegrityError, InvalidError, RefusedError
 from cloner_core.sizes import format_bytes
-from cloner_server import vault
+from cloner_server import recoverykeys, vault
 from cloner_server.durable import replace_file, sync_directory
 from cloner_server.export.manifest import (
     CONFIG,
@@ -249,6 +249,8 @@ def _verify(work: Path, wanted: Wanted, manifest: Manifest) -> _Counts:
             names = list(connection.execute(select(identities.c.node).order_by(identities.c.node)).scalars())
             for name in names:
                 vault.machine_id(connection, name, site.vault_key)  # IntegrityError unless the seal opens
+            for name in recoverykeys.nodes_with_keys(connection):
+                recoverykeys.list_keys(connection, name, site.vault_key)
             count = len(nodes.list_nodes(connection))
     finally:
         database.close()

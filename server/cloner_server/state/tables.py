@@ -221,6 +221,17 @@ vault = Table(
     Column("created_s", Float, nullable=False),
 )
 
+recovery_keys = Table(
+    "recovery_keys",
+    metadata,
+    Column("node", Text, nullable=False),  # which need not exist any more: its disk does
+    Column("number", Integer, nullable=False),  # from 1
+    Column("nonce", LargeBinary, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("made_s", Float, nullable=False),
+    PrimaryKeyConstraint("node", "number"),
+)
+
 console_passwords = Table(
     "console_passwords",
     metadata,

@@ -17,9 +17,10 @@ from sqlalchemy import Connection, select
 from cloner_core.admin import TaskState
 from cloner_core.bundle import Bundle
 from cloner_core.errors import ClonerError, ConflictError, RefusedError
-from cloner_core.messages import DESTRUCTIVE_FROM, Beat, BeatReply, PlanReport, Stage, Vaulted, proof_statement
+from cloner_core.layout import Layout, Luks
+from cloner_core.messages import DESTRUCTIVE_FROM, Beat, BeatReply, PlanReport, Stage, Task, Vaulted, proof_statement
 from cloner_core.plan import Plan, plan_digest, written_by
-from cloner_server import consoles, hostcertificates, vault
+from cloner_server import consoles, hostcertificates, recoverykeys, vault
 from cloner_server.state import bundles, events, nodes
 from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act
@@ -140,7 +141,15 @@ def release_identity(connection: Connection, act: Act, bearer: Bearer, key: byte
     rows.change_attempt(connection, bearer.attempt.id, identity_s=act.now_s)
     _note(connection, act, bearer, "identity released", hardware=node.fingerprint)
     vaulted = vault.open_identity(connection, node.name, key)
+    if _encrypts(msgspec.json.decode(bearer.attempt.told, type=Task).layout):
+        recovery = recoverykeys.ensure_key(connection, act, node.name, key)
+        vaulted = msgspec.structs.replace(vaulted, recovery_key=recovery)
     return hostcertificates.certified(vaulted, node, key, attempt=bearer.attempt.id)
+
+
+def _encrypts(layout: Layout) -> bool:
+    """Tell whether a container is made that a person must be able to open."""
+    return any(isinstance(one, Luks) and one.unlock.way != "random" for _, one in layout.contents())
 
 
 def grant_commit(connection: Connection, act: Act, bearer: Bearer) -> None:
