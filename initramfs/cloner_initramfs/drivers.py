@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloner_core.errors import ClonerError, InvalidError
+from cloner_core.kernelmodules import ModuleTable
 from cloner_initramfs import host, newc, packages
 from cloner_initramfs.cache import Cache, key_of
 from cloner_initramfs.layer import Layer, entries_of, load, store
-from cloner_initramfs.modules import ModuleTable
 
 KERNEL_NAME = "vmlinuz"
 RELEASE_NAME = "release"

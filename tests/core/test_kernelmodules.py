@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloner_core.errors import InvalidError
-from cloner_initramfs.modules import ModuleTable, module_name
+from cloner_core.kernelmodules import ModuleTable, module_name
 
 DEP = """\
 kernel/fs/xfs/xfs.ko: kernel/lib/libcrc32c.ko

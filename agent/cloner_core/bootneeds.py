@@ -1,0 +1,179 @@
+"""What an initramfs must have for this machine and this layout to boot, what it lacks, and how it is made anew.
+
+Pure: tables and lists in, words and commands out. Only what is known to be needed is asked for: a device whose driver
+the image's kernel does not know by any of its names is none of ours to judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+
+from cloner_core.bootfiles.image import shell_assignments
+from cloner_core.initrd import Initrd
+from cloner_core.kernelmodules import ModuleTable, normal
+from cloner_core.plan.values import Plan
+
+_LEVELS = {"0": "raid0", "1": "raid1", "4": "raid456", "5": "raid456", "6": "raid456", "10": "raid10"}
+_CONFIGURATIONS = ("conf/", "cryptroot/", "etc/cmdline.d/", "etc/conf.d/", "etc/crypttab", "etc/mdadm", "etc/fstab")
+HOSTONLY_FILES = (
+    "/etc/dracut.conf",
+    "/etc/dracut.conf.d/*.conf",
+    "/usr/lib/dracut/dracut.conf.d/*.conf",
+    "/etc/initramfs-tools/initramfs.conf",
+    "/etc/initramfs-tools/conf.d/*",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BoundDevice:
+    """A device of this machine that a driver of the running kernel serves."""
+
+    what: str  # "disk /dev/nvme0n1"
+    driver: str  # as sysfs calls it
+    module: str = ""  # that it is in; "" when it is built in here
+    modalias: str = ""
+    is_needed: bool = True  # to boot; a network card is needed only by an initramfs that uses the network
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One thing that an initramfs must have."""
+
+    what: str  # for people
+    modules: tuple[str, ...] = ()  # one of these, with all it depends on
+    programs: tuple[str, ...] = ()  # or one of these
+    is_needed: bool = True
+
+
+def device_needs(
+    devices: Sequence[BoundDevice], table: ModuleTable, drivers: Mapping[str, Set[str]]
+) -> tuple[Need, ...]:
+    """Return what drives `devices` in the image's kernel; `drivers` are `drivers_of` their modaliases."""
+    needs: dict[tuple[str, ...], Need] = {}
+    for device in devices:
+        named = {normal(name) for name in (device.module, device.driver) if name}
+        known = {name for name in drivers.get(device.modalias, ()) if table.has(name)}
+        # The module of the running kernel, where the image's has it too; else whatever says it drives the device.
+        chosen = named & known or known or {name for name in named if table.has(name)}
+        if chosen:
+            need = Need(f"{device.what} ({device.driver})", tuple(sorted(chosen)), is_needed=device.is_needed)
+            needs.setdefault(need.modules, need)
+    return tuple(needs.values())
+
+
+def layout_needs(plan: Plan) -> tuple[Need, ...]:
+    """Return what the filesystems that an initramfs mounts, and all they lie on, ask for."""
+    found: dict[str, Need] = {}
+    for mount in plan.mounts:
+        if mount.mount in ("/", "/usr"):
+            found.setdefault(mount.filesystem, Need(f"filesystem {mount.filesystem}", (mount.filesystem,)))
+            for need in _stack_needs(plan, mount.device):
+                found.setdefault(need.what, need)
+    return tuple(found.values())
+
+
+def _stack_needs(plan: Plan, device: str) -> Iterator[Need]:
+    for array in plan.arrays:
+        if array.device == device:
+            yield Need(f"array of level {array.level}", (_LEVELS.get(array.level, "md_mod"),))
+            yield Need("arrays (mdadm)", programs=("mdadm",))
+            for member in array.members:
+                yield from _stack_needs(plan, member)
+    for group in plan.groups:
+        if any(group.device(volume) == device for volume in group.volumes):
+            yield Need("volume groups", ("dm_mod",))
+            yield Need("volume groups (lvm)", programs=("lvm",))
+            for physical in group.physical:
+                yield from _stack_needs(plan, physical)
+    for crypt in plan.crypts:
+        if crypt.device == device:
+            yield Need("encryption", ("dm_crypt",))
+            yield Need("encryption (cryptsetup)", programs=("cryptsetup", "systemd-cryptsetup"))
+            yield from _stack_needs(plan, crypt.backing)
+
+
+def lacks(needs: Iterable[Need], initrd: Initrd, release: str, table: ModuleTable) -> tuple[tuple[Need, str], ...]:
+    """Return each of `needs` that `initrd` does not meet, with what it lacks ("nvme, nvme_core")."""
+    present = initrd.modules(release)
+    uses_network = any(table.paths.get(name, "").startswith("kernel/drivers/net/") for name in present)
+    found = []
+    for need in needs:
+        if not need.is_needed and not uses_network:
+            continue
+        if need.programs:
+            if not any(_has_program(initrd, name) for name in need.programs):
+                found.append((need, need.programs[0]))
+            continue
+        missing = min((table.lacking(name, present) for name in need.modules), key=len)
+        if missing:
+            found.append((need, ", ".join(sorted(missing))))
+    return tuple(found)
+
+
+def _has_program(initrd: Initrd, name: str) -> bool:
+    return initrd.has_program(name) or any(f"{folder}/systemd/{name}" in initrd.files for folder in ("usr/lib", "lib"))
+
+
+def is_configuration(path: str) -> bool:
+    """Whether a file of an initramfs may name filesystems that it waits for."""
+    return path.startswith(_CONFIGURATIONS)
+
+
+def embedded(initrd: Initrd, replaced: Iterable[str]) -> tuple[str, ...]:
+    """Return the files of `initrd` that still name one of the `replaced` identifiers (lower case)."""
+    old = [identifier.encode() for identifier in replaced if len(identifier) > len("1A2B-3C4D")]
+    return tuple(sorted(path for path, text in initrd.kept.items() if any(one in text.lower() for one in old)))
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """How an image makes an initramfs anew."""
+
+    argv: tuple[str, ...]
+    drop_in: str = ""  # a file of settings for this one run, absolute in the clone; "" none
+    content: bytes = b""
+    environment: tuple[tuple[str, str], ...] = (("TMPDIR", "/var/tmp"),)
+
+
+REBUILDERS = ("/usr/sbin/mkinitramfs", "/usr/bin/dracut", "/usr/sbin/dracut", "/usr/bin/mkinitcpio")
+"""The programs that `rebuild_of` looks for."""
+
+
+def rebuild_of(present: Set[str], release: str, initramfs: str) -> Rebuild | None:
+    """Return how the image makes `initramfs` (absolute) for the kernel `release`; None when it has no tool for that.
+
+    `present` are those of REBUILDERS that the image has. Sources: update-initramfs(8), initramfs.conf(5), dracut(8),
+    mkinitcpio(8).
+    """
+    if "/usr/sbin/mkinitramfs" in present:
+        return Rebuild(
+            ("update-initramfs", "-u", "-k", release),
+            drop_in="/etc/initramfs-tools/conf.d/zz-cloner",
+            # Of "dep" it would be made for what the cage shows of this machine, which is no disk.
+            content=b"MODULES=most\n",
+        )
+    if dracut := next((path for path in ("/usr/bin/dracut", "/usr/sbin/dracut") if path in present), ""):
+        return Rebuild(
+            (dracut, "--force", "--no-hostonly", "--no-hostonly-cmdline", "--kver", release, initramfs),
+            environment=(("TMPDIR", "/var/tmp"), ("DRACUT_NO_XATTR", "1")),
+        )
+    if "/usr/bin/mkinitcpio" in present:
+        # Not -P: its presets leave out what the running machine does not show ("autodetect").
+        return Rebuild(("/usr/bin/mkinitcpio", "-S", "autodetect", "-k", release, "-g", initramfs))
+    return None
+
+
+def hostonly(texts: Mapping[str, bytes]) -> str:
+    """Return the file that has initramfs images made for one machine alone; "" when they serve any.
+
+    `texts` are those of HOSTONLY_FILES that exist, by path.
+    """
+    dracut, tools = ("", False), ("", False)
+    for path in sorted(texts, key=lambda path: ("/usr/lib/" not in path, path.count("/"), path)):
+        fields = shell_assignments(texts[path])
+        if "dracut" in path and (said := fields.get("hostonly")):
+            dracut = path, said.strip() in ("yes", "1", "true")
+        elif said := fields.get("MODULES"):
+            tools = path, said == "dep"
+    return next((path for path, is_hostonly in (dracut, tools) if is_hostonly), "")
