@@ -52,6 +52,7 @@ class Tools:
     esp_copy: str = "/mnt/esp-copy"  # where a second ESP is mounted while it is filled
     keys: Path = Path("/run/cloner/keys")  # of encrypted containers, while the agent runs: in memory
     confine: Confine = confine
+    machine_root: str = "/"  # what stands before /sys
 
 
 @dataclass(slots=True)
@@ -75,6 +76,7 @@ class Record:
     nvram_after: tuple[str, ...] = ()
     loader: str = ""  # path on the ESP that the boot entry starts, "\\EFI\\debian\\shimx64.efi"
     boot_number: int | None = None  # of our NVRAM entry; None when there is none
+    replaced: tuple[str, ...] = ()  # identifiers, lower case, that the image named and that are gone
     scripts: list[ScriptRun] = field(default_factory=list)
 
 

@@ -76,19 +76,6 @@ def is_listed(path: str, patterns: Sequence[str] = REWRITTEN_FILES) -> bool:
     return any(re.fullmatch(re.escape(one).replace(r"\*", r"[^/]+"), path) for one in patterns)
 
 
-def reference_notes(texts: Mapping[str, bytes], mapping: Mapping[str, str]) -> list[str]:
-    """Return what rewriting cannot reach: identifiers embedded where no text of the list holds them."""
-    notes = []
-    for path, content in texts.items():
-        named = {match.lower() for match in _LONG.findall(content.decode("latin-1"))} & mapping.keys()
-        if named and is_listed(path, (_RESUME, "/etc/dracut.conf.d/*.conf")):
-            notes.append(
-                f"{path} named {', '.join(sorted(named))}: the image's initramfs may embed that, and then waits for it"
-                " for some seconds at each boot until it is rebuilt"
-            )
-    return notes
-
-
 def root_faults(path: str, content: bytes, root: PlannedMount, label: str = "") -> list[str]:
     """Return the kernel command lines in `content` that name another root than `root`; for the final check."""
     wanted = {f"UUID={root.uuid}"}

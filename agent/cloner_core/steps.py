@@ -124,6 +124,10 @@ class BootFiles(Action, frozen=True, tag="boot-files"):
     root_flags: str = ""  # what rootflags= says: "subvol=@"
 
 
+class CheckInitramfs(Action, frozen=True, tag="initramfs"):
+    """See that the clone's initramfs has what drives this machine and this layout; make it anew where it has not."""
+
+
 class RunScript(Action, frozen=True, tag="script"):
     """Run one script of the image: a pre-script here in the initramfs, a post-script confined in the clone."""
 
@@ -195,6 +199,7 @@ AnyAction = (
     | Rewrite
     | MakeSwapFile
     | BootFiles
+    | CheckInitramfs
     | RunScript
     | Check
     | Commit
@@ -256,6 +261,8 @@ def wording(action: AnyAction) -> str:  # noqa: PLR0911, PLR0912 — one line fo
             more += f", /boot is {action.boot_path or '/'} of UUID={action.boot_uuid}"
             more += f", kernel arguments: {' '.join(action.kernel_arguments)}" if action.kernel_arguments else ""
             return f"# place loaders on the staged {action.esp}, root={action.root}{more}"
+        case CheckInitramfs():
+            return "# look for this machine's drivers in the initramfs; make it anew, confined, where they are missing"
         case RunScript():
             where = "here in the initramfs" if action.type is ScriptType.PRE else "confined in the clone"
             then = "ends the deploy" if action.on_failure is OnFailure.FAIL else "is noted"

@@ -38,6 +38,16 @@ class Sysfs:
         (self.root / "sys/block" / name).symlink_to(self.root / home)
         (self.root / "sys/class/block" / name).symlink_to(self.root / home)
 
+    def bind(self, place: str, driver: str, modalias: str, module: str = "") -> None:
+        """Have `driver` serve the device at `place` below /sys/devices; without `module` it is built in."""
+        bus = self.root / "sys/bus/any/drivers" / driver
+        bus.mkdir(parents=True, exist_ok=True)
+        if module:
+            (self.root / "sys/module" / module).mkdir(parents=True)
+            (bus / "module").symlink_to(self.root / "sys/module" / module)
+        (self.root / "sys/devices" / place / "driver").symlink_to(bus)
+        self.write(f"sys/devices/{place}/modalias", modalias + "\n")
+
     def partition(self, disk: str, name: str, device: str) -> None:
         """Add a partition to a disk."""
         home = (self.root / "sys/block" / disk).resolve() / name

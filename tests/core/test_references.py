@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloner_core.references import mapping_of, reference_notes, rewrite, root_faults
+from cloner_core.references import mapping_of, rewrite, root_faults
 from cloner_core.steps import Reference
 from core.machines import disk, layout, machine, plan
 
@@ -97,9 +97,3 @@ def test_a_root_that_is_not_the_clones_is_found() -> None:
     assert root_faults(GRUB_CFG, good.encode(), ROOT) == []
     for root in (f"UUID={OLD}", "/dev/sda2", "LABEL=other"):
         assert len(root_faults(GRUB_CFG, f"\tlinux /vmlinuz root={root} ro\n".encode(), ROOT)) == 1
-
-
-def test_a_former_swap_inside_the_initramfs_is_said() -> None:
-    notes = reference_notes({"/etc/initramfs-tools/conf.d/resume": f"RESUME=UUID={OLD}\n".encode()}, MAPPING)
-    assert len(notes) == 1
-    assert reference_notes({"/etc/initramfs-tools/conf.d/resume": b"RESUME=none\n"}, MAPPING) == []

@@ -21,13 +21,12 @@ log = logging.getLogger(__name__)
 
 
 def rewrite(attempt: Attempt, action: Rewrite) -> None:
-    """Rewrite, note what cannot be reached, and remember what was written, for the check and the receipt."""
+    """Rewrite, and remember what was written and which identifiers are gone, for initramfs, check and receipt."""
     changed: list[str] = []
     with Rooted(attempt.tools.target) as tree:
         texts = {path: tree.read(path) for path in listed_files(tree, references.REWRITTEN_FILES)}
         mapping = references.mapping_of(attempt.plan, action.references, texts)
-        for note in references.reference_notes(texts, mapping):
-            attempt.tools.reporter.note(note)
+        attempt.record.replaced = tuple(mapping)
         wanted = {path: references.rewrite(path, content, mapping) for path, content in texts.items()}
         fstab = make_fstab(wanted.get(references.FSTAB), attempt.plan.entries)
         for note in fstab.notes:

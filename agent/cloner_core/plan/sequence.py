@@ -16,6 +16,7 @@ from cloner_core.steps import (
     ActivateEsp,
     BootFiles,
     Check,
+    CheckInitramfs,
     Command,
     Commit,
     EspPlace,
@@ -164,6 +165,7 @@ def _file_steps(plan: Plan, hostname: str, boot: BootPolicy) -> Iterator[Step]:
         yield Step(Stage.IDENTITY, f"make swap file {one.path} ({format_bytes(one.size_bytes)})", action)
     if esp:
         yield Step(Stage.BOOTFILES, "place boot files", _boot_files(plan, esp_mount, boot))
+    yield Step(Stage.BOOTFILES, "look for drivers in the initramfs", CheckInitramfs())
     yield Step(Stage.CHECK, "check identity and bootability", Check())
 
 
