@@ -69,6 +69,13 @@ def new_image_command(
         run.api.post("/v1/layouts", LayoutView, layout, {"dry_run": dry_run})
     if lacking := boot_lacks(root):
         run.say(f"note: a clone of {printable(str(root))} would not boot: it lacks {' and '.join(lacking)}")
+    if path := hostonly_setting(root):
+        run.say(
+            printable(
+                f"note: {path} has the initramfs made for this machine alone: each clone on other hardware makes it"
+                " anew, which takes a minute or more (set MODULES=most, or hostonly=no, make it anew, capture again)"
+            )
+        )
     captured = _capture(run, wanted, is_dry=dry_run)
     conclude(run, captured, is_dry=dry_run)
 
@@ -105,9 +112,17 @@ def boot_lacks(root: Path) -> tuple[str, ...]:
 
     esp = "/boot/efi"
     here = [path for name in ("boot", "boot/grub", "boot/grub2") for path in root.joinpath(name).glob("*")]
-    here += [path for pattern in ("EFI/*/*", "loader/entries/*") for path in root.glob(f"boot/efi/{pattern}")]
+    here += root.glob("boot/efi/EFI/*/*")
     here += [root / path.lstrip("/") for path in bootfiles.LOADERS if root.joinpath(path.lstrip("/")).exists()]
     return bootfiles.boot_lacks((f"/{path.relative_to(root)}" for path in here), esp, platform.machine())
+
+
+def hostonly_setting(root: Path) -> str:
+    """Return the file of the tree at `root` that has its initramfs serve one machine; "" when it serves any."""
+    from cloner_core.bootneeds import HOSTONLY_FILES, hostonly
+
+    found = [path for pattern in HOSTONLY_FILES for path in root.glob(pattern.lstrip("/")) if path.is_file()]
+    return hostonly({f"/{path.relative_to(root)}": path.read_bytes() for path in found})
 
 
 @dataclass(frozen=True, slots=True)

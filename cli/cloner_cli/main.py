@@ -31,7 +31,6 @@ COMMANDS = {
     "disklayout-upload": "cloner_cli.disklayout",
     "events": "cloner_cli.events",
     "failures": "cloner_cli.failures",
-    "fix-efiboot": "cloner_cli.efiboot",
     "group": "cloner_cli.group",
     "identity": "cloner_cli.identity",
     "image-details": "cloner_cli.image",

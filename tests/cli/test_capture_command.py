@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from clibench.desk import Desk
-from cloner_cli.capture import InexactError, boot_lacks, conclude
+from cloner_cli.capture import InexactError, boot_lacks, conclude, hostonly_setting
 from cloner_cli.invocation import Invocation
 from cloner_core.errors import ExitStatus
 from cloner_core.image.version import VersionRecord
@@ -120,3 +120,11 @@ def test_a_tree_that_could_not_boot_is_told_at_its_capture(tmp_path: Path) -> No
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()
     assert boot_lacks(tmp_path) == ()
+
+
+def test_an_initramfs_for_one_machine_is_warned_of(tmp_path: Path) -> None:
+    assert hostonly_setting(tmp_path) == ""
+    setting = tmp_path / "etc/initramfs-tools/conf.d/driver-policy"
+    setting.parent.mkdir(parents=True)
+    setting.write_text("MODULES=dep\n")
+    assert hostonly_setting(tmp_path) == "/etc/initramfs-tools/conf.d/driver-policy"

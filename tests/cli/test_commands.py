@@ -18,7 +18,6 @@ DOCS = Path(__file__).parents[2] / "docs"
 CHANGING = {
     "console password",
     "deploy",
-    "fix-efiboot",
     "disklayout-upload",
     "group protect",
     "group unprotect",
