@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cloner_agent.blockdevices import Properties, list_disks
 from cloner_agent.host import Runner
+from cloner_agent.pci import list_pci
 from cloner_core.facts import Dmi, Facts, Firmware, Nic, normalize_mac
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ def probe(
         dmi=_dmi(base),
         is_secure_boot=_is_secure_boot(base),
         tpm_major=_tpm_major(base),
+        pci=list_pci(root),
     )
 
 

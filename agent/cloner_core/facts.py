@@ -6,6 +6,7 @@ are checked where it is decoded, and hold whatever hardware there is.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated
 
@@ -18,6 +19,7 @@ Device = Annotated[str, Meta(pattern=r"^/dev/[A-Za-z0-9][A-Za-z0-9._!:-]{0,62}$"
 Bytes = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Sector = Annotated[int, Meta(ge=512, le=1 << 16, multiple_of=512)]
 
+_PCI_ALIAS = re.compile(r"pci:v0000([0-9A-F]{4})d0000([0-9A-F]{4})")
 MAX_PARTITIONS = 256
 """Of one disk: Linux numbers no more of them (DISK_MAX_PARTS, include/linux/blkdev.h)."""
 
@@ -98,6 +100,27 @@ class Nic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     addresses: tuple[str, ...] = ()  # "10.77.0.12/24"
 
 
+class PciDevice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One controller of disks or network card on PCI, and what of the running kernel drives it."""
+
+    address: Text  # "0000:00:1f.2"
+    class_code: Text  # six hex digits, PCI Code and ID Assignment: "010601" is AHCI
+    modalias: Text = ""  # what modules.alias is asked for: "pci:v00008086d00002922sv…"
+    driver: Text = ""  # "ahci"; "" the kernel has none for it
+    modules: Annotated[tuple[Text, ...], Meta(max_length=64)] = ()  # of its driver and of what is beneath; () built in
+
+    @property
+    def id(self) -> str:
+        """Vendor and device as lspci shows them, "8086:2922"; the address when the modalias does not tell."""
+        found = _PCI_ALIAS.match(self.modalias)
+        return f"{found[1]}:{found[2]}".lower() if found else self.address
+
+    @property
+    def is_storage(self) -> bool:
+        """Whether it is a controller of disks; else it is a network card."""
+        return self.class_code.startswith("01")
+
+
 class Dmi(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the firmware says the machine is (SMBIOS type 1); vendors leave parts empty or repeat them."""
 
@@ -121,6 +144,7 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dmi: Dmi = Dmi()
     is_secure_boot: bool = False
     tpm_major: Annotated[int, Meta(ge=0, le=255)] = 0  # 2: it has a TPM 2.0; 0: none that Linux can use
+    pci: Annotated[tuple[PciDevice, ...], Meta(max_length=4096)] = ()  # () too where there is no PCI
 
 
 def normalize_mac(mac: str) -> str:
