@@ -13,7 +13,7 @@ import pytest
 
 from cloner_core.identity import ssh_fingerprint
 from cloner_initramfs import Cache
-from vmlab import Lab, Machine, console, host
+from vmlab import Lab, Machine, Vm, console, host
 from vmlab.comparison import esp_faults, unexpected_differences
 from vmlab.disk import GIB, MIB, Bus, Disk
 from vmlab.golden_busybox import MARKER, golden_busybox
@@ -107,7 +107,6 @@ def test_what_cannot_end_well_is_refused_before_the_disk_changes(lab: Lab, cache
     head = Head(lab, build_installer(cache, lab.directory / "installer"))
     head.start()
     prepare(head, lab, golden_busybox(cache), node)
-    head.cloner("deploy", "--nodes", node.name, "--yes")
     size_bytes, bus = (520 * MIB, Bus.NVME) if fault == "small" else (2 * GIB, Bus.VIRTIO)
     vm = node.vm(lab, disks=2 if fault == "two-disks" else 1, size_bytes=size_bytes, bus=bus)
     precious = lab.directory / "precious"
@@ -117,6 +116,9 @@ def test_what_cannot_end_well_is_refused_before_the_disk_changes(lab: Lab, cache
     for disk in vm.disks:
         host.run(["mkfs.ext4", "-q", "-F", "-L", "precious", "-d", precious, disk.path])
     before = [sha256(disk.path) for disk in vm.disks]
+    if fault == "two-disks":
+        is_discovered_without_a_write(lab, head, node, vm)
+    head.cloner("deploy", "--nodes", node.name, "--yes")
     packs = sorted(path for path in (head.state / "store" / "packs").rglob("*") if path.is_file())
     if fault == "flipped-pack":
         content = bytearray(packs[0].read_bytes())
@@ -146,6 +148,21 @@ def test_what_cannot_end_well_is_refused_before_the_disk_changes(lab: Lab, cache
     found = [signature for disk in head.json("node", "facts", node.name)["disks"] for signature in disk["signatures"]]
     told = [(one["label"], one["system"]) for one in found if one["kind"] == "ext4"]
     assert told == [("precious", "Debian 12, host db01")] * len(vm.disks)
+
+
+def is_discovered_without_a_write(lab: Lab, head: Head, node: Node, vm: Vm) -> None:
+    head.cloner("netboot", "--nodes", node.name, "--set", "discover")
+    before = [sha256(disk.path) for disk in vm.disks]
+    machine = Machine(lab, vm)
+    machine.start(reboots=False, direct=head.direct_boot(node.mac))
+    machine.wait_for(r"CLONER REBOOT inventory told", AGENT_S)
+    machine.wait_off(MOVES_S)
+    assert [sha256(disk.path) for disk in vm.disks] == before
+    assert head.json("node", "show", node.name)["netboot"] == "local"
+    assert head.json("task", "list") == []
+    facts = head.json("node", "facts", node.name)
+    assert len(facts["disks"]) == len(vm.disks)
+    assert {"virtio_blk", "virtio_net"} <= {name for device in facts["pci"] for name in device["modules"]}
 
 
 def test_two_machines_cloned_at_once_share_nothing_and_survive_the_server_killed(lab: Lab, cache: Cache) -> None:

@@ -1,4 +1,5 @@
-"""The agent as a program: `python -m cloner_agent` deploys, `python -m cloner_agent probe --json` shows the machine.
+"""The agent as a program: `python -m cloner_agent` does what the command line of the kernel says, a deploy or an
+inventory; `python -m cloner_agent probe --json` shows the machine.
 
 Exit status 0 means that a restart was asked for; anything else has the supervisor of the initramfs start it again.
 """
@@ -32,7 +33,7 @@ def main(arguments: list[str]) -> int:
     logging.getLogger().setLevel(logging.INFO)
     logging.getLogger().addHandler(ConsoleHandler(console))
     try:
-        return _deploy(console)
+        return _work(console)
     except ClonerError as error:
         console.marker(f"ERROR {error}")
         return error.exit_status
@@ -49,24 +50,29 @@ def _probe() -> int:
     return ExitStatus.OK
 
 
-def _deploy(console: Console) -> int:
-    from cloner_agent.hardware import Hardware
+def _work(console: Console) -> int:
+    from cloner_agent.machine import reboot
     from cloner_agent.site import load_trust, parse_arguments
 
     arguments = parse_arguments(Path("/proc/cmdline").read_text(encoding="utf-8"))
     trust = load_trust()
-    hardware = Hardware()
     console.marker(f"AGENT {arguments!r}")
     if os.environ.get("CLONER_RESTARTS", "0") != "0":
         # The claim is spent and the attempt's key died with the process: only another network boot gives new ones.
         console.line("the agent died before; restarting the machine for a new attempt")
         time.sleep(_DIED_S)
         console.reboot("agent died")
-        hardware.machine.reboot()
+        reboot()
         return ExitStatus.OK
+    if arguments.is_discover:
+        from cloner_agent.discover import Surroundings, discover
+
+        discover(console, arguments, trust, Surroundings())
+        return ExitStatus.OK
+    from cloner_agent.hardware import Hardware
     from cloner_agent.runner import run_attempt
 
-    run_attempt(console, arguments, trust, hardware)
+    run_attempt(console, arguments, trust, Hardware())
     return ExitStatus.OK
 
 

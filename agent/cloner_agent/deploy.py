@@ -7,15 +7,14 @@ happens after a failure (`ending`).
 from __future__ import annotations
 
 import logging
-import platform
 from http import HTTPStatus
-from importlib import metadata
 
 from cloner_agent.apply import apply_step
 from cloner_agent.attempt import Attempt, Record, Tools
 from cloner_agent.failures import StageError, is_destructive
 from cloner_agent.protocol import ServerFault
 from cloner_agent.stages.verify import verify_version
+from cloner_agent.version import agent_version
 from cloner_core.errors import ExitStatus
 from cloner_core.messages import PROTOCOL, Cause, Hello, HelloReply, PlanReport, Stage
 from cloner_core.plan import Plan, apply, foreign_identifiers, plan_digest, plan_task, render
@@ -79,14 +78,6 @@ class Deploy:
         self._done += 1
         log.info("step %d of %d: %s", self._done, len(attempt.plan.steps), step.why)
         apply_step(attempt, step.action)
-
-
-def agent_version() -> str:
-    """Return the version of the agent as installed, or of the Python that runs it when it was only copied."""
-    try:
-        return metadata.version("cloner")
-    except metadata.PackageNotFoundError:
-        return f"unpackaged (Python {platform.python_version()})"
 
 
 def _hello(tools: Tools, hello: Hello) -> HelloReply:

@@ -17,7 +17,7 @@ from cloner_agent.board import Board
 from cloner_agent.bundle import Gatherer, LogTail
 from cloner_agent.client import Endpoint, Transport
 from cloner_agent.console import Console
-from cloner_agent.deploy import Deploy, agent_version
+from cloner_agent.deploy import Deploy
 from cloner_agent.ending import Ending
 from cloner_agent.failures import failure_of
 from cloner_agent.hardware import Hardware
@@ -30,6 +30,7 @@ from cloner_agent.reporter import Reporter
 from cloner_agent.screens import Screens
 from cloner_agent.session import HttpsServer
 from cloner_agent.site import BootArguments, Trust
+from cloner_agent.version import agent_version
 from cloner_core.facts import Facts
 from cloner_core.messages import BeatReply, Cause, Failure, HelloReply
 

@@ -27,6 +27,7 @@ class BootArguments:
     claim: str
     boot_mac: str  # "" when the boot loader gave no BOOTIF
     is_debug: bool
+    is_discover: bool = False  # tell the facts and restart; nothing else
 
     def __repr__(self) -> str:
         return f"BootArguments({self.host}:{self.port}, claim=***, boot_mac={self.boot_mac})"
@@ -73,7 +74,9 @@ def parse_arguments(command_line: str) -> BootArguments:
             faults.append(f"BOOTIF: {error}")
     if faults:
         raise InvalidError("the kernel command line does not start a deploy", faults=faults)
-    return BootArguments(host, port, values["cloner.claim"], mac, values.get("cloner.debug") == "1")
+    return BootArguments(
+        host, port, values["cloner.claim"], mac, values.get("cloner.debug") == "1", values.get("cloner.discover") == "1"
+    )
 
 
 def load_trust(directory: str | Path = CONFIG_DIRECTORY) -> Trust:

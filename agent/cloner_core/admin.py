@@ -256,6 +256,28 @@ class NetbootRequest(Strict, frozen=True):
     shown: tuple[Intent, ...] | None = None  # as in DeployRequest, for `cloner`
 
 
+class MachineRequest(Strict, frozen=True):
+    """Allow the inventory of machines that are no nodes, or take that back: all of them, or none."""
+
+    macs: tuple[str, ...]
+    value: Literal["discover", "local"]
+    dry_run: bool = False
+
+
+class MachineView(Strict, frozen=True):
+    """A machine that is no node, and whose inventory an admin has allowed."""
+
+    mac: str
+    netboot: Literal["discover", "local"]
+    allowed_s: float
+    seen_s: float | None  # when it told its facts; None not yet
+    vendor: str = ""
+    product: str = ""
+    serial: str = ""
+    memory_bytes: int = 0
+    disks: int = 0
+
+
 class DiskAtRisk(Strict, frozen=True):
     """A disk that a deploy would destroy, by the last inventory."""
 

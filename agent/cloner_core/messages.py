@@ -168,6 +168,21 @@ class Task(Strict, frozen=True):
     scripts: ScriptSet = ScriptSet()  # of the image, as they were when the task was armed
 
 
+class Discovered(Strict, frozen=True):
+    """The facts of a machine that was to be discovered are kept; there is nothing more to do on it."""
+
+    name: str  # the node, or the MAC of a machine that is none
+
+
+class DiscoverFailure(Strict, frozen=True):
+    """Why the agent could not take an inventory; the claim says of which machine."""
+
+    claim: str
+    public_key: str
+    message: str
+    hint: str
+
+
 class PasswordHash(Strict, frozen=True):
     """A password as it is kept and sent: salted scrypt, see `cloner_core.passwords`."""
 

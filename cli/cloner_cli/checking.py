@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cloner_cli.api import Api
 from cloner_core.admin import GroupView, ImageView, LayoutView, NodeView
 from cloner_core.errors import InvalidError, NotFoundError, UnreachableError
+from cloner_core.facts import normalize_mac
 
 if TYPE_CHECKING:
     from ClusterShell.NodeUtils import GroupResolver
@@ -50,6 +51,16 @@ class Checks:
         if not names and not self.wrong and not self.missing:
             self.wrong.append("no node is named")
         return list(names)
+
+    def macs(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """Return hardware addresses in their one form."""
+        known = []
+        for text in texts:
+            try:
+                known.append(normalize_mac(text))
+            except ValueError as fault:
+                self.wrong.append(str(fault))
+        return tuple(known)
 
     def image(self, text: str) -> tuple[str, int | None]:
         """Return name and number of "debian:3"; the number is None when there is none, the name "" for ""."""

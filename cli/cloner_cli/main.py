@@ -38,6 +38,7 @@ COMMANDS = {
     "init": "cloner_cli.init",
     "initramfs": "cloner_cli.initramfs",
     "known-hosts": "cloner_cli.identity",
+    "machine": "cloner_cli.machine",
     "netboot": "cloner_cli.netboot",
     "new-image": "cloner_cli.capture",
     "node": "cloner_cli.node",

@@ -21,7 +21,6 @@ from cloner_cli.nodeimport import node_import
 from cloner_cli.text import columns, fields, moment
 from cloner_core.admin import AcceptRequest, HardwareView, NodePatch, NodeSpec, NodeView, RecoveryKeys
 from cloner_core.errors import RefusedError
-from cloner_core.facts import normalize_mac
 from cloner_core.lldp import switch_of
 from cloner_core.sightings import Sighting
 
@@ -92,7 +91,7 @@ def node_add(run: Invocation, name: str, *, macs: tuple[str, ...], dry_run: bool
     for the node's, and $$ for a dollar sign.
     """
     checks = Checks()
-    known = _known_macs(checks, macs)
+    known = checks.macs(macs)
     changes = _changes(checks, given)
     changes["network"] = asked_network(checks, name, known, None, given)
     _settle(run, checks, changes, f"the node '{name}' cannot be added")
@@ -124,7 +123,7 @@ def node_set(
     """Change fields of the nodes in SET; what is not named stays. An empty value ("") clears a field."""
     checks = Checks()
     names = checks.nodes(run.api, [nodes])
-    given["macs"] = _known_macs(checks, macs)
+    given["macs"] = checks.macs(macs)
     if len(names) > 1 and (single := [f"--{_spelled(name)}" for name in _FOR_ONE if given[name] not in (None, "", ())]):
         checks.wrong.append(f"{', '.join(single)}: for one node, and {len(names)} are named")
     changes = _changes(checks, given) | ({"fingerprint": ""} if forget_hardware else {})
@@ -175,6 +174,7 @@ def node_show(run: Invocation, name: str) -> None:
 def node_facts(run: Invocation, name: str) -> None:
     """Print what a machine last told about itself, as JSON; `cloner plan --facts` takes it."""
     facts = run.api.get(f"/v1/nodes/{segment(name)}/facts", dict[str, Any])
+    run.say(f"told {moment(run.api.get(f'/v1/nodes/{segment(name)}', NodeView).seen_s)}")
     run.result(facts, lambda: msgspec.json.format(msgspec.json.encode(facts), indent=2).decode())
 
 
@@ -293,16 +293,6 @@ def _changes(checks: Checks, given: dict[str, Any]) -> dict[str, Any]:
         if given[name]:
             changes[name] = tuple(word for word in given[name] if word)
     return changes
-
-
-def _known_macs(checks: Checks, macs: Sequence[str]) -> tuple[str, ...]:
-    known = []
-    for mac in macs:
-        try:
-            known.append(normalize_mac(mac))
-        except ValueError as fault:
-            checks.wrong.append(str(fault))
-    return tuple(known)
 
 
 def _settle(run: Invocation, checks: Checks, changes: dict[str, Any], headline: str, names: Sequence[str] = ()) -> None:

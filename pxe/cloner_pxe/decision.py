@@ -183,7 +183,8 @@ def _script(node: NodeBoot | None, policy: BootPolicy) -> Script:
         return Script(kind=ScriptKind.UNKNOWN, why="nobody knows this machine: it goes on to its own disk")
     if node.netboot is Netboot.LOCAL:
         return _local(node)
-    if not node.has_live_task:
+    # An inventory needs no task: its claim is good for telling facts and for nothing else.
+    if not node.has_live_task and node.netboot is not Netboot.DISCOVER:
         why = f"netboot is {node.netboot.value} and no task is live: the node waits for one"
         return _of(node, ScriptKind.WAIT, why)
     needed, has = policy.agent_memory_bytes, node.memory_bytes

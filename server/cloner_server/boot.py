@@ -37,16 +37,18 @@ from cloner_server.backlog import give_back, take_all
 from cloner_server.confirming import LOCAL_ANSWER
 from cloner_server.core import Core
 from cloner_server.installer import Installer
-from cloner_server.state import events, leases, nodes, sightings
+from cloner_server.state import events, leases, machines, nodes, sightings
 from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act, DatabaseBusyError
-from cloner_server.tasks import endings
+from cloner_server.tasks import discovery, endings
 from cloner_server.tasks.claims import mint_claim
 from cloner_server.tasks.states import CLAIMABLE, Happening
 
 log = logging.getLogger(__name__)
 
 _HOUR_S = 3600.0
+DISCOVER_ARGUMENT = "cloner.discover=1"
+"""Has the agent tell its facts and restart; `cloner_agent.site` reads it."""
 _SCRIPT_ROUTES = (Route.HTTP_SCRIPT, Route.GRUB_CFG)
 _KEPT_EVENTS = 1000  # until they are written; a flood on the wire must not fill the database
 _QUIET = (EventKind.OFFER, EventKind.ACK, EventKind.RELEASE, EventKind.TFTP_START)
@@ -174,13 +176,13 @@ class BootDesk:
     def _look(self, mac: str, request: BootRequest) -> AnyAnswer:
         with self.core.database.read() as connection:
             node = nodes.find_by_mac(connection, mac) if mac else None
-            return decide(self._state_of(connection, node), request, self.policy)
+            return decide(self._state_of(connection, node, mac), request, self.policy)
 
     def _script(self, mac: str, request: BootRequest) -> AnyAnswer:
         act = self.core.act("boot")
         with self.core.database.write() as connection:
             node = nodes.find_by_mac(connection, mac)
-            answer = decide(self._state_of(connection, node), request, self.policy)
+            answer = decide(self._state_of(connection, node, mac), request, self.policy)
             if not isinstance(answer, Script):
                 return answer
             obj = f"node/{node.name}" if node else f"machine/{mac}"
@@ -195,9 +197,10 @@ class BootDesk:
                 self._check_loop(connection, act, node)
             return answer
 
-    def _state_of(self, connection: Connection, node: NodeView | None) -> NodeBoot | None:
+    def _state_of(self, connection: Connection, node: NodeView | None, mac: str) -> NodeBoot | None:
         if node is None:
-            return None
+            is_allowed = bool(mac) and machines.netboot_of(connection, mac) == Netboot.DISCOVER
+            return NodeBoot(name=mac, netboot=Netboot.DISCOVER) if is_allowed else None
         live = rows.live_task(connection, node.name)
         known = nodes.last_facts(connection, node.name)
         return NodeBoot(
@@ -244,10 +247,12 @@ class BootDesk:
         if self.installer is None:
             raise RefusedError("this server has no installer", hint="cloner serve --installer DIR")
         with self.core.database.write() as connection:
-            node = nodes.find_by_mac(connection, mac)
-            if node is None:
-                raise RefusedError("nobody knows this machine")
-            token = mint_claim(connection, self.core.act("boot"), node.name, self.core.rules)
+            node, act, rules = nodes.find_by_mac(connection, mac), self.core.act("boot"), self.core.rules
+            is_discovery = node is None or Netboot(node.netboot) is Netboot.DISCOVER
+            if node is None or is_discovery:
+                token = discovery.mint_claim(connection, act, mac, rules)
+            else:
+                token = mint_claim(connection, act, node.name, rules)
         base = self.policy.http_base
         return AgentBoot(
             # The MAC names who asks: with a site's own DHCP the address alone would not.
@@ -255,5 +260,5 @@ class BootDesk:
             initramfs_url=f"{base}/boot/initramfs/{self.installer.initramfs_key}?mac={mac.replace(':', '-')}",
             server_url=self.server_url,
             claim=token,
-            arguments=self.kernel_arguments,
+            arguments=(*self.kernel_arguments, *((DISCOVER_ARGUMENT,) if is_discovery else ())),
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import ipaddress
 import logging
 import os
@@ -93,6 +94,7 @@ async def _run(config: ServerConfig, announce: Callable[[str], None]) -> None:
     place, clock = _place(config), SteadyClock()
     core = open_core(config, place.address, clock)
     desk, loaders = _boot_desk(config, core, place)
+    core = desk.core
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(core.database.close)
         admin = unix_socket(Path(config.socket))
@@ -218,11 +220,13 @@ def _boot_desk(config: ServerConfig, core: Core, place: _Network) -> tuple[BootD
         boot.mkdir(exist_ok=True)
         installer = assemble(Path(config.installer), core.site, boot)
         log.info("installer %s needs %d MiB of memory", installer.initramfs_key, installer.memory_bytes >> 20)
+    # MemTotal, which nodes report, lacks already what the kernel takes for itself.
+    needed_bytes = max(0, installer.memory_bytes - KERNEL_BYTES) if installer else 0
+    core = dataclasses.replace(core, rules=dataclasses.replace(core.rules, agent_memory_bytes=needed_bytes))
     policy = BootPolicy(
         server_address=place.address,
         http_base=f"http://{place.address}:{config.http_port}",
-        # MemTotal, which nodes report, lacks already what the kernel takes for itself.
-        agent_memory_bytes=max(0, installer.memory_bytes - KERNEL_BYTES) if installer else 0,
+        agent_memory_bytes=needed_bytes,
     )
     needs_loaders = bool(config.tftp_port) or config.dhcp != "none"
     desk = BootDesk(

@@ -73,13 +73,13 @@ def test_an_unknown_machine_never_gets_the_agent(request: BootRequest) -> None:
 
 
 @given(nodes, requests)
-def test_the_agent_is_given_exactly_where_a_task_is_live_and_the_memory_holds_it(
+def test_the_agent_is_given_exactly_where_there_is_work_for_it_and_the_memory_holds_it(
     node: NodeBoot, request: BootRequest
 ) -> None:
     due = (
         request.route is Route.HTTP_SCRIPT
         and node.netboot is not Netboot.LOCAL
-        and node.has_live_task
+        and (node.has_live_task or node.netboot is Netboot.DISCOVER)
         and (node.memory_bytes is None or node.memory_bytes >= POLICY.agent_memory_bytes)
     )
     assert is_agent(decide(node, request, POLICY)) == due

@@ -22,6 +22,7 @@ from cloner_server.api.consoles import console_handlers
 from cloner_server.api.faults import AnyRequest
 from cloner_server.api.groups import group_handlers
 from cloner_server.api.identities import identity_handlers
+from cloner_server.api.machines import machine_handlers
 from cloner_server.api.nodes import node_handlers
 from cloner_server.api.work import work_handlers
 from cloner_server.consoles import default_warning
@@ -91,5 +92,12 @@ def status(core: CoreDependency) -> Status:
 def admin_router(more: list[Any]) -> Router:
     """Return the routes of admins; `more` are those of images, failures and streams."""
     own: list[Any] = [layout_list, layout_show, layout_add, event_list, status]
-    own += [*node_handlers(), *group_handlers(), *work_handlers(), *identity_handlers(), *console_handlers()]
+    own += [
+        *node_handlers(),
+        *machine_handlers(),
+        *group_handlers(),
+        *work_handlers(),
+        *identity_handlers(),
+        *console_handlers(),
+    ]
     return Router("/v1", route_handlers=[*own, *more], tags=["admin"])

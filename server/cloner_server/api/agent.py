@@ -24,6 +24,8 @@ from cloner_core.messages import (
     PROTOCOL,
     Beat,
     BeatReply,
+    Discovered,
+    DiscoverFailure,
     Failure,
     Granted,
     Hello,
@@ -40,7 +42,7 @@ from cloner_server.api.callers import CoreDependency
 from cloner_server.api.faults import AnyRequest
 from cloner_server.catalog import Part, Version
 from cloner_server.core import Core
-from cloner_server.tasks import attempts, claims, endings
+from cloner_server.tasks import attempts, claims, discovery, endings
 from cloner_server.tasks.attempts import Bearer, CredentialError, Shown
 
 log = logging.getLogger(__name__)
@@ -57,21 +59,36 @@ class _Versioned(msgspec.Struct):
 @post("/hello", sync_to_thread=True, status_code=_OK)
 def hello(core: CoreDependency, request: AnyRequest, body: RawBody) -> HelloReply:
     """Exchange the claim of a boot script for an attempt."""
-    spoken = _decode(body, _Versioned).protocol
-    if spoken != PROTOCOL:
-        raise InvalidError(
-            f"the agent speaks protocol {spoken}, this server {PROTOCOL}",
-            hint="rebuild the initramfs with 'cloner initramfs build' of the server's version",
-        )
-    message = _decode(body, Hello)
-    if len(message.public_key) != 64 or not all(c in "0123456789abcdef" for c in message.public_key):
-        raise InvalidError("public_key is not 64 lower-case hex digits")
+    message = _hello(body)
     with core.database.write() as connection:
         act = core.act(f"agent {fingerprint(message.facts)}")
         reply = claims.accept_hello(connection, act, message, core.rules, core.catalog, address=_address(request))
     if isinstance(reply, ClonerError):
         raise reply  # after the transaction: its alarm is written
     return reply
+
+
+@post("/discover", sync_to_thread=True, status_code=_OK)
+def discover(core: CoreDependency, body: RawBody) -> Discovered:
+    """Keep the facts of a machine whose inventory was asked for."""
+    message = _hello(body)
+    with core.database.write() as connection:
+        act = core.act(f"agent {fingerprint(message.facts)}")
+        reply = discovery.accept_facts(connection, act, message, core.rules)
+    if isinstance(reply, ClonerError):
+        raise reply  # after the transaction: its alarm is written
+    return reply
+
+
+@post("/discover/fail", sync_to_thread=True, status_code=_OK)
+def discover_fail(core: CoreDependency, body: RawBody) -> Granted:
+    """Take the word of an agent that it could take no inventory."""
+    message = _decode(body, DiscoverFailure)
+    with core.database.write() as connection:
+        refusal = discovery.accept_failure(connection, core.act("agent"), message)
+    if refusal is not None:
+        raise refusal
+    return Granted()
 
 
 @post("/attempts/{attempt_id:str}/beat", sync_to_thread=True, status_code=_OK)
@@ -200,9 +217,34 @@ def placement(core: CoreDependency, request: AnyRequest, digest: FromPath[str], 
 
 def agent_router() -> Router:
     """Return the routes of agents."""
-    control: list[Any] = [hello, beat, plan, identity, commit, receipt, fail, bundle, rebooting]
+    control: list[Any] = [
+        hello,
+        discover,
+        discover_fail,
+        beat,
+        plan,
+        identity,
+        commit,
+        receipt,
+        fail,
+        bundle,
+        rebooting,
+    ]
     blobs: list[Any] = [verified, root, segment, pack_map, pack, placement]
     return Router("/agent/v1", route_handlers=[*control, *blobs], request_max_body_size=4 << 20, tags=["agent"])
+
+
+def _hello(body: bytes) -> Hello:
+    spoken = _decode(body, _Versioned).protocol
+    if spoken != PROTOCOL:
+        raise InvalidError(
+            f"the agent speaks protocol {spoken}, this server {PROTOCOL}",
+            hint="rebuild the initramfs with 'cloner initramfs build' of the server's version",
+        )
+    message = _decode(body, Hello)
+    if len(message.public_key) != 64 or not all(c in "0123456789abcdef" for c in message.public_key):
+        raise InvalidError("public_key is not 64 lower-case hex digits")
+    return message
 
 
 def _planned(core: Core, request: AnyRequest, body: bytes, attempt_id: str) -> tuple[Facts, Version, Task]:

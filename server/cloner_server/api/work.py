@@ -31,7 +31,7 @@ from cloner_server.api.faults import AnyRequest
 from cloner_server.core import Core
 from cloner_server.state import images, layouts, nodes, scripts
 from cloner_server.state import tasks as rows
-from cloner_server.tasks import arming, claims, endings
+from cloner_server.tasks import arming, claims, discovery, endings
 from cloner_server.tasks.rules import attempt_seed
 from cloner_server.tasks.states import CLAIMABLE
 
@@ -64,16 +64,19 @@ def deploy(core: CoreDependency, request: AnyRequest, data: JSONBody[DeployReque
 
 @post("/netboot", sync_to_thread=True, request_max_body_size=_SHOWN_BYTES, status_code=_OK)
 def netboot(core: CoreDependency, request: AnyRequest, data: JSONBody[NetbootRequest]) -> list[NodeView]:
-    """Set netboot of nodes; `cloner` arms a task from the node's image and layout."""
+    """Set netboot of nodes; `cloner` arms a task from the node's image and layout, `discover` takes an inventory."""
     names = list(dict.fromkeys(data.nodes))
     if data.value == "cloner":
         asked = DeployRequest(nodes=data.nodes, limit=data.limit, dry_run=data.dry_run, shown=data.shown)
         deploy.fn(core, request, asked)
         with core.database.read() as connection:
             return nodes.get_nodes(connection, names)
-    if data.value != "local":
-        raise RefusedError(f"netboot '{data.value}' is not offered by this version", hint="local, cloner")
+    if data.value not in ("local", "discover"):
+        raise RefusedError(f"netboot '{data.value}' is not offered by this version", hint="local, cloner, discover")
     act = who(core, request)
+    if data.value == "discover":
+        with core.database.trial(data.dry_run) as connection:
+            return discovery.set_discover(connection, act, names, core.rules)
     with core.database.trial(data.dry_run) as connection:
         held = []
         for node in nodes.get_nodes(connection, names):

@@ -38,7 +38,7 @@ from cloner_server.export.manifest import (
 )
 from cloner_server.export.sealing import SealedReader, open_reader
 from cloner_server.site import Site, open_site
-from cloner_server.state import events, nodes
+from cloner_server.state import events, machines, nodes
 from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act, known_schemas, open_database
 from cloner_server.state.tables import vault as identities
@@ -286,6 +286,8 @@ def _stop_work(connection: Connection, act: Act) -> tuple[str, ...]:
         stopped.append(view.node)
     for node in nodes.list_nodes(connection):
         nodes.set_netboot(connection, act, node.name, "local", why="imported")
+    for machine in machines.list_machines(connection):
+        machines.set_netboot(connection, act, machine.mac, "local", why="imported")
     return tuple(sorted(set(stopped)))
 
 

@@ -17,7 +17,7 @@ from cloner_core.facts import Facts, normalize_mac
 from cloner_core.groups import group_faults
 from cloner_core.lldp import Neighbor
 from cloner_core.network import Interface, NodeNetwork, network_faults
-from cloner_server.state import consoles, events, groups
+from cloner_server.state import consoles, events, groups, machines
 from cloner_server.state.database import Act
 from cloner_server.state.tables import node_keys, nodes
 
@@ -55,6 +55,9 @@ def add_node(connection: Connection, act: Act, spec: NodeSpec) -> NodeView:
     del values["macs"]
     connection.execute(insert(nodes).values(_columns(values)))
     _set_macs(connection, spec.name, macs)
+    if (told := machines.take_over(connection, act, macs, spec.name)) is not None:
+        known = dict(zip(("facts", "facts_s"), told, strict=True))
+        connection.execute(update(nodes).where(nodes.c.name == spec.name).values(known))
     events.record(connection, act, f"node/{spec.name}", "added", revision=1, macs=macs, image=spec.image)
     return get_node(connection, spec.name)
 

@@ -145,6 +145,27 @@ claims = Table(
     Column("attempt", Text),  # the attempt it became
 )
 
+discover_claims = Table(
+    "discover_claims",  # of boot scripts that lead to an inventory and to nothing else
+    metadata,
+    Column("token_hash", Text, primary_key=True),
+    Column("object", Text, nullable=False, index=True),  # "node/n01", "machine/52:54:00:12:34:56"
+    Column("minted_s", Float, nullable=False),
+    Column("expires_s", Float, nullable=False),
+    Column("used_s", Float),  # NULL: not used
+    Column("public_key", Text, nullable=False, server_default=""),  # of the agent that used it
+)
+
+machines = Table(
+    "machines",  # that are no nodes, and whose inventory an admin has allowed
+    metadata,
+    Column("mac", Text, primary_key=True),
+    Column("netboot", Text, nullable=False),  # "discover" or "local"
+    Column("facts", Text),  # NULL: not told yet
+    Column("facts_s", Float),
+    Column("allowed_s", Float, nullable=False),
+)
+
 attempts = Table(
     "attempts",
     metadata,

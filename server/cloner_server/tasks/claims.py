@@ -109,10 +109,10 @@ def accept_hello(
         events.record_seldom(connection, act, f"task/{task.id}", "claim refused", is_network=True, why=why)
         return RefusedError(f"task {task.id} is {task.state}", hint="cloner task list shows what is to be done")
     former = rows.last_attempt(connection, task.id)
-    foreign = _foreign(claim, node, hello, former) or _stranger(node, hello.facts, rules)
+    foreign = _foreign(claim, node, hello, former) or stranger(node, hello.facts, rules)
     if foreign is not None:
         if foreign.may_be_accepted:
-            nodes.offer_hardware(connection, node.name, _hardware(hello.facts, act.now_s))
+            nodes.offer_hardware(connection, node.name, hardware_of(hello.facts, act.now_s))
         return _freeze(connection, act, task, foreign, fingerprint(hello.facts))
     if claim.used_s is None:
         if (refusal := _stand_back(connection, act, task, former, rules)) is not None:
@@ -183,7 +183,7 @@ def _become_attempt(
 
 
 @dataclass(frozen=True, slots=True)
-class _Foreign:
+class Foreign:
     """Why a hello is turned away, and what a person may do if the machine is right all the same."""
 
     why: str
@@ -191,38 +191,46 @@ class _Foreign:
     may_be_accepted: bool = False
 
 
-def _foreign(claim: AnyRow, node: NodeView, hello: Hello, former: AnyRow | None) -> _Foreign | None:
-    """Return why this hello comes from another machine than it should; None when it does not."""
-    if not set(node.macs) & {nic.mac for nic in hello.facts.nics}:
-        return _Foreign(f"the machine has none of the MAC addresses of {node.name}")
-    said = (("uuid", node.uuid, hello.facts.dmi.system_uuid.lower()), ("serial", node.serial, hello.facts.dmi.serial))
+def foreign_machine(node: NodeView, facts: Facts) -> Foreign | None:
+    """Return why `facts` are not of the machine that `node` was said to be; None when they may be."""
+    if not set(node.macs) & {nic.mac for nic in facts.nics}:
+        return Foreign(f"the machine has none of the MAC addresses of {node.name}")
+    said = (("uuid", node.uuid, facts.dmi.system_uuid.lower()), ("serial", node.serial, facts.dmi.serial))
     for name, wanted, seen in said:
         if wanted and wanted != seen.strip():
             why = f"the machine says it has the {name} '{seen[:64]}', {node.name} was given '{wanted}'"
-            return _Foreign(why, f"cloner node set {node.name} --{name} …")
+            return Foreign(why, f"cloner node set {node.name} --{name} …")
+    return None
+
+
+def _foreign(claim: AnyRow, node: NodeView, hello: Hello, former: AnyRow | None) -> Foreign | None:
+    """Return why this hello comes from another machine than it should; None when it does not."""
+    if (foreign := foreign_machine(node, hello.facts)) is not None:
+        return foreign
     if claim.used_s is not None and (
         former is None or former.id != claim.attempt or former.public_key != hello.public_key
     ):
-        return _Foreign("the claim was used before, by another machine or another boot")
+        return Foreign("the claim was used before, by another machine or another boot")
     return None
 
 
-def _stranger(node: NodeView, facts: Facts, rules: Rules) -> _Foreign | None:
+def stranger(node: NodeView, facts: Facts, rules: Rules) -> Foreign | None:
     """Return why the machine, which has what it must have, is not believed yet; None when it is."""
     accept = f"cloner node accept {node.name}"
     if node.fingerprint and node.fingerprint != fingerprint(facts):
-        return _Foreign(f"the hardware is not the one accepted for {node.name}", accept, may_be_accepted=True)
+        return Foreign(f"the hardware is not the one accepted for {node.name}", accept, may_be_accepted=True)
     if not node.fingerprint and not node.uuid and not node.serial and rules.accept == "admin":
-        return _Foreign(f"nobody has accepted this machine as {node.name} yet", accept, may_be_accepted=True)
+        return Foreign(f"nobody has accepted this machine as {node.name} yet", accept, may_be_accepted=True)
     return None
 
 
-def _hardware(facts: Facts, now_s: float) -> Hardware:
+def hardware_of(facts: Facts, now_s: float) -> Hardware:
+    """Return what an admin is shown of a machine that was turned away."""
     dmi, macs = facts.dmi, tuple(sorted({nic.mac for nic in facts.nics}))[:_SHOWN_MACS]
     return Hardware(fingerprint(facts), dmi.system_uuid, dmi.serial, dmi.vendor, dmi.product, macs, now_s)
 
 
-def _freeze(connection: Connection, act: Act, task: AnyRow, foreign: _Foreign, hardware: str) -> ClonerError:
+def _freeze(connection: Connection, act: Act, task: AnyRow, foreign: Foreign, hardware: str) -> ClonerError:
     why = foreign.why
     if not can_happen(TaskState(task.state), Happening.FREEZE):  # given up already: there is nothing to stop
         events.record_seldom(

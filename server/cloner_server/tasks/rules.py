@@ -30,6 +30,7 @@ class Rules:
     confirm_host: str = ""  # where clones call
     confirm_port: int = 8080
     has_agent: bool = True  # False: no installer, so a node that is armed waits
+    agent_memory_bytes: int = 0  # least MemTotal in which the offered initramfs unpacks; 0 not known
     own_macs: frozenset[str] = frozenset()  # of this machine: never deployed
     seed_key: bytes = field(default=b"", repr=False)  # secret; the seeds of all attempts derive from it
     console_key: bytes = field(default=b"", repr=False)  # secret; host keys of consoles; empty: agents open none

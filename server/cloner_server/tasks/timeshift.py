@@ -12,7 +12,7 @@ from sqlalchemy import Column, Connection, func, select, update
 from cloner_core.admin import TaskState
 from cloner_server.state import events
 from cloner_server.state.database import Act
-from cloner_server.state.tables import attempts, claims, leases, sightings, tasks
+from cloner_server.state.tables import attempts, claims, discover_claims, leases, sightings, tasks
 from cloner_server.state.tables import events as event_rows
 
 MIN_STEP_S = 2.0
@@ -32,6 +32,7 @@ def shift(connection: Connection, act: Act, step_s: float) -> None:
         (attempts, (attempts.c.beat_s, attempts.c.rival_s), attempts.c.state == "live"),
         (attempts, (attempts.c.ended_s,), attempts.c.task.in_(unconfirmed)),  # what is seen later counts
         (claims, (claims.c.minted_s, claims.c.expires_s), claims.c.expires_s > 0),
+        (discover_claims, (discover_claims.c.minted_s, discover_claims.c.expires_s), discover_claims.c.expires_s > 0),
         (tasks, (tasks.c.changed_s,), tasks.c.state.in_(_TIMED)),
         (leases, (leases.c.expires_s,), leases.c.expires_s > 0),
         (sightings, (sightings.c.time_s,), sightings.c.time_s > 0),  # compared with the tasks' times
@@ -55,6 +56,8 @@ def rein_in(connection: Connection, act: Act) -> None:
         (attempts.c.ended_s, act.now_s),
         (claims.c.minted_s, act.now_s),
         (claims.c.expires_s, act.now_s + _CLAIM_S),
+        (discover_claims.c.minted_s, act.now_s),
+        (discover_claims.c.expires_s, act.now_s + _CLAIM_S),
         (leases.c.expires_s, act.now_s + _LEASE_S),
         (sightings.c.time_s, act.now_s),
     ]

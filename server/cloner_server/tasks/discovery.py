@@ -1,0 +1,229 @@
+"""Inventories without a task: who may be asked for one, the claim of its boot script, and what came of it.
+
+A claim of this kind lets a machine tell its facts, once, and opens nothing: no image, no identity, no plan. Whatever
+comes of it, netboot goes back to `local`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import CompoundSelect, Connection, delete, func, insert, select, update
+
+from cloner_core.admin import NodeView
+from cloner_core.errors import ClonerError, RefusedError
+from cloner_core.facts import Facts
+from cloner_core.messages import Discovered, DiscoverFailure, Hello
+from cloner_core.sightings import boot_verdict
+from cloner_server.state import events, machines, nodes, sightings
+from cloner_server.state import tasks as rows
+from cloner_server.state.database import Act
+from cloner_server.state.tables import discover_claims as claims
+from cloner_server.state.tables import machines as machine_rows
+from cloner_server.state.tables import nodes as node_rows
+from cloner_server.state.tasks import AnyRow
+from cloner_server.tasks.claims import UnknownClaimError, foreign_machine, hardware_of, stranger
+from cloner_server.tasks.rules import Rules, token_hash
+
+FAILED = "discover failed"
+REFUSED = "discover refused"
+_SERVED = "boot agent"
+_OPEN_CLAIMS = 20  # of one machine; anybody on the network can ask for boot scripts
+_TEXT = 500
+
+
+def set_discover(connection: Connection, act: Act, names: Sequence[str], rules: Rules) -> list[NodeView]:
+    """Have nodes tell their facts at their next network boot: all of them, or none.
+
+    Raises RefusedError naming every node with a live task, or with too little memory for the agent.
+    """
+    _refuse_without_agent(rules)
+    found, held = nodes.get_nodes(connection, names), []
+    for node in found:
+        live, known = rows.live_task(connection, node.name), nodes.last_facts(connection, node.name)
+        if live is not None:
+            held.append(f"{node.name} has task {live.id}, which is {live.state}")
+        elif known is not None and known[0].memory_bytes < rules.agent_memory_bytes:
+            has = f"{node.name} has {known[0].memory_bytes >> 20} MiB of memory"
+            held.append(f"{has}, the agent needs {rules.agent_memory_bytes >> 20} MiB")
+    if held:
+        raise RefusedError("; ".join(held), hint="cloner task abort ends a task; less memory wants a smaller installer")
+    for node in found:
+        forget_claims(connection, f"node/{node.name}")
+    return [nodes.set_netboot(connection, act, name, "discover", why="asked for") for name in names]
+
+
+def set_machines(connection: Connection, act: Act, macs: Sequence[str], value: str, rules: Rules) -> None:
+    """Allow the inventory of machines that are no nodes, or take it back; raises RefusedError for a node's MAC."""
+    if value == "discover":
+        _refuse_without_agent(rules)
+    owned = [f"{mac} is {name}" for mac in macs if (name := nodes.name_of_mac(connection, mac))]
+    if owned:
+        raise RefusedError("; ".join(owned), hint="cloner netboot --nodes NODE --set discover")
+    for mac in macs:
+        forget_claims(connection, f"machine/{mac}")
+        machines.set_netboot(connection, act, mac, value, why="asked for")
+
+
+def mint_claim(connection: Connection, act: Act, mac: str, rules: Rules) -> str:
+    """Return a new claim token for the machine with `mac`; raises RefusedError when nobody asked for its inventory."""
+    node = nodes.find_by_mac(connection, mac)
+    netboot = machines.netboot_of(connection, mac) if node is None else node.netboot
+    if netboot != "discover":
+        raise RefusedError(f"nobody asked for the inventory of {mac}")
+    obj = f"machine/{mac}" if node is None else f"node/{node.name}"
+    token = secrets.token_hex(20)
+    times = {"minted_s": act.now_s, "expires_s": act.now_s + rules.claim_life_s}
+    connection.execute(insert(claims).values(token_hash=token_hash(token), object=obj, **times))
+    # The first one stays, whatever a stranger fetches: its age says how long the machine has been trying.
+    unused = claims.c.object == obj, claims.c.used_s.is_(None)
+    by_age = select(claims.c.token_hash).where(*unused).order_by(claims.c.minted_s.desc())
+    newest = list(connection.execute(by_age).scalars())
+    connection.execute(delete(claims).where(claims.c.token_hash.in_(newest[_OPEN_CLAIMS - 1 : -1])))
+    return token
+
+
+def accept_facts(connection: Connection, act: Act, hello: Hello, rules: Rules) -> Discovered | ClonerError:
+    """Keep the facts of a machine that was to be discovered, and send it to its disk.
+
+    A refusal is returned, not raised: the alarm that goes with it must be committed first.
+    """
+    claim = _find(connection, act, hello.claim)
+    if isinstance(claim, ClonerError):
+        return claim
+    kind, _, name = claim.object.partition("/")
+    if claim.used_s is not None:
+        if claim.public_key == hello.public_key:
+            return Discovered(name)  # our reply was lost on the way
+        return _refuse(connection, act, claim.object, "the claim was used before, by another machine or another boot")
+    refusal = _unlike(connection, act, kind, name, facts=hello.facts, rules=rules)
+    if refusal:
+        return _refuse(connection, act, claim.object, refusal)
+    if kind == "node":
+        nodes.remember_facts(connection, act, name, hello.facts)
+    else:
+        machines.remember_facts(connection, act, name, hello.facts)
+    _use(connection, act, claim, hello.public_key)
+    facts = hello.facts
+    told: dict[str, Any] = {
+        "disks": len(facts.disks),
+        "memory_mib": facts.memory_bytes >> 20,
+        "firmware": facts.firmware.value,
+    }
+    events.record(connection, act, claim.object, "discovered", **told)
+    _send_home(connection, act, claim.object, why="discovered")
+    return Discovered(name)
+
+
+def accept_failure(connection: Connection, act: Act, failure: DiscoverFailure) -> ClonerError | None:
+    """Note why an agent took no inventory, and send its machine to its disk; returns a refusal, None when noted."""
+    claim = _find(connection, act, failure.claim)
+    if isinstance(claim, ClonerError):
+        return claim
+    if claim.used_s is None:
+        _use(connection, act, claim, failure.public_key)
+        _fail(connection, act, claim.object, failure.message[:_TEXT], failure.hint[:_TEXT])
+    elif claim.public_key != failure.public_key:
+        return _refuse(connection, act, claim.object, "the claim was used before, by another machine or another boot")
+    return None
+
+
+def forget_claims(connection: Connection, obj: str) -> None:
+    """Take back the claims of `obj` no agent has used yet."""
+    connection.execute(delete(claims).where(claims.c.object == obj, claims.c.used_s.is_(None)))
+
+
+def is_due(connection: Connection, now_s: float, rules: Rules, started_s: float) -> bool:
+    """Return whether `tidy` would do anything; a look without a write transaction."""
+    return bool(_overdue(connection, now_s, rules, started_s))
+
+
+def tidy(connection: Connection, act: Act, rules: Rules, started_s: float) -> None:
+    """End what came to nothing: the script was fetched, and no agent told anything since. Forget old claims."""
+    for obj, since_s in _overdue(connection, act.now_s, rules, started_s):
+        kind, _, name = obj.partition("/")
+        seen = sightings.list_sightings(connection, name) if kind == "node" else []
+        verdict = boot_verdict(seen, since_s, events.count_since(connection, obj, _SERVED, since_s))
+        forget_claims(connection, obj)
+        _fail(connection, act, obj, verdict.message, verdict.hint)
+    is_old = claims.c.expires_s <= act.now_s, claims.c.minted_s <= act.now_s - rules.boot_s
+    connection.execute(delete(claims).where(*is_old, claims.c.object.not_in(_wanted())))
+
+
+def _refuse_without_agent(rules: Rules) -> None:
+    if not rules.has_agent:
+        raise RefusedError("this server offers no agent, so nothing can be discovered", hint="cloner serve --installer")
+
+
+def _find(connection: Connection, act: Act, token: str) -> AnyRow | ClonerError:
+    claim = connection.execute(select(claims).where(claims.c.token_hash == token_hash(token))).one_or_none()
+    if claim is not None and (claim.used_s is not None or claim.expires_s > act.now_s) and _is_known(connection, claim):
+        return claim
+    why = "unknown" if claim is None else "expired"
+    events.record_seldom(connection, act, "site", "claim refused", is_network=True, why=why)
+    return UnknownClaimError("the claim is unknown or expired", hint="boot over the network again for a new one")
+
+
+def _is_known(connection: Connection, claim: AnyRow) -> bool:
+    """Tell whether the machine of a claim was neither forgotten nor made a node since."""
+    kind, _, name = claim.object.partition("/")
+    return kind == "node" or machines.netboot_of(connection, name) != ""
+
+
+def _unlike(connection: Connection, act: Act, kind: str, name: str, *, facts: Facts, rules: Rules) -> str:
+    """Return why these facts are of another machine than they should be; "" when they are not."""
+    if kind == "machine":
+        return "" if name in {nic.mac for nic in facts.nics} else f"the machine has no card with the address {name}"
+    node = nodes.get_node(connection, name)
+    if (foreign := foreign_machine(node, facts)) is not None:
+        return foreign.why
+    if (foreign := stranger(node, facts, rules)) is None:
+        return ""
+    nodes.offer_hardware(connection, name, hardware_of(facts, act.now_s))
+    # Who has no hardware yet may show it: what is kept decides nothing, and an admin accepts it or not.
+    return foreign.why if node.fingerprint else ""
+
+
+def _refuse(connection: Connection, act: Act, obj: str, why: str) -> ClonerError:
+    events.record_seldom(connection, act, obj, REFUSED, alarm=True, why=why)
+    return RefusedError(f"{obj.partition('/')[2]}: {why}", hint="find out which machine is right: cloner events")
+
+
+def _use(connection: Connection, act: Act, claim: AnyRow, public_key: str) -> None:
+    used = {"used_s": act.now_s, "public_key": public_key}
+    connection.execute(update(claims).where(claims.c.token_hash == claim.token_hash).values(used))
+    forget_claims(connection, claim.object)
+
+
+def _fail(connection: Connection, act: Act, obj: str, message: str, hint: str) -> None:
+    events.record(connection, act, obj, FAILED, alarm=True, message=message, hint=hint)
+    _send_home(connection, act, obj, why=f"{FAILED}: {message}")
+
+
+def _send_home(connection: Connection, act: Act, obj: str, *, why: str) -> None:
+    """Set netboot back to `local`, unless somebody has set it to something else meanwhile."""
+    kind, _, name = obj.partition("/")
+    if kind == "machine":
+        machines.set_netboot(connection, act, name, "local", why=why)
+    elif nodes.get_node(connection, name).netboot == "discover":
+        nodes.set_netboot(connection, act, name, "local", why=why)
+
+
+def _overdue(connection: Connection, now_s: float, rules: Rules, started_s: float) -> list[tuple[str, float]]:
+    """Return what still waits for its inventory, and since when its first boot script was fetched."""
+    if started_s > now_s - rules.boot_s:
+        return []
+    waiting = claims.c.used_s.is_(None), claims.c.object.in_(_wanted())
+    first_s = func.min(claims.c.minted_s)
+    query = select(claims.c.object, first_s).where(*waiting).group_by(claims.c.object)
+    found = connection.execute(query.having(first_s <= now_s - rules.boot_s))
+    return [(obj, float(since_s)) for obj, since_s in found]
+
+
+def _wanted() -> CompoundSelect[tuple[str]]:
+    """Select the objects whose inventory is asked for."""
+    of_nodes = select("node/" + node_rows.c.name).where(node_rows.c.netboot == "discover")
+    of_machines = select("machine/" + machine_rows.c.mac).where(machine_rows.c.netboot == "discover")
+    return of_nodes.union_all(of_machines)
