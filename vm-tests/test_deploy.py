@@ -13,7 +13,7 @@ import pytest
 
 from cloner_core.identity import ssh_fingerprint
 from cloner_initramfs import Cache
-from vmlab import Lab, Machine, Vm, console, host
+from vmlab import Lab, Machine, console, host
 from vmlab.comparison import esp_faults, unexpected_differences
 from vmlab.disk import GIB, MIB, Bus, Disk
 from vmlab.golden_busybox import MARKER, golden_busybox
@@ -116,8 +116,9 @@ def test_what_cannot_end_well_is_refused_before_the_disk_changes(lab: Lab, cache
     for disk in vm.disks:
         host.run(["mkfs.ext4", "-q", "-F", "-L", "precious", "-d", precious, disk.path])
     before = [sha256(disk.path) for disk in vm.disks]
+    machine = Machine(lab, vm)
     if fault == "two-disks":
-        is_discovered_without_a_write(lab, head, node, vm)
+        is_discovered_without_a_write(head, node, machine)
     head.cloner("deploy", "--nodes", node.name, "--yes")
     packs = sorted(path for path in (head.state / "store" / "packs").rglob("*") if path.is_file())
     if fault == "flipped-pack":
@@ -125,7 +126,6 @@ def test_what_cannot_end_well_is_refused_before_the_disk_changes(lab: Lab, cache
         content[len(content) // 2] ^= 1
         packs[0].chmod(0o600)
         packs[0].write_bytes(content)
-    machine = Machine(lab, vm)
     machine.start(reboots=False, direct=head.direct_boot(node.mac))
     # The lab's bridge keeps LLDP to itself, as every bridge does; so the switch speaks on the machine's own port.
     lab.popen([sys.executable, "-c", SWITCH, LLDPDU])
@@ -150,18 +150,17 @@ def test_what_cannot_end_well_is_refused_before_the_disk_changes(lab: Lab, cache
     assert told == [("precious", "Debian 12, host db01")] * len(vm.disks)
 
 
-def is_discovered_without_a_write(lab: Lab, head: Head, node: Node, vm: Vm) -> None:
+def is_discovered_without_a_write(head: Head, node: Node, machine: Machine) -> None:
     head.cloner("netboot", "--nodes", node.name, "--set", "discover")
-    before = [sha256(disk.path) for disk in vm.disks]
-    machine = Machine(lab, vm)
+    before = [sha256(disk.path) for disk in machine.vm.disks]
     machine.start(reboots=False, direct=head.direct_boot(node.mac))
     machine.wait_for(r"CLONER REBOOT inventory told", AGENT_S)
     machine.wait_off(MOVES_S)
-    assert [sha256(disk.path) for disk in vm.disks] == before
+    assert [sha256(disk.path) for disk in machine.vm.disks] == before
     assert head.json("node", "show", node.name)["netboot"] == "local"
     assert head.json("task", "list") == []
     facts = head.json("node", "facts", node.name)
-    assert len(facts["disks"]) == len(vm.disks)
+    assert len(facts["disks"]) == len(machine.vm.disks)
     assert {"virtio_blk", "virtio_net"} <= {name for device in facts["pci"] for name in device["modules"]}
 
 
