@@ -178,7 +178,7 @@ class _Reader(Reader):
         return Swap()
 
     def one_rest(self, items: tuple[Any, ...], fields: Mapping[str, Any], name: str, path: str) -> None:
-        rests = [raw for raw in fields.get(name, ()) if isinstance(raw, dict) and raw.get("size") == REST]
+        rests = [raw for raw in (fields[name] if items else ()) if isinstance(raw, dict) and raw.get("size") == REST]
         if items and len(rests) > 1:
             self.fault(join(path, name), f"{len(rests)} {name} take the rest; give them {{min, weight}} instead")
 
