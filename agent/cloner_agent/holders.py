@@ -85,9 +85,15 @@ def _stop(base: Path, run: Runner, holder: str) -> None:
     if holder.startswith("md"):
         _try(run, ("mdadm", "--stop", f"/dev/{holder}"))
     elif holder.startswith("dm-"):
-        name = mapped_name(base, holder)
-        if "".join(_lines(home / "dm/uuid")).startswith("CRYPT-"):
+        name, uuid = mapped_name(base, holder), "".join(_lines(home / "dm/uuid"))
+        if uuid.startswith("CRYPT-"):
             _try(run, ("cryptsetup", "close", name))
+        elif uuid.startswith("LVM-"):
+            # By LVM, which alone takes /dev/GROUP away: no group of that name could be made while it is there. It
+            # does not, where two groups have one name, or the disk was wiped beneath it.
+            _try(run, ("lvchange", "--yes", "--activate", "n", f"/dev/mapper/{name}"))
+            if home.exists():
+                _try(run, ("dmsetup", "remove", name))
         else:
             _try(run, ("dmsetup", "remove", name))
     elif holder.startswith("bcache"):

@@ -51,11 +51,13 @@ def test_a_volume_in_an_encrypted_partition_goes_before_what_it_lies_in(sysfs: S
     sysfs.hold("dm-1", "dm-0")
     sysfs.append("proc/swaps", "/dev/mapper/vg-root partition 1 0 -2")
     held = {name: (sysfs.root / "sys/class/block" / name).resolve() / "holders" for name in ("null1", "dm-1")}
+    lvchange = ("lvchange", "--yes", "--activate", "n", "/dev/mapper/vg-root")
     runner.effects[("dmsetup", "remove", "vg-root")] = lambda: _drop(held["dm-1"] / "dm-0")
     runner.effects[("cryptsetup", "close", "secret")] = lambda: _drop(held["null1"] / "dm-1")
     stop_holders("/dev/null", runner, root=str(sysfs.root))
     assert runner.ran == [
         ("swapoff", "/dev/mapper/vg-root"),
+        lvchange,  # comes to nothing here
         ("dmsetup", "remove", "vg-root"),
         ("cryptsetup", "close", "secret"),
     ]
@@ -73,7 +75,7 @@ def test_a_btrfs_is_unmounted_also_where_mountinfo_names_another_of_its_devices(
 def test_a_disk_that_stays_held_stops_the_deploy(sysfs: Sysfs) -> None:
     runner = FakeRunner()
     sysfs.hold("null1", "dm-0")
-    runner.failing["dmsetup"] = (1, "Device or resource busy")
+    runner.failing |= dict.fromkeys(("dmsetup", "lvchange"), (1, "Device or resource busy"))
     with pytest.raises(StageError, match="vg-root") as caught:
         stop_holders("/dev/null", runner, root=str(sysfs.root))
     assert caught.value.cause is Cause.DEVICE_BUSY
