@@ -56,4 +56,4 @@ def test_arrays_groups_and_pools_of_a_former_system_are_found_stopped_and_wiped(
     assert {path for path in after if path in cables} | {*after["/dev/sda"].paths} == cables
     assert set(before) == {*CHOSEN, *KEPT, "/dev/sda"}
     assert (before["/dev/sda"].serial, before["/dev/sda"].bus) == ("CABLED", "scsi")
-    assert (told["arrays"], told["groups"], told["mapped"]) == ("", ["wide"], [])
+    assert (told["arrays"], told["groups"], told["mapped"], told["groups_in_dev"]) == ("", ["wide"], [], [])

@@ -66,5 +66,5 @@ def run_on_node(
 
 def told(said: str) -> dict[str, object]:
     """Return what a program told, from all that was said on the console."""
-    lines = re.findall(rf"^.*{MARK}(\w+)=(.*)$", said, re.MULTILINE)
+    lines = re.findall(rf"^.*?{MARK}([\w-]+)=(.*)$", said, re.MULTILINE)
     return {name: json.loads(value) for name, value in lines}

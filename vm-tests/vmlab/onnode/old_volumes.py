@@ -35,6 +35,7 @@ def main() -> None:
     tell("after", probe(run).disks)
     tell("arrays", run(("mdadm", "--examine", "--scan")).stdout)
     tell("groups", run(("vgs", "--noheadings", "-o", "vg_name")).stdout.split())
+    tell("groups_in_dev", [group for group in ("nested", "secret") if os.path.lexists(f"/dev/{group}")])
     tell("mapped", sorted(set(os.listdir("/dev/mapper")) - {"control"}))
 
 

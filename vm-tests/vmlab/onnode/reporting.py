@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import msgspec
@@ -11,5 +12,6 @@ MARK = "workbench: "
 
 def tell(name: str, value: object) -> None:
     """Send one fact, anything that JSON holds or a msgspec struct."""
-    sys.stdout.write(f"{MARK}{name}={msgspec.json.encode(value).decode('ascii', 'backslashreplace')}\n")
+    # In ASCII, whatever the console makes of other characters.
+    sys.stdout.write(f"{MARK}{name}={json.dumps(msgspec.to_builtins(value))}\n")
     sys.stdout.flush()
