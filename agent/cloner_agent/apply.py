@@ -10,6 +10,7 @@ from typing import Any
 
 from cloner_agent.attempt import Attempt
 from cloner_agent.stages import (
+    bios,
     bootfiles,
     check,
     commit,
@@ -29,6 +30,7 @@ _BY_KIND: dict[type[steps.Action], Callable[[Attempt, Any], None]] = {
     steps.Guard: disks.guard,
     steps.StopHolders: disks.stop,
     steps.Command: disks.command,
+    steps.BiosStub: bios.put_stub,
     steps.LuksFormat: volumes.make_encrypted,
     steps.Mount: disks.mount,
     steps.StageEsp: disks.stage_esp,
@@ -43,6 +45,7 @@ _BY_KIND: dict[type[steps.Action], Callable[[Attempt, Any], None]] = {
     steps.Check: check.check,
     steps.Commit: commit.ask,
     steps.ActivateEsp: commit.activate_esp,
+    steps.BiosBoot: bios.make_bootable,
     steps.Nvram: nvram.write,
     steps.SendReceipt: commit.send_receipt,
     steps.Reboot: reboot.restart,

@@ -75,6 +75,7 @@ class Record:
     nvram_before: tuple[str, ...] = ()
     nvram_after: tuple[str, ...] = ()
     loader: str = ""  # path on the ESP that the boot entry starts, "\\EFI\\debian\\shimx64.efi"
+    bios: tuple[str, str] = ("", "")  # paths in the clone of GRUB's core image and boot sector; "" by UEFI
     boot_number: int | None = None  # of our NVRAM entry; None when there is none
     replaced: tuple[str, ...] = ()  # identifiers, lower case, that the image named and that are gone
     scripts: list[ScriptRun] = field(default_factory=list)

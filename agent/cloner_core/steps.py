@@ -45,6 +45,12 @@ class StopHolders(Action, frozen=True, tag="stop-holders"):
     disk: str
 
 
+class BiosStub(Action, frozen=True, tag="bios-stub"):
+    """Put code into a disk's first sector that has BIOS go on to the network, where an empty one would hang it."""
+
+    disk: str
+
+
 class LuksFormat(Action, frozen=True, tag="luks-format"):
     """Make a LUKS2 container with a key drawn on the node, and open it; the key is in no plan and no log."""
 
@@ -114,7 +120,7 @@ class MakeSwapFile(Action, frozen=True, tag="swap-file"):
 class BootFiles(Action, frozen=True, tag="boot-files"):
     """Put loaders and their configuration on the (staged) ESP (`bootfiles.boot_files`)."""
 
-    esp: str  # mount point
+    esp: str  # mount point; "" when BIOS starts the machine
     root_uuid: str  # of the filesystem at /
     boot_uuid: str  # of the filesystem that holds /boot
     boot_path: str  # of /boot in it: "" when it is mounted there, "/boot" on the root, "/@/boot" in a subvolume
@@ -156,6 +162,20 @@ class ActivateEsp(Action, frozen=True, tag="activate-esp"):
     copies: tuple[str, ...] = ()  # devices
 
 
+class BiosPlace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where GRUB's core image goes on a disk that BIOS may start."""
+
+    disk: str
+    first_sector: int  # of 512 bytes
+    sectors: int  # that there is room for
+
+
+class BiosBoot(Action, frozen=True, tag="bios-boot"):
+    """Write the core image that `BootFiles` had made to each disk, read it back, then the boot code: now they boot."""
+
+    places: tuple[BiosPlace, ...]
+
+
 class EspPlace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One ESP as an HD() device path node names it."""
 
@@ -190,6 +210,7 @@ AnyAction = (
     Command
     | Guard
     | StopHolders
+    | BiosStub
     | LuksFormat
     | Mount
     | StageEsp
@@ -204,6 +225,7 @@ AnyAction = (
     | Check
     | Commit
     | ActivateEsp
+    | BiosBoot
     | Nvram
     | SendReceipt
     | Reboot
@@ -256,11 +278,17 @@ def wording(action: AnyAction) -> str:  # noqa: PLR0911, PLR0912 — one line fo
         case Rewrite(references=references):
             pairs = "".join(f"\n#   {r.old} -> {r.new}" for r in references)
             return "# rewrite references; /etc/fstab names the new filesystems" + pairs
+        case BiosStub(disk=disk):
+            return f"# have BIOS go on to the network from {disk}, until the commit"
+        case BiosBoot(places=places):
+            told = "".join(f"\n#   {one.disk}: core image from sector {one.first_sector} on" for one in places)
+            return f"# write core images and read them back, then the boot code:{told}"
         case BootFiles():
             more = f", rootflags={action.root_flags}" if action.root_flags else ""
             more += f", /boot is {action.boot_path or '/'} of UUID={action.boot_uuid}"
             more += f", kernel arguments: {' '.join(action.kernel_arguments)}" if action.kernel_arguments else ""
-            return f"# place loaders on the staged {action.esp}, root={action.root}{more}"
+            what = f"loaders on the staged {action.esp}" if action.esp else "GRUB for BIOS in the clone"
+            return f"# place {what}, root={action.root}{more}"
         case CheckInitramfs():
             return "# look for this machine's drivers in the initramfs; make it anew, confined, where they are missing"
         case RunScript():

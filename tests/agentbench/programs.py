@@ -15,3 +15,9 @@ def pe(*wanted: tuple[str, bytes]) -> bytes:
         head += struct.pack("<8sIIII16x", name.encode(), len(content), 0, raw, start + len(body))
         body += content.ljust(raw, b"\0")
     return bytes(head.ljust(start, b"\0")) + body
+
+
+def grub_core(size: int) -> bytes:
+    """Return as much of a core image of GRUB for BIOS, of `size` bytes, as its embedding looks at."""
+    sectors = -(-size // 512)
+    return bytes(500) + struct.pack("<QHH", 2, sectors - 1, 0x820) + b"c" * (size - 512)

@@ -39,6 +39,26 @@ def test_a_loader_of_another_architecture_does_not_count() -> None:
     assert len(boot_lacks((KERNEL, GRUB), ESP, "aarch64")) == 1
 
 
+BIOS = tuple(f"/usr/lib/grub/i386-pc/{name}.img" for name in ("boot", "diskboot", "kernel"))
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ((KERNEL, *BIOS, "/usr/bin/grub-mkimage"), ()),
+        ((KERNEL, *BIOS), ("GRUB for BIOS",)),
+        ((KERNEL, *BIOS[1:], "/usr/bin/grub-mkimage"), ("GRUB for BIOS",)),
+        ((KERNEL, GRUB), ("GRUB for BIOS",)),
+        ((*BIOS, "/usr/bin/grub2-mkimage"), ("kernel",)),
+    ],
+)
+def test_a_machine_that_bios_starts_needs_grub_for_bios(names: tuple[str, ...], words: tuple[str, ...]) -> None:
+    assert all(is_boot_name(name, "") for name in names if name != GRUB)
+    lacking = boot_lacks(names, "", "x86_64")
+    assert len(lacking) == len(words)
+    assert all(word in told for word, told in zip(words, lacking, strict=True))
+
+
 NAMES = [
     *(KERNEL, "/boot/grub/grub.cfg", "/boot/efi/EFI/debian/grubx64.efi", "/boot/efi/EFI/Linux/a.efi"),
     "/usr/lib/systemd/boot/efi/systemd-bootx64.efi.signed",

@@ -119,12 +119,33 @@ def test_boot_on_its_own_filesystem_is_found_there() -> None:
 
 
 def test_an_images_own_grub_cfg_is_kept_and_gets_the_nodes_arguments() -> None:
-    own = b"menuentry x {\n\tlinux\t/boot/vmlinuz-1 root=UUID=old ro\n\tinitrd /boot/initrd.img-1\n}\n"
+    own = f"menuentry x {{\n\tlinux\t/boot/vmlinuz-1 root=UUID={ROOT} ro\n\tinitrd /boot/initrd.img-1\n}}\n".encode()
     image = changed(DEBIAN, texts={**DEBIAN.texts, "/boot/grub/grub.cfg": own})
     assert "/boot/grub/grub.cfg" not in written(boot_files(image, ACTION))
     action = msgspec.structs.replace(ACTION, kernel_arguments=("console=ttyS0", "ro"))
     config = written(boot_files(image, action))["/boot/grub/grub.cfg"]
-    assert "\tlinux\t/boot/vmlinuz-1 root=UUID=old ro console=ttyS0\n" in config
+    assert f"\tlinux\t/boot/vmlinuz-1 root=UUID={ROOT} ro console=ttyS0\n" in config
+
+
+@pytest.mark.parametrize(
+    ("line", "action", "says"),
+    [
+        ("/boot/vmlinuz-1 root=/dev/sda3", {}, "root=/dev/sda3"),
+        ("/vmlinuz-1 root=UUID=" + ROOT, {}, "looks for /vmlinuz-1"),
+        ("/boot/vmlinuz-1 root=UUID=" + ROOT, {"boot_path": "/@/boot"}, "looks for /boot/vmlinuz-1"),
+        ("/boot/vmlinuz-1 root=UUID=" + ROOT, {"root_flags": "subvol=@"}, "rootflags=none"),
+        ("/boot/vmlinuz-1 root=UUID=" + ROOT + " rootflags=subvol=@", {}, "rootflags=subvol=@"),
+        ("/boot/vmlinuz-1 root=UUID=" + ROOT + " rootflags=data=journal", {}, ""),
+        ("/boot/vmlinuz-1 root=LABEL=root", {}, ""),
+        ("$kernel root=$root", {}, ""),
+    ],
+)
+def test_a_grub_cfg_for_other_disks_is_written_anew(line: str, action: dict[str, str], says: str) -> None:
+    own = f"menuentry x {{\n\tlinux {line} ro quiet\n}}\n".encode()
+    image = changed(DEBIAN, texts={**DEBIAN.texts, "/boot/grub/grub.cfg": own})
+    made = boot_files(image, msgspec.structs.replace(ACTION, **action))
+    assert ("/boot/grub/grub.cfg" in written(made)) == bool(says)
+    assert [note for note in made.notes if says in note and "other disks" in note] == list(made.notes if says else ())
 
 
 def test_loaders_that_live_on_the_esp_alone_are_copied_to_the_fallback() -> None:

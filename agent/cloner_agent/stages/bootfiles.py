@@ -1,4 +1,4 @@
-"""Places loaders and their configuration on the staged ESP, as `cloner_core.bootfiles` chooses.
+"""Places loaders and their configuration on the staged ESP, or GRUB for BIOS, as `cloner_core.bootfiles` chooses.
 
 Must not choose anything; every path is resolved beneath the target.
 """
@@ -15,6 +15,7 @@ from blake3 import blake3
 from cloner_agent.attempt import Attempt
 from cloner_agent.failures import StageError
 from cloner_agent.rooted import Rooted
+from cloner_agent.stages.bios import make_core
 from cloner_agent.stages.listed import listed_files
 from cloner_core.bootfiles import (
     LOADERS,
@@ -27,6 +28,7 @@ from cloner_core.bootfiles import (
     boot_files,
     is_loader_text,
 )
+from cloner_core.bootfiles.sources import BIOS_MODULES, MKIMAGES
 from cloner_core.bootfiles.unified import (
     HEAD_BYTES,
     MAX_COMMAND_LINE_BYTES,
@@ -60,7 +62,12 @@ def place(attempt: Attempt, action: BootFiles) -> None:
                 case RemoveFile():
                     tree.unlink(path, missing_ok=True)
                     attempt.record.written_boot.pop(path, None)
-    for note in (f"boots by {made.way}: {made.loader}", *made.notes):
+        if made.core:
+            make_core(attempt, made.core)
+            attempt.record.bios = made.core.path, made.core.boot_image
+            path = os.fsencode(made.core.path.lstrip("/"))
+            attempt.record.written_boot[path] = blake3(tree.read(path)).digest()
+    for note in (f"boots by {made.way}{made.loader and ': '}{made.loader}", *made.notes):
         attempt.tools.reporter.note(note)
     attempt.record.loader = made.loader
     log.info("loader %s, newest kernel %s", made.loader, made.kernels[0].version if made.kernels else "unknown")
@@ -69,14 +76,15 @@ def place(attempt: Attempt, action: BootFiles) -> None:
 def look(tree: Rooted, esp: str) -> Image:
     """Return what the restored image has to boot with."""
     texts = {path: tree.read(path) for path in listed_files(tree, TEXTS)}
-    on_esp = tuple(_files(tree, os.fsencode(esp.lstrip("/"))))
+    on_esp = tuple(_files(tree, os.fsencode(esp.lstrip("/")))) if esp else ()
     return Image(
-        present=frozenset(path for path in LOADERS if tree.exists(path)),
+        present=frozenset(path for path in (*LOADERS, *MKIMAGES) if tree.exists(path)),
         boot=tuple(map(os.fsdecode, tree.listdir("boot"))) if tree.exists("boot") else (),
         esp=on_esp,
         texts=texts,
         esp_texts={path: tree.read(f"{esp}/{path}") for path in on_esp if is_loader_text(path)},
         unified=unified_images(tree, esp, on_esp),
+        bios=() if esp or not tree.exists(BIOS_MODULES) else tuple(map(os.fsdecode, tree.listdir(BIOS_MODULES))),
     )
 
 

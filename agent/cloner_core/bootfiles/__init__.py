@@ -9,7 +9,7 @@ from cloner_core.bootfiles.errors import NotBootableError
 from cloner_core.bootfiles.grub import append_arguments, named_files
 from cloner_core.bootfiles.image import Image, Kernel, kernels_of
 from cloner_core.bootfiles.listing import boot_lacks, is_boot_name
-from cloner_core.bootfiles.made import BootFilesMade, CopyFile, RemoveFile, WriteFile
+from cloner_core.bootfiles.made import BootFilesMade, CopyFile, CoreImage, RemoveFile, WriteFile
 from cloner_core.bootfiles.sources import LOADERS, TEXTS
 from cloner_core.bootfiles.systemdboot import is_loader_text
 
@@ -18,6 +18,7 @@ __all__ = [
     "TEXTS",
     "BootFilesMade",
     "CopyFile",
+    "CoreImage",
     "Image",
     "Kernel",
     "NotBootableError",

@@ -4,11 +4,14 @@
 2. GRUB, behind shim where the image has one;
 3. systemd-boot of a package, where it finds a kernel on the ESP;
 4. a unified kernel image, started by the firmware itself.
+
+By BIOS there is GRUB alone.
 """
 
 from __future__ import annotations
 
 from cloner_core.bootfiles import systemdboot
+from cloner_core.bootfiles.bios import boot_by_bios
 from cloner_core.bootfiles.errors import NotBootableError
 from cloner_core.bootfiles.image import Image, kernels_of
 from cloner_core.bootfiles.made import BootFilesMade, CopyFile, FileWork, RemoveFile
@@ -23,6 +26,8 @@ def boot_files(image: Image, action: BootFiles, arch: str = "x86_64") -> BootFil
 
     Raises NotBootableError when the image has no loader for `arch`, or no kernel that finds the root of a clone.
     """
+    if not action.esp:
+        return boot_by_bios(image, action, arch)
     if arch not in SUFFIX:
         raise NotBootableError(f"no EFI loader is known for architecture '{arch}'")
     unfit = {path: fault for path, line in image.unified.items() if (fault := _fault(line, action))}

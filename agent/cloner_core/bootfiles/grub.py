@@ -102,6 +102,11 @@ def append_arguments(config: bytes, arguments: Sequence[str]) -> bytes:
     return b"".join(lines)
 
 
+def linux_lines(config: bytes) -> Iterator[list[str]]:
+    """Give the words of each line that loads a Linux kernel."""
+    return (words for words in _command_lines(config) if words[0] in _LINUX and len(words) > 1)
+
+
 def named_files(config: bytes) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the kernels and the initramfs files that `config` names, as written there, without variables.
 

@@ -23,6 +23,7 @@ class Image(msgspec.Struct, frozen=True):
     esp: tuple[str, ...]  # files on the ESP, relative, "EFI/debian/shimx64.efi", as spelt there
     texts: Mapping[str, bytes]  # of sources.TEXTS
     esp_texts: Mapping[str, bytes] = {}  # loader.conf and entries of systemd-boot, by their path in `esp`
+    bios: tuple[str, ...] = ()  # names in sources.BIOS_MODULES
     unified: Mapping[str, str] = {}  # unified kernel images, by their path in `esp`: their command line
 
 

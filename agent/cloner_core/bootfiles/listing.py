@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-from cloner_core.bootfiles.sources import GRUB_CONFIGS, SUFFIX, grubs, systemd_boots
+from cloner_core.bootfiles.sources import BIOS_MODULES, GRUB_CONFIGS, MKIMAGES, SUFFIX, grubs, systemd_boots
 
 _KERNELS = ("/boot/vmlinuz-*", *GRUB_CONFIGS)
 _UNIFIED = "/EFI/Linux/*.efi"
@@ -17,15 +17,18 @@ _UNIFIED = "/EFI/Linux/*.efi"
 
 def is_boot_name(path: str, esp: str) -> bool:
     """Whether `path`, absolute in the clone, can matter to `boot_lacks`; cheap enough for every file of an image."""
-    return path.startswith(("/boot/", f"{esp}/")) or path in _LOADERS
+    return path.startswith(("/boot/", f"{esp or '/boot'}/")) or path in _LOADERS
 
 
 def boot_lacks(paths: Iterable[str], esp: str, arch: str) -> tuple[str, ...]:
     """Return what an image with the files `paths` lacks to boot on `arch`, in words; empty when it can boot.
 
-    `esp` is the mount point of the ESP in the clone ("/boot/efi"); the image may have loaders on it.
+    `esp` is the mount point of the ESP in the clone ("/boot/efi"); the image may have loaders on it. "" is for a
+    machine that BIOS starts.
     """
     names = frozenset(paths)
+    if not esp:
+        return _lacks_by_bios(names)
     folded = [name.lower() for name in names]
 
     def has(*patterns: str) -> bool:
@@ -45,4 +48,14 @@ def boot_lacks(paths: Iterable[str], esp: str, arch: str) -> tuple[str, ...]:
     return tuple(lacking)
 
 
-_LOADERS = frozenset(path for arch in SUFFIX for path in (*grubs(arch), *systemd_boots(arch)))
+def _lacks_by_bios(names: frozenset[str]) -> tuple[str, ...]:
+    lacking = []
+    if not any(fnmatchcase(name, pattern) for name in names for pattern in _KERNELS):
+        lacking.append("a kernel (/boot/vmlinuz-VERSION)")
+    if not (names >= _BIOS and names & set(MKIMAGES)):
+        lacking.append("GRUB for BIOS and its tools (Debian: packages grub-pc-bin and grub2-common)")
+    return tuple(lacking)
+
+
+_BIOS = frozenset(f"{BIOS_MODULES}/{name}" for name in ("boot.img", "diskboot.img", "kernel.img"))
+_LOADERS = {path for arch in SUFFIX for path in (*grubs(arch), *systemd_boots(arch))} | _BIOS | set(MKIMAGES)

@@ -31,11 +31,21 @@ class RemoveFile(msgspec.Struct, frozen=True, tag="remove"):
 FileWork = CopyFile | WriteFile | RemoveFile
 
 
+class CoreImage(msgspec.Struct, frozen=True):
+    """GRUB's core image for BIOS, which a program of the image makes once the files are there."""
+
+    argv: tuple[str, ...]  # "{files}" stands for where the program finds the file with `config`
+    config: bytes
+    path: str  # of the core in the clone
+    boot_image: str  # path of boot.img in the clone
+
+
 class BootFilesMade(msgspec.Struct, frozen=True):
     """What to do, in this order, and what the firmware will then load."""
 
     files: tuple[FileWork, ...]
-    loader: str  # "\\EFI\\debian\\shimx64.efi"
+    loader: str  # "\\EFI\\debian\\shimx64.efi"; "" by BIOS
     kernels: tuple[Kernel, ...]
     notes: tuple[str, ...] = ()
     way: str = ""  # by what the clone boots, in words: "shim and GRUB"
+    core: CoreImage | None = None  # None: the machine is not started by BIOS

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from cloner_core.bootfiles.errors import NotBootableError
-from cloner_core.bootfiles.grub import append_arguments, stub, whole_config
+from cloner_core.bootfiles.grub import append_arguments, linux_lines, stub, whole_config
 from cloner_core.bootfiles.image import (
     Image,
-    Kernel,
     default_grub,
     distribution,
     grub_config_path,
@@ -35,7 +34,7 @@ def boot_by_grub(image: Image, action: BootFiles, arch: str) -> BootFilesMade:
 
     Raises NotBootableError when the image has no GRUB for `arch` or no kernel.
     """
-    identity, like, title = distribution(image)
+    identity, like, _ = distribution(image)
     loaders = _find_loaders(image, action.esp, identity, arch)
     if not loaders.grub:
         raise NotBootableError(
@@ -54,23 +53,8 @@ def boot_by_grub(image: Image, action: BootFiles, arch: str) -> BootFilesMade:
         )
     files: list[FileWork] = list(_place_loaders(loaders, action.esp, identity, arch))
     files += [RemoveFile(f"{action.esp}/{path}") for path in image.esp if _is_fallback_program(path)]
-    if existing is not None:
-        changed = append_arguments(existing, action.kernel_arguments)
-        if changed != existing:
-            files.append(WriteFile(config_path, changed))
-    elif kernels and not own_config:
-        config = whole_config(
-            kernels,
-            title=title,
-            boot_uuid=action.boot_uuid,
-            boot_path=action.boot_path,
-            root=action.root,
-            root_flags=action.root_flags,
-            root_part_uuid=action.root_part_uuid,
-            settings=default_grub(image),
-            kernel_arguments=action.kernel_arguments,
-        )
-        files.append(WriteFile(config_path, config))
+    menu, menu_notes = menu_work(image, action) if existing is not None or not own_config else ([], ())
+    files += menu
     if existing is not None or not own_config:
         folder = config_path.removesuffix("/grub.cfg").removeprefix("/boot")
         content = stub(action.boot_uuid, action.boot_path + folder)
@@ -83,9 +67,62 @@ def boot_by_grub(image: Image, action: BootFiles, arch: str) -> BootFilesMade:
         files=tuple(files),
         loader=f"\\EFI\\{identity}\\{name}",
         kernels=kernels,
-        notes=tuple(_notes(loaders, kernels, first)),
+        notes=(*_notes(loaders, first), *menu_notes),
         way="shim and GRUB" if loaders.shim else "GRUB",
     )
+
+
+def menu_work(image: Image, action: BootFiles) -> tuple[list[FileWork], tuple[str, ...]]:
+    """Return what makes the image's grub.cfg that of the clone, and what is to be noted.
+
+    One that is for other disks than the clone's, or that is not there, is written anew.
+    """
+    path, kernels = grub_config_path(image), kernels_of(image.boot)
+    existing = image.texts.get(path)
+    notes = [
+        f"kernel {kernel.version} has no initramfs: it must find the root without modules"
+        for kernel in kernels
+        if not kernel.initramfs
+    ]
+    misfit = config_misfit(existing, action) if existing is not None else ""
+    if existing is not None and not (misfit and kernels):
+        changed = append_arguments(existing, action.kernel_arguments)
+        return ([WriteFile(path, changed)] if changed != existing else []), tuple(notes)
+    if not kernels:
+        return [], tuple(notes)
+    if misfit:
+        notes.append(f"the image's grub.cfg is for other disks ({misfit}): written anew from /etc/default/grub")
+    _, _, title = distribution(image)
+    config = whole_config(
+        kernels,
+        title=title,
+        boot_uuid=action.boot_uuid,
+        boot_path=action.boot_path,
+        root=action.root,
+        root_flags=action.root_flags,
+        root_part_uuid=action.root_part_uuid,
+        settings=default_grub(image),
+        kernel_arguments=action.kernel_arguments,
+    )
+    return [WriteFile(path, config)], tuple(notes)
+
+
+def config_misfit(config: bytes, action: BootFiles) -> str:
+    """Return what in a grub.cfg is not as the clone's disks are, in words; "" when it fits, or nobody can tell."""
+    wanted = {action.root, f"UUID={action.root_uuid}", f"PARTUUID={action.root_part_uuid}"}
+    for words in linux_lines(config):
+        folder = words[1].rpartition("/")[0]
+        if "$" not in words[1] and not words[1].startswith("(") and folder != action.boot_path:
+            return f"it looks for {words[1]}"
+        roots = [word.removeprefix("root=") for word in words if word.startswith("root=")]
+        if other := [
+            name for name in roots if name not in wanted and not name.startswith(("$", "LABEL=", "PARTLABEL="))
+        ]:
+            return f"root={other[0]}"
+        flags = [word.removeprefix("rootflags=") for word in words if word.startswith("rootflags=")]
+        if {flag for flag in flags if "subvol" in flag} != ({action.root_flags} if action.root_flags else set()):
+            return f"rootflags={','.join(flags) or 'none'}"
+    return ""
 
 
 def has_grub(image: Image, esp: str, arch: str) -> bool:
@@ -138,13 +175,5 @@ def _is_fallback_program(path: str) -> bool:
     return folder == "efi/boot" and name in {f"fb{suffix}.efi" for suffix in SUFFIX.values()}
 
 
-def _notes(loaders: _Loaders, kernels: Sequence[Kernel], first: str) -> list[str]:
-    notes = []
-    if not loaders.shim:
-        notes.append(f"the image has no signed shim: {first} starts without Secure Boot only")
-    notes += [
-        f"kernel {kernel.version} has no initramfs: it must find the root without modules"
-        for kernel in kernels
-        if not kernel.initramfs
-    ]
-    return notes
+def _notes(loaders: _Loaders, first: str) -> list[str]:
+    return [] if loaders.shim else [f"the image has no signed shim: {first} starts without Secure Boot only"]

@@ -42,6 +42,11 @@ LOADERS: Final = tuple(
 )
 """Files whose presence the agent reports in `Image.present`."""
 
+BIOS_MODULES: Final = "/usr/lib/grub/i386-pc"
+"""Where distributions keep GRUB for BIOS; the agent reports its names in `Image.bios`."""
+MKIMAGES: Final = ("/usr/bin/grub-mkimage", "/usr/bin/grub2-mkimage")
+"""What makes a core image of it; reported in `Image.present`."""
+
 GRUB_CONFIGS: Final = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg")
 DEFAULT_GRUB: Final = "/etc/default/grub"
 ENTRY_TOKEN: Final = "/etc/kernel/entry-token"

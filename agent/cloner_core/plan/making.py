@@ -15,6 +15,7 @@ from cloner_core.facts import Disk, Facts, Firmware
 from cloner_core.identifiers import identifier
 from cloner_core.layout import Kept, Layout, Luks, mounts_of
 from cloner_core.messages import BootPolicy, Cause, Task
+from cloner_core.plan.biosbooting import check_firmware
 from cloner_core.plan.building import Building
 from cloner_core.plan.scripting import with_scripts
 from cloner_core.plan.sequence import steps_of
@@ -87,17 +88,13 @@ def make_plan(
     inodes = {
         volume.device: sum(needs[mount.mount].inodes for mount in mounts_of_volume(volume)) for volume in plan.volumes
     }
-    steps = steps_of(plan, hostname=hostname or node, boot=boot, inodes=inodes)
+    by_bios = facts.firmware is Firmware.BIOS
+    steps = steps_of(plan, hostname=hostname or node, boot=boot, inodes=inodes, by_bios=by_bios)
     return msgspec.structs.replace(plan, steps=with_scripts(steps, scripts))
 
 
 def _check_machine(facts: Facts, layout: Layout) -> None:
-    if facts.firmware is not Firmware.UEFI:
-        raise PlanError(
-            Cause.FIRMWARE,
-            f"the machine was started by {facts.firmware.value.upper()} and the layout boots from an EFI partition",
-            hint="switch the firmware to UEFI mode and netboot again",
-        )
+    check_firmware(facts, layout)
     sealed = [content.name for _, content in layout.contents() if isinstance(content, Luks)]
     if sealed:
         raise PlanError(

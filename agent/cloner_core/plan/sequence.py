@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from cloner_core.describing import describe_disk
 from cloner_core.messages import BootPolicy, Stage
+from cloner_core.plan.biosbooting import bios_boot_step, stub_steps
 from cloner_core.plan.filesystems import mkfs_command
 from cloner_core.plan.guarding import guarded_identifiers
 from cloner_core.plan.stacking import array_steps, crypt_steps, group_steps
@@ -40,21 +41,24 @@ _TOP = "/mnt/btrfs"
 """Where the top of a btrfs filesystem is mounted while its subvolumes are made."""
 
 
-def steps_of(plan: Plan, *, hostname: str, boot: BootPolicy, inodes: Mapping[str, int]) -> tuple[Step, ...]:
-    """Return the steps for the disks of `plan`; `inodes` by device of the volume."""
+def steps_of(
+    plan: Plan, *, hostname: str, boot: BootPolicy, inodes: Mapping[str, int], by_bios: bool = False
+) -> tuple[Step, ...]:
+    """Return the steps for the disks of `plan`; `inodes` by device of the volume, `by_bios` what starts the machine."""
     paths = tuple(disk.disk.path for disk in plan.disks)
     steps = [Step(Stage.GUARD, "look for our identifiers on other disks", Guard(guarded_identifiers(plan), paths))]
     for disk in plan.disks:
         steps.append(Step(Stage.GUARD, f"release {disk.disk.path}", StopHolders(disk.disk.path)))
     for disk in plan.disks:
         steps += _partition_steps(disk)
+        steps += stub_steps(disk) if by_bios else ()
     steps += _stacking_steps(plan)
     for volume in plan.volumes:
         if not volume.is_kept:
             steps.append(_mkfs_step(volume, inodes.get(volume.device, 0)))
             steps += _subvolume_steps(volume)
     steps += [_mount_step(mounted) for mounted in plan.mounts if not mounted.is_kept]
-    return (*steps, *_file_steps(plan, hostname, boot), *_final_steps(plan, boot))
+    return (*steps, *_file_steps(plan, hostname, boot, by_bios), *_final_steps(plan, boot, by_bios))
 
 
 def _stacking_steps(plan: Plan) -> Iterator[Step]:
@@ -151,10 +155,9 @@ def _mount_step(mounted: PlannedMount) -> Step:
     return Step(Stage.MOUNT, f"mount {mounted.mount}", action)
 
 
-def _file_steps(plan: Plan, hostname: str, boot: BootPolicy) -> Iterator[Step]:
-    esp = plan.esp
-    esp_mount = esp.mount if esp else ""
-    if esp:
+def _file_steps(plan: Plan, hostname: str, boot: BootPolicy, by_bios: bool) -> Iterator[Step]:
+    esp_mount = plan.esp.mount if plan.esp else ""
+    if plan.esp and not by_bios:
         yield Step(Stage.MOUNT, "stage the esp", StageEsp(esp_mount))
     yield Step(Stage.RESTORE, f"restore {plan.image}", Restore(plan.version_digest, esp_mount))
     yield Step(Stage.READBACK, "read everything back", ReadBack(plan.version_digest))
@@ -163,8 +166,7 @@ def _file_steps(plan: Plan, hostname: str, boot: BootPolicy) -> Iterator[Step]:
     for one in plan.swapfiles:
         action = MakeSwapFile(one.path, one.size_bytes, one.filesystem, one.uuid)
         yield Step(Stage.IDENTITY, f"make swap file {one.path} ({format_bytes(one.size_bytes)})", action)
-    if esp:
-        yield Step(Stage.BOOTFILES, "place boot files", _boot_files(plan, esp_mount, boot))
+    yield Step(Stage.BOOTFILES, "place boot files", _boot_files(plan, "" if by_bios else esp_mount, boot))
     yield Step(Stage.BOOTFILES, "look for drivers in the initramfs", CheckInitramfs())
     yield Step(Stage.CHECK, "check identity and bootability", Check())
 
@@ -197,9 +199,11 @@ def references_of(plan: Plan) -> tuple[Reference, ...]:
     return (*volumes, *crypts)
 
 
-def _final_steps(plan: Plan, boot: BootPolicy) -> Iterator[Step]:
+def _final_steps(plan: Plan, boot: BootPolicy, by_bios: bool) -> Iterator[Step]:
     yield Step(Stage.COMMIT, "ask for leave to commit", Commit())
-    if esp := plan.esp:
+    if by_bios:
+        yield bios_boot_step(plan)
+    elif esp := plan.esp:
         copies = tuple(copy.device for copy in plan.esp_copies)
         yield Step(Stage.COMMIT, "make the disk bootable", ActivateEsp(esp.mount, copies))
         place, *others = [_esp_place(plan, one) for one in (esp, *plan.esp_copies)]
