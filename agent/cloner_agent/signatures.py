@@ -24,7 +24,7 @@ _LOOKS = 8  # filesystems of a disk that are looked into; a disk may have 128, e
 _NAMED_BY_LABEL = ("linux_raid_member", "btrfs", "zfs_member")  # blkid's label and UUID are those of the whole
 _NAMED_BY_MDADM = ("isw_raid_member", "ddf_raid_member")  # blkid knows no UUID
 # Neither udev nor a list of devices of some former system decides what LVM sees.
-_LVM_CONFIG = "devices{use_devicesfile=0 obtain_device_list_from_udev=0}"
+LVM_CONFIG = "devices{use_devicesfile=0 obtain_device_list_from_udev=0}"
 
 
 def read_signatures(run: Runner, devices: Sequence[str]) -> tuple[Signature, ...]:
@@ -85,7 +85,7 @@ def _volume_groups(run: Runner) -> dict[str, tuple[str, str]]:
     Not by device: of two devices with the same volume, multipath or a copy, LVM names one.
     """
     fields = "pv_uuid,vg_name,vg_uuid"
-    argv = ("lvm", "pvs", "--readonly", "--reportformat", "json", "--config", _LVM_CONFIG, "-o", fields)
+    argv = ("lvm", "pvs", "--readonly", "--reportformat", "json", "--config", LVM_CONFIG, "-o", fields)
     try:
         listed = run(argv, timeout_s=_TOOL_S).stdout
     except ToolError as error:

@@ -61,4 +61,5 @@ def _entry(entry: Mapping[str, Any], disk: str, table_id: str, table: Mapping[st
         part_uuid=f"{table_id:>08}-{number:02x}" if is_dos else entry.get("uuid", "").lower(),
         name=entry.get("name", ""),
         is_logical=is_dos and number >= _FIRST_LOGICAL,
+        is_active=is_dos and bool(entry.get("bootable")),
     )

@@ -56,6 +56,7 @@ class DiskPartition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     part_uuid: Text = ""  # as PARTUUID= names it: a GUID in lower case, or "1234abcd-02" with an MBR
     name: Text = ""  # GPT only
     is_logical: bool = False  # in the extended partition of an MBR
+    is_active: bool = False  # the boot flag of an MBR
 
 
 class Disk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -141,7 +141,7 @@ def _partition_faults(partition: Partition, path: str) -> Iterator[Fault]:
     content = partition.content
     if not isinstance(content, Kept):
         yield from _size_faults(partition.size, f"{path}.size")
-    if len(partition.label.encode("utf-16-le")) // 2 > 36 or not _LABEL.fullmatch(partition.label):
+    if not is_partition_name(partition.label):
         yield f"{path}.label", f"{path}.label: '{partition.label}' is not a partition name (36 plain characters)"
     where = f"{path}.content"
     if partition.role == "esp" and isinstance(content, Filesystem) and content.kind != "vfat":
@@ -157,6 +157,11 @@ def _partition_faults(partition: Partition, path: str) -> Iterator[Fault]:
     if partition.role != "root" and "/" in mounts_of(content):
         mount = f"{where}.mount"
         yield mount, f"{mount}: role '{partition.role}' mounted at '/'; the root and only the root is at '/'"
+
+
+def is_partition_name(name: str) -> bool:
+    """Whether `name` fits into a GPT and needs no quoting."""
+    return len(name.encode("utf-16-le")) // 2 <= 36 and bool(_LABEL.fullmatch(name))
 
 
 def _roles(content: Content) -> tuple[str, ...]:

@@ -1,0 +1,35 @@
+"""Detection: from a running golden node to the layout that makes the same on another machine.
+
+Pure: `told` is what tools say as texts; asking them is `cloner_agent.detecting`.
+"""
+
+from cloner_core.detection.detecting import Detected, detect
+from cloner_core.detection.parsing import parse_blocks, parse_mounts, parse_swap_files
+from cloner_core.detection.told import (
+    FINDMNT_COLUMNS,
+    LSBLK_COLUMNS,
+    LVS_FIELDS,
+    PVS_FIELDS,
+    VGS_FIELDS,
+    ArrayTold,
+    BtrfsTold,
+    Excluded,
+    Told,
+)
+
+__all__ = [
+    "FINDMNT_COLUMNS",
+    "LSBLK_COLUMNS",
+    "LVS_FIELDS",
+    "PVS_FIELDS",
+    "VGS_FIELDS",
+    "ArrayTold",
+    "BtrfsTold",
+    "Detected",
+    "Excluded",
+    "Told",
+    "detect",
+    "parse_blocks",
+    "parse_mounts",
+    "parse_swap_files",
+]

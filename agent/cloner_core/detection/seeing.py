@@ -1,0 +1,99 @@
+"""What was told of a machine, joined: which device lies on which, what is mounted from it, and what it belongs to.
+
+Must not make parts of a layout.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from cloner_core.detection.mounting import Names, Place, Places, places
+from cloner_core.detection.parsing import (
+    ArraySeen,
+    Block,
+    CryptEntry,
+    parse_array,
+    parse_blocks,
+    parse_crypttab,
+    parse_groups,
+    parse_logical,
+    parse_mounts,
+    parse_physical,
+)
+from cloner_core.detection.told import Told
+from cloner_core.facts import Disk, DiskPartition
+from cloner_core.fstab import entries
+from cloner_core.plan.values import partition_path
+
+_RANDOM = frozenset({"/dev/urandom", "/dev/random", "/dev/hwrng"})
+
+
+class Seen:
+    """A machine as its tools tell it."""
+
+    def __init__(self, told: Told) -> None:
+        """Read everything that was told."""
+        self.told = told
+        self.blocks = parse_blocks(told.lsblk)
+        self.arrays: dict[str, ArraySeen] = {path: parse_array(one.export) for path, one in told.arrays.items()}
+        self.groups = {group.name: group for group in parse_groups(told.groups)}
+        self.logical = parse_logical(told.logical)
+        self.physical = parse_physical(told.physical)
+        self.names = Names(self.blocks, told.disks, {array.name: path for path, array in self.arrays.items()})
+        self.crypttab: dict[str, CryptEntry] = {one.name: one for one in parse_crypttab(told.crypttab)}
+        self.places: Places = places(self.names, entries(told.fstab), parse_mounts(told.mounts), told.root)
+
+    def whole(self, disk: Disk) -> Block:
+        """Return the device of a whole disk; of one on several cables the mapping that joins them."""
+        block = self.blocks.get(disk.path) or _unseen(disk.path, disk.size_bytes)
+        joined = (self.blocks.get(child) for child in block.children)
+        return next((child for child in joined if child and child.kind == "mpath"), block)
+
+    def partition(self, disk: Disk, entry: DiskPartition) -> Block:
+        """Return the device of a partition."""
+        beneath = [self.blocks[child] for child in self.whole(disk).children if child in self.blocks]
+        same = (one for one in beneath if entry.part_uuid and one.part_uuid == entry.part_uuid)
+        path = partition_path(disk.path, entry.number)
+        return next(same, None) or self.blocks.get(path) or _unseen(path, entry.size_bytes)
+
+    def children(self, block: Block) -> list[Block]:
+        """Return what lies on `block`."""
+        return [self.blocks[child] for child in block.children if child in self.blocks]
+
+    def mounted(self, block: Block) -> tuple[Place, ...]:
+        """Return where it is mounted."""
+        return self.places.by_device.get(block.path, ())
+
+    def twins(self, block: Block) -> list[str]:
+        """Return the devices with the same filesystem that do not lie on one another; several are parts of one."""
+        same = {
+            one.path
+            for one in self.blocks.values()
+            if (one.filesystem, one.uuid) == (block.filesystem, block.uuid) and block.uuid
+        }
+        return sorted(path for path in same if not set(self.blocks[path].children) & same)
+
+    def is_random(self, mapping: Block) -> bool:
+        """Whether crypttab opens `mapping` with a new key at each boot."""
+        entry = self.crypttab.get(mapping.name)
+        return entry is not None and entry.key in _RANDOM
+
+
+def _unseen(path: str, size_bytes: int) -> Block:
+    return Block(path, path.rpartition("/")[2], "", size_bytes, "", "", "", "", ())
+
+
+class Findings(msgspec.Struct):
+    """What cannot be described, and what an admin should know; grows while the layout is made."""
+
+    faults: list[str] = []
+    notes: list[str] = []
+
+    def fault(self, device: str, what: str, remedy: str) -> None:
+        """Note what of `device` no layout describes, and what to do."""
+        self.faults.append(f"{device} {what}; {remedy}")
+
+    def note(self, text: str) -> None:
+        """Note something once."""
+        if text not in self.notes:
+            self.notes.append(text)
