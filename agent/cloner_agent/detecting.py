@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,12 +16,14 @@ from cloner_agent.host import Runner, ToolError
 from cloner_agent.probe import udev_properties
 from cloner_agent.signatures import LVM_CONFIG
 from cloner_core import detection
-from cloner_core.detection import ArrayTold, BtrfsTold, Told
+from cloner_core.detection import ArrayTold, Block, BtrfsTold, Told
 from cloner_core.fstab import entries
 
 log = logging.getLogger(__name__)
 
 _TOOL_S = 60.0
+_NOT_ASKED = re.compile(r"(ram|zram|sr|fd)[0-9]")
+_BLKID_FOUND = (0, 2, 8)  # something, nothing, more than one thing
 _MAX_TEXT_BYTES = 1 << 20
 # not --readonly: it asks nobody which volumes are active
 _REPORT = ("--reportformat", "json", "--units", "b", "--nosuffix", "--config", LVM_CONFIG)
@@ -41,7 +44,8 @@ def ask(
     """
     base, system = Path(root), Path(tree)
     lsblk = _said(run, "lsblk", "--json", "--bytes", "--output", detection.LSBLK_COLUMNS)
-    blocks = detection.parse_blocks(lsblk)
+    blkid = _blkid(run, detection.parse_blocks(lsblk))
+    blocks = detection.parse_blocks(lsblk, blkid)
     mounts = _said(run, "findmnt", "--json", "--list", "--output", detection.FINDMNT_COLUMNS)
     has_lvm = any(block.filesystem == "LVM2_member" for block in blocks.values())
     fstab = _bytes(system / "etc/fstab")
@@ -49,6 +53,7 @@ def ask(
     return Told(
         disks=list_disks(run, properties or udev_properties(), root=root, names=disk_names),
         lsblk=lsblk,
+        blkid=blkid,
         arrays={
             block.path: _array(run, base, block.path)
             for block in blocks.values()
@@ -72,13 +77,19 @@ def ask(
     )
 
 
-def _said(run: Runner, *argv: str) -> str:
+def _said(run: Runner, *argv: str, accept: Sequence[int] = (0,)) -> str:
     """Return what a tool says; nothing when it is missing or fails, which leaves what it knows untold."""
     try:
-        return run(argv, timeout_s=_TOOL_S).stdout
+        return run(argv, timeout_s=_TOOL_S, accept=accept).stdout
     except ToolError as error:
         log.warning("not told: %s", error)
         return ""
+
+
+def _blkid(run: Runner, blocks: Mapping[str, Block]) -> str:
+    """Return what lies on the devices, read from themselves; blkid would end at the first that is blank."""
+    paths = (block.path for block in blocks.values() if block.size_bytes and not _NOT_ASKED.match(block.name))
+    return "\n".join(_said(run, "blkid", "--probe", "--output", "export", path, accept=_BLKID_FOUND) for path in paths)
 
 
 def _array(run: Runner, base: Path, path: str) -> ArrayTold:

@@ -41,7 +41,7 @@ from cloner_core.layout.rules import layout_faults
 from cloner_core.plan import Plan
 from cloner_core.sizes import GIB, MIB
 from core.machines import disk, machine
-from core.worlds import built, told_of, without_measure
+from core.worlds import blkid_of, built, told_of, without_measure
 
 REST = Size(MIB, weight=1)
 NOTHING = Excluded()
@@ -198,20 +198,27 @@ def world(facts: Facts, layout: Layout, **changes: Any) -> Any:
 
 
 def with_block(told: Any, path: str, **changes: Any) -> Any:
-    """Return `told` with another row of lsblk for the device `path`."""
+    """Return `told` with something else on the device `path`: what blkid says, and what lies on it."""
+    fields = {"fstype": "TYPE", "uuid": "UUID", "label": "LABEL"}
+    names = ("TYPE", "UUID", "LABEL", "PART_ENTRY_UUID")
+    blocks = parse_blocks(told.lsblk, told.blkid).values()
+    contents = {
+        one.path: dict(zip(names, (one.filesystem, one.uuid, one.label, one.part_uuid), strict=True)) for one in blocks
+    }
+    contents[path] |= {fields[name]: value for name, value in changes.items() if name in fields}
+    more = {name: value for name, value in changes.items() if name not in fields}
 
     def change(row: dict[str, Any]) -> dict[str, Any]:
-        changed = row | (changes if row["path"] == path else {})
+        changed = row | (more if row["path"] == path else {})
         return changed | {"children": [change(child) for child in changed.get("children", ())]}
 
     rows = msgspec.json.decode(told.lsblk)["blockdevices"]
-    return msgspec.structs.replace(
-        told, lsblk=msgspec.json.encode({"blockdevices": [change(r) for r in rows]}).decode()
-    )
+    lsblk = msgspec.json.encode({"blockdevices": [change(row) for row in rows]}).decode()
+    return msgspec.structs.replace(told, lsblk=lsblk, blkid=blkid_of(contents))
 
 
-def row(path: str, kind: str, fstype: str | None = None, **more: Any) -> dict[str, Any]:
-    return {"path": path, "name": path.rpartition("/")[2], "type": kind, "size": GIB, "fstype": fstype, **more}
+def row(path: str, kind: str) -> dict[str, Any]:
+    return {"path": path, "name": path.rpartition("/")[2], "type": kind, "size": GIB}
 
 
 def faults_of(told: Any, excluded: Excluded = NOTHING) -> list[str]:
@@ -231,14 +238,14 @@ ROOT = "/dev/vda2"
         pytest.param({"fstype": "isw_raid_member"}, "/dev/vda2 is in an array of Intel's firmware", id="imsm"),
         pytest.param({"fstype": "ntfs"}, "/dev/vda2 holds a filesystem of Windows", id="ntfs"),
         pytest.param({"fstype": "f2fs"}, "/dev/vda2 holds 'f2fs'; no layout describes it", id="another filesystem"),
-        pytest.param({"fstype": None}, "/dev/vda2 is mounted at /, and what it holds is not known", id="unknown"),
+        pytest.param({"fstype": ""}, "/dev/vda2 is mounted at /, and what it holds is not known", id="unknown"),
         pytest.param(
             {"fstype": "linux_raid_member"}, "/dev/vda2 is a member of an md array that does not", id="stopped"
         ),
         pytest.param({"fstype": "crypto_LUKS"}, "/dev/vda2 is encrypted and closed", id="closed"),
         pytest.param({"fstype": "LVM2_member"}, "/dev/vda2 is a physical volume LVM does not see", id="no group"),
         pytest.param(
-            {"children": [row("/dev/vda2p1", "part", "ext4")]},
+            {"children": [row("/dev/vda2p1", "part")]},
             "/dev/vda2 has partitions inside",
             id="nested partitions",
         ),
@@ -411,7 +418,7 @@ def test_fstab_may_call_a_filesystem_by_any_of_its_names(spec: str) -> None:
 
 
 def _uuid(told: Any, path: str) -> str:
-    return str(parse_blocks(told.lsblk)[path].uuid)
+    return str(parse_blocks(told.lsblk, told.blkid)[path].uuid)
 
 
 def test_without_an_fstab_what_is_mounted_counts() -> None:
@@ -455,7 +462,7 @@ def test_former_identifiers_are_kept_for_the_references_of_the_image() -> None:
 
 @given(st.text(max_size=200))
 def test_whatever_a_tool_prints_is_detected_or_refused(text: str) -> None:
-    for field in ("lsblk", "logical", "groups", "physical", "mounts", "crypttab", "swaps"):
+    for field in ("lsblk", "blkid", "logical", "groups", "physical", "mounts", "crypttab", "swaps"):
         faults: tuple[str, ...] = ("none",)
         try:
             detect(msgspec.structs.replace(TOLD, **{field: text}), "golden")

@@ -51,6 +51,7 @@ def told_of(plan: Plan, facts: Facts, *, is_mounted: bool = True) -> Told:
     return Told(
         disks=disks,
         lsblk=json.dumps({"blockdevices": [world.disk(disk) for disk in disks]}),
+        blkid=blkid_of(world.contents),
         arrays={one.device: _array_told(plan, one.id) for one in plan.arrays},
         logical=_report("lv", list(_logical(plan))) if plan.groups else "",
         groups=_report("vg", list(_groups(plan))) if plan.groups else "",
@@ -91,6 +92,7 @@ class _World:
     """Renders rows of lsblk, each with what lies on it."""
 
     def __init__(self, plan: Plan) -> None:
+        self.contents: dict[str, dict[str, str]] = {}  # by path: what blkid prints
         self.volumes = {one.device: one for one in plan.volumes}
         self.crypts = {one.backing: one for one in plan.crypts}
         self.arrays = {member: one for one in plan.arrays for member in one.members}
@@ -108,27 +110,40 @@ class _World:
         return self.stack(disk.path, "disk", disk.size_bytes)
 
     def stack(self, path: str, kind: str, size: int, part_uuid: str = "", name: str = "") -> dict[str, Any]:
-        row = self.row(path, kind, size, part_uuid=part_uuid, name=name)
+        row = self.row(path, kind, size, name=name)
+        told = self.contents.setdefault(path, {"PART_ENTRY_UUID": part_uuid})
         if volume := self.volumes.get(path):
-            return row | {"fstype": volume.filesystem, "uuid": volume.uuid, "label": volume.label or None}
+            told |= {"TYPE": volume.filesystem, "UUID": volume.uuid, "LABEL": volume.label}
+            return row
         if crypt := self.crypts.get(path):
             above = self.stack(crypt.device, "crypt", size - 16 * MIB, name=crypt.name)
-            return row | {"fstype": "crypto_LUKS", "uuid": crypt.uuid, "children": [above]}
+            told |= {"TYPE": "crypto_LUKS", "UUID": crypt.uuid}
+            return row | {"children": [above]}
         if array := self.arrays.get(path):
             above = self.stack(array.device, array.level, array.size_bytes)
-            return row | {"fstype": "linux_raid_member", "uuid": array.uuid, "children": [above]}
+            told |= {"TYPE": "linux_raid_member", "UUID": array.uuid}
+            return row | {"children": [above]}
         if group := self.groups.get(path):
             above_all = [
                 self.stack(group.device(one), "lvm", one.extents * group.extent_mib * MIB) for one in group.volumes
             ]
-            return row | {"fstype": "LVM2_member", "uuid": "pv", "children": above_all}
+            told |= {"TYPE": "LVM2_member", "UUID": "pv"}
+            return row | {"children": above_all}
         return row
 
     @staticmethod
-    def row(path: str, kind: str, size: int, *, part_uuid: str = "", name: str = "") -> dict[str, Any]:
-        empty = dict.fromkeys(("fstype", "uuid", "label"))
-        told = {"path": path, "name": name or path.rpartition("/")[2], "type": kind, "size": size}
-        return {**told, **empty, "partuuid": part_uuid or None}
+    def row(path: str, kind: str, size: int, *, name: str = "") -> dict[str, Any]:
+        return {"path": path, "name": name or path.rpartition("/")[2], "type": kind, "size": size}
+
+
+def blkid_of(contents: Mapping[str, Mapping[str, str]]) -> str:
+    """Return what `blkid --probe --output export` prints; it leaves out devices on which it finds nothing."""
+    told = {path: {name: value for name, value in one.items() if value} for path, one in contents.items()}
+    return "\n".join(
+        "".join(f"{name}={value.replace(' ', chr(92) + ' ')}\n" for name, value in {"DEVNAME": path, **one}.items())
+        for path, one in told.items()
+        if one
+    )
 
 
 def _array_told(plan: Plan, name: str) -> ArrayTold:

@@ -4,7 +4,7 @@ Pure: `told` is what tools say as texts; asking them is `cloner_agent.detecting`
 """
 
 from cloner_core.detection.detecting import Detected, detect
-from cloner_core.detection.parsing import parse_blocks, parse_mounts, parse_swap_files
+from cloner_core.detection.parsing import Block, parse_blocks, parse_mounts, parse_swap_files
 from cloner_core.detection.told import (
     FINDMNT_COLUMNS,
     LSBLK_COLUMNS,
@@ -24,6 +24,7 @@ __all__ = [
     "PVS_FIELDS",
     "VGS_FIELDS",
     "ArrayTold",
+    "Block",
     "BtrfsTold",
     "Detected",
     "Excluded",

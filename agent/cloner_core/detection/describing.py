@@ -95,8 +95,11 @@ class Describing:
         self._nothing_above(block)
         if block.filesystem == "swap":
             return Swap(label=block.label, source_uuid=block.uuid)
-        places = self.seen.mounted(block)
-        if places:
+        places, kinds = self.seen.mounted(block), self.seen.kinds(block)
+        if kinds:
+            told = f"holds more than one thing: {', '.join(kinds)}"
+            self.findings.fault(block.path, told, f"wipe what is out of date (wipefs), {_EXCLUDE}")
+        elif places:
             self.findings.fault(
                 block.path, f"is mounted at {places[0].mount}, and what it holds is not known", _EXCLUDE[3:]
             )

@@ -98,10 +98,11 @@ class Subvolumes(msgspec.Struct, frozen=True):
     by_id: Mapping[int, str]
 
 
-def parse_blocks(text: str) -> dict[str, Block]:
-    """Return the devices of `lsblk --json` by path; one that lies on several is there once."""
+def parse_blocks(lsblk: str, blkid: str = "") -> dict[str, Block]:
+    """Return the devices of `lsblk --json` by path, each once, with what `blkid --probe` recognised on them."""
     found: dict[str, Block] = {}
-    todo = [row for row in _decoded(text).get("blockdevices", ()) if isinstance(row, dict)]
+    contents = _contents(blkid)
+    todo = [row for row in _decoded(lsblk).get("blockdevices", ()) if isinstance(row, dict)]
     while todo:
         row = todo.pop(0)
         children = [child for child in row.get("children") or () if isinstance(child, dict)]
@@ -113,12 +114,22 @@ def parse_blocks(text: str) -> dict[str, Block]:
             name=_text(row, "name"),
             kind=_text(row, "type"),
             size_bytes=_number(row, "size"),
-            filesystem=_text(row, "fstype"),
-            uuid=_text(row, "uuid"),
-            label=_text(row, "label"),
-            part_uuid=_text(row, "partuuid").lower(),
+            filesystem=contents.get(path, {}).get("TYPE", ""),
+            uuid=contents.get(path, {}).get("UUID", ""),
+            label=contents.get(path, {}).get("LABEL", ""),
+            part_uuid=contents.get(path, {}).get("PART_ENTRY_UUID", "").lower(),
             children=tuple(dict.fromkeys((*before, *(_text(child, "path") for child in children)))),
         )
+    return found
+
+
+def _contents(blkid: str) -> dict[str, dict[str, str]]:
+    """Return what `blkid --output export` says by device; values have a backslash before what a shell would take."""
+    found: dict[str, dict[str, str]] = {}
+    for paragraph in blkid.split("\n\n"):
+        pairs = dict(line.split("=", 1) for line in paragraph.splitlines() if "=" in line)
+        if device := pairs.get("DEVNAME"):
+            found[device] = {name: re.sub(r"\\(.)", r"\1", value) for name, value in pairs.items()}
     return found
 
 

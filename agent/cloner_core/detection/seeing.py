@@ -34,7 +34,7 @@ class Seen:
     def __init__(self, told: Told) -> None:
         """Read everything that was told."""
         self.told = told
-        self.blocks = parse_blocks(told.lsblk)
+        self.blocks = parse_blocks(told.lsblk, told.blkid)
         self.arrays: dict[str, ArraySeen] = {path: parse_array(one.export) for path, one in told.arrays.items()}
         self.groups = {group.name: group for group in parse_groups(told.groups)}
         self.logical = parse_logical(told.logical)
@@ -72,6 +72,11 @@ class Seen:
             if (one.filesystem, one.uuid) == (block.filesystem, block.uuid) and block.uuid
         }
         return sorted(path for path in same if not set(self.blocks[path].children) & same)
+
+    def kinds(self, block: Block) -> list[str]:
+        """Return everything that lies on `block`, where it is a disk or a partition: blkid names none of several."""
+        found = (one.kind for disk in self.told.disks for one in disk.signatures if one.device == block.path)
+        return sorted({kind for kind in found if kind and kind not in ("gpt", "dos", "PMBR")})
 
     def is_random(self, mapping: Block) -> bool:
         """Whether crypttab opens `mapping` with a new key at each boot."""

@@ -12,7 +12,7 @@ import msgspec
 from cloner_core.facts import Disk
 from cloner_core.layout import Selector
 
-LSBLK_COLUMNS = "PATH,NAME,TYPE,SIZE,FSTYPE,UUID,LABEL,PARTUUID"
+LSBLK_COLUMNS = "PATH,NAME,TYPE,SIZE"  # its others are those of udev, which may not run or be late
 LVS_FIELDS = "vg_name,lv_name,lv_size,segtype,origin,lv_active,stripes"
 VGS_FIELDS = "vg_name,vg_extent_size,vg_free,vg_size,vg_exported,vg_missing_pv_count"
 PVS_FIELDS = "pv_name,vg_name"
@@ -40,6 +40,7 @@ class Told(msgspec.Struct, frozen=True):
 
     disks: tuple[Disk, ...]
     lsblk: str  # --json --bytes with LSBLK_COLUMNS
+    blkid: str  # --probe --output export, of every device that lsblk shows
     arrays: Mapping[str, ArrayTold] = {}  # by path
     logical: str = ""  # lvs --reportformat json --units b --nosuffix with LVS_FIELDS; "" where there is no LVM
     groups: str = ""  # vgs, likewise
