@@ -207,7 +207,7 @@ def test_the_table_of_a_disk_is_told_entry_by_entry(machine: Sysfs) -> None:
     disk = _probe(machine, runner).disks[-1]
     assert (disk.table, disk.table_id) == ("dos", "1234abcd")
     assert disk.partitions == (
-        DiskPartition(2, 1 << 20, 2 << 20, "0xfd", "1234abcd-02"),
+        DiskPartition(2, 1 << 20, 2 << 20, "0xfd", "1234abcd-02", is_active=True),
         DiskPartition(10, 4 << 20, 1 << 20, "0x0f", "1234abcd-0a", is_logical=True),
     )
 
