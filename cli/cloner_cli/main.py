@@ -31,6 +31,7 @@ COMMANDS = {
     "disklayout-upload": "cloner_cli.disklayout",
     "events": "cloner_cli.events",
     "failures": "cloner_cli.failures",
+    "fit": "cloner_cli.fit",
     "group": "cloner_cli.group",
     "identity": "cloner_cli.identity",
     "image-details": "cloner_cli.image",

@@ -45,6 +45,7 @@ READING = {
     "disklayout-list",
     "events",
     "failures",
+    "fit",
     "group list",
     "group show",
     "identity",

@@ -20,6 +20,7 @@ from cloner_server import VERSION
 from cloner_server.api.callers import CoreDependency, who
 from cloner_server.api.consoles import console_handlers
 from cloner_server.api.faults import AnyRequest
+from cloner_server.api.fit import fit_handlers
 from cloner_server.api.groups import group_handlers
 from cloner_server.api.identities import identity_handlers
 from cloner_server.api.machines import machine_handlers
@@ -97,6 +98,7 @@ def admin_router(more: list[Any]) -> Router:
         *machine_handlers(),
         *group_handlers(),
         *work_handlers(),
+        *fit_handlers(),
         *identity_handlers(),
         *console_handlers(),
     ]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from litestar import get, post
 from litestar.params import FromPath, FromQuery, JSONBody
-from sqlalchemy import Connection
 
 from cloner_core.admin import (
     ConsoleOutcome,
@@ -22,21 +20,17 @@ from cloner_core.admin import (
     TaskState,
     TaskView,
 )
-from cloner_core.errors import InvalidError, NotFoundError, RefusedError
+from cloner_core.errors import NotFoundError, RefusedError
 from cloner_core.facts import Facts
-from cloner_core.messages import Task
 from cloner_server import planning, vault
 from cloner_server.api.callers import CoreDependency, who
 from cloner_server.api.faults import AnyRequest
-from cloner_server.core import Core
-from cloner_server.state import images, layouts, nodes, scripts
+from cloner_server.state import nodes
 from cloner_server.state import tasks as rows
-from cloner_server.tasks import arming, claims, discovery, endings
-from cloner_server.tasks.rules import attempt_seed
-from cloner_server.tasks.states import CLAIMABLE
+from cloner_server.tasks import arming, discovery, endings
+from cloner_server.tasks.foreseen import task_to_come
 
 _OK = 200
-_EXAMPLE_SEED = "00" * 32
 _SHOWN_BYTES = 256 << 20  # a request tells every disk that was shown, of thousands of nodes
 
 
@@ -100,7 +94,7 @@ def plan_show(
                 f"{name} was never seen, so its disks are not known",
                 hint="its inventory is taken when it boots the agent; or give one with --facts FILE",
             )
-        task = _task_to_come(core, connection, name, image, layout)
+        task = task_to_come(core, connection, name, image, layout)
     rendered, digest = planning.preview(known[0], task, core.catalog.find(task.version))
     return PlanView(node=name, rendered=rendered, digest=digest, facts_s=known[1])
 
@@ -115,7 +109,7 @@ def plan_for(
 ) -> PlanView:
     """Show what a node would run if its machine were as given."""
     with core.database.read() as connection:
-        task = _task_to_come(core, connection, name, image, layout)
+        task = task_to_come(core, connection, name, image, layout)
     rendered, digest = planning.preview(data, task, core.catalog.find(task.version))
     return PlanView(node=name, rendered=rendered, digest=digest, facts_s=None)
 
@@ -182,32 +176,3 @@ def work_handlers() -> list[Any]:
     """Return the handlers of work."""
     own: list[Any] = [deploy, netboot, plan_show, plan_for, task_list, task_show, task_log, task_abort, task_retry]
     return [*own, confirmations, receipt_show]
-
-
-def _task_to_come(core: Core, connection: Connection, name: str, image: str, layout: str) -> Task:
-    """Return the task the next attempt of this node would be told, with the very seed it will have if it is armed."""
-    node = nodes.get_node(connection, name)
-    live = rows.live_task(connection, name)
-    if live is not None and TaskState(live.state) in CLAIMABLE and not image and not layout:
-        last = rows.last_attempt(connection, live.id)
-        seed = attempt_seed(core.rules, live.id, 1 if last is None else last.number + 1)
-        version = core.catalog.version_ref(live.image, live.number)
-        kept = scripts.set_numbered(connection, live.image, live.scripts_number)
-        return claims.task_for(
-            node, version, live.document, task_id=str(live.id), attempt_id="", seed=seed, scripts=kept
-        )
-    image_name, _, number = (image or node.image).partition(":")
-    if not image_name or not (layout or node.layout):
-        raise RefusedError(f"{name} has no image or no layout to plan with", hint="--image NAME --disklayout NAME")
-    row = images.get_version(connection, image_name, _number(number) or (None if image else node.version))
-    view = layouts.get_layout(connection, layout or node.layout)
-    document = msgspec.json.encode(view.layout).decode()
-    version = core.catalog.version_ref(row.image, row.number)
-    told = scripts.set_for(connection, row.image, row.number)
-    return claims.task_for(node, version, document, task_id="", attempt_id="", seed=_EXAMPLE_SEED, scripts=told)
-
-
-def _number(text: str) -> int | None:
-    if text and not (text.isdecimal() and 0 < len(text) < 10):
-        raise InvalidError(f"'{text}' is not the number of a version")
-    return int(text) if text else None

@@ -1,0 +1,84 @@
+"""Fit reports over the API of admins."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from litestar import post
+from litestar.params import JSONBody
+
+from cloner_core.admin import FitRequest, FitView, NodeView
+from cloner_core.bootfiles import NotBootableError
+from cloner_core.errors import ClonerError, RefusedError
+from cloner_core.facts import Facts
+from cloner_core.messages import Task
+from cloner_server import fitting, planning
+from cloner_server.api.callers import CoreDependency
+from cloner_server.catalog import Version
+from cloner_server.core import Core
+from cloner_server.state import images, nodes
+from cloner_server.tasks.foreseen import task_to_come
+
+_OK = 200
+_SHOWN_BYTES = 16 << 20  # thousands of names
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    node: NodeView
+    known: tuple[Facts, float] | None
+    task: Task | RefusedError
+
+
+@post("/fit", request_max_body_size=_SHOWN_BYTES, status_code=_OK)
+async def fit(core: CoreDependency, data: JSONBody[FitRequest]) -> list[FitView]:
+    """Say what a deploy would make of each node, from inventories alone; changes nothing and asks no machine."""
+    views, faults = [], dict[tuple[str, tuple[str, ...], str], ClonerError | None]()
+    for asked in await asyncio.to_thread(_look, core, data):
+        if isinstance(asked.task, RefusedError):
+            views.append(fitting.unplannable(asked.node, data.image, asked.task))
+            continue
+        version = await asyncio.to_thread(core.catalog.find, asked.task.version)
+        arch = asked.known[0].arch if asked.known else ""
+        key = asked.task.version.digest, planning.esps(asked.task), arch
+        if key not in faults:
+            faults[key] = await _boot_fault(core, version, key[1], arch) if arch else None
+        views.append(await asyncio.to_thread(_fit, core, asked, version, faults[key]))
+    return views
+
+
+def fit_handlers() -> list[Any]:
+    """Return the handlers of fit reports."""
+    return [fit]
+
+
+def _look(core: Core, data: FitRequest) -> list[_Asked]:
+    with core.database.read() as connection:
+        row = images.get_version(connection, data.image, data.version)
+        image, found = f"{row.image}:{row.number}", []
+        for node in nodes.get_nodes(connection, list(dict.fromkeys(data.nodes))):
+            task: Task | RefusedError
+            try:
+                task = task_to_come(core, connection, node.name, image, data.layout)
+            except RefusedError as fault:
+                task = fault
+            found.append(_Asked(node, nodes.last_facts(connection, node.name), task))
+    return found
+
+
+def _fit(core: Core, asked: _Asked, version: Version, boot_fault: ClonerError | None) -> FitView:
+    assert isinstance(asked.task, Task)
+    return fitting.fit(
+        asked.node, asked.known, asked.task, version, rules=core.rules, now_s=core.clock(), boot_fault=boot_fault
+    )
+
+
+async def _boot_fault(core: Core, version: Version, esps: tuple[str, ...], arch: str) -> ClonerError | None:
+    try:
+        for esp in esps:
+            await core.verifier.require_bootable(version, esp=esp, arch=arch)
+    except NotBootableError as fault:
+        return fault
+    return None

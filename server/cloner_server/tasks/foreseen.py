@@ -1,0 +1,50 @@
+"""The task that a node would be told, before anybody has armed it: what plans and fit reports are made from."""
+
+from __future__ import annotations
+
+import msgspec
+from sqlalchemy import Connection
+
+from cloner_core.admin import TaskState
+from cloner_core.errors import InvalidError, RefusedError
+from cloner_core.messages import Task
+from cloner_server.core import Core
+from cloner_server.state import images, layouts, nodes, scripts
+from cloner_server.state import tasks as rows
+from cloner_server.tasks import claims
+from cloner_server.tasks.rules import attempt_seed
+from cloner_server.tasks.states import CLAIMABLE
+
+_EXAMPLE_SEED = "00" * 32
+
+
+def task_to_come(core: Core, connection: Connection, name: str, image: str, layout: str) -> Task:
+    """Return the task the next attempt of this node would be told, with the very seed it will have if it is armed.
+
+    `image` is "NAME" or "NAME:N", "" for the node's own; so is `layout`. Raises RefusedError when the node has neither.
+    """
+    node = nodes.get_node(connection, name)
+    live = rows.live_task(connection, name)
+    if live is not None and TaskState(live.state) in CLAIMABLE and not image and not layout:
+        last = rows.last_attempt(connection, live.id)
+        seed = attempt_seed(core.rules, live.id, 1 if last is None else last.number + 1)
+        version = core.catalog.version_ref(live.image, live.number)
+        kept = scripts.set_numbered(connection, live.image, live.scripts_number)
+        return claims.task_for(
+            node, version, live.document, task_id=str(live.id), attempt_id="", seed=seed, scripts=kept
+        )
+    image_name, _, number = (image or node.image).partition(":")
+    if not image_name or not (layout or node.layout):
+        raise RefusedError(f"{name} has no image or no layout to plan with", hint="--image NAME --disklayout NAME")
+    row = images.get_version(connection, image_name, _number(number) or (None if image else node.version))
+    view = layouts.get_layout(connection, layout or node.layout)
+    document = msgspec.json.encode(view.layout).decode()
+    version = core.catalog.version_ref(row.image, row.number)
+    told = scripts.set_for(connection, row.image, row.number)
+    return claims.task_for(node, version, document, task_id="", attempt_id="", seed=_EXAMPLE_SEED, scripts=told)
+
+
+def _number(text: str) -> int | None:
+    if text and not (text.isdecimal() and 0 < len(text) < 10):
+        raise InvalidError(f"'{text}' is not the number of a version")
+    return int(text) if text else None
