@@ -101,12 +101,14 @@ def nvram_plan(
     destroyed: Collection[str],
     live: Collection[str],
     is_netbooted: bool = False,
+    keeps_place: bool = False,
 ) -> NvramPlan:
     r"""Return what makes the firmware boot `loader` ("\\EFI\\debian\\shimx64.efi") from `drives`, in their order.
 
     `destroyed` are GUIDs of partitions that this deploy overwrote, `live` those on any disk now. Entries for a
     destroyed partition go, whoever wrote them, and entries of ours for a partition that no longer exists, unless their
-    number serves a new one; an entry of another system on a disk that is merely absent stays.
+    number serves a new one; an entry of another system on a disk that is merely absent stays. Where no entry is known
+    to be for the network, ours come first, or with `keeps_place` where ours was: one before it may be.
     Raises RefusedError when all entry numbers are taken.
     """
     stale = {number for number, option in before.entries.items() if _is_stale(option, drives, loader, destroyed, live)}
@@ -122,7 +124,10 @@ def nvram_plan(
         named = f"{description}, disk {index + 1}" if index else description
         entries.append(Entry(number, disk_entry(named, drive, loader)))
     numbers = tuple(entry.number for entry in entries)
-    order = new_boot_order(before, numbers, stale, policy, network_entry(before, is_netbooted=is_netbooted))
+    network = network_entry(before, is_netbooted=is_netbooted)
+    order = new_boot_order(before, numbers, stale, policy, network)
+    if keeps_place and policy == "network-first" and network is None:
+        order = _in_place(before, numbers, order)
     writes = [
         Write(entry_name(entry.number), build_load_option(entry.option))
         for entry in entries
@@ -146,6 +151,20 @@ def _is_stale(
         return False
     is_overwritten = old.guid in destroyed or any(old.guid == drive.guid for drive in drives)
     return is_overwritten or (option.description.startswith(OURS) and old.guid not in live)
+
+
+def _in_place(before: Nvram, ours: Sequence[int], order: tuple[int, ...]) -> tuple[int, ...]:
+    """Return `order` with `ours` where the first of them was; as it is where none of them was."""
+    place = next((at for at, number in enumerate(before.order) if number in ours), 0)
+    ahead = [number for number in dict.fromkeys(before.order[:place]) if number in order]
+    return (*ahead, *(number for number in order if number not in ahead))
+
+
+def after_plan(before: Nvram, plan: NvramPlan) -> Nvram:
+    """Return the variables as they are once `plan` was applied to `before`."""
+    entries = {number: option for number, option in before.entries.items() if entry_name(number) not in plan.delete}
+    entries |= {entry.number: entry.option for entry in plan.entries}
+    return msgspec.structs.replace(before, entries=entries, order=plan.order)
 
 
 def _reusable(before: Nvram, stale: Collection[int]) -> list[int]:

@@ -112,7 +112,7 @@ def boot_lacks(root: Path) -> tuple[str, ...]:
 
     esp = "/boot/efi"
     here = [path for name in ("boot", "boot/grub", "boot/grub2") for path in root.joinpath(name).glob("*")]
-    here += root.glob("boot/efi/EFI/*/*")
+    here += [path for pattern in ("EFI/*/*", "loader/entries/*") for path in root.glob(f"boot/efi/{pattern}")]
     here += [root / path.lstrip("/") for path in bootfiles.LOADERS if root.joinpath(path.lstrip("/")).exists()]
     return bootfiles.boot_lacks((f"/{path.relative_to(root)}" for path in here), esp, platform.machine())
 

@@ -32,6 +32,7 @@ COMMANDS = {
     "events": "cloner_cli.events",
     "failures": "cloner_cli.failures",
     "fit": "cloner_cli.fit",
+    "fix-efiboot": "cloner_cli.efiboot",
     "group": "cloner_cli.group",
     "identity": "cloner_cli.identity",
     "image-details": "cloner_cli.image",

@@ -18,6 +18,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 CHANGING = {
     "console password",
     "deploy",
+    "fix-efiboot",
     "disklayout-upload",
     "group protect",
     "group unprotect",

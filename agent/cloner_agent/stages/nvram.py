@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 
 from cloner_agent.attempt import Attempt
-from cloner_agent.efivars import EfiVars, NvramFullError
+from cloner_agent.bootentries import apply_plan, write_all
 from cloner_agent.failures import StageError
 from cloner_core.efi import HardDrive, build_order
 from cloner_core.messages import Cause
@@ -44,7 +44,7 @@ def put_network_first(attempt: Attempt) -> None:
         return
     why = "its store is full"
     try:
-        if _write_all(variables, (Write("BootOrder", build_order(order)),)):
+        if write_all(variables, (Write("BootOrder", build_order(order)),)):
             after = read_nvram(variables.all()).order
             if after == order:
                 return
@@ -118,32 +118,6 @@ def _try(attempt: Attempt, action: Nvram, drives: Sequence[HardDrive]) -> NvramP
         is_netbooted=bool(attempt.facts.boot_mac),
     )
     return plan if apply_plan(variables, plan) else None
-
-
-def apply_plan(variables: EfiVars, plan: NvramPlan) -> bool:
-    """Delete, then write entries before order, so that a power cut leaves an order that names nothing missing.
-
-    False when the firmware has no room.
-    """
-    for name in plan.delete:
-        variables.delete(name)
-    return _write_all(variables, plan.writes)
-
-
-def _write_all(variables: EfiVars, writes: Sequence[Write]) -> bool:
-    """Write in this order, without crash dumps when there is no room for both; False when there is none at all."""
-    for is_last in (False, True):
-        try:
-            for one in writes:
-                variables.write(one.name, one.value)
-        except NvramFullError as error:
-            if is_last or not variables.delete_crash_dumps():
-                log.warning("%s", error)
-                return False
-            log.warning("NVRAM was full: crash dumps of an earlier system removed")
-        else:
-            return True
-    return False
 
 
 def _partitions(attempt: Attempt) -> tuple[set[str], set[str]]:
