@@ -53,13 +53,24 @@ settings=$base/var/lib/cloner/confirm
 [ -r "$settings" ] || exit 0
 . "$settings"
 
-# The PARTUUID under /: by-partuuid links lead to a block device, whose number is compared with that of the mount.
-root_part_uuid() {
-  local number='' rest id parent devno top point link name
+# What / lies on: its PARTUUID, or where it is no partition (LVM, md, LUKS, a whole disk) the UUID of the filesystem.
+# Links of udev lead to a block device, whose number is compared with that of the mount.
+root_id() {
+  local number='' source='' kind=partuuid rest id parent devno top point path link name
   while read -r id parent devno top point rest; do
-    [ "$point" = / ] && number=$devno
+    [ "$point" = / ] || continue
+    number=$devno rest=${rest#* - } rest=${rest#* } source=${rest%% *}
   done <"$base/proc/self/mountinfo"
-  for link in "$base"/dev/disk/by-partuuid/*; do
+  case $number in
+    0:*) # btrfs has a number of its own, of no device
+      name=$(readlink -f "$base$source")
+      number=$(cat "$base/sys/class/block/${name##*/}/dev" 2>/dev/null) || return ;;
+  esac
+  for path in "$base"/sys/class/block/*; do
+    [ "$(cat "$path/dev" 2>/dev/null)" = "$number" ] || continue
+    [ -e "$path/partition" ] || kind=uuid
+  done
+  for link in "$base/dev/disk/by-$kind"/*; do
     name=$(readlink "$link") || continue
     name=${name##*/}
     if [ "$(cat "$base/sys/class/block/$name/dev" 2>/dev/null)" = "$number" ]; then
@@ -67,14 +78,15 @@ root_part_uuid() {
       return
     fi
   done
-  blkid -s PARTUUID -o value "/dev/block/$number" 2>/dev/null || lsblk -no PARTUUID "/dev/block/$number" 2>/dev/null
+  name=/dev/block/$number
+  blkid -s "${kind^^}" -o value "$name" 2>/dev/null || lsblk -no "${kind^^}" "$name" 2>/dev/null
 }
 
 look() {
   machine=$(cat "$base/etc/machine-id") || return 1
   boot=$(cat "$base/proc/sys/kernel/random/boot_id") || return 1
-  part=$(root_part_uuid)
-  [ -n "$part" ] || { echo "cloner: the partition of / is not known yet" >&2; return 1; }
+  part=$(root_id)
+  [ -n "$part" ] || { echo "cloner: what / lies on is not known yet" >&2; return 1; }
 }
 
 report() {

@@ -38,7 +38,9 @@ def tree(base: Path, port: int, way: Literal["phone-home", "console"] = "phone-h
         "proc/sys/kernel/random/boot_id": "11111111-2222-4333-8444-555555555555\n",
         "proc/self/mountinfo": "20 1 0:5 / /proc rw - proc proc rw\n21 1 254:3 / / rw,relatime - ext4 /dev/vda3 rw\n",
         "sys/class/block/vda1/dev": "254:1\n",
+        "sys/class/block/vda1/partition": "1\n",
         "sys/class/block/vda3/dev": "254:3\n",
+        "sys/class/block/vda3/partition": "3\n",
     }
     for path, text in texts.items():
         (base / path).parent.mkdir(parents=True, exist_ok=True)
@@ -106,6 +108,43 @@ def test_a_clone_reports_until_it_is_acknowledged_and_then_leaves_nothing_behind
         assert not (tmp_path / path.lstrip("/")).exists()
     assert not (tmp_path / "usr/lib/cloner").exists()
     assert "one-use-secret" not in done.stdout + done.stderr
+
+
+ROOT_UUID = "0a0a0a0a-1b1b-4c2c-8d3d-4e4e4e4e4e4e"
+
+
+@pytest.mark.parametrize(
+    ("mounted", "device", "told"),
+    [
+        pytest.param("254:3 / / rw - ext4 /dev/vda3 rw", "", PART, id="partition"),
+        pytest.param("0:23 /@ / rw shared:1 - btrfs /dev/vda3 rw,subvol=/@", "", PART, id="subvolume of a partition"),
+        pytest.param("253:0 / / rw - xfs /dev/mapper/vg0-root rw", "dm-0", ROOT_UUID, id="logical volume"),
+        pytest.param("9:127 / / rw - ext4 /dev/md127 rw", "md127", ROOT_UUID, id="array"),
+        pytest.param("0:23 /@ / rw - btrfs /dev/mapper/root rw", "dm-0", ROOT_UUID, id="subvolume behind LUKS"),
+    ],
+)
+def test_a_clone_says_what_its_root_lies_on(tmp_path: Path, mounted: str, device: str, told: str) -> None:
+    server = Server([b"HTTP/1.1 204 No Content\r\n\r\n"])
+    tree(tmp_path, server.port)
+    (tmp_path / "proc/self/mountinfo").write_text(f"21 1 {mounted}\n")
+    by_uuid = tmp_path / "dev/disk/by-uuid"
+    by_uuid.mkdir()
+    (by_uuid / "ffffffff-1111-4000-8000-000000000000").symlink_to("../../vda3")
+    if device:
+        number = mounted.split(maxsplit=1)[0] if not mounted.startswith("0:") else "253:0"
+        (tmp_path / f"sys/class/block/{device}").mkdir()
+        (tmp_path / f"sys/class/block/{device}/dev").write_text(f"{number}\n")
+        (tmp_path / "dev" / device).touch()
+        (by_uuid / ROOT_UUID).symlink_to(f"../../{device}")
+        (tmp_path / "dev/mapper").mkdir()
+        for name in ("root", "vg0-root"):
+            (tmp_path / "dev/mapper" / name).symlink_to(f"../{device}")
+    argv = ["bash", str(tmp_path / SCRIPT.lstrip("/")), str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, env={})
+    server.close()
+    assert done.returncode == 0, done.stderr
+    body = server.requests[0].partition(b"\r\n\r\n")[2]
+    assert msgspec.json.decode(body, type=Confirm).root_part_uuid == told
 
 
 def test_where_it_must_not_call_it_says_on_every_console_what_only_it_can_prove(tmp_path: Path) -> None:
