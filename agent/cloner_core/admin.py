@@ -51,8 +51,8 @@ class NodeSpec(Strict, frozen=True):
     version: int | None = None  # None: the newest
     layout: str = ""
     groups: tuple[str, ...] = ()
-    local_method: LocalMethodWord = "exit"
-    boot_order: BootOrderWord = "network-first"
+    local_method: LocalMethodWord | Literal[""] = ""  # "": as the hardware model or the site has it
+    boot_order: BootOrderWord | Literal[""] = ""
     confirm: ConfirmWord = ""
     kernel_arguments: tuple[str, ...] = ()
     is_protected: bool = False
@@ -72,8 +72,8 @@ class NodePatch(Strict, frozen=True, omit_defaults=True):
     version: int | UnsetType | None = UNSET
     layout: str | UnsetType = UNSET
     groups: tuple[str, ...] | UnsetType = UNSET
-    local_method: LocalMethodWord | UnsetType = UNSET
-    boot_order: BootOrderWord | UnsetType = UNSET
+    local_method: LocalMethodWord | Literal[""] | UnsetType = UNSET
+    boot_order: BootOrderWord | Literal[""] | UnsetType = UNSET
     confirm: ConfirmWord | UnsetType = UNSET
     kernel_arguments: tuple[str, ...] | UnsetType = UNSET
     is_protected: bool | UnsetType = UNSET
@@ -113,6 +113,8 @@ class NodeView(Strict, frozen=True):
     console_password: str = "default"  # where it comes from: "node", "group NAME", "site", "default"; "off" no consoles
     uuid: str = ""  # what the machine's DMI table must say; "" anything
     serial: str = ""
+    local_method_from: str = "site"  # where it comes from: "node", "model NAME", "site"
+    boot_order_from: str = "site"
     relay: str = ""  # IPv4 address of the DHCP relay the machine last asked through; "" it asked directly, or elsewhere
 
 
@@ -254,6 +256,28 @@ class NetbootRequest(Strict, frozen=True):
     limit: int = MAX_NODES
     dry_run: bool = False
     shown: tuple[Intent, ...] | None = None  # as in DeployRequest, for `cloner`
+
+
+class ModelPatch(Strict, frozen=True, omit_defaults=True):
+    """A change of a hardware model; a field left out stays, or is "" when the model is new."""
+
+    vendor: str | UnsetType = UNSET  # shell patterns over what the DMI table says; "" any
+    product: str | UnsetType = UNSET
+    local_method: LocalMethodWord | Literal[""] | UnsetType = UNSET  # "": nothing is said of it
+    boot_order: BootOrderWord | Literal[""] | UnsetType = UNSET
+    revision: int | UnsetType = UNSET  # the change happens only if the model still has this revision; 0 is none yet
+
+
+class ModelView(Strict, frozen=True):
+    """A hardware model as it is: what machines it means, and how they boot."""
+
+    name: str
+    revision: int
+    vendor: str
+    product: str
+    local_method: LocalMethodWord | Literal[""]
+    boot_order: BootOrderWord | Literal[""]
+    nodes: tuple[str, ...] = ()  # that take something from it
 
 
 class MachineRequest(Strict, frozen=True):

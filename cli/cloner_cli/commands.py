@@ -15,9 +15,18 @@ from cloner_core.admin import MAX_NODES
 from cloner_core.messages import ConfirmWay
 
 F = TypeVar("F", bound=Callable[..., Any])
+UNSET_WORD = "default"
+"""On the command line: neither this nor that is set, so that what is behind it counts."""
+METHODS = click.Choice(["exit", "grub-chain", "sanboot", "efi-order", UNSET_WORD])
+ORDERS = click.Choice(["network-first", "local-first", UNSET_WORD])
 WAYS = click.Choice([way.value for way in ConfirmWay])
 COUNT = click.IntRange(0, (1 << 63) - 1)
 """A number as the server's database can keep it."""
+
+
+def said_setting(word: str | None) -> str | None:
+    """Return `word` of METHODS or ORDERS as the server takes it: "" for `default`, None for nothing said."""
+    return "" if word == UNSET_WORD else word
 
 
 class Seconds(click.FloatRange):

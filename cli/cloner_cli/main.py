@@ -41,6 +41,7 @@ COMMANDS = {
     "initramfs": "cloner_cli.initramfs",
     "known-hosts": "cloner_cli.identity",
     "machine": "cloner_cli.machine",
+    "model": "cloner_cli.model",
     "netboot": "cloner_cli.netboot",
     "new-image": "cloner_cli.capture",
     "node": "cloner_cli.node",

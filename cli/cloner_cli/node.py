@@ -12,7 +12,18 @@ import msgspec
 from cloner_cli.api import segment
 from cloner_cli.asking import ask
 from cloner_cli.checking import Checks, known_nodes
-from cloner_cli.commands import COUNT, WAYS, Group, command, dry_run_option, some_nodes_option, yes_option
+from cloner_cli.commands import (
+    COUNT,
+    METHODS,
+    ORDERS,
+    WAYS,
+    Group,
+    command,
+    dry_run_option,
+    said_setting,
+    some_nodes_option,
+    yes_option,
+)
 from cloner_cli.console import warn_of_default
 from cloner_cli.extrafiles import extra_files
 from cloner_cli.invocation import Invocation
@@ -24,8 +35,6 @@ from cloner_core.errors import RefusedError
 from cloner_core.lldp import switch_of
 from cloner_core.sightings import Sighting
 
-_METHODS = click.Choice(["exit", "grub-chain", "sanboot", "efi-order"])
-_ORDERS = click.Choice(["network-first", "local-first"])
 _WAYS = click.Choice([*WAYS.choices, "site"])
 _FOR_ONE = ("macs", "uuid", "serial", "network", "hostname", "addresses", "revision")  # what two nodes cannot share
 
@@ -48,8 +57,8 @@ def _settings(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--groups", metavar="NAME,NAME", help="Groups it is in, in place of those it was in."),
         click.option("--uuid", metavar="UUID", help="Its machine must say so, or it is turned away."),
         click.option("--serial", metavar="SERIAL", help="Its machine must say so, or it is turned away."),
-        click.option("--local-method", type=_METHODS, help="How the firmware is sent on to the disk."),
-        click.option("--boot-order", type=_ORDERS, help="What the firmware tries first after a deploy."),
+        click.option("--local-method", type=METHODS, help="How the firmware is sent on to the disk."),
+        click.option("--boot-order", type=ORDERS, help="What the firmware tries first after a deploy."),
         click.option("--kernel-argument", "kernel_arguments", multiple=True, metavar="WORD", help="For the clone."),
         click.option("--confirm", type=_WAYS, help="How its clone is known to have booted; site: as the server says."),
         click.option("--protected/--no-protected", "is_protected", default=None, help="Refuse every deploy."),
@@ -250,8 +259,8 @@ def node_fields(view: NodeView, *more: tuple[str, object]) -> str:
         ("netboot", view.netboot),
         ("image", _image(view)),
         ("layout", view.layout),
-        ("local method", view.local_method),
-        ("boot order", view.boot_order),
+        ("local method", f"{view.local_method} (by {view.local_method_from})"),
+        ("boot order", f"{view.boot_order} (by {view.boot_order_from})"),
         ("confirm", view.confirm or "site"),
         ("kernel arguments", " ".join(view.kernel_arguments)),
         ("groups", ", ".join(view.groups)),
@@ -280,6 +289,7 @@ def _changes(checks: Checks, given: dict[str, Any]) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     if given["image"] is not None:
         changes["image"], changes["version"] = checks.image(given["image"])
+    given |= {name: said_setting(given[name]) for name in ("local_method", "boot_order")}
     for name in ("uuid", "serial", "layout", "local_method", "boot_order", "is_protected", "switch"):
         if given[name] is not None:
             changes[name] = given[name]

@@ -24,6 +24,7 @@ from cloner_server.api.fit import fit_handlers
 from cloner_server.api.groups import group_handlers
 from cloner_server.api.identities import identity_handlers
 from cloner_server.api.machines import machine_handlers
+from cloner_server.api.models import model_handlers
 from cloner_server.api.nodes import node_handlers
 from cloner_server.api.work import work_handlers
 from cloner_server.consoles import default_warning
@@ -96,6 +97,7 @@ def admin_router(more: list[Any]) -> Router:
     own += [
         *node_handlers(),
         *machine_handlers(),
+        *model_handlers(),
         *group_handlers(),
         *work_handlers(),
         *fit_handlers(),

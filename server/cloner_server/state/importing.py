@@ -76,7 +76,7 @@ def _differing(before: NodeView, patch: NodePatch) -> tuple[str, ...]:
     for name, value in _given(patch).items():
         if name == "revision":
             continue
-        there = getattr(before, name)
+        there: Any = nodes.own_value(before, name)
         is_same = set(there) == set(value) if name in ("macs", "groups") else there == value
         fields += [] if is_same else [name]
     return tuple(fields)

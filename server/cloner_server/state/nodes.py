@@ -13,11 +13,12 @@ from sqlalchemy import Connection, delete, insert, select, update
 from cloner_core.admin import Hardware, NodePatch, NodeSpec, NodeView
 from cloner_core.errors import ConflictError, InvalidError, NotFoundError, RefusedError
 from cloner_core.extrafiles import ExtraFile, extra_faults, template_fields
-from cloner_core.facts import Facts, normalize_mac
+from cloner_core.facts import Dmi, Facts, normalize_mac
 from cloner_core.groups import group_faults
 from cloner_core.lldp import Neighbor
+from cloner_core.models import setting_of
 from cloner_core.network import Interface, NodeNetwork, network_faults
-from cloner_server.state import consoles, events, groups, machines
+from cloner_server.state import consoles, events, groups, machines, models
 from cloner_server.state.database import Act
 from cloner_server.state.tables import node_keys, nodes
 
@@ -28,6 +29,7 @@ _SWITCH_CHARACTERS = 100
 _MOST_NAMED = 500  # in one query; above, reading all nodes costs no more
 _SERIAL_CHARACTERS = 200
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_SETTINGS = ("local_method", "boot_order")  # that may come from a hardware model
 _ANY_MACHINE_ID = "0" * 32  # templates are tried before the vault is opened
 
 
@@ -75,7 +77,7 @@ def change_node(connection: Connection, act: Act, name: str, patch: NodePatch) -
     dmi_faults: list[str] = []
     dmi = zip(("uuid", "serial"), _dmi(asked.get("uuid", ""), asked.get("serial", ""), dmi_faults), strict=True)
     asked |= {k: v for k, v in dmi if k in asked}
-    changes = {k: v for k, v in asked.items() if getattr(before, k) != v}
+    changes = {k: v for k, v in asked.items() if own_value(before, k) != v}
     macs, faults = _macs(changes["macs"]) if "macs" in changes else ((), [])
     faults += dmi_faults
     if isinstance(network := changes.get("network"), NodeNetwork):
@@ -208,6 +210,7 @@ def list_nodes(connection: Connection, names: Sequence[str] | None = None) -> li
         macs.setdefault(row.node, []).append(row.value)
     protected = groups.protected_groups(connection)
     passwords = consoles.kept_passwords(connection)
+    rules = models.kept_models(connection)
     views = []
     for columns in connection.execute(of_nodes.order_by(nodes.c.name)).mappings():
         # msgspec wants plain strings, SQLAlchemy's names are a subclass
@@ -216,10 +219,30 @@ def list_nodes(connection: Connection, names: Sequence[str] | None = None) -> li
         fields |= {"macs": macs.get(columns["name"], []), "seen_s": columns["facts_s"]}
         fields["protected_groups"] = [group for group in fields["groups"] if group in protected]
         fields["console_password"], _ = consoles.source_of(passwords, columns["name"], fields["groups"])
+        dmi = _dmi_of(columns["facts"]) if rules else None
+        for name in _SETTINGS:
+            found = setting_of(name, columns[name], dmi, rules)
+            fields |= {name: found.value, f"{name}_from": found.source}
         for unseen in ("facts", "facts_s", "created_s", "offered"):
             del fields[unseen]
         views.append(msgspec.convert(fields, NodeView))
     return views
+
+
+class _WithDmi(msgspec.Struct):
+    """Facts, read no further than to who made the machine."""
+
+    dmi: Dmi = Dmi()
+
+
+def _dmi_of(facts: str | None) -> Dmi | None:
+    return None if facts is None else msgspec.json.decode(facts, type=_WithDmi).dmi
+
+
+def own_value(node: NodeView, field: str) -> object:
+    """Return what is set for the node itself; "" where it takes what its model or the site has."""
+    value: object = getattr(node, field)
+    return "" if field in _SETTINGS and getattr(node, f"{field}_from") != "node" else value
 
 
 def find_by_mac(connection: Connection, mac: str) -> NodeView | None:

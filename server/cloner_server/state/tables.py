@@ -36,8 +36,8 @@ nodes = Table(
     Column("layout", Text, nullable=False, server_default=""),
     Column("netboot", Text, nullable=False, server_default="local"),
     Column("network", Text, nullable=False),
-    Column("local_method", Text, nullable=False, server_default="exit"),
-    Column("boot_order", Text, nullable=False, server_default="network-first"),
+    Column("local_method", Text, nullable=False, server_default="exit"),  # "": as the model or the site has it
+    Column("boot_order", Text, nullable=False, server_default="network-first"),  # likewise
     Column("kernel_arguments", Text, nullable=False, server_default="[]"),
     Column("is_protected", Boolean, nullable=False, server_default=text("0")),
     Column("protected_serials", Text, nullable=False, server_default="[]"),
@@ -63,6 +63,17 @@ node_keys = Table(
     Column("value", Text, nullable=False),
     Column("node", Text, ForeignKey("nodes.name", ondelete="CASCADE"), nullable=False, index=True),
     PrimaryKeyConstraint("kind", "value"),
+)
+
+hardware_models = Table(
+    "hardware_models",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("revision", Integer, nullable=False),
+    Column("vendor", Text, nullable=False),  # shell patterns; "" any
+    Column("product", Text, nullable=False),
+    Column("local_method", Text, nullable=False),  # "": nothing is said of it
+    Column("boot_order", Text, nullable=False),
 )
 
 node_groups = Table(

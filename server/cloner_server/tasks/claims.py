@@ -122,6 +122,7 @@ def accept_hello(
         return UnknownClaimError("the attempt of this claim has ended", hint="boot over the network again")
     # A used claim shown again by its own attempt: our reply was lost on the way.
     version = catalog.version_ref(task.image, task.number)
+    node = nodes.get_node(connection, claim.node)  # once more: what it told may say of which model it is
     return _welcome(connection, act, _Meeting(task, node, former, version, address), rules)
 
 
