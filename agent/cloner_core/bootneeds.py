@@ -6,6 +6,7 @@ the image's kernel does not know by any of its names is none of ours to judge.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
@@ -22,7 +23,10 @@ HOSTONLY_FILES = (
     "/usr/lib/dracut/dracut.conf.d/*.conf",
     "/etc/initramfs-tools/initramfs.conf",
     "/etc/initramfs-tools/conf.d/*",
+    "/etc/mkinitcpio.conf",
+    "/etc/mkinitcpio.conf.d/*.conf",
 )
+_HOOKS = re.compile(rb"^[ \t]*HOOKS=(.*)$", re.MULTILINE)  # an array, which is no plain value
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +151,9 @@ def rebuild_of(present: Set[str], release: str, initramfs: str) -> Rebuild | Non
     mkinitcpio(8).
     """
     if "/usr/sbin/mkinitramfs" in present:
+        is_usual = initramfs == f"/boot/initrd.img-{release}"
         return Rebuild(
-            ("update-initramfs", "-u", "-k", release),
+            ("update-initramfs", "-u", "-k", release) if is_usual else ("mkinitramfs", "-o", initramfs, release),
             drop_in="/etc/initramfs-tools/conf.d/zz-cloner",
             # Of "dep" it would be made for what the cage shows of this machine, which is no disk.
             content=b"MODULES=most\n",
@@ -169,11 +174,13 @@ def hostonly(texts: Mapping[str, bytes]) -> str:
 
     `texts` are those of HOSTONLY_FILES that exist, by path.
     """
-    dracut, tools = ("", False), ("", False)
+    dracut, tools, hooks = ("", False), ("", False), ("", False)
     for path in sorted(texts, key=lambda path: ("/usr/lib/" not in path, path.count("/"), path)):
         fields = shell_assignments(texts[path])
         if "dracut" in path and (said := fields.get("hostonly")):
             dracut = path, said.strip() in ("yes", "1", "true")
-        elif said := fields.get("MODULES"):
+        elif "mkinitcpio" in path and (lines := _HOOKS.findall(texts[path])):
+            hooks = path, b"autodetect" in lines[-1]
+        elif "initramfs-tools" in path and (said := fields.get("MODULES")):
             tools = path, said == "dep"
-    return next((path for path, is_hostonly in (dracut, tools) if is_hostonly), "")
+    return next((path for path, is_hostonly in (dracut, tools, hooks) if is_hostonly), "")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from agentbench.archive import archive
 from agentbench.scene import Scene
@@ -174,3 +175,25 @@ def test_a_kernel_whose_name_is_a_word_is_known_by_what_is_inside(image: Image) 
     image.result = rebuild
     assert "made anew by mkinitcpio" in image.check()[0]
     assert image.ran[0].argv[-4:] == ("-k", RELEASE, "-g", "/boot/initramfs-linux.img")
+
+
+def test_an_initramfs_beside_its_kernel_on_the_esp_is_looked_into_with_the_microcode_before_it(image: Image) -> None:
+    """As systemd-boot has them."""
+    folder = f"boot/efi/0123/{RELEASE}"
+    image.write(f"{folder}/linux", b"MZ")
+    image.write(f"{folder}/initrd", archive(BARE))
+    image.write("boot/efi/ucode.img", archive({"kernel/x86/microcode/x.bin": bytes(100)}))
+    entry = f"linux /0123/{RELEASE}/linux\ninitrd /UCODE.IMG\ninitrd /0123/{RELEASE}/initrd\n"
+    image.write("boot/efi/loader/entries/a.conf", entry.encode())
+    record = image.scene.attempt.record
+    record.loader = "\\EFI\\systemd\\systemd-bootx64.efi"
+    record.written_boot[f"{folder}/initrd".encode()] = b"as it was"
+
+    def rebuild() -> int:
+        image.write(f"{folder}/initrd", archive(GOOD))
+        return 0
+
+    image.result = rebuild
+    assert "made anew by mkinitramfs: it lacks virtio_blk" in image.check()[0]
+    assert image.ran[0].argv == ("mkinitramfs", "-o", f"/{folder}/initrd", RELEASE)
+    assert record.written_boot[f"{folder}/initrd".encode()] == blake3(archive(GOOD)).digest()

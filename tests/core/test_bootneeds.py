@@ -158,7 +158,7 @@ def test_an_identifier_that_was_replaced_and_is_still_in_the_initramfs_is_found(
 
 
 REBUILDS = {
-    "Debian": ({"/usr/sbin/mkinitramfs", "/usr/bin/dracut"}, "update-initramfs -u -k 6.1", "zz-cloner"),
+    "Debian, beside the kernel on the ESP": ({"/usr/sbin/mkinitramfs"}, "mkinitramfs -o /boot/i 6.1", "zz-cloner"),
     "Fedora": ({"/usr/bin/dracut"}, "/usr/bin/dracut --force --no-hostonly", ""),
     "Arch": ({"/usr/bin/mkinitcpio"}, "/usr/bin/mkinitcpio -S autodetect -k 6.1 -g /boot/i", ""),
 }
@@ -173,6 +173,12 @@ def test_each_distribution_has_its_way_to_make_one_for_any_machine(
     assert " ".join(made.argv).startswith(command)
     assert made.drop_in.endswith(drop_in)
     assert bool(made.drop_in) == bool(drop_in)
+
+
+def test_debians_own_place_is_made_anew_by_its_own_command() -> None:
+    made = rebuild_of({"/usr/sbin/mkinitramfs", "/usr/bin/dracut"}, "6.1", "/boot/initrd.img-6.1")
+    assert made is not None
+    assert made.argv == ("update-initramfs", "-u", "-k", "6.1")
 
 
 def test_an_image_without_such_a_tool_has_none() -> None:
@@ -196,6 +202,11 @@ HOSTONLY = {
         },
         "",
     ),
+    "mkinitcpio as Arch has it": (
+        {"/etc/mkinitcpio.conf": b"MODULES=(dep)\n#HOOKS=(base)\nHOOKS=(base udev autodetect modconf block)\n"},
+        "mkinitcpio.conf",
+    ),
+    "mkinitcpio for any machine": ({"/etc/mkinitcpio.conf": b"HOOKS=(base udev modconf block)\n"}, ""),
     "nothing said": ({"/etc/dracut.conf": b"#hostonly=yes\n"}, ""),
 }
 

@@ -9,15 +9,20 @@ from __future__ import annotations
 import logging
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
+
+from blake3 import blake3
 
 from cloner_agent.attempt import Attempt
 from cloner_agent.confined import Program
 from cloner_agent.devicedrivers import bound_devices
 from cloner_agent.failures import StageError, is_of_disk
 from cloner_agent.rooted import Rooted
-from cloner_core.bootfiles.image import kernels_of
+from cloner_agent.stages.bootfiles import look
+from cloner_core.bootfiles.image import Image, kernels_of, on_esp
+from cloner_core.bootfiles.systemdboot import entries, kernel_of
 from cloner_core.bootneeds import (
     REBUILDERS,
     Need,
@@ -47,9 +52,14 @@ class _Kernel:
     """The kernel the clone boots by default, and its initramfs."""
 
     release: str  # as uname -r says
-    initramfs: str  # path in the clone, without the leading slash
+    parts: tuple[str, ...]  # paths in the clone, without the leading slash; the loader puts them together
     table: ModuleTable
     needs: tuple[Need, ...]
+
+    @property
+    def initramfs(self) -> str:
+        """The part that is made for the kernel; microcode comes before it."""
+        return self.parts[-1]
 
 
 def check_initramfs(attempt: Attempt, action: CheckInitramfs) -> None:
@@ -60,7 +70,7 @@ def check_initramfs(attempt: Attempt, action: CheckInitramfs) -> None:
         if kernel is None:
             return
         try:
-            initrd = _read(tree, kernel.initramfs)
+            initrd = _read(tree, kernel.parts)
         except InitrdError as error:
             reporter.note(f"/{kernel.initramfs} was not looked into: {error.message}")
             return
@@ -77,6 +87,7 @@ def check_initramfs(attempt: Attempt, action: CheckInitramfs) -> None:
             return
         log.info("/%s is made anew: %s", kernel.initramfs, why)
         trouble = _rebuild(attempt, tree, made)
+        _remember(attempt, tree, kernel.initramfs)
         still = lacks(kernel.needs, _read_again(tree, kernel), kernel.release, kernel.table)
     if trouble or still:
         told = (*_words(still), *((trouble,) if trouble else ()))
@@ -104,16 +115,15 @@ def _words(lacking: tuple[tuple[Need, str], ...]) -> tuple[str, ...]:
 
 def _kernel(attempt: Attempt, tree: Rooted) -> _Kernel | None:
     """Return the newest kernel and what it needs; None when there is nothing to compare."""
-    names = tuple(map(os.fsdecode, tree.listdir("boot"))) if tree.exists("boot") else ()
-    kernels = [kernel for kernel in kernels_of(names) if kernel.initramfs]
-    if not kernels:
-        log.info("no kernel with an initramfs in /boot: nothing to look into")
+    found = _on_esp(attempt, tree) or _in_boot(tree)
+    if found is None:
+        log.info("no kernel with an initramfs of its own: nothing to look into")
         return None
-    newest = kernels[0]
-    release = _release(tree, newest.version, f"boot/{newest.kernel}")
+    version, kernel, parts = found
+    release = _release(tree, version, kernel)
     modules = f"lib/modules/{release}"
     if not release or not tree.exists(f"{modules}/modules.dep"):
-        log.info("the image has no modules of kernel %s: nothing to look into", release or newest.version)
+        log.info("the image has no modules of kernel %s: nothing to look into", release or version)
         return None
     table = ModuleTable.parse(*(_text(tree, f"{modules}/modules.{name}") for name in ("dep", "softdep", "builtin")))
     chosen = [planned.disk for planned in attempt.plan.disks]
@@ -121,7 +131,33 @@ def _kernel(attempt: Attempt, tree: Rooted) -> _Kernel | None:
     texts = (_text(tree, f"{modules}/modules.alias"), _text(tree, f"{modules}/modules.builtin.modinfo"))
     drivers = drivers_of((device.modalias for device in devices if device.modalias), *texts)
     needs = (*device_needs(devices, table, drivers), *layout_needs(attempt.plan))
-    return _Kernel(release, f"boot/{newest.initramfs}", table, needs)
+    return _Kernel(release, parts, table, needs)
+
+
+def _in_boot(tree: Rooted) -> tuple[str, str, tuple[str, ...]] | None:
+    """Return version, kernel and initramfs of the newest kernel in /boot; None when there is none."""
+    names = tuple(map(os.fsdecode, tree.listdir("boot"))) if tree.exists("boot") else ()
+    newest = next((kernel for kernel in kernels_of(names) if kernel.initramfs), None)
+    return None if newest is None else (newest.version, f"boot/{newest.kernel}", (f"boot/{newest.initramfs}",))
+
+
+def _on_esp(attempt: Attempt, tree: Rooted) -> tuple[str, str, tuple[str, ...]] | None:
+    """Return the same of systemd-boot's newest entry; None where another loader boots, or it has no initramfs."""
+    if attempt.plan.esp is None or "systemd-boot" not in attempt.record.loader:
+        return None
+    esp = attempt.plan.esp.mount.lstrip("/")
+    image = look(tree, f"/{esp}")
+    for entry in entries(image, attempt.facts.arch).values():
+        kernel, parts = kernel_of(entry)
+        if kernel and parts:
+            kernel, parts = f"{esp}/{_spelt(image, kernel)}", tuple(f"{esp}/{_spelt(image, path)}" for path in parts)
+            return kernel.rsplit("/", 2)[-2], kernel, parts
+    return None
+
+
+def _spelt(image: Image, path: str) -> str:
+    """Return a path of an entry as the ESP spells it."""
+    return on_esp(image, path.lstrip("/\\").replace("\\", "/"))
 
 
 def _release(tree: Rooted, version: str, kernel: str) -> str:
@@ -145,28 +181,35 @@ def _text(tree: Rooted, path: str) -> str:
     return tree.read(path, limit_bytes=_TABLE_BYTES).decode(errors="replace") if tree.exists(path) else ""
 
 
-def _read(tree: Rooted, path: str) -> Initrd:
+def _read(tree: Rooted, parts: Iterable[str]) -> Initrd:
+    return read_initrd(chain.from_iterable(_pieces(tree, path) for path in parts), is_configuration)
+
+
+def _pieces(tree: Rooted, path: str) -> Iterator[bytes]:
     fd = tree.open(path, os.O_RDONLY)
     try:
-        return read_initrd(_pieces(fd), is_configuration)
+        while piece := os.read(fd, _PIECE_BYTES):
+            yield piece
     finally:
         os.close(fd)
 
 
-def _pieces(fd: int) -> Iterator[bytes]:
-    while piece := os.read(fd, _PIECE_BYTES):
-        yield piece
-
-
 def _read_again(tree: Rooted, kernel: _Kernel) -> Initrd:
     try:
-        return _read(tree, kernel.initramfs)
+        return _read(tree, kernel.parts)
     except (InitrdError, OSError) as error:
         if isinstance(error, OSError) and is_of_disk(error):
             raise
         raise StageError(
             Cause.NOT_BOOTABLE, f"/{kernel.initramfs} was made anew and cannot be read now: {error}"
         ) from error
+
+
+def _remember(attempt: Attempt, tree: Rooted, path: str) -> None:
+    """Have the check find what is there now, where it would look for what the boot files stage wrote."""
+    name = os.fsencode(path)
+    if name in attempt.record.written_boot:
+        attempt.record.written_boot[name] = blake3(tree.read(path, limit_bytes=1 << 30)).digest()
 
 
 def _rebuild(attempt: Attempt, tree: Rooted, made: Rebuild) -> str:
