@@ -73,7 +73,8 @@ def new_image_command(
         run.say(
             printable(
                 f"note: {path} has the initramfs made for this machine alone: each clone on other hardware makes it"
-                " anew, which takes a minute or more (set MODULES=most, or hostonly=no, make it anew, capture again)"
+                " anew, which takes a minute or more (set MODULES=most, hostonly=no, or HOOKS without autodetect; make"
+                " it anew, capture again)"
             )
         )
     captured = _capture(run, wanted, is_dry=dry_run)

@@ -187,6 +187,7 @@ def task_fields(task: TaskView) -> str:
         ("image", f"{task.image}:{task.version}"),
         ("digest", task.digest),
         ("layout", f"{task.layout}:{task.layout_number}"),
+        ("scripts", f"set {task.scripts}" if task.scripts else ""),
         ("attempts", task.attempts),
         ("created", f"{moment(task.created_s)} by {task.author}"),
         ("changed", moment(task.changed_s)),
