@@ -27,6 +27,7 @@ from cloner_core.messages import (
     Fault,
     Stage,
 )
+from cloner_core.scripts import Script, ScriptSet, ScriptType
 from cloner_core.sizes import MIB
 
 pytestmark = pytest.mark.root
@@ -149,6 +150,11 @@ REFUSALS: dict[str, tuple[Callable[[Node], object], Stage, Cause]] = {
         lambda n: n.server.refuse.update(hello=Fault(error="protocol 2 here", status=2)),
         Stage.HELLO,
         Cause.PROTOCOL,
+    ),
+    "a pre-script refuses the machine": (
+        lambda n: n.changes.update(scripts=ScriptSet(1, (Script(ScriptType.PRE, "no", "#!/bin/sh\nexit 1\n"),))),
+        Stage.PRE_SCRIPT,
+        Cause.SCRIPT,
     ),
     "aborted": (lambda n: _set(n, order=BeatReply(order="abort", reason="no")), Stage.VERIFY, Cause.ABORTED),
 }
