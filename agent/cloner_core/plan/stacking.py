@@ -137,6 +137,9 @@ def array_steps(array: PlannedArray) -> Iterator[Step]:
         Command(argv, timeout_s=_CREATE_S),
         destroys=", ".join(array.members),
     )
+    # where an array of the same shape was before, its content shows again
+    wipe = Command(("wipefs", "--all", "--force", "--lock=yes", array.device))
+    yield Step(Stage.MKFS, f"wipe old signatures of array {array.id}", wipe, destroys=array.device)
 
 
 def crypt_steps(crypt: PlannedCrypt) -> Iterator[Step]:
@@ -161,14 +164,14 @@ def group_steps(group: PlannedGroup) -> Iterator[Step]:
     yield Step(
         Stage.MKFS,
         f"make the physical volumes of {group.name}",
-        Command(("pvcreate", "--yes", "-ff", "--zero", "y", "--dataalignment", "1m", *config, *group.physical)),
+        Command(("lvm", "pvcreate", "--yes", "-ff", "--zero", "y", "--dataalignment", "1m", *config, *group.physical)),
         destroys=", ".join(group.physical),
     )
     extent = ("--physicalextentsize", f"{group.extent_mib}m")
     yield Step(
         Stage.MKFS,
         f"make volume group {group.name}",
-        Command(("vgcreate", "--yes", *extent, *config, group.name, *group.physical)),
+        Command(("lvm", "vgcreate", "--yes", *extent, *config, group.name, *group.physical)),
     )
     for volume in group.volumes:
         size = format_bytes(volume.extents * group.extent_mib * MIB)
@@ -177,5 +180,5 @@ def group_steps(group: PlannedGroup) -> Iterator[Step]:
         yield Step(
             Stage.MKFS,
             f"make volume {group.name}/{volume.name} ({size})",
-            Command(("lvcreate", "--yes", *shape, *clean, *config, group.name)),
+            Command(("lvm", "lvcreate", "--yes", *shape, *clean, *config, group.name)),
         )
