@@ -32,6 +32,7 @@ LAWS = (
     "power-cut",
     "power-cut-nvram",
     "disk-errors",
+    "disks",
     "power-cut-apply",
 )
 

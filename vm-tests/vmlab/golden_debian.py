@@ -7,6 +7,7 @@ grub.cfg, as debootstrap leaves it. Must not know Cloner: nothing here helps the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from cloner_initramfs.cache import Cache, key_of
@@ -31,6 +32,9 @@ PACKAGES = (
     "e2fsprogs",
     "bash",
 )
+
+# What a root on arrays, volumes and btrfs needs, in the initramfs and out of it.
+STORAGE = ("mdadm", "lvm2", "btrfs-progs", "xfsprogs")
 
 HOSTNAME = "golden"
 ROOT_UUID = "5e1f0000-901d-4000-8000-00000000c0de"
@@ -76,15 +80,16 @@ LOGS = ("var/cache/apt", "var/lib/apt/lists", "var/log")
 EMPTIED = ("tmp", "run", "usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale")
 
 
-def golden_debian(cache: Cache) -> Path:
-    """Return the golden Debian tree, made when the cache lacks it (about a minute); needs root.
+def golden_debian(cache: Cache, more: Sequence[str] = ()) -> Path:
+    """Return the golden Debian tree with `more` packages, made when the cache lacks it (a minute); needs root.
 
     It is shared and must not be changed: `copy_tree` makes one that may be.
     """
-    key = key_of([*PACKAGES, SUITE, Path(__file__).read_bytes()])
-    place = cache.entry("golden-debian", key, _make) / "tree"
-    cache.forget_old("golden-debian", keep=1)
-    return place
+    packages = (*PACKAGES, *more)
+    kind = "-".join(("golden-debian", *more[:1]))
+    place = cache.entry(kind, key_of([*packages, SUITE, Path(__file__).read_bytes()]), lambda at: _make(at, packages))
+    cache.forget_old(kind, keep=1)
+    return place / "tree"
 
 
 def copy_tree(source: Path, target: Path) -> Path:
@@ -101,12 +106,12 @@ def authorize_key(tree: Path, public_key: str) -> None:
     (folder / "authorized_keys").chmod(0o600)
 
 
-def _make(place: Path) -> None:
+def _make(place: Path, packages: Sequence[str]) -> None:
     tree = place / "tree"
     tree.mkdir(mode=0o755)
     _write(tree, BEFORE)
-    packages = ",".join(PACKAGES)
-    host.run(["debootstrap", "--variant=minbase", f"--include={packages}", SUITE, tree, _mirror()], timeout_s=1800)
+    include = ",".join(packages)
+    host.run(["debootstrap", "--variant=minbase", f"--include={include}", SUITE, tree, _mirror()], timeout_s=1800)
     _write(tree, AFTER)
     (tree / "boot/efi").mkdir(exist_ok=True)
     units = tree / "etc/systemd/system"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,10 +50,10 @@ class Node:
         return Vm(self.name, disks=tuple(made), nics=(Nic(self.mac),), uuid=self.uuid)
 
 
-def golden_tree(cache: Cache, lab: Lab) -> tuple[Path, Key]:
-    """Return a copy of the golden Debian tree that lets root in by a new SSH key, and the key."""
+def golden_tree(cache: Cache, lab: Lab, more: Sequence[str] = ()) -> tuple[Path, Key]:
+    """Return a copy of the golden Debian tree with `more` packages that lets root in by a new SSH key, and the key."""
     key = make_key(lab.directory)
-    tree = copy_tree(golden_debian(cache), lab.directory / "golden")
+    tree = copy_tree(golden_debian(cache, more), lab.directory / "golden")
     authorize_key(tree, key.public)
     return tree, key
 
