@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloner_core.errors import InvalidError
-from cloner_core.layout import Filesystem, Layout, Size, Swap, layout_document, parse_layout
+from cloner_core.layout import Filesystem, Layout, Luks, Size, Swap, Unlock, layout_document, parse_layout
 from cloner_core.sizes import GIB, MIB, document_bytes, format_bytes, parse_bytes
 
 
@@ -225,3 +225,164 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 def test_a_size_in_a_document_is_exact(size_bytes: int) -> None:
     assert parse_bytes(document_bytes(size_bytes)) == size_bytes
     assert format_bytes(size_bytes)
+
+
+def stacked() -> dict[str, Any]:
+    """Return a good document with everything that lies on something else, fresh for each test to spoil."""
+    raid = {"size": "rest", "content": {"type": "raid", "array": "system"}}
+    esp = {"role": "esp", "size": "512MiB", "content": {"type": "filesystem", "kind": "vfat", "mount": "/boot/efi"}}
+    copy = {"role": "esp", "size": "512MiB", "content": {"type": "esp-copy"}}
+    boot = {"size": "1GiB", "content": {"type": "filesystem", "kind": "ext4", "mount": "/boot"}}
+    btrfs = {
+        "type": "filesystem",
+        "kind": "btrfs",
+        "subvolumes": [{"name": "@", "mount": "/", "options": "compress=zstd"}, {"name": "@home", "mount": "/home"}],
+    }
+    sealed = {"type": "luks", "name": "crypt", "unlock": {"way": "tpm2", "pcrs": [7, 4, 7]}, "content": btrfs}
+    return {
+        "name": "stacked",
+        "disks": [
+            {"id": "a", "select": {"serial": "A"}, "partitions": [esp, boot, raid]},
+            {"id": "b", "select": {"serial": ["B*", "C*"]}, "partitions": [copy, dict(raid)]},
+        ],
+        "arrays": [{"id": "system", "level": "raid1", "content": {"type": "lvm", "group": "vg0"}}],
+        "groups": [{"name": "vg0", "volumes": [{"name": "root", "size": "rest", "content": sealed}]}],
+        "swapfiles": [{"path": "/swapfile", "size": "1GiB"}],
+        "untouched": [{"bus": "scsi", "rotational": True}],
+    }
+
+
+def spoilt(*path: str | int, value: object = ...) -> dict[str, Any]:
+    """Return `stacked` with what is at `path` replaced by `value`, or taken away."""
+    raw: Any = stacked()
+    at = raw
+    for key in path[:-1]:
+        at = at[key]
+    if value is ...:
+        del at[path[-1]]
+    else:
+        at[path[-1]] = value
+    return dict(raw)
+
+
+def test_what_lies_on_what_is_read_and_written_back() -> None:
+    layout = parse_layout(json.dumps(stacked()))
+    assert [partition.role for disk in layout.disks for partition in disk.partitions] == [
+        "esp",
+        "data",
+        "raid",
+        "esp",
+        "raid",
+    ]
+    assert [path for path, _ in layout.filesystems()] == [
+        "disks[0].partitions[0].content",
+        "disks[0].partitions[1].content",
+        "groups[0].volumes[0].content.content",
+    ]
+    sealed = layout.groups[0].volumes[0].content
+    assert isinstance(sealed, Luks)
+    assert sealed.unlock == Unlock("tpm2", (4, 7))
+    assert parse_layout(json.dumps(layout_document(layout))) == layout
+    assert parse_layout(msgspec.json.encode(layout)) == layout
+
+
+ROOT = ("groups", 0, "volumes", 0, "content")
+
+
+@pytest.mark.parametrize(
+    ("raw", "fault"),
+    [
+        pytest.param(spoilt("arrays"), "there is no array 'system'", id="no array"),
+        pytest.param(spoilt("arrays", 0, "level", value="raid4"), "'raid4' is not one of", id="level"),
+        pytest.param(spoilt("arrays", 0, "level", value="raid5"), "has 2 members; raid5 needs 3", id="too few members"),
+        pytest.param(spoilt("arrays", 0, "id", value="Sys"), "'Sys' is not a name", id="array name"),
+        pytest.param(spoilt("arrays", 0, "chunk_kib", value=96), "not a power of two", id="chunk"),
+        pytest.param(
+            spoilt("arrays", 0, "content", value={"type": "raid", "array": "system"}), "is a filesystem", id="nested"
+        ),
+        pytest.param(spoilt("groups"), "there is no volume group 'vg0'", id="no group"),
+        pytest.param(spoilt("groups", 0, "name", value="vg 0"), "is not a name that LVM takes", id="group name"),
+        pytest.param(spoilt("groups", 0, "volumes", 0, "name", value="snapshot1"), "LVM takes", id="volume name"),
+        pytest.param(spoilt("groups", 0, "volumes", value=[]), "groups[0].volumes: is empty", id="no volumes"),
+        pytest.param(
+            spoilt(*ROOT, "content", value={"type": "lvm", "group": "vg0"}), "cannot lie on a logical", id="cycle"
+        ),
+        pytest.param(spoilt(*ROOT, "unlock", value="random"), "for swap alone", id="random root"),
+        pytest.param(spoilt(*ROOT, "unlock", value="keyfile"), "'keyfile' is not one of", id="unlock"),
+        pytest.param(spoilt(*ROOT, "unlock"), "unlock: is missing", id="no unlock"),
+        pytest.param(
+            spoilt(*ROOT, "unlock", value={"way": "passphrase", "pcrs": [1]}), "only tpm2 has registers", id="pcrs"
+        ),
+        pytest.param(spoilt("disks", 0, "partitions", 1), "which GRUB could read", id="encrypted boot"),
+        pytest.param(
+            spoilt(*ROOT, "content", "subvolumes", 1, "name", value="/@home"),
+            "without a slash in front",
+            id="subvolume",
+        ),
+        pytest.param(spoilt(*ROOT, "content", "subvolumes", 1, "name", value="@"), "used twice", id="two of a name"),
+        pytest.param(
+            spoilt(*ROOT, "content", "subvolumes", 1, "options", value="subvol=@x"), "set by the name", id="subvol="
+        ),
+        pytest.param(spoilt(*ROOT, "content", "kind", value="xfs"), "xfs has none; want btrfs", id="xfs subvolumes"),
+        pytest.param(
+            spoilt(*ROOT, "content", "subvolumes", 1, "mount", value="/boot/efi/x"), "inside the esp", id="in the esp"
+        ),
+        pytest.param(spoilt("swapfiles", 0, "path", value="/boot/efi/swap"), "inside the esp", id="swap in the esp"),
+        pytest.param(spoilt("swapfiles", 0, "size", value="1B"), "less than 1 MiB", id="swap size"),
+        pytest.param(spoilt("untouched", 0, value={}), "would mean every disk", id="everything untouched"),
+        pytest.param(spoilt("disks", 0, "select", "serial", value={"like": "A"}), "unknown field", id="operator"),
+        pytest.param(spoilt("disks", 0, "select", "serial", value=[1]), "not a list of at most", id="pattern"),
+        pytest.param(
+            spoilt("disks", 0, "select", "pick", value={"nth": 3, "of": 2, "by": "path"}), "no number 3 of 2", id="pick"
+        ),
+        pytest.param(
+            spoilt("disks", 1, "partitions", 0, "content", value={"type": "none"}), "do not go together", id="empty esp"
+        ),
+        pytest.param(spoilt("disks", 0, "table", value="none"), "unknown field", id="partitions without a table"),
+        pytest.param(spoilt("disks", 0, "table", value="bsd"), "'bsd' is not one of gpt, mbr", id="table"),
+    ],
+)
+def test_a_mistake_in_what_lies_on_what_is_told_with_its_path(raw: dict[str, Any], fault: str) -> None:
+    assert any(fault in one for one in faults_of(raw)), faults_of(raw)
+
+
+def test_a_misspelt_array_hides_no_root() -> None:
+    raw = stacked()
+    raw["arrays"][0]["content"] = {"type": "lmv"}
+    assert faults_of(raw) == (
+        "arrays[0].content.type: 'lmv' is not one of filesystem, swap, raid, lvm, luks, esp-copy, kept, none",
+    )
+
+
+def mbr(*partitions: dict[str, Any]) -> dict[str, Any]:
+    return {"name": "bios", "disks": [{"id": "a", "table": "mbr", "partitions": list(partitions)}]}
+
+
+def part(mount: str, **more: Any) -> dict[str, Any]:
+    return {"size": "1GiB", "content": {"type": "filesystem", "kind": "ext4", "mount": mount}, **more}
+
+
+@pytest.mark.parametrize(
+    ("partitions", "fault"),
+    [
+        pytest.param([part("/"), part("/a"), part("/b"), part("/c"), part("/d")], "has 4 entries", id="five primaries"),
+        pytest.param(
+            [part("/", logical=True), part("/a"), part("/b", logical=True)], "must follow one another", id="apart"
+        ),
+        pytest.param([part("/", active=True), part("/a", active=True)], "more than one", id="two active"),
+        pytest.param(
+            [part("/"), {"logical": True, "content": {"type": "kept", "number": 5}}], "cannot be kept", id="kept"
+        ),
+        pytest.param([part("/"), part("/a", logical="yes")], "want true or false", id="flag"),
+    ],
+)
+def test_an_mbr_has_its_limits(partitions: list[dict[str, Any]], fault: str) -> None:
+    faults = faults_of(mbr(*partitions))
+    assert len(faults) == 1
+    assert fault in faults[0]
+
+
+def test_four_primaries_or_three_and_logical_ones_are_fine() -> None:
+    assert len(parse_layout(json.dumps(mbr(*map(part, ("/", "/a", "/b", "/c"))))).disks[0].partitions) == 4
+    logical = [part(f"/l{index}", logical=True) for index in range(5)]
+    assert len(parse_layout(json.dumps(mbr(part("/"), part("/a"), part("/b"), *logical))).disks[0].partitions) == 8

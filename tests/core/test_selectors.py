@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloner_core.facts import Disk
-from cloner_core.layout import Layout, Selector
+from cloner_core.layout import Layout, Match, Pick, Selector
 from cloner_core.messages import Cause
 from cloner_core.refusals import PlanError
 from cloner_core.selectors import select_disks
@@ -123,3 +123,68 @@ def test_whatever_is_chosen_is_the_only_one_that_may_be(disks: list[Disk], selec
             raise
     if chosen:
         assert chosen == allowed
+
+
+TWINS = (
+    disk("/dev/nvme1n1", serial="T1", wwn="eui.1", bus="nvme", by_path="pci-0000:02:00.0-nvme-1", bay="10"),
+    disk("/dev/nvme0n1", serial="T2", wwn="eui.2", bus="nvme", by_path="pci-0000:10:00.0-nvme-1", bay="9"),
+    disk(
+        "/dev/sda",
+        2 * GIB,
+        serial="S1",
+        bus="ata",
+        controller="0000:00:1f.2",
+        controller_id="8086:2922",
+        is_rotational=True,
+        sector_bytes=4096,
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("select", "path"),
+    [
+        pytest.param(Selector(bus="ata"), "/dev/sda", id="bus"),
+        pytest.param(Selector(wwn="eui.2"), "/dev/nvme0n1", id="wwn"),
+        pytest.param(Selector(path="pci-0000:02:*"), "/dev/nvme1n1", id="path"),
+        pytest.param(Selector(controller="8086:*"), "/dev/sda", id="controller id"),
+        pytest.param(Selector(controller="0000:00:1f.2"), "/dev/sda", id="controller address"),
+        pytest.param(Selector(bay="9"), "/dev/nvme0n1", id="bay"),
+        pytest.param(Selector(rotational=True), "/dev/sda", id="rotating"),
+        pytest.param(Selector(rotational=False, serial=Match(none=("T1",))), "/dev/nvme0n1", id="not this one"),
+        pytest.param(Selector(sector_bytes=4096), "/dev/sda", id="sectors"),
+        pytest.param(Selector(serial=Match(any=("T2", "X*"))), "/dev/nvme0n1", id="one of"),
+        pytest.param(Selector(serial=Match(any=("T*",), none=("*2",))), "/dev/nvme1n1", id="these but not those"),
+        pytest.param(Selector(bus="nvme", pick=Pick(1, 2, "path")), "/dev/nvme1n1", id="first by path"),
+        pytest.param(Selector(bus="nvme", pick=Pick(2, 2, "path")), "/dev/nvme0n1", id="second by path"),
+        pytest.param(Selector(bus="nvme", pick=Pick(1, 2, "bay")), "/dev/nvme0n1", id="bays count as numbers"),
+        pytest.param(Selector(pick=Pick(1, 3, "serial")), "/dev/sda", id="first by serial"),
+    ],
+)
+def test_every_property_tells_disks_apart(select: Selector, path: str) -> None:
+    for order in itertools.permutations(TWINS):
+        assert select_disks(layout(select=select), order)["system"].path == path
+
+
+@pytest.mark.parametrize(
+    ("select", "told"),
+    [
+        pytest.param(Selector(bus="nvme", pick=Pick(1, 3, "path")), "2 disks match where 3 must", id="too few"),
+        pytest.param(Selector(pick=Pick(1, 2, "path")), "3 disks match where 2 must", id="too many"),
+        pytest.param(Selector(bus="nvme", pick=Pick(1, 2, "size")), "each with its own size", id="alike"),
+        pytest.param(Selector(pick=Pick(1, 3, "bay")), "each with its own bay", id="one without a bay"),
+    ],
+)
+def test_a_pick_that_is_not_sure_is_refused(select: Selector, told: str) -> None:
+    with pytest.raises(PlanError, match=told) as caught:
+        select_disks(layout(select=select), TWINS)
+    assert caught.value.cause is Cause.AMBIGUOUS_DISK
+
+
+def test_an_untouched_disk_is_never_chosen_and_the_refusal_says_so() -> None:
+    wanted = msgspec.structs.replace(layout(select=Selector(bus="nvme")), untouched=(Selector(serial="T1"),))
+    assert select_disks(wanted, TWINS)["system"].path == "/dev/nvme0n1"
+    both = msgspec.structs.replace(wanted, untouched=(Selector(serial=Match(any=("T*",))),))
+    with pytest.raises(PlanError, match="is not to be touched: serial 'T\\*'") as caught:
+        select_disks(both, TWINS)
+    assert caught.value.cause is Cause.NO_DISK

@@ -77,10 +77,11 @@ def _faults(layout: Layout, bad: Collection[str]) -> Iterator[Fault]:
             yield from _size_faults(volume.size, f"groups[{index}].volumes[{number}].size")
     for path, content in layout.contents():
         yield from _content_faults(content, path)
-    if not _hides_contents(layout, bad):
+    is_whole = not _hides_contents(layout, bad)
+    if is_whole:
         yield from _boot_faults(layout)
     yield from _mount_faults(layout)
-    yield from stacking_faults(layout)
+    yield from stacking_faults(layout, is_whole=is_whole)
 
 
 def _hides_contents(layout: Layout, bad: Collection[str]) -> bool:

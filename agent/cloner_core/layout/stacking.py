@@ -17,14 +17,17 @@ _LVM = re.compile(r"[A-Za-z0-9+_][A-Za-z0-9+_.-]{0,62}")  # lvm(8), VALID NAMES
 _RESERVED = re.compile(r"\.|\.\.|snapshot.*|pvmove.*|.*(_cdata|_cmeta|_corig|_mimage|_mlog|_pmspare|_rimage|_rmeta).*")
 
 
-def stacking_faults(layout: Layout) -> Iterator[tuple[str, str]]:
-    """Give (path, fault) of every broken reference, and of names that tools would not take."""
-    yield from _array_faults(layout)
-    yield from _group_faults(layout)
+def stacking_faults(layout: Layout, *, is_whole: bool) -> Iterator[tuple[str, str]]:
+    """Give (path, fault) of every broken reference, and of names that tools would not take.
+
+    Where the layout is not `is_whole`, because something could not be read, nothing is said to be missing.
+    """
+    yield from _array_faults(layout, is_whole=is_whole)
+    yield from _group_faults(layout, is_whole=is_whole)
     yield from _mapping_faults(layout)
 
 
-def _array_faults(layout: Layout) -> Iterator[tuple[str, str]]:
+def _array_faults(layout: Layout, *, is_whole: bool) -> Iterator[tuple[str, str]]:
     ids = [array.id for array in layout.arrays]
     members: dict[str, list[str]] = {name: [] for name in ids}
     for path, content in layout.contents():
@@ -44,7 +47,7 @@ def _array_faults(layout: Layout) -> Iterator[tuple[str, str]]:
         if array.chunk_kib & (array.chunk_kib - 1):
             yield f"{path}.chunk_kib", f"{path}.chunk_kib: {array.chunk_kib} is not a power of two"
         found = members[array.id]
-        if len(found) < LEAST_MEMBERS[array.level]:
+        if is_whole and len(found) < LEAST_MEMBERS[array.level]:
             told = f"has {len(found)} members; {array.level} needs {LEAST_MEMBERS[array.level]}"
             yield path, f"{path}: array '{array.id}' {told}"
         disks = [place.split(".", 1)[0] for place in found]
@@ -53,7 +56,7 @@ def _array_faults(layout: Layout) -> Iterator[tuple[str, str]]:
                 yield place, f"{place}: '{array.id}' has two members on one disk, and would be lost with it"
 
 
-def _group_faults(layout: Layout) -> Iterator[tuple[str, str]]:
+def _group_faults(layout: Layout, *, is_whole: bool) -> Iterator[tuple[str, str]]:
     names = [group.name for group in layout.groups]
     used: set[str] = set()
     for path, content in layout.contents():
@@ -70,7 +73,7 @@ def _group_faults(layout: Layout) -> Iterator[tuple[str, str]]:
             yield f"{path}.name", f"{path}.name: '{group.name}' is not a name that LVM takes"
         elif group.name in names[:index]:
             yield f"{path}.name", f"{path}.name: '{group.name}' is used twice"
-        if group.name not in used:
+        if is_whole and group.name not in used:
             yield path, f"{path}: nothing is a physical volume of '{group.name}'"
         if group.extent_mib & (group.extent_mib - 1):
             yield f"{path}.extent_mib", f"{path}.extent_mib: {group.extent_mib} is not a power of two"
