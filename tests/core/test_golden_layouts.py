@@ -81,7 +81,8 @@ def test_every_identifier_is_used_once_and_survives_its_encoding(name: str) -> N
     planned = made(name)
     names = [disk.table_guid for disk in planned.disks if disk.table_guid]
     names += [one.part_uuid for one in planned.partitions]
-    names += [one.uuid for one in (*planned.volumes, *planned.arrays, *planned.crypts, *planned.swapfiles)]
+    for made_of in (planned.volumes, planned.arrays, planned.crypts, planned.swapfiles):
+        names += [one.uuid for one in made_of]
     assert len(set(names)) == len(names)
     assert msgspec.json.decode(msgspec.json.encode(planned), type=Plan) == planned
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from cloner_core.facts import Facts, Firmware, Signature
 from cloner_core.identifiers import identifier, volume_id
-from cloner_core.layout import Layout, Selector, Size
+from cloner_core.layout import Layout, Selector, Size, parse_layout
 from cloner_core.messages import DESTRUCTIVE_FROM, Cause, Stage
 from cloner_core.plan import (
     Contents,
@@ -249,3 +250,60 @@ def test_what_a_disk_holds_is_named_before_it_is_destroyed() -> None:
     assert "#   /dev/vda1: ext4 'old' eeeeeeee-0000-4000-8000-000000000000\n" in rendered
     assert "#   /dev/vda2: unknown content\n" in rendered
     assert rendered.index("/dev/vda1: ext4") < rendered.index("wipefs --all --force --lock=yes /dev/vda1 /dev/vda\n")
+
+
+def member(device: str, group: str = "vg0") -> Signature:
+    return Signature(device=device, kind="LVM2_member", uuid=f"pv-{device}", group=group, group_uuid=f"uuid-{group}")
+
+
+def test_half_a_volume_group_is_not_destroyed() -> None:
+    ours, other = (
+        disk(signatures=(member("/dev/vda2"),)),
+        disk("/dev/vdb", serial="B", signatures=(member("/dev/vdb1"),)),
+    )
+    with pytest.raises(PlanError, match="volume group 'vg0' lies on /dev/vda2 and also on /dev/vdb1") as caught:
+        plan(machine(ours, other), layout(select=Selector(serial="CL*")))
+    assert caught.value.cause is Cause.LAYOUT
+    assert plan(machine(ours, msgspec.structs.replace(other, signatures=())), layout(select=Selector(serial="CL*")))
+
+
+def test_no_second_volume_group_of_one_name_is_made() -> None:
+    wanted = parse_layout(
+        json.dumps(
+            {
+                "name": "lvm",
+                "disks": [
+                    {
+                        "id": "a",
+                        "select": {"serial": "CL*"},
+                        "partitions": [
+                            {
+                                "role": "esp",
+                                "size": "64MiB",
+                                "content": {"type": "filesystem", "kind": "vfat", "mount": "/boot/efi"},
+                            },
+                            {"size": "rest", "content": {"type": "lvm", "group": "vg0"}},
+                        ],
+                    }
+                ],
+                "groups": [
+                    {
+                        "name": "vg0",
+                        "volumes": [
+                            {
+                                "name": "root",
+                                "size": "rest",
+                                "content": {"type": "filesystem", "kind": "ext4", "mount": "/"},
+                            }
+                        ],
+                    }
+                ],
+            }
+        )
+    )
+    other = disk("/dev/vdb", serial="B", signatures=(member("/dev/vdb1"),))
+    with pytest.raises(PlanError, match="has a volume group 'vg0' already") as caught:
+        plan(machine(disk(), other), wanted)
+    assert caught.value.cause is Cause.FOREIGN_UUID
+    own = disk(signatures=(member("/dev/vda2"),))
+    assert plan(machine(own), wanted).groups[0].name == "vg0"

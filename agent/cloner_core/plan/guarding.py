@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from cloner_core.facts import Disk, Facts, Signature
+from cloner_core.membership import lost_with, torn, wholes
+from cloner_core.messages import Cause
 from cloner_core.plan.values import Plan
+from cloner_core.refusals import PlanError
 
 
 def guarded_identifiers(plan: Plan) -> tuple[str, ...]:
@@ -25,6 +28,32 @@ def guarded_identifiers(plan: Plan) -> tuple[str, ...]:
         if not volume.is_kept:
             found += (volume.uuid, *volume.source_uuids)
     return tuple(dict.fromkeys(one for one in found if one))
+
+
+def refuse_what_others_share(plan: Plan, facts: Facts) -> None:
+    """Raise PlanError when `plan` would destroy a part of what lies on other disks too, or make a twin of it.
+
+    Half a volume group or array is as good as none, and whoever planned for one disk did not mean the others. Two
+    volume groups of one name cannot both be active (layout, foreign-uuid).
+    """
+    chosen = [disk.disk for disk in plan.disks]
+    lost = lost_with(chosen, kept=[one.device for one in plan.partitions if one.is_kept])
+    if found := torn(facts.disks, lost):
+        raise PlanError(
+            Cause.LAYOUT,
+            "; ".join(str(one) for one in found),
+            hint="have the layout take all disks of it, or take it apart on the machine first",
+        )
+    names = {("volume group", group.name) for group in plan.groups}
+    names |= {("array", f"{host}{array.id}") for array in plan.arrays for host in ("any:", "")}
+    for whole in wholes(facts.disks):
+        if (whole.kind, whole.name) in names and not {member.device for member in whole.members} & lost:
+            where = ", ".join(member.device for member in whole.members)
+            raise PlanError(
+                Cause.FOREIGN_UUID,
+                f"{where} has a {whole.kind} '{whole.name}' already, and the layout makes one of that name",
+                hint="rename one of the two, or take the other disk out",
+            )
 
 
 def foreign_identifiers(plan: Plan, facts: Facts) -> list[str]:

@@ -17,6 +17,7 @@ from cloner_core.layout import Kept, Layout, Luks, mounts_of
 from cloner_core.messages import BootPolicy, Cause, Task
 from cloner_core.plan.biosbooting import check_firmware
 from cloner_core.plan.building import Building
+from cloner_core.plan.guarding import refuse_what_others_share
 from cloner_core.plan.scripting import with_scripts
 from cloner_core.plan.sequence import steps_of
 from cloner_core.plan.values import Contents, Plan, PlannedSwapFile, mounts_of_volume
@@ -84,6 +85,7 @@ def make_plan(
         groups=tuple(building.groups),
         crypts=tuple(building.crypts),
     )
+    refuse_what_others_share(plan, facts)
     plan = msgspec.structs.replace(plan, swapfiles=_swapfiles(layout, plan, seed))
     inodes = {
         volume.device: sum(needs[mount.mount].inodes for mount in mounts_of_volume(volume)) for volume in plan.volumes
