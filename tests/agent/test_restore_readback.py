@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import torture
+from cloner_agent import host
 from cloner_agent.failures import cause_of
 from cloner_agent.restore.errors import RestoreError
 from cloner_agent.restore.job import restore
@@ -220,3 +221,25 @@ def test_a_disk_that_fails_in_the_middle_of_a_file_is_no_difference_of_that_file
     with pytest.raises(RestoreError, match="Input/output error") as caught:
         read_back(target, ready.spilled, workers=1)
     assert cause_of(caught.value, Stage.READBACK) is Cause.DISK_IO
+
+
+def test_names_of_one_file_on_two_filesystems_become_two_files_and_both_are_compared(
+    ready: Ready, tmp_path: Path
+) -> None:
+    target = tmp_path / "target"
+    (target / "d/e").mkdir(parents=True)
+    host.run(("mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(target / "d/e")))
+    try:
+        restore(target, ready.spilled, ready.pack_map, ready.source, workers=1)
+        one, other = target / "d/big", target / "d/e/link"
+        assert one.read_bytes() == other.read_bytes()
+        assert one.stat().st_mtime_ns == other.stat().st_mtime_ns
+        assert read_back(target, ready.spilled, workers=1) > 6 << 20
+        with other.open("r+b") as file:
+            file.seek(1 << 20)
+            file.write(b"x")
+        os.utime(other, ns=(0, one.stat().st_mtime_ns))
+        with pytest.raises(IntegrityError, match="/d/e/link differs"):
+            read_back(target, ready.spilled, workers=1)
+    finally:
+        host.run(("umount", str(target / "d/e")))

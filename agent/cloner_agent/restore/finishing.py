@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 
+import msgspec
+
 from cloner_agent.restore.errors import failed
-from cloner_agent.restore.metadata import AT_CREATION, finish, lock, make_special, set_flags
-from cloner_agent.restore.placer import create_file
+from cloner_agent.restore.metadata import AT_CREATION, LOCKING, finish, lock, make_special, set_flags
+from cloner_agent.restore.placer import create_file, write_at
 from cloner_agent.restore.table import SpilledTree
 from cloner_agent.restore.workers import Work
 from cloner_agent.rooted import Rooted
@@ -106,7 +109,7 @@ class FinishFiles(Work[Range, None, int]):
 
 
 def make_links(rooted: Rooted, spilled: SpilledTree) -> int:
-    """Make the hard links; return how many."""
+    """Make the hard links; return how many. Where the layout has their names on two filesystems, one gets a copy."""
     count = 0
     for number, kind in enumerate(spilled.kinds):
         if kind != Kind.LINK:
@@ -122,6 +125,9 @@ def make_links(rooted: Rooted, spilled: SpilledTree) -> int:
                 os.unlink(target_name, dir_fd=target)
                 _link(source, source_name, target, target_name)
         except OSError as error:
+            if error.errno == errno.EXDEV:
+                _copy(rooted, leader, inode.path)
+                continue
             raise failed(f"link to /{os.fsdecode(leader.path)}", inode.path, error) from error
         count += 1
     return count
@@ -129,6 +135,43 @@ def make_links(rooted: Rooted, spilled: SpilledTree) -> int:
 
 def _link(source: int, source_name: bytes, target: int, target_name: bytes) -> None:
     os.link(source_name, target_name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+
+
+def _copy(rooted: Rooted, leader: Inode, path: bytes) -> None:
+    """Make `path` a file like `leader`, which lies on another filesystem."""
+    copy = msgspec.structs.replace(leader, path=path)
+    if leader.kind is not Kind.FILE:
+        make_special(rooted, copy)
+        return
+    try:
+        source = rooted.open(leader.path, os.O_RDONLY | os.O_NOFOLLOW, follow=False)
+        try:
+            fd = create_file(rooted, path)
+            try:
+                if leader.flags & AT_CREATION:
+                    set_flags(fd, leader.flags, AT_CREATION, path)
+                for offset, length in leader.spans():
+                    _copy_span(source, fd, offset, length)
+                os.ftruncate(fd, leader.size)
+                finish(fd, copy)
+            finally:
+                os.close(fd)
+        finally:
+            os.close(source)
+    except OSError as error:
+        raise failed(f"copy /{os.fsdecode(leader.path)} to", path, error) from error
+    if leader.flags & LOCKING:
+        lock(rooted, copy)
+
+
+def _copy_span(source: int, target: int, offset: int, length: int) -> None:
+    end = offset + length
+    while offset < end:
+        data = os.pread(source, end - offset, offset)
+        if not data:
+            raise IntegrityError(f"a file of {end} bytes or more ends at {offset}")
+        write_at(target, memoryview(data), offset)
+        offset += len(data)
 
 
 def finish_directories(rooted: Rooted, spilled: SpilledTree) -> dict[int, bytes]:

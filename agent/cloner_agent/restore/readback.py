@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from blake3 import blake3
 
 from cloner_agent.restore.errors import failed
@@ -123,8 +124,7 @@ class CompareRange(Work[Range, None, int]):
             return 0
         parent, name = self._rooted.entry(inode.path)
         if inode.kind is Kind.LINK:
-            self._compare_link(inode, parent, name)
-            return 0
+            return self._compare_link(inode, parent, name)
         if inode.kind is Kind.FILE:
             fd = os.open(name, _OPEN, dir_fd=parent)
             try:
@@ -165,13 +165,17 @@ class CompareRange(Work[Range, None, int]):
         parent, _ = self._rooted.entry(path)
         return os.fstat(fd).st_dev != os.fstat(parent).st_dev
 
-    def _compare_link(self, inode: Inode, parent: int, name: bytes) -> None:
+    def _compare_link(self, inode: Inode, parent: int, name: bytes) -> int:
         leader = self._spilled.table.inode(inode.leader)
-        seen = os.stat(name, dir_fd=parent, follow_symlinks=False)
         leader_parent, leader_name = self._rooted.entry(leader.path)
+        if os.fstat(parent).st_dev != os.fstat(leader_parent).st_dev:
+            # The layout has its names on two filesystems, so it is a file of its own.
+            return self._compare(msgspec.structs.replace(leader, path=inode.path))
+        seen = os.stat(name, dir_fd=parent, follow_symlinks=False)
         wanted = os.stat(leader_name, dir_fd=leader_parent, follow_symlinks=False)
         if (seen.st_dev, seen.st_ino) != (wanted.st_dev, wanted.st_ino):
             raise _differs(inode, f"it is not the same file as /{os.fsdecode(leader.path)}")
+        return 0
 
 
 def _compare_status(inode: Inode, status: os.stat_result) -> None:

@@ -57,9 +57,6 @@ class _Scene:
 
     def _deploy(self, node: Node, variant: Variant) -> None:
         head, name = self.head, f"{node.name}-{variant.name}"
-        document = self.lab.directory / f"{name}.json"
-        document.write_text(json.dumps(variant.layout))
-        head.cloner("disklayout-upload", "--disklayout", variant.name, "--file", document)
         head.cloner("node", "set", node.name, "--disklayout", variant.name)
         head.cloner("deploy", "--nodes", node.name, "--yes")
         disks = tuple(
@@ -137,11 +134,17 @@ def open_disks(work: Path) -> Iterator[Case]:
             marker.write_text(f"{marker.name}\n")
         head = Head(lab, build_installer(cache, lab.directory / "installer"))
         head.start()
-        head.cloner("new-image", "--root", tree, "--image", IMAGE, "--message", "golden")
+        for variant in VARIANTS:
+            document = lab.directory / f"{variant.name}.json"
+            document.write_text(json.dumps(variant.layout))
+            head.cloner("disklayout-upload", "--disklayout", variant.name, "--file", document)
+        described = ["--image", IMAGE, "--disklayout", VARIANTS[0].name, "--message", "golden"]
+        head.cloner("new-image", "--root", tree, *described)
         free: queue.SimpleQueue[Node] = queue.SimpleQueue()
         for node in _NODES:
             network = ["--mac", node.mac, "--address", f"{node.address}/24"]
-            head.cloner("node", "add", node.name, *network, "--image", IMAGE)
+            described = ["--image", IMAGE, "--disklayout", VARIANTS[0].name]
+            head.cloner("node", "add", node.name, *network, *described)
             free.put(node)
         yield _Scene(lab, head, key, free).case
 
