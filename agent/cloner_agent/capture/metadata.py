@@ -8,7 +8,7 @@ import os
 import struct
 from collections.abc import Callable
 
-from cloner_core.image.inode import FLAGS_KEPT
+from cloner_core.image.inode import FLAGS_KEPT, XATTRS_OF_FILESYSTEM
 
 Xattrs = tuple[tuple[bytes, bytes], ...]
 
@@ -45,7 +45,7 @@ class MetadataReader:
         for name in names:
             if name == _DROPPED:
                 self._on_dropped()
-            else:
+            elif os.fsencode(name) not in XATTRS_OF_FILESYSTEM:
                 kept.append((os.fsencode(name), os.getxattr(target, name, follow_symlinks=follow)))
         return tuple(sorted(kept))
 

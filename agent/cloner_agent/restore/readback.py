@@ -19,7 +19,7 @@ from cloner_agent.restore.table import SpilledTree
 from cloner_agent.restore.workers import Work, run
 from cloner_agent.rooted import Rooted
 from cloner_core.errors import IntegrityError
-from cloner_core.image.inode import FLAGS_REQUIRED, Inode, Kind
+from cloner_core.image.inode import FLAGS_REQUIRED, XATTRS_OF_FILESYSTEM, Inode, Kind
 from cloner_core.image.limits import DIGEST_BYTES
 from cloner_core.image.spans import decode_holes
 
@@ -201,7 +201,11 @@ def _compare_xattrs(inode: Inode, target: int | bytes) -> None:
     names = os.listxattr(target, follow_symlinks=follow)
     if not names and not inode.xattrs:
         return
-    seen = sorted((os.fsencode(name), os.getxattr(target, name, follow_symlinks=follow)) for name in names)
+    seen = sorted(
+        (os.fsencode(name), os.getxattr(target, name, follow_symlinks=follow))
+        for name in names
+        if os.fsencode(name) not in XATTRS_OF_FILESYSTEM
+    )
     if seen != list(inode.xattrs):
         differing = sorted({name for name, _ in set(seen) ^ set(inode.xattrs)})
         raise _differs(inode, f"its extended attributes differ in {differing}")

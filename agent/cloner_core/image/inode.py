@@ -54,6 +54,8 @@ FLAGS_REQUIRED = (
 # projinherit.
 FLAGS_ADVISORY = 0x01 | 0x02 | 0x04 | 0x400 | 0x4000 | 0x8000 | 0x00020000 | FLAG_NOCOW | 0x20000000
 FLAGS_KEPT = FLAGS_REQUIRED | FLAGS_ADVISORY
+XATTRS_OF_FILESYSTEM = frozenset((b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT", b"btrfs.compression"))
+"""Attributes by which XFS shows ACLs a second time, and btrfs its own settings: they are no part of an inode."""
 
 SYMLINK_MODE = 0o777
 

@@ -183,8 +183,8 @@ def _mkfs_xfs(volume: PlannedVolume) -> tuple[str, ...]:
 
 
 def _mkfs_btrfs(volume: PlannedVolume) -> tuple[str, ...]:
-    # block-group-tree is what kernels before 6.1 and GRUB 2.06 do not read; metadata twice, on SSDs as well
-    features = ("-O", "^block-group-tree,no-holes", "-R", "free-space-tree")
+    # metadata twice, on SSDs as well; both features are read by kernels since 4.5 and by GRUB
+    features = ("-O", "no-holes", "-R", "free-space-tree")
     return (
         *("mkfs.btrfs", "-q", "-f", "-d", "single", "-m", "dup", "-n", "16384", "-s", "4096", "-U", volume.uuid),
         *(*features, *_label("-L", volume), volume.device),

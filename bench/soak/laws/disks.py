@@ -73,8 +73,11 @@ class _Scene:
         try:
             machine = Machine(self.lab, vm)
             machine.start(reboots=False, direct=head.direct_boot(node.mac))
-            machine.wait_off(_AGENT_S)
-            task = head.wait_state(node.name, "unconfirmed", 10)
+            try:
+                task = head.wait_state(node.name, "unconfirmed", _AGENT_S)
+                machine.wait_off(60)
+            finally:
+                machine.kill()
             with machine:
                 head.wait_state(node.name, "done", _BOOT_S)
                 self._look(node, variant)
