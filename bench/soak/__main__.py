@@ -33,6 +33,7 @@ LAWS = (
     "power-cut-nvram",
     "disk-errors",
     "disks",
+    "disk-orders",
     "power-cut-apply",
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from cloner_initramfs import Cache, default_cache
 from vmlab import Lab
@@ -24,12 +25,12 @@ DISK_BYTES = 2 * GIB
 class MachineRoom:
     """The server runs; a case borrows a node and makes its machine."""
 
-    def __init__(self, lab: Lab) -> None:
-        """Start the server and capture the small golden tree."""
+    def __init__(self, lab: Lab, installer: Path | None = None) -> None:
+        """Start the server with `installer` (that of virtual machines by default) and capture the small tree."""
         cache = Cache(default_cache())
         self.lab = lab
         self.tree = copy_tree(golden_busybox(cache), lab.directory / "golden")  # the cache may forget its own
-        self.head = Head(lab, build_installer(cache, lab.directory / "installer"))
+        self.head = Head(lab, installer or build_installer(cache, lab.directory / "installer"))
         self.head.start()
         layout = layout_file(lab, size_min="256MiB")
         self.head.cloner("disklayout-upload", "--disklayout", LAYOUT, "--file", layout)

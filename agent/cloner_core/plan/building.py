@@ -24,6 +24,7 @@ from cloner_core.layout import (
     Layout,
     Luks,
     PhysicalVolume,
+    Size,
     Swap,
     VolumeGroup,
     mounts_of,
@@ -123,7 +124,7 @@ class Building:
             [
                 Wanted(
                     size=one.size,
-                    least_bytes=self._least(one.content, disk.sector_bytes) if one.size.weight else 0,
+                    least_bytes=self._bound(one.size, one.content, disk.sector_bytes),
                     kept=kept.get(index),
                     is_logical=one.is_logical,
                 )
@@ -171,7 +172,7 @@ class Building:
                 hint="select disks of one sector size for the volume group",
             )
         (sector_bytes,) = sectors
-        least = [self._least(one.content, sector_bytes) if one.size.weight else 0 for one in group.volumes]
+        least = [self._bound(one.size, one.content, sector_bytes) for one in group.volumes]
         planned = plan_group(group, [(one.path, one.size_bytes) for one in physical], least)
         self.groups.append(planned)
         for volume, made in zip(group.volumes, planned.volumes, strict=True):
@@ -236,6 +237,13 @@ class Building:
         _check_fit(volume, need, device.disk)
         self.volumes.append(volume)
 
+    def _bound(self, size: Size, content: Content, sector_bytes: int) -> int:
+        """Return what `content` raises the minimum of `size` to; 0 for what does not grow."""
+        if not size.weight:
+            return 0
+        least = self._least(content, sector_bytes)
+        return min(least, size.max_bytes) if size.max_bytes else least
+
     def _least(self, content: Content, sector_bytes: int) -> int:
         """Return what `content` needs of a device that may grow; 0 where nothing says so."""
         match content:
@@ -259,10 +267,7 @@ class Building:
         """Return one physical volume's share of what its group needs."""
         shares = sum(one == content for _, one in self._layout.contents())
         extent = group.extent_mib * MIB
-        bounds = [
-            max(one.size.min_bytes, self._least(one.content, sector_bytes) if one.size.weight else 0)
-            for one in group.volumes
-        ]
+        bounds = [max(one.size.min_bytes, self._bound(one.size, one.content, sector_bytes)) for one in group.volumes]
         extents = sum(-(-bound // extent) for bound in bounds)
         return (-(-extents // shares) + 1) * extent + PV_HEADER_BYTES
 
