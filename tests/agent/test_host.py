@@ -14,8 +14,10 @@ pytestmark = pytest.mark.root
 def test_the_environment_is_built_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "x")
     assert sorted(run(("env",)).stdout.splitlines()) == [
+        "DM_DISABLE_UDEV=1",
         "HOME=/",
         "LC_ALL=C.UTF-8",
+        "MDADM_NO_UDEV=1",
         "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
     ]
 
