@@ -96,7 +96,7 @@ def test_partitions_do_not_overlap_and_new_ones_are_aligned(name: str) -> None:
         for one in inside:
             assert one.is_kept or one.start_sectors * disk.disk.sector_bytes % MIB == 0
             assert one.is_kept or one.size_sectors * disk.disk.sector_bytes % MIB == 0
-            assert (one.start_sectors + one.size_sectors) * disk.disk.sector_bytes < disk.disk.size_bytes
+            assert (one.start_sectors + one.size_sectors) * disk.disk.sector_bytes <= disk.disk.size_bytes
 
 
 @pytest.mark.parametrize("name", NAMES)
