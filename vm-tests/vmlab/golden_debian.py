@@ -33,8 +33,8 @@ PACKAGES = (
     "bash",
 )
 
-# What a root on arrays, volumes and btrfs needs, in the initramfs and out of it.
-STORAGE = ("mdadm", "lvm2", "btrfs-progs", "xfsprogs")
+# What a root on arrays, volumes and btrfs needs, in the initramfs and out of it; and GRUB for BIOS.
+STORAGE = ("mdadm", "lvm2", "btrfs-progs", "xfsprogs", "grub-pc-bin", "grub2-common")
 
 HOSTNAME = "golden"
 ROOT_UUID = "5e1f0000-901d-4000-8000-00000000c0de"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vmlab.disk import GIB, Bus
+from vmlab.firmware import Firmware
 from vmlab.golden_debian import ESP_SERIAL, ROOT_UUID, SWAP_UUID
 
 Document = dict[str, Any]
@@ -34,7 +35,8 @@ class Variant:
     layout: Document
     mounts: Mapping[str, str]  # mount point → file system, as the booted clone must show
     says: Mapping[str, str] = field(default_factory=dict)  # command → regular expression of what it prints
-    survives: str = ""  # serial of a disk that is pulled afterwards; the clone must boot without it
+    pulled: str = ""  # serial of a disk that is taken away afterwards; the clone must boot without it
+    firmware: Firmware = Firmware.UEFI
 
 
 def esp(size: str = "256MiB") -> Document:
@@ -103,7 +105,7 @@ RAID1_LVM = Variant(
         "cat /proc/mdstat": r"(?s)raid1.*\[UU\].*raid1.*\[UU\]",
         "lvs --noheadings -o vg_name,lv_name": r"(?s)vg0\s+root.*vg0\s+swap.*vg0\s+var",
     },
-    survives="ONE",
+    pulled="ONE",
 )
 BTRFS = Variant(
     "btrfs-subvolumes",
@@ -176,7 +178,40 @@ RAID10 = Variant(
     ),
     {"/": "xfs"},
     {"cat /proc/mdstat": r"raid10.*\n.*\[UUUU\]"},
-    survives="TWO",
+    pulled="TWO",
 )
 
-VARIANTS = (UEFI_PLAIN, RAID1_LVM, BTRFS, SEPARATE, NVME_4KN, HALF, TWICE, RAID10)
+BIOS_MBR = Variant(
+    "bios-mbr",
+    (Drive("ONE"),),
+    _layout(
+        disk(
+            "ONE",
+            part("512MiB", filesystem("ext4", "/boot"), active=True),
+            part("rest", filesystem("ext4", "/")),
+            part("128MiB", SWAP, logical=True),
+            part("512MiB", filesystem("xfs", "/home"), logical=True),
+            table="mbr",
+        )
+    ),
+    {"/": "ext4", "/boot": "ext4", "/home": "xfs"},
+    {"ls /sys/firmware": r"^(?!.*\befi\b)", "findmnt -no SOURCE /home": "vda6"},
+    firmware=Firmware.BIOS,
+)
+BIOS_GPT = Variant(
+    "bios-gpt",
+    (Drive("ONE"), Drive("TWO")),
+    _layout(
+        *(
+            disk(serial, {"role": "bios-boot", "size": "1MiB", "content": {"type": "none"}}, part("rest", _RAID))
+            for serial in ("ONE", "TWO")
+        ),
+        arrays=[{"id": "system", "level": "raid1", "content": filesystem("ext4", "/")}],
+    ),
+    {"/": "ext4"},
+    {"cat /proc/mdstat": r"(?s)raid1.*\[UU\]"},
+    pulled="ONE",
+    firmware=Firmware.BIOS,
+)
+
+VARIANTS = (UEFI_PLAIN, RAID1_LVM, BTRFS, SEPARATE, NVME_4KN, HALF, TWICE, RAID10, BIOS_MBR, BIOS_GPT)

@@ -69,7 +69,7 @@ class _Scene:
             )
             for drive in variant.drives
         )
-        vm = Vm(name, disks=disks, nics=(Nic(node.mac),), uuid=node.uuid, memory_mib=768)
+        vm = Vm(name, disks=disks, nics=(Nic(node.mac),), uuid=node.uuid, memory_mib=768, firmware=variant.firmware)
         try:
             machine = Machine(self.lab, vm)
             machine.start(reboots=False, direct=head.direct_boot(node.mac))
@@ -82,8 +82,8 @@ class _Scene:
                 head.wait_state(node.name, "done", _BOOT_S)
                 self._look(node, variant)
                 self._switch_off(node, machine)
-            if variant.survives:
-                left = tuple(disk for disk in disks if disk.serial != variant.survives)
+            if variant.pulled:
+                left = tuple(disk for disk in disks if disk.serial != variant.pulled)
                 alone = dataclasses.replace(vm, name=f"{name}-alone", disks=left, variables=machine.variables)
                 with Machine(self.lab, alone) as machine:
                     wait_for_ssh(self.lab, node.address, self.key, deadline_s=_DEGRADED_S)
