@@ -195,7 +195,7 @@ BIOS_MBR = Variant(
         )
     ),
     {"/": "ext4", "/boot": "ext4", "/home": "xfs"},
-    {"ls /sys/firmware": r"^(?!.*\befi\b)", "findmnt -no SOURCE /home": "vda6"},
+    {"test -d /sys/firmware/efi && echo efi || echo bios": "^bios", "findmnt -no SOURCE /home": "vda6"},
     firmware=Firmware.BIOS,
 )
 BIOS_GPT = Variant(
