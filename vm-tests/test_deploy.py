@@ -117,8 +117,12 @@ def test_what_cannot_end_well_is_refused_before_the_disk_changes(lab: Lab, cache
         host.run(["mkfs.ext4", "-q", "-F", "-L", "precious", "-d", precious, disk.path])
     before = [sha256(disk.path) for disk in vm.disks]
     machine = Machine(lab, vm)
+    foretold = {}
     if fault == "two-disks":
         is_discovered_without_a_write(head, node, machine)
+        said = head.cloner("--json", "fit", IMAGE, "--nodes", node.name, check=False)
+        assert said.status == 21, "one node it does not fit"
+        (foretold,) = said.json[0]["refusals"]
     head.cloner("deploy", "--nodes", node.name, "--yes")
     packs = sorted(path for path in (head.state / "store" / "packs").rglob("*") if path.is_file())
     if fault == "flipped-pack":
@@ -140,6 +144,7 @@ def test_what_cannot_end_well_is_refused_before_the_disk_changes(lab: Lab, cache
     assert (failure["stage"], failure["cause"]) == (stage, cause)
     assert failure["hint"]
     assert failure["is_destroyed"] is False
+    assert foretold in ({}, {field: failure[field] for field in ("cause", "message", "hint")})
     assert [sha256(disk.path) for disk in vm.disks] == before
     assert head.json("node", "show", node.name)["netboot"] == "local"
     bundle_explains(head, node, has_smart=bus is Bus.NVME)

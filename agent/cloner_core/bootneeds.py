@@ -119,6 +119,23 @@ def _has_program(initrd: Initrd, name: str) -> bool:
     return initrd.has_program(name) or any(f"{folder}/systemd/{name}" in initrd.files for folder in ("usr/lib", "lib"))
 
 
+INITRAMFS_HINT = (
+    "install what is missing on the golden node, make its initramfs for any machine (MODULES=most, or dracut"
+    " --no-hostonly) and capture again"
+)
+NO_TOOL = "and the image has no tool to make it anew"
+
+
+def lacking_words(lacking: Iterable[tuple[Need, str]]) -> tuple[str, ...]:
+    """Return what `lacks` found, in words."""
+    return tuple(f"it lacks {what} for {need.what}" for need, what in lacking)
+
+
+def initramfs_text(release: str, initramfs: str, why: str) -> str:
+    """Return `why` with the initramfs (no leading slash) and the kernel that it is about."""
+    return f"the initramfs of kernel {release} (/{initramfs}): {why}"
+
+
 def is_configuration(path: str) -> bool:
     """Whether a file of an initramfs may name filesystems that it waits for."""
     return path.startswith(_CONFIGURATIONS)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cloner_server.audit import NetworkAudit
 from cloner_server.catalog import Catalog
+from cloner_server.imagedrivers import DriverShelf
 from cloner_server.site import Site
 from cloner_server.state.database import Act, Database
 from cloner_server.tasks.rules import Rules
@@ -26,6 +27,7 @@ class Core:
     rules: Rules
     catalog: Catalog
     verifier: Verifier
+    drivers: DriverShelf
     address: str = ""
     services: tuple[str, ...] = ()
     audit: NetworkAudit = field(default_factory=NetworkAudit)

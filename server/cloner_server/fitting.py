@@ -11,9 +11,21 @@ import msgspec
 
 from cloner_core.admin import FitDisk, FitOther, FitRefusal, FitSize, FitView, NodeView
 from cloner_core.bootfiles import NotBootableError
+from cloner_core.bootneeds import (
+    INITRAMFS_HINT,
+    NO_TOOL,
+    BoundDevice,
+    device_needs,
+    initramfs_text,
+    lacking_words,
+    lacks,
+    layout_needs,
+    rebuild_of,
+)
 from cloner_core.describing import describe_disk
 from cloner_core.errors import ClonerError
 from cloner_core.facts import Disk, Facts
+from cloner_core.kernelmodules import drivers_of
 from cloner_core.layout import Layout
 from cloner_core.messages import Cause, Task
 from cloner_core.plan import Plan, foreign_identifiers
@@ -21,9 +33,12 @@ from cloner_core.refusals import PlanError
 from cloner_core.selectors import select_disks, why_not
 from cloner_core.sizes import MIB
 from cloner_server.catalog import Version
+from cloner_server.imagedrivers import ImageDrivers
 from cloner_server.planning import expected_plan
 from cloner_server.state import nodes
 from cloner_server.tasks.rules import Rules
+
+_NOT_TO_BOOT = ("sr_mod", "sg", "st", "ses", "ch")  # beneath the same controller: what else hangs on it
 
 
 def fit(
@@ -35,10 +50,12 @@ def fit(
     rules: Rules,
     now_s: float,
     boot_fault: ClonerError | None,
+    drivers: ImageDrivers | None,
 ) -> FitView:
     """Return what a deploy of `task` to `node` would make of the machine that `known` describes.
 
-    `boot_fault` says that the version holds nothing that boots as the layout wants it; None when it does.
+    `boot_fault` says that the version holds nothing that boots as the layout wants it; None when it does. `drivers`
+    are None where they cannot be told.
     """
     own = tuple(_refused(lambda: nodes.refuse_protected(node), lambda: nodes.refuse_unwritable(node)))
     view = FitView(
@@ -66,6 +83,9 @@ def fit(
         ),
     ]
     plan = plans[0] if plans else None
+    driver_notes: list[str] = []
+    if plan is not None:
+        refusals += _refused(lambda: driver_notes.extend(_initramfs_notes(plan, facts, drivers)))
     chosen = _chosen(task.layout, facts, node.protected_serials)
     return msgspec.structs.replace(
         view,
@@ -80,7 +100,7 @@ def fit(
         disks=tuple(_disk(name, disk) for name, disk in chosen.items()),
         others=tuple(_others(task.layout, facts, chosen, node.protected_serials)),
         sizes=tuple(_sizes(plan)) if plan else (),
-        notes=(*(plan.notes if plan else ()), *_undriven(facts)),
+        notes=(*(plan.notes if plan else ()), *driver_notes, *_undriven(facts)),
     )
 
 
@@ -199,3 +219,36 @@ def _undriven(facts: Facts) -> Iterator[str]:
             kind = "disk controller" if device.is_storage else "network card"
             named = f"{kind} {device.id} at {device.address}"
             yield f"the installer has no driver for the {named}: what hangs on it is not seen (--drivers full?)"
+
+
+def _initramfs_notes(plan: Plan, facts: Facts, image: ImageDrivers | None) -> list[str]:
+    """Return what the deploy will do about the image's initramfs; raises PlanError where nothing would help."""
+    if image is None:
+        return ["the image has no kernel with modules where they usually are: its drivers were not looked at"]
+    if image.initrd is None:
+        return [initramfs_text(image.release, image.initramfs, f"not looked into: {image.trouble}")]
+    devices = tuple(_devices(plan, facts))
+    known = drivers_of((device.modalias for device in devices if device.modalias), image.alias, image.builtin)
+    needs = (*device_needs(devices, image.table, known), *layout_needs(plan))
+    lacking = lacks(needs, image.initrd, image.release, image.table)
+    if not lacking:
+        return []
+    why = "; ".join(lacking_words(lacking))
+    is_hopeless = rebuild_of(image.rebuilders, image.release, f"/{image.initramfs}") is None
+    text = initramfs_text(image.release, image.initramfs, f"{why}, {NO_TOOL}" if is_hopeless else why)
+    if is_hopeless and any(need.is_needed for need, _ in lacking):
+        raise PlanError(Cause.NOT_BOOTABLE, text, hint=INITRAMFS_HINT)
+    return [text if is_hopeless else f"{text}; the deploy has the image make it anew"]
+
+
+def _devices(plan: Plan, facts: Facts) -> Iterator[BoundDevice]:
+    """Give what drives the chosen disks and the network cards, as far as the inventory tells."""
+    chosen = {planned.disk.controller: planned.disk.path for planned in plan.disks if planned.disk.controller}
+    for device in facts.pci:
+        if not device.driver or (device.is_storage and device.address not in chosen):
+            continue
+        what = f"disk {chosen[device.address]}" if device.is_storage else f"network card {device.id}"
+        yield BoundDevice(what, device.driver, modalias=device.modalias, is_needed=device.is_storage)
+        for module in device.modules:
+            if module not in _NOT_TO_BOOT:
+                yield BoundDevice(what, module, module=module, is_needed=device.is_storage)

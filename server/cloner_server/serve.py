@@ -42,6 +42,7 @@ from cloner_server.confirming import Confirming
 from cloner_server.consoles import console_key, default_warning
 from cloner_server.core import Core
 from cloner_server.house import House
+from cloner_server.imagedrivers import DriverShelf
 from cloner_server.installer import assemble
 from cloner_server.listeners import (
     Listener,
@@ -162,6 +163,7 @@ def open_core(config: ServerConfig, address: str, clock: Callable[[], float] = t
         rules=_rules(config, site, address),
         catalog=catalog,
         verifier=Verifier(catalog),
+        drivers=DriverShelf(store),
         address=address,
         services=_services(config),
         clock=clock,

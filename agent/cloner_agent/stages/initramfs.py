@@ -24,12 +24,16 @@ from cloner_agent.stages.bootfiles import look
 from cloner_core.bootfiles.image import Image, kernels_of, on_esp
 from cloner_core.bootfiles.systemdboot import entries, kernel_of
 from cloner_core.bootneeds import (
+    INITRAMFS_HINT,
+    NO_TOOL,
     REBUILDERS,
     Need,
     Rebuild,
     device_needs,
     embedded,
+    initramfs_text,
     is_configuration,
+    lacking_words,
     lacks,
     layout_needs,
     rebuild_of,
@@ -79,18 +83,18 @@ def check_initramfs(attempt: Attempt, action: CheckInitramfs) -> None:
         if not lacking and not stale:
             log.info("/%s has all that this machine and its layout need", kernel.initramfs)
             return
-        why = "; ".join((*_words(lacking), *(f"its {path} names filesystems that are gone" for path in stale)))
+        why = "; ".join((*lacking_words(lacking), *(f"its {path} names filesystems that are gone" for path in stale)))
         present = {path for path in REBUILDERS if tree.exists(path)}
         made = rebuild_of(present, kernel.release, f"/{kernel.initramfs}")
         if made is None:
-            _settle(attempt, kernel, lacking, f"{why}, and the image has no tool to make it anew")
+            _settle(attempt, kernel, lacking, f"{why}, {NO_TOOL}")
             return
         log.info("/%s is made anew: %s", kernel.initramfs, why)
         trouble = _rebuild(attempt, tree, made)
         _remember(attempt, tree, kernel.initramfs)
         still = lacks(kernel.needs, _read_again(tree, kernel), kernel.release, kernel.table)
     if trouble or still:
-        told = (*_words(still), *((trouble,) if trouble else ()))
+        told = (*lacking_words(still), *((trouble,) if trouble else ()))
         _settle(attempt, kernel, still or lacking, "; ".join((*told, "it was made anew and that did not help")))
         return
     reporter.note(f"the initramfs of kernel {kernel.release} was made anew by {made.argv[0].rsplit('/', 1)[-1]}: {why}")
@@ -98,19 +102,10 @@ def check_initramfs(attempt: Attempt, action: CheckInitramfs) -> None:
 
 def _settle(attempt: Attempt, kernel: _Kernel, lacking: tuple[tuple[Need, str], ...], why: str) -> None:
     """End the deploy when the clone could not boot like this, else note it."""
-    message = f"the initramfs of kernel {kernel.release} (/{kernel.initramfs}): {why}"
+    message = initramfs_text(kernel.release, kernel.initramfs, why)
     if any(need.is_needed for need, _ in lacking):
-        raise StageError(
-            Cause.NOT_BOOTABLE,
-            message,
-            hint="install what is missing on the golden node, make its initramfs for any machine (MODULES=most, or"
-            " dracut --no-hostonly) and capture again",
-        )
+        raise StageError(Cause.NOT_BOOTABLE, message, hint=INITRAMFS_HINT)
     attempt.tools.reporter.note(message)
-
-
-def _words(lacking: tuple[tuple[Need, str], ...]) -> tuple[str, ...]:
-    return tuple(f"it lacks {what} for {need.what}" for need, what in lacking)
 
 
 def _kernel(attempt: Attempt, tree: Rooted) -> _Kernel | None:

@@ -71,7 +71,14 @@ def _look(core: Core, data: FitRequest) -> list[_Asked]:
 def _fit(core: Core, asked: _Asked, version: Version, boot_fault: ClonerError | None) -> FitView:
     assert isinstance(asked.task, Task)
     return fitting.fit(
-        asked.node, asked.known, asked.task, version, rules=core.rules, now_s=core.clock(), boot_fault=boot_fault
+        asked.node,
+        asked.known,
+        asked.task,
+        version,
+        rules=core.rules,
+        now_s=core.clock(),
+        boot_fault=boot_fault,
+        drivers=core.drivers.find(version) if asked.known else None,
     )
 
 
