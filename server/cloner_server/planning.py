@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cloner_core.facts import Disk, Facts
-from cloner_core.layout import Filesystem, Layout
+from cloner_core.layout import Layout
 from cloner_core.messages import Task
 from cloner_core.plan import Plan, plan_digest, plan_task, render
 from cloner_core.plan.contents import contents_of
@@ -24,12 +24,6 @@ def expected_plan(facts: Facts, told: Task, version: Version) -> Plan:
     Raises PlanError when no plan can be made.
     """
     return plan_task(facts, told, contents_of(version.root))
-
-
-def esps(told: Task) -> tuple[str, ...]:
-    """Return where the clone has its ESPs, as mount points."""
-    parts = (partition for disk in told.layout.disks for partition in disk.partitions if partition.role == "esp")
-    return tuple(part.content.mount for part in parts if isinstance(part.content, Filesystem))
 
 
 def preview(facts: Facts, told: Task, version: Version) -> tuple[str, str]:

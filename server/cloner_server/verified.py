@@ -15,12 +15,16 @@ from pathlib import Path
 from blake3 import blake3
 
 from cloner_core.bootfiles import NotBootableError, boot_lacks, is_boot_name
+from cloner_core.bootfiles.unified import is_unified_name, read_command_line, unified_fault
 from cloner_core.errors import IntegrityError, NotFoundError
 from cloner_core.image.compression import decompress
 from cloner_core.image.digest import digest as digest_of
 from cloner_core.image.tree import iter_segment
+from cloner_core.steps import BootFiles
 from cloner_server.catalog import Catalog, Part, Version
+from cloner_server.storedfile import StoredFiles
 
+_BootNames = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]  # paths; unified kernel images, their command lines
 _Seen = tuple[int, int, int, int]  # size, mtime, ctime, inode
 
 
@@ -30,7 +34,7 @@ class Verifier:
 
     catalog: Catalog
     _good: dict[Path, _Seen] = field(default_factory=dict)
-    _boot_names: dict[tuple[bytes, str], tuple[str, ...]] = field(default_factory=dict)  # by version and ESP
+    _boot_names: dict[tuple[bytes, str], _BootNames] = field(default_factory=dict)  # by version and ESP
     # One worker: hashing is bound by the disk, and waiters must not hold the threads that heartbeats need.
     _worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "verify"))
 
@@ -46,29 +50,44 @@ class Verifier:
             hint = "the disk of the store is failing or was written to: restore the store from a backup"
             raise IntegrityError(_listed(version, "damaged", damaged), hint=hint)
 
-    async def require_bootable(self, version: Version, *, esp: str, arch: str) -> None:
-        """Raise NotBootableError unless `version` has a kernel and a loader for a clone with its ESP at `esp`."""
-        lacking = await asyncio.get_running_loop().run_in_executor(self._worker, self._lacks, version, esp, arch)
-        if lacking:
+    async def require_bootable(self, version: Version, action: BootFiles, arch: str) -> None:
+        """Raise NotBootableError unless `version` has a kernel and a loader for the clone of which `action` tells."""
+        look_up = asyncio.get_running_loop().run_in_executor(self._worker, self._look_up, version, action.esp)
+        names, unified = await look_up
+        faults = {
+            name: unified_fault(line, root=action.root, root_part_uuid=action.root_part_uuid) for name, line in unified
+        }
+        unfit = {name: fault for name, fault in faults.items() if fault}
+        if lacking := boot_lacks((name for name in names if name not in unfit), action.esp, arch):
+            told = "".join(f"; {name} does not count: {fault}" for name, fault in sorted(unfit.items()))
             raise NotBootableError(
-                f"the image could not boot from its disk: it lacks {' and '.join(lacking)}",
+                f"the image could not boot from its disk: it lacks {' and '.join(lacking)}{told}",
                 hint="install it on the golden node and capture again",
             )
 
-    def _lacks(self, version: Version, esp: str, arch: str) -> tuple[str, ...]:
+    def _look_up(self, version: Version, esp: str) -> _BootNames:
         key = version.digest, esp
         if key not in self._boot_names:
-            self._boot_names[key] = tuple(self._find_boot_names(version, esp))
-        return boot_lacks(self._boot_names[key], esp, arch)
+            found = dict(self._find_boot_names(version, esp))
+            images = {name: number for name, number in found.items() if is_unified_name(name.removeprefix(f"{esp}/"))}
+            files = StoredFiles(self.catalog, version, images.values()) if esp and images else None
+            lines = {
+                name: read_command_line(lambda offset, size, number=number: files.read(number, offset, size))  # type: ignore[misc]
+                for name, number in images.items()
+                if files
+            }
+            unified = tuple((name, line) for name, line in lines.items() if line is not None)
+            self._boot_names[key] = tuple(found), unified
+        return self._boot_names[key]
 
-    def _find_boot_names(self, version: Version, esp: str) -> Iterator[str]:
+    def _find_boot_names(self, version: Version, esp: str) -> Iterator[tuple[str, int]]:
         for segment in version.root.segments:
             stored = self.catalog.store.segment_path(segment.digest).read_bytes()
             raw = decompress(stored, segment.raw_size, "segment")
             for inode, _ in iter_segment(raw, segment):
                 name = "/" + os.fsdecode(inode.path)
                 if is_boot_name(name, esp):
-                    yield name
+                    yield name, inode.number
 
     def _look(self, version: Version) -> tuple[list[str], list[str]]:
         missing, damaged = [], []

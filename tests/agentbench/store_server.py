@@ -16,6 +16,7 @@ from cloner_core.errors import ClonerError, NotFoundError
 from cloner_core.image.digest import parse_digest
 from cloner_core.image.packmap import PackRef
 from cloner_core.messages import Fault, PlanReport, VersionRef
+from cloner_core.steps import BootFiles
 from cloner_server.api.faults import http_status
 from cloner_server.catalog import Catalog, Part, Version
 from cloner_server.store.local import LocalSink, LocalStore
@@ -34,6 +35,12 @@ class Key:
     @property
     def public_key(self) -> bytes:
         return self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+
+BOOT_FILES = BootFiles(
+    esp="/boot/efi", root_uuid="", boot_uuid="", boot_path="/boot", root="UUID=x", root_part_uuid="x"
+)
+"""What plans of these tests say of the boot."""
 
 
 class StoreServer(FakeServer):
@@ -58,7 +65,7 @@ class StoreServer(FakeServer):
     def confirm_plan(self, report: PlanReport) -> None:
         super().confirm_plan(report)
         try:
-            asyncio.run(Verifier(self.catalog).require_bootable(self.version, esp="/boot/efi", arch="x86_64"))
+            asyncio.run(Verifier(self.catalog).require_bootable(self.version, BOOT_FILES, "x86_64"))
         except ClonerError as error:
             raise _fault(error) from error
 

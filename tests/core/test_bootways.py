@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from agentbench.programs import pe
 from cloner_core.bootfiles import BootFilesMade, CopyFile, Image, NotBootableError, RemoveFile, WriteFile, boot_files
 from cloner_core.bootfiles.systemdboot import for_clone, without_waiting
-from cloner_core.bootfiles.unified import Section, command_line, is_unified, labels_named, newest, sections
+from cloner_core.bootfiles.unified import Section, labels_named, newest, read_command_line, sections
 from cloner_core.steps import BootFiles
 
 ROOT = "2a65a371-7ca3-49c3-91b3-21efb4b17de5"
@@ -208,12 +208,14 @@ def test_arguments_of_a_node_that_a_signature_keeps_out_are_said() -> None:
 
 
 def test_the_command_line_of_a_unified_kernel_is_read_from_its_section() -> None:
-    program = pe((".osrel", b"ID=x"), (".cmdline", b"root=LABEL=a quiet\n\0"), (".linux", b"MZ kernel"))
-    found = sections(program)
-    assert is_unified(found)
-    (place,) = [one for one in found if one.name == ".cmdline"]
-    assert command_line(program[place.offset : place.offset + place.size]) == "root=LABEL=a quiet"
-    assert not is_unified(sections(pe((".text", b"x"))))
+    def line_of(*wanted: tuple[str, bytes]) -> str | None:
+        program = pe(*wanted)
+        return read_command_line(lambda offset, size: program[offset : offset + size])
+
+    command_line = b"root=LABEL=a quiet\n\0"
+    assert line_of((".osrel", b"ID=x"), (".cmdline", command_line), (".linux", b"MZ kernel")) == "root=LABEL=a quiet"
+    assert line_of((".linux", b"MZ kernel")) == ""
+    assert line_of((".text", b"x"), (".cmdline", command_line)) is None
 
 
 @given(st.binary(max_size=300), st.booleans())

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from agentbench.programs import pe
 from cloner_core.admin import NodePatch, TaskState
 from cloner_core.image.digest import digest
 from cloner_core.messages import Cause, DiskWritten, Failure, PlanReport, Receipt, Stage, Vaulted, receipt_statement
@@ -248,7 +249,28 @@ def test_a_damaged_pack_is_found_before_anything_is_destroyed(scene: Scene, agen
 
 @pytest.mark.parametrize("lacking", sorted(BOOTABLE))
 def test_an_image_that_could_not_boot_is_refused_before_anything_is_destroyed(scene: Scene, lacking: bytes) -> None:
-    image = make_image({path: content for path, content in BOOTABLE.items() if path != lacking}, name="unbootable")
+    answer = _told_of(scene, {path: content for path, content in BOOTABLE.items() if path != lacking})
+    assert answer.status_code == 422
+    assert "lacks a" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [(b"root=UUID=2a65a371-7ca3-49c3-91b3-21efb4b17de5 ro", 422), (b"root=LABEL=root", 200), (b"", 200)],
+)
+def test_a_signed_command_line_that_finds_no_clone_is_refused_before_anything_is_destroyed(
+    scene: Scene, line: bytes, status: int
+) -> None:
+    # a kernel of more than one chunk, so that its command line is not where it begins
+    program = pe((".linux", b"MZ" + bytes(3 << 20)), (".cmdline", line))
+    answer = _told_of(scene, {b"boot/efi/EFI/Linux/a.efi": program, b"etc/fstab": b"# none"})
+    assert answer.status_code == status
+    assert status == 200 or "signed command line" in answer.json()["error"]
+
+
+def _told_of(scene: Scene, contents: dict[bytes, bytes]) -> Any:
+    """Arm the node with an image of `contents` and return what the server says to the agent's plan."""
+    image = make_image(contents, name="unbootable")
     image.put(cast(LocalStore, scene.core.catalog.store))
     record = scene.core.catalog.store.publish(image.draft)
     with scene.core.database.write() as connection:
@@ -260,6 +282,4 @@ def test_an_image_that_could_not_boot_is_refused_before_anything_is_destroyed(sc
     agent = Agent(scene)
     agent.hello()
     plan = agent.plan()
-    answer = agent.post("plan", PlanReport(digest=plan_digest(plan), rendered=render(plan)))
-    assert answer.status_code == 422
-    assert "lacks a" in answer.json()["error"]
+    return agent.post("plan", PlanReport(digest=plan_digest(plan), rendered=render(plan)))

@@ -29,14 +29,7 @@ from cloner_core.bootfiles import (
     is_loader_text,
 )
 from cloner_core.bootfiles.sources import BIOS_MODULES, MKIMAGES
-from cloner_core.bootfiles.unified import (
-    HEAD_BYTES,
-    MAX_COMMAND_LINE_BYTES,
-    command_line,
-    is_unified,
-    is_unified_name,
-    sections,
-)
+from cloner_core.bootfiles.unified import is_unified_name, read_command_line
 from cloner_core.messages import Cause
 from cloner_core.steps import BootFiles
 
@@ -94,13 +87,11 @@ def unified_images(tree: Rooted, esp: str, on_esp: Iterable[str]) -> dict[str, s
     for path in filter(is_unified_name, on_esp):
         fd = tree.open(f"{esp}/{path}", os.O_RDONLY)
         try:
-            pieces = sections(os.pread(fd, HEAD_BYTES, 0))
-            place = next((one for one in pieces if one.name == ".cmdline"), None)
-            content = os.pread(fd, min(place.size, MAX_COMMAND_LINE_BYTES), place.offset) if place else b""
+            line = read_command_line(lambda offset, size, fd=fd: os.pread(fd, size, offset))  # type: ignore[misc]
         finally:
             os.close(fd)
-        if is_unified(pieces):
-            found[path] = command_line(content)
+        if line is not None:
+            found[path] = line
     return found
 
 

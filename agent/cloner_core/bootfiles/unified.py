@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -56,9 +56,13 @@ def is_unified_name(path: str) -> bool:
     return re.fullmatch(r"EFI/Linux/[^/]+\.efi", path, re.IGNORECASE) is not None
 
 
-def is_unified(found: Sequence[Section]) -> bool:
-    """Whether a program with these sections carries a kernel."""
-    return any(section.name == ".linux" for section in found)
+def read_command_line(read: Callable[[int, int], bytes]) -> str | None:
+    """Return the command line of a file of which `read` gives the bytes at (offset, size); None: no unified image."""
+    pieces = sections(read(0, HEAD_BYTES))
+    if not any(one.name == ".linux" for one in pieces):
+        return None
+    place = next((one for one in pieces if one.name == ".cmdline"), None)
+    return command_line(read(place.offset, min(place.size, MAX_COMMAND_LINE_BYTES))) if place else ""
 
 
 def command_line(content: bytes) -> str:

@@ -17,7 +17,7 @@ from starlette.responses import FileResponse, Response
 from cloner_core.bundle import MAX_BUNDLE_BYTES, Bundle, redact_bundle
 from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import ClonerError, InvalidError, NotFoundError
-from cloner_core.facts import Facts, Firmware, fingerprint
+from cloner_core.facts import Facts, fingerprint
 from cloner_core.image.digest import parse_digest
 from cloner_core.image.packmap import packs_digest
 from cloner_core.messages import (
@@ -37,6 +37,7 @@ from cloner_core.messages import (
     Vaulted,
 )
 from cloner_core.plan import Plan
+from cloner_core.steps import BootFiles
 from cloner_server import planning, vault
 from cloner_server.api.callers import CoreDependency
 from cloner_server.api.faults import AnyRequest
@@ -105,9 +106,11 @@ async def plan(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[s
     """Compare the agent's plan with the server's own; from here on disks may be destroyed."""
     facts, version, told = await asyncio.to_thread(_planned, core, request, body, attempt_id)
     await core.verifier.verify(version)
-    for esp in planning.esps(told) if facts.firmware is Firmware.UEFI else ("",):
-        await core.verifier.require_bootable(version, esp=esp, arch=facts.arch)
-    await asyncio.to_thread(_confirm_plan, core, request, body, planning.expected_plan(facts, told, version))
+    expected = planning.expected_plan(facts, told, version)
+    for step in expected.steps:
+        if isinstance(step.action, BootFiles):
+            await core.verifier.require_bootable(version, step.action, facts.arch)
+    await asyncio.to_thread(_confirm_plan, core, request, body, expected)
     return Granted()
 
 
