@@ -35,6 +35,7 @@ LAWS = (
     "disks",
     "disk-orders",
     "power-cut-apply",
+    "power-cut-bios",
 )
 
 
