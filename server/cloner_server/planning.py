@@ -9,7 +9,9 @@ from cloner_core.layout import Layout
 from cloner_core.messages import Task
 from cloner_core.plan import Plan, plan_digest, plan_task, render
 from cloner_core.plan.contents import contents_of
+from cloner_core.refusals import PlanError
 from cloner_core.selectors import select_disks
+from cloner_core.steps import BootFiles
 from cloner_server.catalog import Version
 
 
@@ -24,6 +26,15 @@ def expected_plan(facts: Facts, told: Task, version: Version) -> Plan:
     Raises PlanError when no plan can be made.
     """
     return plan_task(facts, told, contents_of(version.root))
+
+
+def boot_actions(facts: Facts, told: Task, version: Version) -> tuple[BootFiles, ...]:
+    """Return what the plan says of the clone's boot; () where there is no plan, for which there are better words."""
+    try:
+        plan = expected_plan(facts, told, version)
+    except PlanError:
+        return ()
+    return tuple(step.action for step in plan.steps if isinstance(step.action, BootFiles))
 
 
 def preview(facts: Facts, told: Task, version: Version) -> tuple[str, str]:

@@ -35,17 +35,14 @@ class _Asked:
 @post("/fit", request_max_body_size=_SHOWN_BYTES, status_code=_OK)
 async def fit(core: CoreDependency, data: JSONBody[FitRequest]) -> list[FitView]:
     """Say what a deploy would make of each node, from inventories alone; changes nothing and asks no machine."""
-    views, faults = [], dict[tuple[str, tuple[str, ...], str], ClonerError | None]()
+    views = []
     for asked in await asyncio.to_thread(_look, core, data):
         if isinstance(asked.task, RefusedError):
             views.append(fitting.unplannable(asked.node, data.image, asked.task))
             continue
         version = await asyncio.to_thread(core.catalog.find, asked.task.version)
-        arch = asked.known[0].arch if asked.known else ""
-        key = asked.task.version.digest, planning.esps(asked.task), arch
-        if key not in faults:
-            faults[key] = await _boot_fault(core, version, key[1], arch) if arch else None
-        views.append(await asyncio.to_thread(_fit, core, asked, version, faults[key]))
+        fault = await _boot_fault(core, version, asked.known[0], asked.task) if asked.known else None
+        views.append(await asyncio.to_thread(_fit, core, asked, version, fault))
     return views
 
 
@@ -82,10 +79,10 @@ def _fit(core: Core, asked: _Asked, version: Version, boot_fault: ClonerError | 
     )
 
 
-async def _boot_fault(core: Core, version: Version, esps: tuple[str, ...], arch: str) -> ClonerError | None:
+async def _boot_fault(core: Core, version: Version, facts: Facts, told: Task) -> ClonerError | None:
     try:
-        for esp in esps:
-            await core.verifier.require_bootable(version, esp=esp, arch=arch)
+        for action in await asyncio.to_thread(planning.boot_actions, facts, told, version):
+            await core.verifier.require_bootable(version, action, facts.arch)
     except NotBootableError as fault:
         return fault
     return None
