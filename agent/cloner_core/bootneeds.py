@@ -15,7 +15,7 @@ from cloner_core.initrd import Initrd
 from cloner_core.kernelmodules import ModuleTable, normal
 from cloner_core.plan.values import Plan
 
-_LEVELS = {"0": "raid0", "1": "raid1", "4": "raid456", "5": "raid456", "6": "raid456", "10": "raid10"}
+_PARITY = {"raid5": "raid456", "raid6": "raid456"}  # drivers/md/raid5.c
 _CONFIGURATIONS = ("conf/", "cryptroot/", "etc/cmdline.d/", "etc/conf.d/", "etc/crypttab", "etc/mdadm", "etc/fstab")
 HOSTONLY_FILES = (
     "/etc/dracut.conf",
@@ -80,7 +80,7 @@ def layout_needs(plan: Plan) -> tuple[Need, ...]:
 def _stack_needs(plan: Plan, device: str) -> Iterator[Need]:
     for array in plan.arrays:
         if array.device == device:
-            yield Need(f"array of level {array.level}", (_LEVELS.get(array.level, "md_mod"),))
+            yield Need(f"array of level {array.level}", (_PARITY.get(array.level, array.level),))
             yield Need("arrays (mdadm)", programs=("mdadm",))
             for member in array.members:
                 yield from _stack_needs(plan, member)

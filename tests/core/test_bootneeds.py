@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import get_args, get_type_hints
+
+import msgspec
 import pytest
 
 from cloner_core.bootneeds import (
@@ -17,6 +20,7 @@ from cloner_core.bootneeds import (
 )
 from cloner_core.initrd import Initrd
 from cloner_core.kernelmodules import ModuleTable, drivers_of
+from cloner_core.layout.types import Array
 from cloner_core.plan.values import (
     Plan,
     PlannedArray,
@@ -107,7 +111,7 @@ def volume(device: str, mount: str, filesystem: str) -> PlannedVolume:
 
 
 GROUP = PlannedGroup("vg0", 4, ("/dev/md120",), (PlannedLogical("root", 9),))
-MIRROR = PlannedArray("pv", "/dev/md120", "1", "1.2", "u", ("/dev/sda2", "/dev/sdb2"), 1, 1, 1)
+MIRROR = PlannedArray("pv", "/dev/md120", "raid1", "1.2", "u", ("/dev/sda2", "/dev/sdb2"), 1, 1, 1)
 CRYPT = PlannedCrypt("root", "/dev/sda2", "u", "tpm2", 512)  # type: ignore[arg-type]
 
 LAYOUTS = {
@@ -139,6 +143,14 @@ LAYOUTS = {
 @pytest.mark.parametrize(("made", "missing"), LAYOUTS.values(), ids=LAYOUTS.keys())
 def test_a_layout_needs_what_its_root_lies_on(made: Plan, missing: list[str]) -> None:
     assert lacking(layout_needs(made)) == missing
+
+
+@pytest.mark.parametrize("level", get_args(get_type_hints(Array)["level"]))
+def test_every_level_of_a_layout_has_its_module(level: str) -> None:
+    array = msgspec.structs.replace(MIRROR, level=level)
+    made = plan(volume("/dev/md120", "/", "ext4"), arrays=(array,))
+    modules = {name for need in layout_needs(made) for name in need.modules}
+    assert modules == {"ext4", {"raid5": "raid456", "raid6": "raid456"}.get(level, level)}
 
 
 def test_a_program_may_be_systemds_own() -> None:
