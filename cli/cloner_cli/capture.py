@@ -14,10 +14,18 @@ import click
 
 from cloner_cli.checking import Checks
 from cloner_cli.commands import command, dry_run_option
+from cloner_cli.detected import (
+    Conflict,
+    decide,
+    exclude_devices_option,
+    newest,
+    require_equal,
+    store,
+    tell_notes,
+)
 from cloner_cli.disklayout import read_layout
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import printable
-from cloner_core.admin import LayoutView
 from cloner_core.errors import ClonerError, ExitStatus, InvalidError
 from cloner_core.image.version import check_image_name
 from cloner_core.layout import Layout
@@ -40,9 +48,25 @@ class InexactError(ClonerError):
 )
 @click.option("--root", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The tree to capture.")
 @click.option("--image", "-i", required=True, metavar="NAME", help="The image that gets a new version.")
-@click.option("--disklayout", "-l", required=True, metavar="NAME", help="The layout it is meant for; must exist.")
 @click.option(
-    "--disklayout-file", type=click.Path(path_type=Path), metavar="FILE", help="Upload it first, JSON or YAML."
+    "--disklayout",
+    "-l",
+    required=True,
+    metavar="NAME",
+    help="The layout it is meant for; must exist. With --root / it is found out, and compared with what exists.",
+)
+@click.option(
+    "--disklayout-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The layout, JSON or YAML; stored where it is new.",
+)
+@exclude_devices_option
+@click.option(
+    "--update-conflict",
+    "conflict",
+    type=click.Choice([Conflict.SERVER.value, Conflict.COMMANDLINE.value]),
+    help="Where the layout is not what the server keeps: take the server's, or store this one. Refused unless told.",
 )
 @click.option("--message", "-m", default="", metavar="TEXT", help="What is new.")
 @click.option("--exclude-paths", multiple=True, metavar="PATH", help="Left out: /srv/data, /var/log/*. Repeatable.")
@@ -56,17 +80,22 @@ def new_image_command(
     disklayout_file: Path | None,
     message: str,
     exclude_paths: tuple[str, ...],
+    excludes: tuple[str, ...],
+    conflict: str | None,
     dry_run: bool,
 ) -> None:
     """Capture the tree beneath DIR and publish it as the next version of an image.
 
     The identity of the machine (machine-id, SSH host keys, …) is never captured. What the server has already is not
     sent again. Exit status 8 when files kept changing while they were read; they are listed.
+
+    With --root / the disks of this machine are described as the layout, as update-disklayout does. A layout of that
+    name is used as it is where it is the same; where it is another one that is shown, and nothing is captured.
     """
-    wanted = _Wanted(root, image, disklayout, disklayout_file, message, exclude_paths)
+    wanted = _Wanted(root, image, disklayout, disklayout_file, message, exclude_paths, excludes)
     layout = _check(run, wanted)
-    if layout is not None:
-        run.api.post("/v1/layouts", LayoutView, layout, {"dry_run": dry_run})
+    if layout is not None and _is_to_be_stored(run, layout, conflict):
+        store(run, layout, is_dry=dry_run)
     if lacking := boot_lacks(root):
         run.say(f"note: a clone of {printable(str(root))} would not boot: it lacks {' and '.join(lacking)}")
     if path := hostonly_setting(root):
@@ -134,6 +163,38 @@ class _Wanted:
     layout_file: Path | None
     message: str
     excludes: tuple[str, ...]
+    excluded_devices: tuple[str, ...]
+
+    @property
+    def is_this_machine(self) -> bool:
+        """Whether it is the system that runs here that is captured, and its disks that are the layout."""
+        return self.root.resolve() == Path("/") and self.layout_file is None
+
+
+def _is_to_be_stored(run: Invocation, layout: Layout, conflict: str | None) -> bool:
+    """Whether `layout` is new, or is meant to follow what the server keeps; raises RefusedError for another one."""
+    kept = newest(run, layout.name)
+    if kept is None or conflict == Conflict.COMMANDLINE:
+        return True
+    if conflict == Conflict.SERVER:
+        decide(run, layout, kept, Conflict.SERVER, is_yes=False, is_dry=False)
+    else:
+        require_equal(kept, layout)
+    return False
+
+
+def _layout_here(run: Invocation, wanted: _Wanted) -> Layout | None:
+    """Return the layout of this machine; None where it cannot be described and the server has one of that name."""
+    try:
+        detected = run.world.detect(wanted.disklayout, wanted.excluded_devices)
+    except InvalidError as undescribed:
+        if newest(run, wanted.disklayout) is None:
+            raise
+        run.say(printable(f"note: {undescribed.message}", keep="\n"))
+        run.say(f"note: layout {wanted.disklayout} is used as the server has it")
+        return None
+    tell_notes(run, detected)
+    return detected.layout
 
 
 def _check(run: Invocation, wanted: _Wanted) -> Layout | None:
@@ -154,9 +215,11 @@ def _check(run: Invocation, wanted: _Wanted) -> Layout | None:
             layout = read_layout(path, wanted.disklayout)
         except InvalidError as fault:
             checks.wrong += [f"{path}: {each}" for each in fault.faults] or [str(fault)]
-    checks.exist(run.api, layout="" if path else wanted.disklayout)
+    if wanted.excluded_devices and not wanted.is_this_machine:
+        checks.wrong.append("--exclude-devices: the layout is found out only with --root /, without a file")
+    checks.exist(run.api, layout="" if path or wanted.is_this_machine else wanted.disklayout)
     checks.settle("nothing was captured")
-    return layout
+    return _layout_here(run, wanted) if wanted.is_this_machine else layout
 
 
 def _capture(run: Invocation, wanted: _Wanted, *, is_dry: bool) -> Captured:

@@ -9,28 +9,44 @@ import click
 import msgspec
 
 from cloner_cli.api import segment
-from cloner_cli.commands import command, dry_run_option
-from cloner_cli.documents import read_document
+from cloner_cli.checking import Checks
+from cloner_cli.commands import command, dry_run_option, yes_option
+from cloner_cli.detected import (
+    Conflict,
+    decide,
+    exclude_devices_option,
+    newest,
+    store,
+    tell_notes,
+    update_conflict_option,
+)
+from cloner_cli.documents import read_document, write_result
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import columns, moment
 from cloner_core.admin import LayoutView
 from cloner_core.errors import InvalidError
 from cloner_core.layout import Layout, layout_document, parse_layout
 
+output_option = click.option(
+    "--output", "-o", type=click.Path(path_type=Path), metavar="FILE", help="Write it there; - is standard output."
+)
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
 
-def read_layout(path: Path, name: str) -> Layout:
+def read_layout(path: Path, name: str | None) -> Layout:
     """Return the layout that the document at `path` describes, under `name`.
 
-    A document may leave its name out; another name in it is one fault among the others.
+    A document may leave its name out; another name in it is one fault among the others. With None for the name it is
+    what the document says, or else the file.
     Raises InvalidError naming every fault.
     """
     document = read_document(path)
     if not isinstance(document, dict):
         raise InvalidError(f"{path} is not a layout", faults=["want an object with the field disks"])
     faults = []
-    if document.setdefault("name", name) != name:
+    if name is None:
+        document.setdefault("name", path.stem if str(path) != "-" else "layout")
+    elif document.setdefault("name", name) != name:
         faults.append(f"name: the document says {document['name']!r}, the command line '{name}'")
     try:
         layout = parse_layout(msgspec.json.encode(document, enc_hook=str))
@@ -44,26 +60,78 @@ def read_layout(path: Path, name: str) -> Layout:
     return layout
 
 
+image_option = click.option(
+    "--image", "-i", default="", metavar="NAME", help="An image it is for; must exist. Any image can use any layout."
+)
+
+
 @command("disklayout-upload", example="cloner disklayout-upload --disklayout debian --file debian.yaml")
+@image_option
 @click.option("--disklayout", "-l", "name", required=True, metavar="NAME", help="Name of the layout.")
 @click.option("--file", "-f", "path", required=True, type=click.Path(path_type=Path), help="JSON or YAML; - is stdin.")
 @dry_run_option
-def disklayout_upload_command(run: Invocation, name: str, path: Path, dry_run: bool) -> None:
+def disklayout_upload_command(run: Invocation, *, image: str, name: str, path: Path, dry_run: bool) -> None:
     """Keep a layout under the next number of its name. The same layout again keeps its number."""
     layout = read_layout(path, name)
-    view = run.api.post("/v1/layouts", LayoutView, layout, {"dry_run": dry_run})
+    _require_image(run, image)
+    view = store(run, layout, is_dry=dry_run)
     run.result(view, lambda: f"layout {view.name}:{view.number}{' would be kept' if dry_run else ''}")
 
 
-@command("disklayout", example="cloner disklayout --disklayout debian > debian.json")
+@command("disklayout", example="cloner disklayout --disklayout debian --output debian.json")
+@image_option
 @click.option("--disklayout", "-l", "name", required=True, metavar="NAME[:N]", help="Layout; the newest unless told.")
-def disklayout_command(run: Invocation, name: str) -> None:
+@output_option
+def disklayout_command(run: Invocation, *, image: str, name: str, output: Path | None) -> None:
     """Print a layout as the document that disklayout-upload takes."""
     name, _, number = name.partition(":")
     if number and not _NUMBER.fullmatch(number):
         raise click.UsageError(f"'{number}' is not the number of a layout")
+    _require_image(run, image)
     view = run.api.get(f"/v1/layouts/{segment(name)}", LayoutView, {"number": int(number) if number else None})
-    run.result(view, lambda: msgspec.json.format(msgspec.json.encode(layout_document(view.layout)), indent=2).decode())
+    document = msgspec.json.format(msgspec.json.encode(layout_document(view.layout)), indent=2).decode()
+    if output is not None:
+        write_result(output, f"{document}\n")
+        document = ""
+    run.result(view, lambda: document)
+
+
+@command("update-disklayout", example="cloner update-disklayout --disklayout debian --exclude-devices /dev/sdb")
+@image_option
+@click.option("--disklayout", "-l", "name", required=True, metavar="NAME", help="Name of the layout.")
+@exclude_devices_option
+@update_conflict_option
+@yes_option
+@dry_run_option
+def update_disklayout_command(
+    run: Invocation, *, image: str, name: str, excludes: tuple[str, ...], conflict: str, yes: bool, dry_run: bool
+) -> None:
+    """Describe the disks of this machine, and keep that as the next number of a layout.
+
+    Shows what is otherwise than in the newest number; where nothing is, nothing is stored. What no layout can
+    describe is named, device by device. Selectors tell disks by kind and place, not by serial: other machines have
+    others.
+    """
+    _require_image(run, image)
+    detected = run.world.detect(name, excludes)
+    tell_notes(run, detected)
+    kept = newest(run, name)
+    is_new = kept is None
+    if kept is None or decide(run, detected.layout, kept, Conflict(conflict), is_yes=yes, is_dry=dry_run):
+        view, is_stored = store(run, detected.layout, is_dry=dry_run), True
+    else:
+        view, is_stored = kept, False
+    told = {"layout": view, "stored": is_stored and not dry_run, "new": is_new, "notes": detected.notes}
+    what = ("would be stored" if dry_run else "stored") if is_stored else "is kept as it is"
+    run.result(told, lambda: f"layout {view.name}:{view.number} {what}")
+
+
+def _require_image(run: Invocation, image: str) -> None:
+    """Raise NotFoundError unless `image` ("NAME" or "NAME:N") is known; "" is none."""
+    checks = Checks()
+    name, version = checks.image(image)
+    checks.exist(run.api, image=name, version=version)
+    checks.settle()
 
 
 @command("disklayout-list", example="cloner disklayout-list")

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from cloner_cli.reporting import give
 from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import InvalidError
 
@@ -27,6 +28,20 @@ def read_input(path: Path, most_bytes: int, *, hint: str = "") -> bytes:
     if len(content) > most_bytes:
         raise InvalidError(f"{path} is longer than {most_bytes} bytes", hint=hint)
     return content
+
+
+def write_result(path: Path, text: str) -> None:
+    """Write a result to `path` ("-": standard output), whole or not at all; raises InvalidError when it cannot be."""
+    if str(path) == "-":
+        give(text.rstrip("\n"))
+        return
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as fault:
+        part.unlink(missing_ok=True)
+        raise InvalidError(f"{path} cannot be written: {fault.strerror}") from fault
 
 
 def read_first_line(path: Path) -> str:

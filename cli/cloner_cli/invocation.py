@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from cloner_cli.api import Api
+    from cloner_core.detection import Detected
 
 DEFAULT_SOCKET = Path("/run/cloner/cloner.sock")
 
@@ -55,6 +56,16 @@ def run_program(argv: Sequence[str]) -> int:
                 continue  # Ctrl-C was for the program, which is on the same terminal
 
 
+def detect_here(name: str, excludes: Sequence[str]) -> Detected:
+    """Return the layout of this machine, called `name`; raises InvalidError that names what no layout describes."""
+    from cloner_agent import detecting
+    from cloner_agent.host import run
+    from cloner_core.detection import detect, parse_excluded
+
+    excluded = parse_excluded(excludes, os.path.realpath)
+    return detect(detecting.ask(run), name, excluded)
+
+
 def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()  # None: the shell closed it, `<&-`
 
@@ -70,6 +81,7 @@ class World:
     can_ask: Callable[[], bool] = lambda: _is_terminal(sys.stdin) and _is_terminal(sys.stderr)
     is_live: Callable[[], bool] = lambda: _is_terminal(sys.stderr)
     run_program: Callable[[Sequence[str]], int] = run_program  # on this terminal, to its end; the exit status
+    detect: Callable[[str, Sequence[str]], Detected] = detect_here
     scrypt_log_n: int = 17  # what a guess at the passphrase of an export costs
 
 

@@ -40,6 +40,7 @@ COMMANDS = {
     "init": "cloner_cli.init",
     "initramfs": "cloner_cli.initramfs",
     "known-hosts": "cloner_cli.identity",
+    "layout": "cloner_cli.layout",
     "machine": "cloner_cli.machine",
     "model": "cloner_cli.model",
     "netboot": "cloner_cli.netboot",
@@ -53,6 +54,7 @@ COMMANDS = {
     "status": "cloner_cli.status",
     "store": "cloner_cli.store",
     "task": "cloner_cli.task",
+    "update-disklayout": "cloner_cli.disklayout",
     "watch": "cloner_cli.watch",
 }
 """The module of each command; there it is the attribute `NAME_command`, with `_` for `-`."""

@@ -41,6 +41,7 @@ CHANGING = {
     "store gc",
     "task abort",
     "task retry",
+    "update-disklayout",
 }
 READING = {
     "console open",
@@ -55,6 +56,7 @@ READING = {
     "image-details",
     "image-list",
     "known-hosts",
+    "layout check",
     "machine facts",
     "machine list",
     "model list",

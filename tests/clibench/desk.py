@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from cloner_cli.invocation import Invocation, World
 from cloner_cli.main import cli
+from cloner_core.detection import Detected
 from serverbench.scene import Scene
 
 
@@ -49,6 +50,11 @@ class InProcess(httpx2.BaseTransport):
         return httpx2.Response(answer.status_code, content=answer.content, headers=dict(answer.headers))
 
 
+def undetected(*_: object) -> Detected:
+    """Stand for the disks of this machine where a test says nothing of them."""
+    raise AssertionError("the disks of this machine are looked at")
+
+
 @dataclass
 class Desk:
     """Runs command lines; `on_sleep` and `on_ask` are what happens in the world while a command waits, or asks."""
@@ -59,6 +65,7 @@ class Desk:
     on_ask: Callable[[], None] = lambda: None
     transport: InProcess = field(init=False)
     run_program: Callable[[Sequence[str]], int] = lambda _: 0
+    detect: Callable[[str, Sequence[str]], Detected] = field(default=undetected)
     now_s: float = 0.0
     sleeps: int = 0
 
@@ -83,6 +90,7 @@ class Desk:
             can_ask=self._can_ask,
             is_live=lambda: False,
             run_program=self.run_program,
+            detect=self.detect,
             scrypt_log_n=4,
         )
         return Invocation(world=world)

@@ -4,6 +4,7 @@ Pure: `told` is what tools say as texts; asking them is `cloner_agent.detecting`
 """
 
 from cloner_core.detection.detecting import Detected, detect
+from cloner_core.detection.excluded import parse_excluded
 from cloner_core.detection.parsing import Block, parse_blocks, parse_mounts, parse_swap_files
 from cloner_core.detection.told import (
     FINDMNT_COLUMNS,
@@ -31,6 +32,7 @@ __all__ = [
     "Told",
     "detect",
     "parse_blocks",
+    "parse_excluded",
     "parse_mounts",
     "parse_swap_files",
 ]

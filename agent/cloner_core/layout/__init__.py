@@ -3,6 +3,7 @@
 Types and the reading of documents; choosing disks is `selectors`, sizes and commands are `plan`.
 """
 
+from cloner_core.layout.comparing import layout_differences
 from cloner_core.layout.document import layout_document, parse_layout
 from cloner_core.layout.stacking import mapper_name
 from cloner_core.layout.types import (
@@ -54,6 +55,7 @@ __all__ = [
     "SwapFile",
     "Unlock",
     "VolumeGroup",
+    "layout_differences",
     "layout_document",
     "mapper_name",
     "mounts_of",
