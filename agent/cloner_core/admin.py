@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, UnsetType
 
 from cloner_core.confirmation import ConsoleLine
+from cloner_core.erasing.words import EraseOrder, EraseReceipt, Way
 from cloner_core.extrafiles import ExtraFile
 from cloner_core.layout import Layout
 from cloner_core.lldp import Neighbor
@@ -328,13 +329,41 @@ class Intent(Strict, frozen=True):
     task_id: str = ""  # "" in a dry run
 
 
+class EraseRequest(Strict, frozen=True):
+    """Arm a task that erases disks on each of these nodes: all of them, or none."""
+
+    nodes: tuple[str, ...]
+    order: EraseOrder  # `agreed` is the server's to fill in
+    limit: int = MAX_NODES  # refused when more nodes are named
+    dry_run: bool = False
+    shown: tuple[EraseIntent, ...] | None = None  # refused when anything else would be armed; None: no one was asked
+
+
+class DiskToErase(DiskAtRisk, frozen=True):
+    """A disk that would be erased, by the last inventory, and how."""
+
+    ways: tuple[Way, ...] = ()
+
+
+class EraseIntent(Strict, frozen=True):
+    """What an erase would do, or has begun to do, to one node."""
+
+    node: str
+    disks: tuple[DiskToErase, ...]
+    left: tuple[str, ...]  # disks that stay as they are, each with the reason
+    is_known: bool  # False: the machine never told its disks; they are chosen when it boots
+    agreed: tuple[str, ...] | None = None  # the disks as the task names them; None: not known
+    notes: tuple[str, ...] = ()
+    task_id: str = ""  # "" in a dry run
+
+
 class TaskView(Strict, frozen=True):
     """A task as it is."""
 
     id: str
     revision: int
     node: str
-    kind: str
+    kind: str  # "deploy", "erase"; one that erases has neither image nor layout
     state: TaskState
     stage: str
     image: str
@@ -528,7 +557,7 @@ class KnownHosts(Strict, frozen=True):
 class ReceiptView(Strict, frozen=True):
     """A receipt and the server's public key (hex) that its signature verifies with."""
 
-    receipt: Receipt
+    receipt: Receipt | EraseReceipt
     server_key: str
 
 

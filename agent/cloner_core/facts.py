@@ -14,6 +14,8 @@ import msgspec
 from blake3 import blake3
 from msgspec import Meta
 
+from cloner_core.erasing.abilities import EraseAbilities
+
 Text = Annotated[str, Meta(max_length=1024)]
 Device = Annotated[str, Meta(pattern=r"^/dev/[A-Za-z0-9][A-Za-z0-9._!:-]{0,62}$")]
 Bytes = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
@@ -146,6 +148,7 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     is_secure_boot: bool = False
     tpm_major: Annotated[int, Meta(ge=0, le=255)] = 0  # 2: it has a TPM 2.0; 0: none that Linux can use
     pci: Annotated[tuple[PciDevice, ...], Meta(max_length=4096)] = ()  # () too where there is no PCI
+    erasing: Annotated[tuple[EraseAbilities, ...], Meta(max_length=4096)] = ()  # how the disks can be erased
 
 
 def normalize_mac(mac: str) -> str:

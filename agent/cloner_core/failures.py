@@ -12,6 +12,8 @@ from cloner_core.admin import MAX_NODES, TaskState, TaskView
 from cloner_core.mending import mending_line
 from cloner_core.messages import Cause, Failure, Stage, Strict
 
+_Key = tuple[Cause, str, str, str]  # cause, model, switch, kind of the tasks
+
 
 class NotWell(Strict, frozen=True):
     """A node whose newest task is failed, frozen or lost."""
@@ -34,6 +36,7 @@ class FailureGroup(Strict, frozen=True):
     nodes: str  # as a node set
     tasks: tuple[str, ...]
     bundles: tuple[str, ...]  # tasks of the group that have one
+    kind: str  # of the tasks: "deploy", "erase"
     message: str  # the most frequent
     hint: str  # the most frequent
     mend: str
@@ -59,11 +62,11 @@ class RetryRequest(Strict, frozen=True):
 
 def report_failures(found: Iterable[NotWell], fold: Callable[[Sequence[str]], str]) -> FailuresReport:
     """Return `found` as groups, the greatest first; `fold` makes a node set of names."""
-    members: dict[tuple[Cause, str, str], list[tuple[NotWell, Failure]]] = defaultdict(list)
+    members: dict[_Key, list[tuple[NotWell, Failure]]] = defaultdict(list)
     others: dict[TaskState, list[str]] = defaultdict(list)
     for one in found:
         if one.task.state is TaskState.FAILED and one.task.failure is not None:
-            members[one.task.failure.cause, one.model, one.switch].append((one, one.task.failure))
+            members[one.task.failure.cause, one.model, one.switch, one.task.kind].append((one, one.task.failure))
         else:
             others[one.task.state].append(one.task.node)
     groups = [_group(key, of_key, fold) for key, of_key in members.items()]
@@ -77,11 +80,11 @@ def report_failures(found: Iterable[NotWell], fold: Callable[[Sequence[str]], st
 
 
 def _group(
-    key: tuple[Cause, str, str],
+    key: _Key,
     members: Sequence[tuple[NotWell, Failure]],
     fold: Callable[[Sequence[str]], str],
 ) -> FailureGroup:
-    cause, model, switch = key
+    cause, model, switch, kind = key
     told = [failure for _, failure in members]
     stages = tuple(stage for stage in Stage if any(failure.stage is stage for failure in told))
     nodes = fold([one.task.node for one, _ in members])
@@ -95,10 +98,11 @@ def _group(
         nodes=nodes,
         tasks=tuple(one.task.id for one, _ in members),
         bundles=tuple(one.task.id for one, _ in members if one.has_bundle),
+        kind=kind,
         message=_commonest(failure.message for failure in told),
         hint=_commonest(failure.hint for failure in told),
         # What a stage adds is said only where all of the group failed there.
-        mend=mending_line(cause, stages[0] if len(stages) == 1 else None, nodes),
+        mend=mending_line(cause, stages[0] if len(stages) == 1 else None, nodes, kind),
     )
 
 

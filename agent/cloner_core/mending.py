@@ -66,6 +66,14 @@ _RULES: dict[Cause, Remedy] = {
     ),
     Cause.NETWORK: Remedy("check cable, switch port and that 'cloner serve' runs"),
     Cause.REFUSED: Remedy("the server said no: 'cloner task show' has the reason"),
+    Cause.NO_METHOD: Remedy(
+        "the disk cannot erase itself in that way now: where its security is frozen, have the machine sleep and wake or"
+        " cut the disk's power; or erase again with another --method"
+    ),
+    Cause.NOT_ERASED: Remedy(
+        "do not give the disk away: it is not erased; look at the log of the task, erase again with another --method,"
+        " or destroy the disk"
+    ),
     Cause.TOOL: Remedy("look at the log of the task for the output of the program"),
     Cause.SCRIPT: Remedy(
         "the log of the task has the output of the script: 'cloner script --get' shows it, '--set' replaces it; a"
@@ -118,10 +126,13 @@ def remedy(cause: Cause, stage: Stage | None = None) -> Remedy:
     return known or _RULES[cause]
 
 
-def mending_line(cause: Cause, stage: Stage | None, nodes: str) -> str:
-    """Return the one line that mends a failure of the node set `nodes`: what to do, then the command to type."""
+def mending_line(cause: Cause, stage: Stage | None, nodes: str, kind: str = "deploy") -> str:
+    """Return the one line that mends a failure of the node set `nodes`: what to do, then the command to type.
+
+    `kind` is that of the tasks; "erase" is begun anew by `cloner erase`.
+    """
     what = remedy(cause, stage)
-    command = f"cloner deploy --nodes '{nodes}'"
+    command = f"cloner deploy --nodes '{nodes}'" if kind == "deploy" else f"cloner {kind} --disks … --nodes '{nodes}'"
     if what.again == "retry":
         command = f"cloner task retry --failed --cause {cause} --nodes '{nodes}'"
     return f"{what.do}; then: {command}"

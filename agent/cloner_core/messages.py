@@ -40,7 +40,7 @@ class Secret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Stage(StrEnum):
-    """The named parts of a deploy, in their order."""
+    """The named parts of a task, in their order."""
 
     HELLO = "hello"
     VERIFY = "verify"  # signatures, packs present
@@ -48,6 +48,7 @@ class Stage(StrEnum):
     PRE_SCRIPT = "pre-script"  # the site's own, in the initramfs; entered only where there is one
     GUARD = "guard"  # nothing else carries our UUIDs; old holders stopped
     PARTITION = "partition"  # the first destructive stage
+    ERASE = "erase"  # of a task that erases, in place of what a deploy does to disks
     MKFS = "mkfs"
     MOUNT = "mount"
     RESTORE = "restore"
@@ -64,6 +65,12 @@ class Stage(StrEnum):
 
 SCRIPT_STAGES = frozenset({Stage.PRE_SCRIPT, Stage.POST_SCRIPT})
 """Entered only where the image has scripts."""
+
+DEPLOY_STAGES = tuple(stage for stage in Stage if stage is not Stage.ERASE)
+"""The stages of a deploy."""
+
+ERASE_STAGES = (Stage.HELLO, Stage.PLAN, Stage.GUARD, Stage.ERASE, Stage.READBACK, Stage.RECEIPT, Stage.REBOOT)
+"""The stages of an erase."""
 
 DESTRUCTIVE_FROM = Stage.PARTITION
 """A failure before this stage leaves the disks as they were, so netboot goes back to `local`."""
@@ -94,6 +101,8 @@ class Cause(StrEnum):
     NVRAM = "nvram"
     NETWORK = "network"  # server unreachable for too long
     REFUSED = "refused"  # the server said no: task ended, attempt replaced, commit not granted
+    NO_METHOD = "no-method"  # a disk cannot be erased in the way that is asked for
+    NOT_ERASED = "not-erased"  # a disk says so, or still holds what it held
     TOOL = "tool"  # a program of the agent failed
     SCRIPT = "script"  # a script of the image failed, or refused the deploy
     LOST = "lost"  # no heartbeat
@@ -202,7 +211,7 @@ class ConsoleAccess(Strict, frozen=True):
     password: PasswordHash
 
 
-class HelloReply(Strict, frozen=True):
+class HelloReply(Strict, frozen=True, tag_field="kind", tag="deploy"):
     """Accepted: the credential of the attempt and the task."""
 
     credential: Secret
@@ -343,7 +352,7 @@ class ReceiptBody(Strict, frozen=True):
     scripts: tuple[ScriptRun, ...] | UnsetType = UNSET  # in the order they ran
 
 
-class Receipt(Strict, frozen=True):
+class Receipt(Strict, frozen=True, tag_field="kind", tag="deploy"):
     """The signed record of what a task did; `signature` covers `receipt_statement(body, server)`."""
 
     body: ReceiptBody

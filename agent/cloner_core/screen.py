@@ -12,7 +12,16 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Literal
 
-from cloner_core.messages import DESTRUCTIVE_FROM, SCRIPT_STAGES, Failure, Progress, Stage, StageTime, Strict
+from cloner_core.messages import (
+    DEPLOY_STAGES,
+    DESTRUCTIVE_FROM,
+    SCRIPT_STAGES,
+    Failure,
+    Progress,
+    Stage,
+    StageTime,
+    Strict,
+)
 from cloner_core.sizes import format_bytes
 
 WIDTHS, HEIGHTS = (20, 300), (4, 100)
@@ -50,6 +59,7 @@ class Screen(Strict, frozen=True):
     progress: Progress | None = None  # of the running stage
     failure: Failure | None = None
     log: tuple[str, ...] = ()  # the last lines
+    stages: tuple[Stage, ...] = DEPLOY_STAGES  # those of the task
 
 
 def plain(text: str) -> str:
@@ -136,7 +146,7 @@ def _stages(screen: Screen, now_s: float, width: int) -> list[str]:
 
 
 def _shown_stages(screen: Screen) -> list[Stage]:
-    return [stage for stage in Stage if stage not in SCRIPT_STAGES or _mark(screen, stage) != "."]
+    return [stage for stage in screen.stages if stage not in SCRIPT_STAGES or _mark(screen, stage) != "."]
 
 
 def _mark(screen: Screen, stage: Stage) -> str:

@@ -13,7 +13,7 @@ from cloner_agent.board import Board
 from cloner_agent.console import Console
 from cloner_agent.reporter import Reporter
 from cloner_agent.screens import SMALL_BYTES, may_open
-from cloner_core.messages import Cause, Failure, Progress, Stage
+from cloner_core.messages import DEPLOY_STAGES, Cause, Failure, Progress, Stage
 from cloner_core.screen import LOG_LINES, Link, Screen
 
 LINKS = (Link("eth0", True, ("10.0.0.5",)),)
@@ -67,11 +67,11 @@ def test_what_the_console_is_told_is_on_the_board_and_in_the_text_of_a_bundle() 
 def test_the_serial_line_gets_the_screen_in_short_at_most_every_ten_seconds() -> None:
     clock, out = Clock(), io.StringIO()
     console = Console(out, clock, board_of(clock))
-    for stage in Stage:
+    for stage in DEPLOY_STAGES:
         console.stage(stage)
         clock.now_s += 4
     lines = out.getvalue().splitlines()
-    assert [line for line in lines if line.startswith("CLONER")] == [f"CLONER STAGE {stage}" for stage in Stage]
+    assert [line for line in lines if line.startswith("CLONER")] == [f"CLONER STAGE {stage}" for stage in DEPLOY_STAGES]
     assert sum("this machine" in line for line in lines) == 6
 
 

@@ -10,7 +10,7 @@ import pytest
 from agentbench.row import Row
 from agentbench.rows import KILL_ROWS, ROWS
 from agentbench.staged_table import ELSEWHERE, STAGED, Elsewhere, lines
-from cloner_core.messages import SCRIPT_STAGES, Stage
+from cloner_core.messages import DEPLOY_STAGES, SCRIPT_STAGES
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "docs" / "staged-failures.md"
@@ -41,7 +41,7 @@ def test_every_row_is_a_case() -> None:
 def test_no_stage_is_left_out(word: str) -> None:
     both = [*ROWS.values(), *KILL_ROWS.values()]
     assert {row.what for row in both if row.what.startswith(word)} == {
-        f"{word} {stage}" for stage in Stage if stage not in SCRIPT_STAGES
+        f"{word} {stage}" for stage in DEPLOY_STAGES if stage not in SCRIPT_STAGES
     }
 
 

@@ -8,7 +8,7 @@ from agentbench import faults, mishaps
 from agentbench.row import Row, at_stage, cable, on_machine, variables, within_stage
 from agentbench.wire import Mode
 from agentbench.yard import End
-from cloner_core.messages import SCRIPT_STAGES, Cause, Stage
+from cloner_core.messages import DEPLOY_STAGES, SCRIPT_STAGES, Cause, Stage
 
 _PATIENCE_S = 1.5
 
@@ -28,7 +28,7 @@ _NEEDS_SERVER = {
 
 
 def _network_rows() -> Iterator[Row]:
-    for stage in (stage for stage in Stage if stage not in SCRIPT_STAGES):
+    for stage in (stage for stage in DEPLOY_STAGES if stage not in SCRIPT_STAGES):
         what, short = f"network gone at {stage}", {"patience_s": _PATIENCE_S}
         if stage in (Stage.HELLO, Stage.VERIFY, Stage.PLAN):
             # Untold, since nobody heard it: the machine starts over by itself.
@@ -288,7 +288,7 @@ def _claim_rows() -> Iterator[Row]:
 
 
 def _kill_rows() -> Iterator[Row]:
-    for stage in (stage for stage in Stage if stage not in SCRIPT_STAGES):
+    for stage in (stage for stage in DEPLOY_STAGES if stage not in SCRIPT_STAGES):
         yield Row(f"server killed at {stage}", "done", stop=at_stage(stage, mishaps.kill_server))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from cloner_core.admin import TaskState, TaskView
 from cloner_core.failures import NotWell, report_failures
 from cloner_core.messages import Cause, Failure, Stage
@@ -68,6 +70,16 @@ def test_cause_model_and_switch_make_a_group() -> None:
     assert (disk_io.tasks, disk_io.bundles) == (("5", "6", "7"), ("6",))
     assert disk_io.mend.endswith("cloner task retry --failed --cause disk-io --nodes 'n05+n06+n07'")
     assert report.failed == 7
+
+
+def test_a_failed_erase_is_never_mended_by_a_deploy() -> None:
+    other = one(2, Cause.NO_DISK)
+    erase = msgspec.structs.replace(other, task=msgspec.structs.replace(other.task, kind="erase"))
+    groups = report_failures([one(1, Cause.NO_DISK), erase], ",".join).groups
+    assert [(group.kind, f"cloner {group.kind} " in group.mend) for group in groups] == [
+        ("deploy", True),
+        ("erase", True),
+    ]
 
 
 def test_what_a_stage_adds_is_said_only_when_all_failed_there() -> None:

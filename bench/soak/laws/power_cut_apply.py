@@ -33,7 +33,7 @@ from agentbench.powered import (
 from cloner_agent.host import ToolError, run
 from cloner_agent.machine import Machine
 from cloner_core.efi import parse_order
-from cloner_core.messages import DESTRUCTIVE_FROM, Stage
+from cloner_core.messages import DEPLOY_STAGES, DESTRUCTIVE_FROM, Stage
 from cloner_core.sizes import MIB
 from soak.book import Entry
 from soak.law import Case, Figures, Law, LawBrokenError, require, share
@@ -147,7 +147,7 @@ class Scene:
         return node
 
     def _choose(self, chance: random.Random) -> CutAt:
-        (stage,) = chance.choices(list(Stage), [_OFTEN.get(stage, 1) for stage in Stage])
+        (stage,) = chance.choices(DEPLOY_STAGES, [_OFTEN.get(stage, 1) for stage in DEPLOY_STAGES])
         return f"{STAGE}{stage}", chance.uniform(0, self.spans.get(stage, 0.1))
 
     def _run(self, node: Node, name: str, cut_at: CutAt | None, chance: random.Random) -> tuple[Ran, Loss]:
