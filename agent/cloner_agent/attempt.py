@@ -20,6 +20,7 @@ from cloner_agent.partitions import WaitForDevice, wait_for_device
 from cloner_agent.probe import EFIVARS
 from cloner_agent.protocol import Server
 from cloner_agent.reporter import Reporter
+from cloner_core.erasing.words import EraseReply
 from cloner_core.facts import Facts
 from cloner_core.messages import HelloReply, Task
 from cloner_core.plan import Plan
@@ -43,7 +44,7 @@ class Tools:
     packs: Callable[[Task], PackSource]
     server_key: bytes  # 32 bytes, Ed25519: signs versions and pack maps
     machine: Machine = field(default_factory=Machine)
-    accepted: Callable[[HelloReply], None] = lambda _: None  # called once the attempt is known
+    accepted: Callable[[HelloReply | EraseReply], None] = lambda _: None  # called once the attempt is known
     target: str = TARGET
     efivars: EfiVars = field(default_factory=lambda: EfiVars(EFIVARS))
     workers: int = os.cpu_count() or 1

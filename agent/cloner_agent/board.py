@@ -6,6 +6,7 @@ Keeping it never waits for who looks. Must not draw on anything; `text` is for t
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -15,7 +16,8 @@ import msgspec
 from cloner_agent.addresses import read_links
 from cloner_agent.mailbox import Mailbox
 from cloner_core.describing import sendable
-from cloner_core.messages import Failure, Progress, Stage, StageTime, Task
+from cloner_core.erasing.words import EraseTask
+from cloner_core.messages import ERASE_STAGES, Failure, Progress, Stage, StageTime, Task
 from cloner_core.screen import LOG_LINES, Link, Screen, render
 
 _SIZE_BYTES = 128 << 10
@@ -40,6 +42,7 @@ class Board:
         self._log: deque[str] = deque(maxlen=LOG_LINES)
         self._box = Mailbox(Screen, self._state, _SIZE_BYTES)
         self._owner = os.getpid()
+        self._lock = threading.Lock()
         self._next_s = 0.0
 
     def get(self) -> Screen:
@@ -54,9 +57,12 @@ class Board:
         """Say which server the node talks to."""
         self._put(server=where)
 
-    def task(self, task: Task) -> None:
+    def task(self, task: Task | EraseTask) -> None:
         """Say what the server has told."""
         attempt = task.attempt_id.split("-")[1] if "-" in task.attempt_id else task.attempt_id
+        if isinstance(task, EraseTask):
+            self._put(node=task.node, task=task.task_id, attempt=attempt, stages=ERASE_STAGES)
+            return
         image = f"{task.version.image}:{task.version.number}"
         self._put(node=task.node, image=image, layout=task.layout.name, task=task.task_id, attempt=attempt)
 
@@ -102,5 +108,6 @@ class Board:
     def _put(self, **changes: object) -> None:
         if os.getpid() != self._owner:
             return  # a worker of the restore, made by fork, logs too; two writers would tear the state
-        self._state = msgspec.structs.replace(self._state, **changes)
-        self._box.put(self._state)
+        with self._lock:  # the threads of an erase log
+            self._state = msgspec.structs.replace(self._state, **changes)
+            self._box.put(self._state)

@@ -98,6 +98,19 @@ class Console:
         self.marker("HOLD")
         self.line("holding: nothing is touched until 'cloner task retry' or 'cloner task abort'")
 
+    def erased(self) -> None:
+        """Say that the disks are erased and the node waits for the next task."""
+        if self.board is not None:
+            self.board.hold()
+        self.marker("ERASED")
+        self.line("erased: nothing is left to boot; the node waits for its next task")
+
+    def off(self, why: str) -> None:
+        """Say that the node switches off now."""
+        if self.board is not None:
+            self.board.restarting(why)
+        self.marker(f"OFF {why}")
+
     def reboot(self, why: str) -> None:
         """Say that the node restarts now."""
         if self.board is not None:

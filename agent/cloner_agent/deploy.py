@@ -1,5 +1,7 @@
 """One deploy from hello to reboot: verifies everything first, then applies the plan step by step.
 
+A task that erases is handed on to `erase.job` once the hello has told so.
+
 Nothing on a disk changes before the server confirmed the plan. Must not know how a step works (`apply`), nor what
 happens after a failure (`ending`).
 """
@@ -7,17 +9,18 @@ happens after a failure (`ending`).
 from __future__ import annotations
 
 import logging
-from http import HTTPStatus
 
 from cloner_agent.apply import apply_step
 from cloner_agent.attempt import Attempt, Record, Tools
+from cloner_agent.erase.job import EraseJob
 from cloner_agent.failures import StageError, is_destructive
+from cloner_agent.planreport import confirm_plan
 from cloner_agent.protocol import ServerFault
 from cloner_agent.stages.verify import verify_version
 from cloner_agent.version import agent_version
-from cloner_core.errors import ExitStatus
+from cloner_core.erasing.words import EraseReply
 from cloner_core.messages import PROTOCOL, Cause, Hello, HelloReply, PlanReport, Stage
-from cloner_core.plan import Plan, apply, foreign_identifiers, plan_digest, plan_task, render
+from cloner_core.plan import apply, foreign_identifiers, plan_digest, plan_task, render
 from cloner_core.plan.contents import contents_of
 from cloner_core.steps import Step
 
@@ -50,6 +53,9 @@ class Deploy:
         )
         reply = _hello(tools, hello)
         tools.accepted(reply)
+        if isinstance(reply, EraseReply):
+            EraseJob(tools, reply.task, facts, self.record).run()
+            return
         task = reply.task
         log.info(
             "node %s, image %s:%d, layout %s", task.node, task.version.image, task.version.number, task.layout.name
@@ -64,7 +70,7 @@ class Deploy:
         if found := foreign_identifiers(plan, facts):
             raise StageError(Cause.FOREIGN_UUID, f"an identifier of this deploy is on another disk: {'; '.join(found)}")
         log.info("%s", render(plan))
-        _confirm(tools, plan)
+        confirm_plan(tools.server, PlanReport(digest=plan_digest(plan), rendered=render(plan)))
 
         attempt = Attempt(tools=tools, task=task, facts=facts, version=version, plan=plan, record=self.record)
         apply(plan, lambda step: self._step(attempt, step))
@@ -80,21 +86,10 @@ class Deploy:
         apply_step(attempt, step.action)
 
 
-def _hello(tools: Tools, hello: Hello) -> HelloReply:
+def _hello(tools: Tools, hello: Hello) -> HelloReply | EraseReply:
     try:
         return tools.server.hello(hello)
     except ServerFault as error:
         if "protocol" in error.message.lower():
             raise StageError(Cause.PROTOCOL, error.message, hint=error.hint) from error
-        raise
-
-
-def _confirm(tools: Tools, plan: Plan) -> None:
-    try:
-        tools.server.confirm_plan(PlanReport(digest=plan_digest(plan), rendered=render(plan)))
-    except ServerFault as error:
-        if error.http_status == HTTPStatus.UNPROCESSABLE_ENTITY:
-            raise StageError(Cause.NOT_BOOTABLE, error.message, hint=error.hint) from error
-        if error.fault.status == ExitStatus.CONFLICT:
-            raise StageError(Cause.PLAN_MISMATCH, error.message, hint=error.hint) from error
         raise

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 log = logging.getLogger(__name__)
 
-_RB_AUTOBOOT = 0x01234567  # include/uapi/linux/reboot.h, LINUX_REBOOT_CMD_RESTART
+# include/uapi/linux/reboot.h, LINUX_REBOOT_CMD_…
+_RESTART = 0x01234567
+_POWER_OFF = 0x4321FEDC
 
 
 def drop_caches() -> None:
@@ -28,9 +30,18 @@ def drop_caches() -> None:
 
 def reboot() -> None:
     """Restart the machine at once; everything was unmounted and synced before. Needs CAP_SYS_BOOT."""
+    _reboot(_RESTART)
+
+
+def power_off() -> None:
+    """Switch the machine off at once; as `reboot`."""
+    _reboot(_POWER_OFF)
+
+
+def _reboot(command: int) -> None:
     os.sync()
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.reboot(_RB_AUTOBOOT) != 0:
+    if libc.reboot(ctypes.c_int(command)) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), "reboot(2)")
 
@@ -42,3 +53,4 @@ class Machine:
     sync: Callable[[], None] = os.sync
     drop_caches: Callable[[], None] = drop_caches
     reboot: Callable[[], None] = reboot
+    power_off: Callable[[], None] = power_off

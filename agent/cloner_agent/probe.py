@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cloner_agent.blockdevices import Properties, list_disks
+from cloner_agent.erase.abilities import ask_abilities
 from cloner_agent.host import Runner
 from cloner_agent.pci import list_pci
 from cloner_core.facts import Dmi, Facts, Firmware, Nic, normalize_mac
@@ -34,6 +35,7 @@ def probe(
 ) -> Facts:
     """Return what this machine is. `root` stands before /sys and /proc; the callables replace udev and psutil."""
     base = Path(root)
+    disks = list_disks(run, properties or udev_properties(), root=root, names=disk_names)
     return Facts(
         firmware=Firmware.UEFI if (base / "sys/firmware/efi").is_dir() else Firmware.BIOS,
         arch=platform.machine(),
@@ -41,12 +43,13 @@ def probe(
         cpu_count=os.cpu_count() or 1,
         kernel_release=platform.release(),
         boot_mac=boot_mac,
-        disks=list_disks(run, properties or udev_properties(), root=root, names=disk_names),
+        disks=disks,
         nics=_nics(base, (addresses or interface_addresses)()),
         dmi=_dmi(base),
         is_secure_boot=_is_secure_boot(base),
         tpm_major=_tpm_major(base),
         pci=list_pci(root),
+        erasing=ask_abilities(run, disks, root=root),
     )
 
 

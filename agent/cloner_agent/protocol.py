@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from cloner_core.bundle import Bundle
+from cloner_core.erasing.words import EraseReceiptBody, EraseReply
 from cloner_core.errors import RefusedError
 from cloner_core.messages import (
     Beat,
@@ -48,7 +49,7 @@ class Server(Protocol):
     Every method raises ServerFault for a refusal and UnreachableError when patience ended.
     """
 
-    def hello(self, hello: Hello) -> HelloReply:
+    def hello(self, hello: Hello) -> HelloReply | EraseReply:
         """Exchange the claim for an attempt; later requests carry its credential."""
 
     def verify(self, version_digest: str) -> None:
@@ -63,7 +64,7 @@ class Server(Protocol):
     def commit(self) -> None:
         """Ask to make the disk bootable."""
 
-    def receipt(self, body: ReceiptBody) -> None:
+    def receipt(self, body: ReceiptBody | EraseReceiptBody) -> None:
         """Deliver the receipt; returns when it is stored and netboot is `local`."""
 
     def fail(self, failure: Failure) -> None:

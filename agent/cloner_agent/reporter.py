@@ -94,6 +94,10 @@ class Reporter:
         if order.order == "hold":
             raise StageError(Cause.REFUSED, order.reason or "the server ended this attempt")
 
+    def order(self) -> BeatReply:
+        """Return what the server wants now."""
+        return self._order()
+
     def commit(self) -> None:
         """From now on finishing is safer than stopping."""
         self._is_committed = True

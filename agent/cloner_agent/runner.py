@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -22,7 +24,6 @@ from cloner_agent.ending import Ending
 from cloner_agent.failures import failure_of
 from cloner_agent.hardware import Hardware
 from cloner_agent.heartbeat import Heartbeat
-from cloner_agent.machine import Machine
 from cloner_agent.mailbox import LogQueue
 from cloner_agent.neighbors import Neighbors
 from cloner_agent.packs import HttpsPackSource
@@ -31,6 +32,7 @@ from cloner_agent.screens import Screens
 from cloner_agent.session import HttpsServer
 from cloner_agent.site import BootArguments, Trust
 from cloner_agent.version import agent_version
+from cloner_core.erasing.words import EraseReply
 from cloner_core.facts import Facts
 from cloner_core.messages import BeatReply, Cause, Failure, HelloReply
 
@@ -75,10 +77,8 @@ def _run(
     def explain(failure: Failure) -> None:
         server.bundle(gatherer.bundle(failure, agent_version=agent_version()))
 
-    def accepted(reply: HelloReply) -> None:
-        gatherer.hide(
-            reply.credential.value, *(() if reply.task.confirm is None else (reply.task.confirm.secret.value,))
-        )
+    def accepted(reply: HelloReply | EraseReply) -> None:
+        gatherer.hide(*_secrets_of(reply))
         board.task(reply.task)
         if reply.console is not None:
             gatherer.hide(reply.console.host_key.value, reply.console.password.digest)
@@ -99,10 +99,7 @@ def _run(
         # After the start: the heartbeat's own copy of the server must not be interrupted.
         server.interrupted_by(reporter.check)
 
-    def reboot() -> None:
-        for heartbeat in beats:
-            heartbeat.stop()
-        machine.reboot()
+    reboot = _after_beats(beats, machine.reboot)
 
     tools = Tools(
         server=server,
@@ -113,7 +110,7 @@ def _run(
             server.endpoint, server.credential, task.version.digest, partial(Transport, patience_s=hardware.patience_s)
         ),
         server_key=trust.server_key,
-        machine=Machine(sync=machine.sync, drop_caches=machine.drop_caches, reboot=reboot),
+        machine=replace(machine, reboot=reboot, power_off=_after_beats(beats, machine.power_off)),
         accepted=accepted,
         target=hardware.target,
         efivars=hardware.efivars,
@@ -140,3 +137,19 @@ def _run(
             explain=explain,
             sleep=hardware.sleep,
         ).end(failure)
+
+
+def _after_beats(beats: list[Heartbeat], end: Callable[[], None]) -> Callable[[], None]:
+    """Return what ends the machine by `end`, once the last beat was sent."""
+
+    def act() -> None:
+        for heartbeat in beats:
+            heartbeat.stop()
+        end()
+
+    return act
+
+
+def _secrets_of(reply: HelloReply | EraseReply) -> tuple[str, ...]:
+    confirm = reply.task.confirm if isinstance(reply, HelloReply) else None
+    return (reply.credential.value, *(() if confirm is None else (confirm.secret.value,)))

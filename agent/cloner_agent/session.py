@@ -16,6 +16,7 @@ from cloner_agent.failures import StageError
 from cloner_agent.protocol import Interrupt
 from cloner_core.bundle import Bundle
 from cloner_core.decoding import UNREADABLE
+from cloner_core.erasing.words import EraseReceipt, EraseReceiptBody, EraseReply
 from cloner_core.errors import UnreachableError
 from cloner_core.messages import (
     Beat,
@@ -34,6 +35,8 @@ from cloner_core.messages import (
 
 API = "/agent/v1"
 T = TypeVar("T")
+_REPLY: type[HelloReply | EraseReply] = HelloReply | EraseReply  # type: ignore[assignment]
+_RECEIPT: type[Receipt | EraseReceipt] = Receipt | EraseReceipt  # type: ignore[assignment]
 _ROOT_BYTES = 64 << 20
 _MAP_BYTES = 256 << 20
 _VERIFY_S = 1800.0  # the server re-hashes every pack it has not seen since it changed
@@ -78,9 +81,10 @@ class HttpsServer:
         """From now on check the dates of certificates too."""
         self._renew(replace(self.endpoint, is_time_checked=True))
 
-    def hello(self, hello: Hello) -> HelloReply:
+    def hello(self, hello: Hello) -> HelloReply | EraseReply:
         """Exchange the claim for an attempt. The server answers the same key's repeated hello alike."""
-        reply = self._decode(self._transport.request("POST", f"{API}/hello", msgspec.json.encode(hello)), HelloReply)
+        answer = self._transport.request("POST", f"{API}/hello", msgspec.json.encode(hello))
+        reply = self._decode(answer, _REPLY)
         self._credentials = Credentials(reply.credential, self._key)
         self._attempt = f"{API}/attempts/{reply.task.attempt_id}"
         return reply
@@ -102,9 +106,9 @@ class HttpsServer:
         """Ask to make the disk bootable."""
         self._decode(self._post("commit", {}), Granted)
 
-    def receipt(self, body: ReceiptBody) -> None:
+    def receipt(self, body: ReceiptBody | EraseReceiptBody) -> None:
         """Deliver the receipt, however long the server is away: the disk is ready and only this is missing."""
-        self._decode(self._post("receipt", body, patience_s=float("inf")), Receipt)
+        self._decode(self._post("receipt", body, patience_s=float("inf")), _RECEIPT)
 
     def fail(self, failure: Failure) -> None:
         """Report the end of the attempt."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from cloner_agent.protocol import ServerFault
 from cloner_core.bundle import Bundle
+from cloner_core.erasing.words import EraseReceiptBody, EraseReply
 from cloner_core.errors import UnreachableError
 from cloner_core.messages import Beat, BeatReply, Failure, Fault, Hello, HelloReply, PlanReport, ReceiptBody, Vaulted
 
@@ -21,7 +22,8 @@ class FakeServer:
         self.receipts: list[ReceiptBody] = []
         self.plans: list[PlanReport] = []
         self.reply = BeatReply()
-        self.hello_reply: HelloReply | None = None
+        self.hello_reply: HelloReply | EraseReply | None = None
+        self.erased: list[EraseReceiptBody] = []
         self.vault: Vaulted | None = None
         self.blobs: dict[str, bytes] = {}
         self.verifier: Callable[[str], None] = lambda _: None
@@ -35,7 +37,7 @@ class FakeServer:
         if what in self.refuse:
             raise ServerFault(409, self.refuse[what])
 
-    def hello(self, hello: Hello) -> HelloReply:
+    def hello(self, hello: Hello) -> HelloReply | EraseReply:
         self._heard("hello")
         assert self.hello_reply is not None
         return self.hello_reply
@@ -56,9 +58,12 @@ class FakeServer:
     def commit(self) -> None:
         self._heard("commit")
 
-    def receipt(self, body: ReceiptBody) -> None:
+    def receipt(self, body: ReceiptBody | EraseReceiptBody) -> None:
         self._heard("receipt")
-        self.receipts.append(body)
+        if isinstance(body, EraseReceiptBody):
+            self.erased.append(body)
+        else:
+            self.receipts.append(body)
 
     def fail(self, failure: Failure) -> None:
         self._heard("fail")

@@ -15,7 +15,7 @@ from cloner_agent.session import HttpsServer
 from cloner_core.errors import UnreachableError
 from cloner_core.facts import Facts
 from cloner_core.image.tree import decode_root
-from cloner_core.messages import PROTOCOL, Beat, Hello, PlanReport, Progress, ReceiptBody, Stage
+from cloner_core.messages import PROTOCOL, Beat, Hello, HelloReply, PlanReport, Progress, ReceiptBody, Stage
 from cloner_core.plan import Plan, plan_digest, plan_task, render
 from cloner_core.plan.contents import contents_of
 from serverbench.scene import make_receipt
@@ -57,7 +57,9 @@ class TalkingNode:
         hello = Hello(
             protocol=PROTOCOL, agent_version="test", claim=claim.group(1), public_key=public, facts=self.facts
         )
-        self.reply = self.server.hello(hello)
+        reply = self.server.hello(hello)
+        assert isinstance(reply, HelloReply)
+        self.reply = reply
         assert self.reply.task.confirm is not None
         assert self.reply.console is not None
         self.secrets += [claim.group(1), self.reply.credential.value, self.reply.task.confirm.secret.value]
