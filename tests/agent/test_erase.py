@@ -21,6 +21,7 @@ from cloner_agent.erase.abilities import ask_abilities, parse_identify
 from cloner_agent.erase.ata import PASSWORD
 from cloner_agent.erase.job import EraseJob
 from cloner_agent.failures import failure_of
+from cloner_agent.host import ToolError
 from cloner_agent.machine import Machine
 from cloner_agent.reporter import Reporter
 from cloner_core.erasing.abilities import EraseAbilities
@@ -340,3 +341,27 @@ def test_the_screen_shows_the_stages_of_the_task_alone() -> None:
     board.task(EraseTask("7", "7-1-ab", "node01", EraseOrder(), "5e" * 32))
     assert "erase" in board.text()
     assert "restore" not in board.text()
+
+
+def test_a_sanitize_that_another_namespace_has_begun_is_this_ones_too(tmp_path: Path) -> None:
+    disk = one(tmp_path, **NVME)
+
+    class Beaten(FakeTools):
+        def _nvme(self, disk: FakeDisk, argv: tuple[str, ...]) -> str:
+            said = super()._nvme(disk, argv)
+            if argv[1] == "sanitize":
+                raise ToolError(argv, 1, "NVMe status: Sanitize In Progress")
+            return said
+
+    site = Site([disk])
+    site.run = Beaten([disk])
+    assert erased(site).way is Way.SANITIZE_BLOCK
+
+
+def test_an_abort_while_disks_are_only_looked_at_leaves_them_as_they_are(tmp_path: Path) -> None:
+    disk = one(tmp_path)
+    content = disk.path.read_bytes()
+    site = Site([disk])
+    site.order = lambda: BeatReply("abort", "asked for") if site.server.plans else BeatReply()
+    failure = refused(site, Cause.ABORTED)
+    assert (failure.stage, failure.is_destroyed, disk.path.read_bytes() == content) == (Stage.GUARD, False, True)

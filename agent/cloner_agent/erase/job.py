@@ -6,8 +6,10 @@ and then there is no receipt. Must not know how a way works (`ways`), nor what h
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,6 +60,7 @@ class EraseJob:
         self._facts = facts
         self._record = record
         self._sleep = sleep
+        self._formats: dict[str, threading.Lock] = {disk.serial: threading.Lock() for disk in facts.disks}
 
     def run(self) -> None:
         """Do all of it; returns when the machine was switched off, restarted, or released from holding."""
@@ -71,6 +74,7 @@ class EraseJob:
         reporter.enter(Stage.GUARD)
         self._guard(plan)
         witnesses = [Witness(one.disk, self._task.seed, plan.verify) for one in plan.disks]
+        self._look(witnesses)
         reporter.check()
 
         reporter.enter(Stage.ERASE)
@@ -96,6 +100,17 @@ class EraseJob:
         for one in plan.disks:
             tools.stop_holders(one.disk.path, tools.run)
 
+    def _look(self, witnesses: list[Witness]) -> None:
+        """Look at all disks before the first erase, which may reach other disks of the plan too."""
+        progress = Progress([witness.total_bytes for witness in witnesses])
+
+        def look(index: int) -> None:
+            witnesses[index].look(lambda count: progress.add(index, count))
+
+        looked = work(len(witnesses), look, progress, self._show("look at", len(witnesses)))
+        for error in looked.errors.values():
+            raise error
+
     def _erase(self, plan: ErasePlan, witnesses: list[Witness]) -> dict[int, _Done]:
         progress = Progress([one.disk.size_bytes for one in plan.disks])
 
@@ -109,9 +124,11 @@ class EraseJob:
     def _erase_one(self, one: PlannedErase, witness: Witness, at: Callable[[float], None]) -> _Done:
         disk, started = one.disk, time.monotonic()
         means = Means(self._tools.run, lambda share: at(share * disk.size_bytes), self._sleep)
-        witness.look(lambda _: at(0))
         for number, way in enumerate(one.ways, start=1):
-            evidence = erase_by(means, disk, way, one.passes)
+            # A controller takes one format at a time, whichever of its namespaces it is for.
+            is_alone = way in (Way.FORMAT, Way.FORMAT_CRYPTO)
+            with self._formats[disk.serial] if is_alone else contextlib.nullcontext():
+                evidence = erase_by(means, disk, way, one.passes)
             checked = None
             try:
                 if way is Way.DISCARD:

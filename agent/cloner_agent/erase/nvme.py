@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from cloner_agent.erase.abilities import read_json
 from cloner_agent.failures import StageError
-from cloner_agent.host import Runner
+from cloner_agent.host import Runner, ToolError
 from cloner_core.erasing.words import Way
 from cloner_core.messages import Cause
 
@@ -65,7 +65,13 @@ def sanitize(
         found = _wait(run, path, progress, sleep)
     if not is_ours or found.status not in (_DONE, _DONE_DEALLOCATED):
         # Restricted exit: should it fail, the media stay unreadable instead of half readable.
-        run(("nvme", "sanitize", path, f"--sanact={wanted}"), timeout_s=_START_S)
+        try:
+            run(("nvme", "sanitize", path, f"--sanact={wanted}"), timeout_s=_START_S)
+        except ToolError:
+            found = read_log(run, path)
+            if (found.status, found.action) != (_RUNNING, wanted):
+                raise
+            log.info("%s: another namespace of its subsystem has begun the same sanitize", path)
         found = _wait(run, path, progress, sleep)
     if found.status not in (_DONE, _DONE_DEALLOCATED) or found.action != wanted:
         raise StageError(Cause.NOT_ERASED, f"{path}: {way.value} did not end well: {found.describe()}")
