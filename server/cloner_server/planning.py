@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import msgspec
+
+from cloner_core.erasing.plan import erase_digest, plan_erase
+from cloner_core.erasing.words import EraseTask
 from cloner_core.facts import Disk, Facts
 from cloner_core.layout import Layout
 from cloner_core.messages import Task
-from cloner_core.plan import Plan, plan_digest, plan_task, render
+from cloner_core.plan import Plan, plan_digest, plan_task, render, written_by
 from cloner_core.plan.contents import contents_of
 from cloner_core.refusals import PlanError
 from cloner_core.selectors import select_disks
@@ -18,6 +23,25 @@ from cloner_server.catalog import Version
 def chosen_disks(layout: Layout, facts: Facts, protected_serials: Sequence[str]) -> tuple[Disk, ...]:
     """Return the disks `layout` selects on this machine; raises PlanError when it does not select one each."""
     return tuple(select_disks(layout, facts.disks, protected_serials).values())
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The plan an attempt must have made."""
+
+    digest: str
+    planned: str  # what of it the receipt must repeat, as JSON
+
+
+def expected_of(plan: Plan) -> Expected:
+    """Return what a deploy's plan is compared by."""
+    return Expected(plan_digest(plan), msgspec.json.encode(written_by(plan)).decode())
+
+
+def expected_erase(facts: Facts, told: EraseTask) -> Expected:
+    """Return the plan of an erase that an attempt with these facts and this task must have made; raises PlanError."""
+    plan = plan_erase(facts, told)
+    return Expected(erase_digest(plan), msgspec.json.encode(plan).decode())
 
 
 def expected_plan(facts: Facts, told: Task, version: Version) -> Plan:

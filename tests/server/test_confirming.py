@@ -12,7 +12,7 @@ from sqlalchemy import Update, update
 
 from cloner_core.admin import ConsoleOutcome, ConsoleReport, TaskState
 from cloner_core.confirmation import ConsoleLine, console_lines, console_proof
-from cloner_core.messages import Cause, Confirm, ReceiptBody
+from cloner_core.messages import Cause, Confirm, Receipt, ReceiptBody
 from cloner_core.network import Interface, NodeNetwork
 from cloner_core.sightings import BootStep, SshAnswer
 from cloner_pxe.dhcp_leases import Lease
@@ -126,6 +126,7 @@ def test_a_clone_that_cannot_call_and_proves_itself_by_ssh_is_done(scene: Scene)
     with scene.core.database.read() as connection:
         receipt = endings.find_receipt(connection, "n01")
         last = events.list_events(connection, obj=f"task/{task_id}")[-1]
+    assert isinstance(receipt, Receipt)
     assert (receipt.confirmed_by, receipt.confirmed_s) == ("ssh", scene.clock.now_s)
     assert (last.what, last.detail["by"], last.detail["address"]) == ("confirm", "ssh", "10.77.0.9")
 
@@ -311,6 +312,7 @@ def test_where_nobody_asks_the_receipt_is_the_end(scene: Scene) -> None:
     assert (scene.task(task_id).state, scene.task(task_id).confirmed_by) == (TaskState.DONE, "none")
     with scene.core.database.read() as connection:
         receipt = endings.find_receipt(connection, "n01")
+    assert isinstance(receipt, Receipt)
     assert (receipt.confirmed_by, receipt.confirmed_s) == ("none", None)
 
 

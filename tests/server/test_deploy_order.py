@@ -51,7 +51,9 @@ def test_a_deploy_goes_from_queued_to_done(scene: Scene) -> None:
         assert endings.accept_confirm(connection, scene.core.act("clone"), agent.confirmation(body)) is None
     assert scene.task(task_id).state is TaskState.DONE
     with scene.core.database.read() as connection:
-        assert endings.find_receipt(connection, "n01").confirmed_s is not None
+        found = endings.find_receipt(connection, "n01")
+    assert isinstance(found, Receipt)
+    assert found.confirmed_s is not None
 
 
 def test_every_blob_of_the_version_reaches_the_node(scene: Scene, agent: Agent) -> None:

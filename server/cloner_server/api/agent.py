@@ -16,6 +16,7 @@ from starlette.responses import FileResponse, Response
 
 from cloner_core.bundle import MAX_BUNDLE_BYTES, Bundle, redact_bundle
 from cloner_core.decoding import UNREADABLE
+from cloner_core.erasing.words import EraseReceipt, EraseReceiptBody, EraseReply, EraseTask
 from cloner_core.errors import ClonerError, InvalidError, NotFoundError
 from cloner_core.facts import Facts, fingerprint
 from cloner_core.image.digest import parse_digest
@@ -36,14 +37,14 @@ from cloner_core.messages import (
     Task,
     Vaulted,
 )
-from cloner_core.plan import Plan
 from cloner_core.steps import BootFiles
 from cloner_server import planning, vault
 from cloner_server.api.callers import CoreDependency
 from cloner_server.api.faults import AnyRequest
 from cloner_server.catalog import Part, Version
 from cloner_server.core import Core
-from cloner_server.tasks import attempts, claims, discovery, endings
+from cloner_server.state import tasks as rows
+from cloner_server.tasks import attempts, claims, discovery, endings, erasing
 from cloner_server.tasks.attempts import Bearer, CredentialError, Shown
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class _Versioned(msgspec.Struct):
 
 
 @post("/hello", sync_to_thread=True, status_code=_OK)
-def hello(core: CoreDependency, request: AnyRequest, body: RawBody) -> HelloReply:
+def hello(core: CoreDependency, request: AnyRequest, body: RawBody) -> HelloReply | EraseReply:
     """Exchange the claim of a boot script for an attempt."""
     message = _hello(body)
     with core.database.write() as connection:
@@ -104,12 +105,18 @@ def beat(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], b
 @post("/attempts/{attempt_id:str}/plan", status_code=_OK)
 async def plan(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], body: RawBody) -> Granted:
     """Compare the agent's plan with the server's own; from here on disks may be destroyed."""
-    facts, version, told = await asyncio.to_thread(_planned, core, request, body, attempt_id)
+    bearer = await asyncio.to_thread(_active_bearer, core, request, body, attempt_id)
+    if bearer.task.kind == rows.ERASE:
+        erase = planning.expected_erase(_decode(bearer.attempt.facts, Facts), _decode(bearer.attempt.told, EraseTask))
+        await asyncio.to_thread(_confirm_plan, core, request, body, erase)
+        return Granted()
+    facts, version, told = await asyncio.to_thread(_planned, core, bearer)
     await core.verifier.verify(version)
-    expected = planning.expected_plan(facts, told, version)
-    for step in expected.steps:
+    made = planning.expected_plan(facts, told, version)
+    for step in made.steps:
         if isinstance(step.action, BootFiles):
             await core.verifier.require_bootable(version, step.action, facts.arch)
+    expected = planning.expected_of(made)
     await asyncio.to_thread(_confirm_plan, core, request, body, expected)
     return Granted()
 
@@ -132,10 +139,15 @@ def commit(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str],
 
 
 @post("/attempts/{attempt_id:str}/receipt", sync_to_thread=True, status_code=_OK)
-def receipt(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], body: RawBody) -> Receipt:
-    """Take the receipt, end the deploy, flip netboot: one transaction, then the answer."""
+def receipt(
+    core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], body: RawBody
+) -> Receipt | EraseReceipt:
+    """Take the receipt, end the task, flip netboot: one transaction, then the answer."""
     with core.database.write() as connection:
         bearer = _bearer(connection, request, body, attempt_id)
+        if bearer.task.kind == rows.ERASE:
+            erased = _decode(body, EraseReceiptBody)
+            return erasing.accept_erased(connection, core.act(_author(bearer)), bearer, erased, core.site.sign)
         message = _decode(body, ReceiptBody)  # a stranger's body is not looked into
         return endings.accept_receipt(
             connection,
@@ -250,15 +262,19 @@ def _hello(body: bytes) -> Hello:
     return message
 
 
-def _planned(core: Core, request: AnyRequest, body: bytes, attempt_id: str) -> tuple[Facts, Version, Task]:
+def _active_bearer(core: Core, request: AnyRequest, body: bytes, attempt_id: str) -> Bearer:
     with core.database.read() as connection:
         bearer = _bearer(connection, request, body, attempt_id)
     attempts.require_active(bearer)
+    return bearer
+
+
+def _planned(core: Core, bearer: Bearer) -> tuple[Facts, Version, Task]:
     told = _decode(bearer.attempt.told, Task)
     return _decode(bearer.attempt.facts, Facts), core.catalog.find(told.version), told
 
 
-def _confirm_plan(core: Core, request: AnyRequest, body: bytes, expected: Plan) -> None:
+def _confirm_plan(core: Core, request: AnyRequest, body: bytes, expected: planning.Expected) -> None:
     report = _decode(body, PlanReport)
     with core.database.write() as connection:
         bearer = attempts.authenticate(connection, _credential(request))
@@ -295,6 +311,7 @@ def _task_version(core: Core, request: AnyRequest, digest: str = "") -> Version:
     with core.database.read() as connection:
         bearer = attempts.authenticate(connection, _credential(request))
     attempts.require_active(bearer)
+    attempts.require_deploy(bearer)
     told = _decode(bearer.attempt.told, Task).version
     if digest and digest != told.digest:
         raise NotFoundError("the task restores another version")

@@ -11,6 +11,8 @@ from cloner_core.admin import (
     ConsoleOutcome,
     ConsoleReport,
     DeployRequest,
+    EraseIntent,
+    EraseRequest,
     Intent,
     LogEntry,
     NetbootRequest,
@@ -20,6 +22,7 @@ from cloner_core.admin import (
     TaskState,
     TaskView,
 )
+from cloner_core.erasing.plan import erase_digest, plan_erase, render_erase
 from cloner_core.errors import NotFoundError, RefusedError
 from cloner_core.facts import Facts
 from cloner_server import planning, vault
@@ -27,8 +30,8 @@ from cloner_server.api.callers import CoreDependency, who
 from cloner_server.api.faults import AnyRequest
 from cloner_server.state import nodes
 from cloner_server.state import tasks as rows
-from cloner_server.tasks import arming, discovery, endings
-from cloner_server.tasks.foreseen import task_to_come
+from cloner_server.tasks import arming, discovery, endings, erasing
+from cloner_server.tasks.foreseen import erase_to_come, task_to_come
 
 _OK = 200
 _SHOWN_BYTES = 256 << 20  # a request tells every disk that was shown, of thousands of nodes
@@ -82,6 +85,17 @@ def netboot(core: CoreDependency, request: AnyRequest, data: JSONBody[NetbootReq
         return [endings.send_home(connection, act, name) for name in names]
 
 
+@post("/erase", sync_to_thread=True, request_max_body_size=_SHOWN_BYTES, status_code=_OK)
+def erase(core: CoreDependency, request: AnyRequest, data: JSONBody[EraseRequest]) -> list[EraseIntent]:
+    """Arm one task that erases disks on each node: all of them, or none."""
+    with core.database.trial(data.dry_run) as connection:
+        intents = erasing.intend_erase(connection, data, core.rules)
+        if data.dry_run:
+            return intents
+        arming.require_shown(intents, data.shown)
+        return erasing.arm_erase(connection, who(core, request), intents, data.order, core.rules)
+
+
 @get("/plan/{name:str}", sync_to_thread=True)
 def plan_show(
     core: CoreDependency, name: FromPath[str], image: FromQuery[str] = "", layout: FromQuery[str] = ""
@@ -94,6 +108,9 @@ def plan_show(
                 f"{name} was never seen, so its disks are not known",
                 hint="its inventory is taken when it boots the agent; or give one with --facts FILE",
             )
+        if not image and not layout and (told := erase_to_come(connection, name)) is not None:
+            plan = plan_erase(known[0], told)
+            return PlanView(node=name, rendered=render_erase(plan), digest=erase_digest(plan), facts_s=known[1])
         task = task_to_come(core, connection, name, image, layout)
     rendered, digest = planning.preview(known[0], task, core.catalog.find(task.version))
     return PlanView(node=name, rendered=rendered, digest=digest, facts_s=known[1])
@@ -174,5 +191,16 @@ def confirmations(
 
 def work_handlers() -> list[Any]:
     """Return the handlers of work."""
-    own: list[Any] = [deploy, netboot, plan_show, plan_for, task_list, task_show, task_log, task_abort, task_retry]
+    own: list[Any] = [
+        deploy,
+        erase,
+        netboot,
+        plan_show,
+        plan_for,
+        task_list,
+        task_show,
+        task_log,
+        task_abort,
+        task_retry,
+    ]
     return [*own, confirmations, receipt_show]

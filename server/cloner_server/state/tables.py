@@ -124,7 +124,7 @@ tasks = Table(
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("revision", Integer, nullable=False),
     Column("node", Text, nullable=False, index=True),  # no foreign key: a task outlives its node
-    Column("kind", Text, nullable=False),
+    Column("kind", Text, nullable=False),  # "deploy", "erase"
     Column("state", Text, nullable=False, index=True),
     Column("stage", Text, nullable=False, server_default=""),
     Column("image", Text, nullable=False),
@@ -132,7 +132,7 @@ tasks = Table(
     Column("digest", Text, nullable=False),
     Column("layout", Text, nullable=False),
     Column("layout_number", Integer, nullable=False),
-    Column("document", Text, nullable=False),  # the layout as it was when the task was made
+    Column("document", Text, nullable=False),  # the layout when the task was made; or an EraseOrder
     Column("scripts_number", Integer, nullable=False, server_default=text("0")),  # of script_sets; 0 no scripts
     Column("attempts_allowed", Integer, nullable=False),  # number of the last attempt there may be
     Column("failure", Text),
@@ -236,6 +236,7 @@ receipts = Table(
     Column("attempt", Text, primary_key=True),
     Column("task", Integer, nullable=False, index=True),
     Column("node", Text, nullable=False, index=True),
+    Column("kind", Text, nullable=False, server_default="deploy"),  # of its task
     Column("body", Text, nullable=False),
     Column("accepted_s", Float, nullable=False),
     Column("signature", Text, nullable=False),

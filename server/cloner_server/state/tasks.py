@@ -17,6 +17,8 @@ from cloner_server.tasks.states import Happening, next_state
 
 AnyRow = Row[tuple[Any, ...]]
 
+ERASE = "erase"
+"""The kind of tasks that erase; the others are of the kind `deploy`."""
 LOG_LINES = 20_000
 """Of one task: what an agent sends must not fill the disk, and must not push out the logs of others."""
 _LINE_CHARACTERS = 4000
@@ -109,8 +111,9 @@ def is_disk_touched(connection: Connection, task_id: int, *, but_for: str = "") 
 
 
 def told_tasks(connection: Connection) -> list[Task]:
-    """Return what the attempts that may still fetch were told."""
-    query = select(attempts.c.told).where(attempts.c.state == "live")
+    """Return what the attempts that may still fetch were told: those of deploys."""
+    query = select(attempts.c.told).join(tasks, tasks.c.id == attempts.c.task)
+    query = query.where(attempts.c.state == "live", tasks.c.kind != ERASE)
     return [msgspec.json.decode(text, type=Task) for text in connection.execute(query).scalars()]
 
 

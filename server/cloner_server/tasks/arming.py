@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 from sqlalchemy import Connection, select, update
 
-from cloner_core.admin import DeployRequest, DiskAtRisk, Intent, LayoutView, NodeView
+from cloner_core.admin import DeployRequest, DiskAtRisk, EraseIntent, Intent, LayoutView, NodeView
 from cloner_core.describing import describe_signature
 from cloner_core.errors import ClonerError, ConflictError, InvalidError, NotFoundError, RefusedError
 from cloner_core.facts import Disk
@@ -17,6 +18,9 @@ from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act
 from cloner_server.state.tables import attempts, tasks
 from cloner_server.tasks.rules import Rules
+
+AnyIntent = TypeVar("AnyIntent", Intent, EraseIntent)
+NO_AGENT = "this server offers no agent: the node waits until it runs with --installer"
 
 
 def intend(connection: Connection, request: DeployRequest, rules: Rules) -> list[Intent]:
@@ -37,16 +41,16 @@ def intend(connection: Connection, request: DeployRequest, rules: Rules) -> list
     known = {node.name: node for node in nodes.list_nodes(connection)}
     for node in (known[name] for name in names if name in known):
         try:
-            _refuse_ourselves(node, rules)
+            refuse_ourselves(node, rules)
             intents.append(_told_of_agent(_intend_one(connection, node, request), rules))
         except (NotFoundError, RefusedError, InvalidError) as fault:
             objections.append(fault)
     if objections:
-        raise _all_of(objections)
+        raise all_of(objections)
     return intents
 
 
-def require_shown(intents: Sequence[Intent], shown: Sequence[Intent] | None) -> None:
+def require_shown(intents: Sequence[AnyIntent], shown: Sequence[AnyIntent] | None) -> None:
     """Raise ConflictError unless `intents` are what a person was shown and agreed to; None: nobody was asked."""
     if shown is None:
         return
@@ -108,7 +112,8 @@ def _missing(connection: Connection, names: list[str], request: DeployRequest) -
     return missing
 
 
-def _refuse_ourselves(node: NodeView, rules: Rules) -> None:
+def refuse_ourselves(node: NodeView, rules: Rules) -> None:
+    """Raise RefusedError when `node` has a MAC of this machine."""
     if ours := sorted(set(node.macs) & rules.own_macs):
         raise RefusedError(f"{node.name} is this very server: {', '.join(ours)} is its own", hint="correct its MACs")
 
@@ -116,11 +121,7 @@ def _refuse_ourselves(node: NodeView, rules: Rules) -> None:
 def _intend_one(connection: Connection, node: NodeView, request: DeployRequest) -> Intent:
     nodes.refuse_protected(node)
     nodes.refuse_unwritable(node)
-    if (live := rows.live_task(connection, node.name)) is not None:
-        raise RefusedError(
-            f"{node.name} has task {live.id}, which is {live.state}",
-            hint=f"wait for it, or: cloner task abort {live.id}",
-        )
+    refuse_busy(connection, node)
     faults = []
     if not (image := request.image or node.image):
         faults.append(f"{node.name} has no image (--image NAME, or: cloner node set {node.name} --image NAME)")
@@ -138,11 +139,19 @@ def _intend_one(connection: Connection, node: NodeView, request: DeployRequest) 
     return msgspec.structs.replace(intent, scripts=told.number if told.scripts else 0)
 
 
+def refuse_busy(connection: Connection, node: NodeView) -> None:
+    """Raise RefusedError when a task holds `node`."""
+    if (live := rows.live_task(connection, node.name)) is not None:
+        raise RefusedError(
+            f"{node.name} has task {live.id}, which is {live.state}",
+            hint=f"wait for it, or: cloner task abort {live.id}",
+        )
+
+
 def _told_of_agent(intent: Intent, rules: Rules) -> Intent:
     if rules.has_agent:
         return intent
-    said = "this server offers no agent: the node waits until it runs with --installer"
-    return msgspec.structs.replace(intent, note="; ".join(filter(None, (intent.note, said))))
+    return msgspec.structs.replace(intent, note="; ".join(filter(None, (intent.note, NO_AGENT))))
 
 
 def _with_disks(
@@ -167,15 +176,17 @@ def _with_disks(
     except RefusedError as fault:
         # Not an objection: disks may have been changed since; the agent looks again before it touches anything.
         return msgspec.structs.replace(intent, note=f"by the last inventory it would be refused: {fault.message}")
-    return msgspec.structs.replace(intent, disks=tuple(map(_at_risk, chosen)), is_known=True, note="")
+    return msgspec.structs.replace(intent, disks=tuple(map(at_risk, chosen)), is_known=True, note="")
 
 
-def _at_risk(disk: Disk) -> DiskAtRisk:
+def at_risk(disk: Disk) -> DiskAtRisk:
+    """Return `disk` as a person is shown it before it is destroyed."""
     holds = tuple(describe_signature(found, with_uuid=False) for found in disk.signatures)
     return DiskAtRisk(path=disk.path, serial=disk.serial, model=disk.model, size_bytes=disk.size_bytes, holds=holds)
 
 
-def _all_of(objections: list[ClonerError]) -> ClonerError:
+def all_of(objections: list[ClonerError]) -> ClonerError:
+    """Return one error that says all of them."""
     lines = dict.fromkeys(str(fault) for fault in objections)  # one image missing for ten nodes is said once
     if len(lines) == 1:
         return objections[0]

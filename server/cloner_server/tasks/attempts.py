@@ -19,8 +19,8 @@ from cloner_core.bundle import Bundle
 from cloner_core.errors import ClonerError, ConflictError, RefusedError
 from cloner_core.layout import Layout, Luks
 from cloner_core.messages import DESTRUCTIVE_FROM, Beat, BeatReply, PlanReport, Stage, Task, Vaulted, proof_statement
-from cloner_core.plan import Plan, plan_digest, written_by
 from cloner_server import consoles, hostcertificates, recoverykeys, vault
+from cloner_server.planning import Expected
 from cloner_server.state import bundles, events, nodes
 from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act
@@ -86,6 +86,12 @@ def require_active(bearer: Bearer) -> None:
         )
 
 
+def require_deploy(bearer: Bearer) -> None:
+    """Raise RefusedError for a task that erases: it has no part in an image, an identity or a commit."""
+    if bearer.task.kind == rows.ERASE:
+        raise RefusedError(f"task {bearer.task.id} erases: it restores nothing")
+
+
 def beat(connection: Connection, act: Act, bearer: Bearer, message: Beat, *, address: str = "") -> BeatReply:
     """Keep progress and log, wake a lost task, answer with what the attempt shall do.
 
@@ -113,23 +119,24 @@ def beat(connection: Connection, act: Act, bearer: Bearer, message: Beat, *, add
     return _order(attempt.state, task)
 
 
-def confirm_plan(connection: Connection, act: Act, bearer: Bearer, report: PlanReport, expected: Plan) -> None:
+def confirm_plan(connection: Connection, act: Act, bearer: Bearer, report: PlanReport, expected: Expected) -> None:
     """Keep the plan the attempt is going to run; raises ConflictError when the server made another."""
     require_active(bearer)
-    digest = plan_digest(expected)
+    digest = expected.digest
     if report.digest != digest:
         raise ConflictError(
             f"the agent planned {report.digest[:16]}…, the server {digest[:16]}…",
             hint="agent and server are of different versions: rebuild the initramfs",
         )
-    planned = msgspec.json.encode(written_by(expected)).decode()
-    rows.change_attempt(connection, bearer.attempt.id, plan_digest=digest, plan=report.rendered, planned=planned)
+    told = {"plan_digest": digest, "plan": report.rendered, "planned": expected.planned}
+    rows.change_attempt(connection, bearer.attempt.id, **told)
     _note(connection, act, bearer, "plan confirmed", digest=report.digest)
 
 
 def release_identity(connection: Connection, act: Act, bearer: Bearer, key: bytes) -> Vaulted:
     """Open the vault to the accepted hardware, once the plan was confirmed."""
     require_active(bearer)
+    require_deploy(bearer)
     node = nodes.get_node(connection, bearer.task.node)
     if node.fingerprint != bearer.attempt.fingerprint:
         raise RefusedError(
@@ -155,6 +162,7 @@ def _encrypts(layout: Layout) -> bool:
 def grant_commit(connection: Connection, act: Act, bearer: Bearer) -> None:
     """Grant the commit: from now on the disk may be made bootable."""
     require_active(bearer)
+    require_deploy(bearer)
     if bearer.attempt.identity_s is None:
         raise RefusedError("commit is granted after the identity was written, not before")
     if bearer.attempt.committed_s is None:

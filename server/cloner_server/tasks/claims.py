@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from cloner_core.admin import Hardware, NodeView, TaskState
+from cloner_core.erasing.words import EraseReply, EraseTask
 from cloner_core.errors import ClonerError, RefusedError, UnreachableError
 from cloner_core.facts import Facts, fingerprint
 from cloner_core.layout import Layout
@@ -36,6 +38,7 @@ from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act
 from cloner_server.state.tables import attempts, claims, tasks
 from cloner_server.state.tasks import AnyRow
+from cloner_server.tasks.erasing import erase_task_for
 from cloner_server.tasks.rules import Catalog, Rules, attempt_seed, silence_s, token_hash
 from cloner_server.tasks.states import CLAIMABLE, Happening, can_happen
 
@@ -91,7 +94,7 @@ def _watch(connection: Connection, act: Act, task: AnyRow, rules: Rules) -> None
 
 def accept_hello(
     connection: Connection, act: Act, hello: Hello, rules: Rules, catalog: Catalog, *, address: str = ""
-) -> HelloReply | ClonerError:
+) -> HelloReply | EraseReply | ClonerError:
     """Exchange a claim for an attempt; `address` is where the hello came from, "" when that is no IP address.
 
     A refusal is returned, not raised: the alarm and the freeze that go with it must be committed first.
@@ -121,7 +124,7 @@ def accept_hello(
     elif former is None or former.state != "live":
         return UnknownClaimError("the attempt of this claim has ended", hint="boot over the network again")
     # A used claim shown again by its own attempt: our reply was lost on the way.
-    version = catalog.version_ref(task.image, task.number)
+    version = None if task.kind == rows.ERASE else catalog.version_ref(task.image, task.number)
     node = nodes.get_node(connection, claim.node)  # once more: what it told may say of which model it is
     return _welcome(connection, act, _Meeting(task, node, former, version, address), rules)
 
@@ -140,7 +143,7 @@ class _Meeting:
     task: AnyRow
     node: NodeView
     attempt: AnyRow
-    version: VersionRef
+    version: VersionRef | None  # None: the task erases
     address: str
 
 
@@ -166,7 +169,9 @@ def _stand_back(
 def _become_attempt(
     connection: Connection, act: Act, hello: Hello, *, task: AnyRow, claim: AnyRow, rules: Rules, node: NodeView
 ) -> tuple[AnyRow, AnyRow]:
-    attempt = _new_attempt(connection, act, task, hello, rules, confirm=ConfirmWay(node.confirm or rules.confirm))
+    # What is erased boots nothing that could confirm.
+    way = ConfirmWay.NONE if task.kind == rows.ERASE else ConfirmWay(node.confirm or rules.confirm)
+    attempt = _new_attempt(connection, act, task, hello, rules, confirm=way)
     used = {"used_s": act.now_s, "attempt": attempt.id}
     connection.execute(update(claims).where(claims.c.token_hash == claim.token_hash).values(used))
     if not node.fingerprint:
@@ -296,27 +301,27 @@ def _new_attempt(
     return connection.execute(insert(attempts).values(values).returning(attempts)).one()
 
 
-def _welcome(connection: Connection, act: Act, met: _Meeting, rules: Rules) -> HelloReply:
+def _welcome(connection: Connection, act: Act, met: _Meeting, rules: Rules) -> HelloReply | EraseReply:
     """Give the attempt a credential and a confirm secret, new ones each time: the database knows their hashes only."""
     credential, secret = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
     confirm = confirm_to(rules, ConfirmWay(met.attempt.confirm), Secret(secret), met.attempt.id)
     ids = {"task_id": str(met.task.id), "attempt_id": met.attempt.id, "seed": met.attempt.seed}
-    kept = scripts.set_numbered(connection, met.task.image, met.task.scripts_number)
-    told = task_for(met.node, met.version, met.task.document, scripts=kept, **ids)
+    told: Task | EraseTask
+    if met.version is None:
+        told = erase_task_for(met.node, met.task.document, **ids)
+    else:
+        kept = scripts.set_numbered(connection, met.task.image, met.task.scripts_number)
+        told = task_for(met.node, met.version, met.task.document, scripts=kept, **ids)
     hashes = {"credential_hash": token_hash(credential), "confirm_hash": token_hash(secret)}
     every_s = beat_interval_s(connection, rules)
     values = {"beat_s": act.now_s, "beat_every_s": every_s, "address": met.address, "console": None} | hashes
     text = msgspec.json.encode(told).decode()  # without the secret
     rows.change_attempt(connection, met.attempt.id, told=text, **values)
-    told = msgspec.structs.replace(told, confirm=confirm)
     console = consoles.access_for(connection, met.node, rules.console_key) if rules.console_key else None
-    return HelloReply(
-        credential=Secret(credential),
-        task=told,
-        server_time_s=act.now_s,
-        beat_every_s=every_s,
-        console=console,
-    )
+    common: dict[str, Any] = {"server_time_s": act.now_s, "beat_every_s": every_s, "console": console}
+    if isinstance(told, EraseTask):
+        return EraseReply(credential=Secret(credential), task=told, **common)
+    return HelloReply(credential=Secret(credential), task=msgspec.structs.replace(told, confirm=confirm), **common)
 
 
 def confirm_to(rules: Rules, way: ConfirmWay, secret: Secret, attempt: str = "") -> ConfirmTo | None:

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Connection, insert, select, update
 
 from cloner_core.admin import ConsoleOutcome, NodeView, TaskState
 from cloner_core.confirmation import ConsoleLine, console_proof
+from cloner_core.erasing.words import EraseReceipt
 from cloner_core.errors import ClonerError, NotFoundError, RefusedError
 from cloner_core.messages import (
     Cause,
@@ -35,6 +36,7 @@ from cloner_server.state.tasks import AnyRow
 from cloner_server.tasks import discovery
 from cloner_server.tasks.arming import release_attempts
 from cloner_server.tasks.attempts import Bearer, require_active
+from cloner_server.tasks.erasing import erase_receipt
 from cloner_server.tasks.rules import Rules, token_hash
 from cloner_server.tasks.states import Happening, can_happen
 
@@ -299,7 +301,8 @@ def retry_task(connection: Connection, act: Act, task_id: str, rules: Rules) -> 
             hint=f"cloner task retry {later.id}, or cloner deploy --nodes {task.node}",
         )
     nodes.refuse_protected(node)
-    nodes.refuse_unwritable(node)
+    if task.kind != rows.ERASE:
+        nodes.refuse_unwritable(node)
     attempt = rows.last_attempt(connection, task.id)
     allowed = rules.attempts + (0 if attempt is None else attempt.number)
     values = {"failure": None, "stage": "", "confirmed_by": "", "attempts_allowed": allowed}
@@ -309,13 +312,13 @@ def retry_task(connection: Connection, act: Act, task_id: str, rules: Rules) -> 
     return after
 
 
-def find_receipt(connection: Connection, key: str) -> Receipt:
+def find_receipt(connection: Connection, key: str) -> Receipt | EraseReceipt:
     """Return the newest receipt of a task id or a node name; raises NotFoundError."""
     of = receipts.c.task == int(key) if key.isdecimal() and len(key) < 19 else receipts.c.node == key
     row = connection.execute(select(receipts).where(of).order_by(receipts.c.accepted_s.desc()).limit(1)).one_or_none()
     if row is None:
         raise NotFoundError(f"there is no receipt of '{key}'", hint="cloner task list shows what became of its tasks")
-    return _receipt(row)
+    return erase_receipt(row) if row.kind == rows.ERASE else _receipt(row)
 
 
 def _receipt(row: AnyRow) -> Receipt:

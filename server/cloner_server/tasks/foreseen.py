@@ -6,16 +6,27 @@ import msgspec
 from sqlalchemy import Connection
 
 from cloner_core.admin import TaskState
+from cloner_core.erasing.words import EraseTask
 from cloner_core.errors import InvalidError, RefusedError
 from cloner_core.messages import Task
 from cloner_server.core import Core
 from cloner_server.state import images, layouts, nodes, scripts
 from cloner_server.state import tasks as rows
 from cloner_server.tasks import claims
+from cloner_server.tasks.erasing import erase_task_for
 from cloner_server.tasks.rules import attempt_seed
 from cloner_server.tasks.states import CLAIMABLE
 
 _EXAMPLE_SEED = "00" * 32
+
+
+def erase_to_come(connection: Connection, name: str) -> EraseTask | None:
+    """Return what the next attempt of this node will be told to erase; None when no such task waits."""
+    live = rows.live_task(connection, name)
+    if live is None or live.kind != rows.ERASE or TaskState(live.state) not in CLAIMABLE:
+        return None
+    node = nodes.get_node(connection, name)
+    return erase_task_for(node, live.document, task_id=str(live.id), attempt_id="", seed="")
 
 
 def task_to_come(core: Core, connection: Connection, name: str, image: str, layout: str) -> Task:
@@ -25,7 +36,8 @@ def task_to_come(core: Core, connection: Connection, name: str, image: str, layo
     """
     node = nodes.get_node(connection, name)
     live = rows.live_task(connection, name)
-    if live is not None and TaskState(live.state) in CLAIMABLE and not image and not layout:
+    is_armed = live is not None and live.kind != rows.ERASE and TaskState(live.state) in CLAIMABLE
+    if live is not None and is_armed and not image and not layout:
         last = rows.last_attempt(connection, live.id)
         seed = attempt_seed(core.rules, live.id, 1 if last is None else last.number + 1)
         version = core.catalog.version_ref(live.image, live.number)
