@@ -11,7 +11,7 @@ from cloner_cli.asking import ask, ask_count
 from cloner_cli.checking import fold_nodes, known_nodes
 from cloner_cli.commands import command, some_nodes_option
 from cloner_cli.invocation import Invocation
-from cloner_cli.progress import standing
+from cloner_cli.progress import standing, what_of
 from cloner_cli.text import fields, printable
 from cloner_core.admin import TaskState, TaskView
 from cloner_core.errors import failed_status
@@ -51,9 +51,10 @@ def retry_failed(
         run.say("no task of these failed" if cause else "no task failed")
         return []
     if not is_dry:
-        run.say("\n".join(printable(f"{task.node}: {task.image}:{task.version}, {standing(task)}") for task in wanted))
+        run.say("\n".join(printable(f"{task.node}: {what_of(task)}, {standing(task)}") for task in wanted))
         ask_count(run, len(wanted), limit)
-        ask(run, f"Deploy to {len(wanted)} node{'s' * (len(wanted) != 1)} again?", is_yes=is_yes)
+        what = "the task" if len(wanted) == 1 else f"the tasks of {len(wanted)} nodes"
+        ask(run, f"Begin {what} again?", is_yes=is_yes)
         limit = max(limit, len(wanted))
     request = RetryRequest(tasks=tuple(task.id for task in wanted), limit=limit, dry_run=is_dry)
     return run.api.post("/v1/failures/retry", list[TaskView], request)

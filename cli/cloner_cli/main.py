@@ -29,6 +29,7 @@ COMMANDS = {
     "disklayout": "cloner_cli.disklayout",
     "disklayout-list": "cloner_cli.disklayout",
     "disklayout-upload": "cloner_cli.disklayout",
+    "erase": "cloner_cli.erase",
     "events": "cloner_cli.events",
     "failures": "cloner_cli.failures",
     "fit": "cloner_cli.fit",

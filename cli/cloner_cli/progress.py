@@ -44,6 +44,11 @@ def amount(told: Progress) -> str:
     return ", ".join(parts)
 
 
+def what_of(task: TaskView) -> str:
+    """Return what a task is about: "debian:3", or "erase"."""
+    return f"{task.image}:{task.version}" if task.kind == "deploy" else task.kind
+
+
 def standing(task: TaskView) -> str:
     """Return where a task stands: its state, stage and amount, or why it failed."""
     if task.failure is not None:

@@ -15,6 +15,7 @@ from cloner_cli.invocation import Invocation
 from cloner_cli.text import duration, fields, moment
 from cloner_core.admin import ReceiptView
 from cloner_core.decoding import UNREADABLE
+from cloner_core.erasing.words import EraseReceipt, erase_statement
 from cloner_core.errors import IntegrityError, InvalidError
 from cloner_core.messages import Receipt, receipt_statement
 from cloner_core.scripts import ScriptRun
@@ -62,14 +63,14 @@ def receipt_verify(run: Invocation, key: str | None, *, path: Path | None, serve
     run.result(told, lambda: text)
 
 
-def verify(receipt: Receipt, server_key: str) -> None:
+def verify(receipt: Receipt | EraseReceipt, server_key: str) -> None:
     """Raise IntegrityError unless the holder of `server_key` (hex) signed `receipt`."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     try:
         signature = bytes.fromhex(receipt.signature)
-        statement = receipt_statement(receipt.body, receipt.accepted_s)
+        statement = statement_of(receipt)
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(server_key)).verify(signature, statement)
     except (InvalidSignature, ValueError) as fault:
         body = receipt.body
@@ -79,9 +80,41 @@ def verify(receipt: Receipt, server_key: str) -> None:
         ) from fault
 
 
+def statement_of(receipt: Receipt | EraseReceipt) -> bytes:
+    """Return what the signature of `receipt` covers."""
+    if isinstance(receipt, EraseReceipt):
+        return erase_statement(receipt.body, receipt.accepted_s)
+    return receipt_statement(receipt.body, receipt.accepted_s)
+
+
 def receipt_fields(view: ReceiptView) -> str:
     """Return a receipt as text."""
-    receipt, body = view.receipt, view.receipt.body
+    receipt = view.receipt
+    return _erase_fields(view, receipt) if isinstance(receipt, EraseReceipt) else _deploy_fields(view, receipt)
+
+
+def _erase_fields(view: ReceiptView, receipt: EraseReceipt) -> str:
+    body = receipt.body
+    shown: list[tuple[str, object]] = [
+        ("node", body.node),
+        ("task", f"{body.task_id}, attempt {body.attempt_id}"),
+        ("accepted", moment(receipt.accepted_s)),
+        ("plan", body.plan_digest),
+    ]
+    for disk in body.disks:
+        serial = f"serial {disk.serial or 'none'}, WWN {disk.wwn or 'none'}"
+        named = f"{disk.path} ({disk.model} {serial}, {format_bytes(disk.size_bytes)})"
+        read = f"read back {format_bytes(disk.bytes_read)} in {disk.places} places ({disk.checked})"
+        lines = (named, f"by {disk.way} in {duration(disk.seconds)}", read, *disk.evidence)
+        shown.append((disk.result, "\n".join(lines)))
+    shown += [("left", one) for one in body.left]
+    shown.append(("stages", ", ".join(f"{each.stage} {duration(each.seconds)}" for each in body.stages)))
+    shown += [("note", note) for note in body.notes]
+    return fields([*shown, ("signature", receipt.signature), ("server key", view.server_key)])
+
+
+def _deploy_fields(view: ReceiptView, receipt: Receipt) -> str:
+    body = receipt.body
     if receipt.confirmed_s is not None:
         confirmed = f"{moment(receipt.confirmed_s)} by {receipt.confirmed_by or 'phone-home'}"
     else:
@@ -124,7 +157,10 @@ def _script(run: ScriptRun) -> str:
 
 def _read(path: Path) -> ReceiptView:
     try:
-        return msgspec.convert(read_document(path), ReceiptView)
+        document = read_document(path)
+        if isinstance(document, dict) and isinstance(document.get("receipt"), dict):
+            document["receipt"].setdefault("kind", "deploy")  # kept before there were others
+        return msgspec.convert(document, ReceiptView)
     except UNREADABLE as fault:
         raise InvalidError(
             f"{path} does not hold a receipt: {fault}", hint="cloner receipt show NODE --json"

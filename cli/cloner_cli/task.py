@@ -19,7 +19,7 @@ from cloner_cli.commands import (
     yes_option,
 )
 from cloner_cli.invocation import Invocation
-from cloner_cli.progress import has_ended, standing
+from cloner_cli.progress import has_ended, standing, what_of
 from cloner_cli.reporting import give
 from cloner_cli.text import columns, fields, moment, printable
 from cloner_cli.waiting import require_done, wait_for
@@ -143,7 +143,7 @@ def task_retry(
         return
     task = _get(run, task_id)
     if not dry_run:
-        ask(run, f"Deploy {task.image}:{task.version} to {task.node} again?", is_yes=yes)
+        ask(run, f"{_again(task)} again?", is_yes=yes)
     if wait and not dry_run:
         run.api.post(f"/v1/tasks/{segment(task_id)}/retry", TaskView)
         _wait(run, [task.id], timeout_s)
@@ -174,7 +174,7 @@ def task_bundle(run: Invocation, task_id: str, path: Path | None) -> None:
 
 def task_table(tasks: Sequence[TaskView]) -> str:
     """Return tasks as columns."""
-    rows = [(t.id, t.node, f"{t.image}:{t.version}", t.attempts, moment(t.changed_s), standing(t)) for t in tasks]
+    rows = [(t.id, t.node, what_of(t), t.attempts, moment(t.changed_s), standing(t)) for t in tasks]
     return columns(("TASK", "NODE", "IMAGE", "ATTEMPTS", "CHANGED", "STATE"), rows)
 
 
@@ -184,10 +184,8 @@ def task_fields(task: TaskView) -> str:
         ("task", task.id),
         ("node", task.node),
         ("state", standing(task)),
-        ("image", f"{task.image}:{task.version}"),
-        ("digest", task.digest),
-        ("layout", f"{task.layout}:{task.layout_number}"),
-        ("scripts", f"set {task.scripts}" if task.scripts else ""),
+        ("kind", task.kind),
+        *_deployed(task),
         ("attempts", task.attempts),
         ("created", f"{moment(task.created_s)} by {task.author}"),
         ("changed", moment(task.changed_s)),
@@ -197,6 +195,21 @@ def task_fields(task: TaskView) -> str:
         shown += [("failure", task.failure.message), ("hint", task.failure.hint)]
         shown.append(("disks", "old content lost" if task.failure.is_destroyed else "not touched"))
     return fields(shown)
+
+
+def _deployed(task: TaskView) -> list[tuple[str, object]]:
+    if task.kind != "deploy":
+        return []
+    return [
+        ("image", what_of(task)),
+        ("digest", task.digest),
+        ("layout", f"{task.layout}:{task.layout_number}"),
+        ("scripts", f"set {task.scripts}" if task.scripts else ""),
+    ]
+
+
+def _again(task: TaskView) -> str:
+    return f"Deploy {what_of(task)} to {task.node}" if task.kind == "deploy" else f"Erase {task.node}"
 
 
 def _get(run: Invocation, task_id: str) -> TaskView:

@@ -19,6 +19,7 @@ CHANGING = {
     "console password",
     "deploy",
     "fix-efiboot",
+    "erase",
     "disklayout-upload",
     "group protect",
     "group unprotect",

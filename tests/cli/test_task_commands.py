@@ -134,10 +134,11 @@ def test_a_receipt_is_never_verified_by_the_key_it_carries(desk: Desk, receipt: 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from cloner_core.admin import ReceiptView
-    from cloner_core.messages import receipt_statement
+    from cloner_core.messages import Receipt, receipt_statement
 
     view = msgspec.json.decode(receipt.read_bytes(), type=ReceiptView)
     forger = Ed25519PrivateKey.generate()
+    assert isinstance(view.receipt, Receipt)
     body = msgspec.structs.replace(view.receipt.body, machine_id="f" * 32)
     signature = forger.sign(receipt_statement(body, view.receipt.accepted_s)).hex()
     forged = ReceiptView(
