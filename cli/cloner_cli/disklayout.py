@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import click
@@ -26,11 +27,25 @@ from cloner_cli.text import columns, moment
 from cloner_core.admin import LayoutView
 from cloner_core.errors import InvalidError
 from cloner_core.layout import Layout, layout_document, parse_layout
+from cloner_core.picturing import as_svg, as_text, draw
 
 output_option = click.option(
     "--output", "-o", type=click.Path(path_type=Path), metavar="FILE", help="Write it there; - is standard output."
 )
+picture_option = click.option("--picture", "is_picture", is_flag=True, help="Show disks and what is on them as bars.")
+svg_option = click.option(
+    "--svg",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the picture there as SVG; - is standard output.",
+)
+_LEAST_COLUMNS, _MOST_COLUMNS = 60, 160
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+
+
+def picture_width() -> int:
+    """Return the columns a picture may take: those of the terminal, within reason."""
+    return min(max(shutil.get_terminal_size((100, 24)).columns, _LEAST_COLUMNS), _MOST_COLUMNS)
 
 
 def read_layout(path: Path, name: str | None) -> Layout:
@@ -82,18 +97,25 @@ def disklayout_upload_command(run: Invocation, *, image: str, name: str, path: P
 @image_option
 @click.option("--disklayout", "-l", "name", required=True, metavar="NAME[:N]", help="Layout; the newest unless told.")
 @output_option
-def disklayout_command(run: Invocation, *, image: str, name: str, output: Path | None) -> None:
-    """Print a layout as the document that disklayout-upload takes."""
+@picture_option
+@svg_option
+def disklayout_command(
+    run: Invocation, *, image: str, name: str, output: Path | None, is_picture: bool, svg: Path | None
+) -> None:
+    """Print a layout as the document that disklayout-upload takes, or as a picture."""
     name, _, number = name.partition(":")
     if number and not _NUMBER.fullmatch(number):
         raise click.UsageError(f"'{number}' is not the number of a layout")
     _require_image(run, image)
     view = run.api.get(f"/v1/layouts/{segment(name)}", LayoutView, {"number": int(number) if number else None})
-    document = msgspec.json.format(msgspec.json.encode(layout_document(view.layout)), indent=2).decode()
+    shown = msgspec.json.format(msgspec.json.encode(layout_document(view.layout)), indent=2).decode()
     if output is not None:
-        write_result(output, f"{document}\n")
-        document = ""
-    run.result(view, lambda: document)
+        write_result(output, f"{shown}\n")
+    if svg is not None:
+        write_result(svg, as_svg(draw(view.layout)))
+    if output is not None or svg is not None:
+        shown = ""
+    run.result(view, lambda: as_text(draw(view.layout), picture_width()) if is_picture else shown)
 
 
 @command("update-disklayout", example="cloner update-disklayout --disklayout debian --exclude-devices /dev/sdb")

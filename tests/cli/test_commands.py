@@ -58,6 +58,8 @@ READING = {
     "image-list",
     "known-hosts",
     "layout check",
+    "layout picture",
+    "layout schema",
     "machine facts",
     "machine list",
     "model list",

@@ -60,7 +60,7 @@ def told_of(plan: Plan, facts: Facts, *, is_mounted: bool = True) -> Told:
         btrfs={one.uuid: _btrfs_told(one) for one in plan.volumes if one.filesystem == "btrfs"},
         mounts=_findmnt(plan) if is_mounted else "",
         fstab=make_fstab(None, plan.entries).content,
-        crypttab="".join(f"{one.name} UUID={one.uuid} {_key(one)} luks\n" for one in plan.crypts),
+        crypttab=crypttab_of(plan),
         swaps="Filename\tType\tSize\tUsed\tPriority\n",
         swapfiles={one.path: one.size_bytes for one in plan.swapfiles},
     )
@@ -231,8 +231,10 @@ def _luks_told(crypt: PlannedCrypt) -> str:
     return json.dumps({"keyslots": {"1": {}}, "tokens": {"0": token}})
 
 
-def _key(crypt: PlannedCrypt) -> str:
-    return "/dev/urandom" if crypt.unlock.way == "random" else "none"
+def crypttab_of(plan: Plan) -> str:
+    """Return the crypttab(5) of a clone."""
+    keys = {one.name: "/dev/urandom" if one.unlock.way == "random" else "none" for one in plan.crypts}
+    return "".join(f"{one.name} UUID={one.uuid} {keys[one.name]} luks\n" for one in plan.crypts)
 
 
 def _btrfs_told(volume: PlannedVolume) -> BtrfsTold:

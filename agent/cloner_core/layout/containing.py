@@ -23,7 +23,7 @@ from cloner_core.layout.types import (
 )
 
 KINDS: Final = ("ext4", "xfs", "btrfs", "vfat")
-_UNLOCKS: Final = ("tpm2", "passphrase", "random")
+UNLOCKS: Final = ("tpm2", "passphrase", "random")
 _ROLES: Final[dict[type[Content], Role]] = {
     Swap: "swap",
     ArrayMember: "raid",
@@ -31,7 +31,7 @@ _ROLES: Final[dict[type[Content], Role]] = {
     Luks: "luks",
     EspCopy: "esp",
 }
-_MAX_PCR = 23  # TCG PC Client Platform Firmware Profile: registers 0 to 23
+MAX_PCR = 23  # TCG PC Client Platform Firmware Profile: registers 0 to 23
 
 
 def read_content(reader: Reader, raw: object, path: str) -> Content:
@@ -139,10 +139,10 @@ def _unlock(reader: Reader, raw: object, path: str) -> Unlock:
         reader.bad.add(path)
         return Unlock("tpm2")
     fields = reader.fields({"way": raw} if isinstance(raw, str) else raw, path, required=("way",), optional=("pcrs",))
-    way = reader.choice(fields, "way", path, _UNLOCKS, stand_in="tpm2")
+    way = reader.choice(fields, "way", path, UNLOCKS, stand_in="tpm2")
     pcrs = fields.get("pcrs", [])
-    if not isinstance(pcrs, list) or not all(is_count(one) and one <= _MAX_PCR for one in pcrs):
-        reader.fault(join(path, "pcrs"), f"is not a list of numbers from 0 to {_MAX_PCR}")
+    if not isinstance(pcrs, list) or not all(is_count(one) and one <= MAX_PCR for one in pcrs):
+        reader.fault(join(path, "pcrs"), f"is not a list of numbers from 0 to {MAX_PCR}")
         pcrs = []
     return Unlock(cast(Literal["tpm2", "passphrase", "random"], way), tuple(sorted(set(pcrs))))
 

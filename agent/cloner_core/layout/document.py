@@ -40,9 +40,11 @@ from cloner_core.sizes import MIB, document_bytes
 MAX_DOCUMENT_BYTES = 1 << 20
 REST = "rest"
 ROLES = ("esp", "bios-boot", "swap", "root", "raid", "lvm", "luks", "data")
+TABLES = ("gpt", "mbr", "none")
+METADATA = ("1.0", "1.2")
 _REST_SIZE = Size(min_bytes=MIB, weight=1)
 _KEPT_SIZE = Size(min_bytes=0)
-_MAX_WEIGHT = 1000
+MAX_WEIGHT = 1000
 
 
 def parse_layout(text: bytes | str) -> Layout:
@@ -155,7 +157,7 @@ class _Reader(Reader):
         is_bare = isinstance(raw, dict) and raw.get("table") == "none"
         inside = "content" if is_bare else "partitions"
         fields = self.fields(raw, path, required=("id", inside), optional=("select", "table"))
-        table = self.choice(fields, "table", path, ("gpt", "mbr", "none"), stand_in="gpt", default="gpt")
+        table = self.choice(fields, "table", path, TABLES, stand_in="gpt", default="gpt")
         content = (
             read_content(self, fields["content"], join(path, "content")) if is_bare and "content" in fields else None
         )
@@ -208,7 +210,7 @@ class _Reader(Reader):
         fields = self.fields(raw, path, required=required, optional=("metadata", "chunk_kib"))
         levels = ("raid0", "raid1", "raid5", "raid6", "raid10")
         level = self.choice(fields, "level", path, levels, stand_in="raid1")
-        metadata = self.choice(fields, "metadata", path, ("1.0", "1.2"), default="1.2")
+        metadata = self.choice(fields, "metadata", path, METADATA, default="1.2")
         return Array(
             id=self.text(fields, "id", path),
             level=cast(Literal["raid0", "raid1", "raid5", "raid6", "raid10"], level),
@@ -276,7 +278,7 @@ class _Reader(Reader):
         least, most = self.bytes_of(fields, "min", path), self.bytes_of(fields, "max", path)
         if self.bad & {f"{path}.min", f"{path}.max", f"{path}.min_bytes", f"{path}.max_bytes"}:
             self.bad.add(path)
-        weight = self.count(fields, "weight", path, least=0, most=_MAX_WEIGHT, default=0)
+        weight = self.count(fields, "weight", path, least=0, most=MAX_WEIGHT, default=0)
         return Size(min_bytes=least, max_bytes=most, weight=weight)
 
 

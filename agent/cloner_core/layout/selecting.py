@@ -12,7 +12,7 @@ from cloner_core.sizes import document_bytes
 PATTERNS: Final = ("serial", "model", "wwn", "bus", "path", "controller", "bay")
 """Fields of a selector that say what a text must be like."""
 _SIZES: Final = ("size_min", "size_max", "size_min_bytes", "size_max_bytes")
-_ORDERS: Final = ("path", "bay", "serial", "size", "wwn")
+ORDERS: Final = ("path", "bay", "serial", "size", "wwn")
 
 
 def read_selector(reader: Reader, raw: object, path: str) -> Selector:
@@ -77,7 +77,7 @@ def _texts(reader: Reader, raw: object, path: str) -> tuple[str, ...]:
 
 def _pick(reader: Reader, raw: object, path: str) -> Pick:
     fields = reader.fields(raw, path, required=("nth", "of", "by"))
-    by = reader.choice(fields, "by", path, _ORDERS)
+    by = reader.choice(fields, "by", path, ORDERS)
     return Pick(
         nth=reader.count(fields, "nth", path, least=1, most=MAX_ITEMS),
         of=reader.count(fields, "of", path, least=1, most=MAX_ITEMS),

@@ -36,7 +36,7 @@ def table_of(wanted: DiskLayout, disk: Disk, places: Sequence[tuple[int, int]], 
     guid = identifier(seed, f"{wanted.id}/table")
     table_id = f"0x{guid[:8]}" if wanted.table == "mbr" else guid
     entries: list[PlannedPartition] = []
-    numbers, extended = _numbers(wanted)
+    numbers, extended = partition_numbers(wanted)
     for number, partition, (start, size) in zip(numbers, wanted.partitions, places, strict=True):
         if isinstance(partition.content, Kept):
             entries.append(kept_entry(partition.content, disk, (start, size)))
@@ -61,7 +61,7 @@ def table_of(wanted: DiskLayout, disk: Disk, places: Sequence[tuple[int, int]], 
     return PlannedDisk(id=wanted.id, disk=disk, table_guid=table_id, partitions=tuple(entries), table=wanted.table)
 
 
-def _numbers(wanted: DiskLayout) -> tuple[list[int], int]:
+def partition_numbers(wanted: DiskLayout) -> tuple[list[int], int]:
     """Return the number of each partition, and that of the extended one (0: none is needed).
 
     In order, around the numbers that are kept; logical ones from 5.
