@@ -39,8 +39,11 @@ from cloner_core.layout import (
 from cloner_core.layout.containing import role_of
 from cloner_core.layout.rules import layout_faults
 from cloner_core.plan import Plan
+from cloner_core.selectors import select_disks
 from cloner_core.sizes import GIB, MIB
 from core.machines import disk, machine
+from core.test_golden_layouts import NAMES
+from core.test_golden_layouts import scene as reviewed
 from core.worlds import blkid_of, built, told_of, without_measure
 
 REST = Size(MIB, weight=1)
@@ -472,3 +475,16 @@ def test_whatever_a_tool_prints_is_detected_or_refused(text: str) -> None:
 
 
 TOLD = world(*lvm())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_reviewed_layout_is_detected_once_it_was_made(name: str) -> None:
+    facts, layout = reviewed(name)
+    plan = built(facts, layout)
+    kept = tuple(one.device for one in plan.partitions if one.is_kept)
+    detected = detect(told_of(plan, facts), layout.name, Excluded(kept, layout.untouched)).layout
+    assert without_measure(detected) == without_measure(layout)
+    assert detected.untouched == layout.untouched
+    assert {disk.path for disk in select_disks(detected, facts.disks).values()} == {
+        disk.disk.path for disk in plan.disks
+    }
