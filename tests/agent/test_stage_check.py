@@ -17,6 +17,7 @@ from cloner_agent.failures import StageError, cause_of
 from cloner_agent.rooted import Rooted
 from cloner_agent.stages.check import check
 from cloner_core.facts import Signature
+from cloner_core.layout import Subvolume
 from cloner_core.messages import Cause, Stage
 from cloner_core.steps import Check
 
@@ -189,3 +190,19 @@ def test_a_unified_kernel_asks_for_a_label_that_the_clone_has(tmp_path: Path) ->
     clone.put("boot/efi/EFI/Linux/a.efi", pe((".cmdline", b"root=LABEL=system"), (".linux", b"MZ")))
     with pytest.raises(StageError, match="wants a root with label 'system'"):
         clone.check()
+
+
+def test_a_kernel_in_a_subvolume_is_looked_for_as_grub_sees_it(tmp_path: Path) -> None:
+    clone = _Clone(tmp_path)
+    entry = b"menuentry x {\n\tlinux /@/boot/vmlinuz-6.1 ro\n\tinitrd /@/boot/initrd.img-6.1 $tuned_initrd\n}\n"
+    clone.put("boot/grub/grub.cfg", entry)
+    with pytest.raises(StageError, match="no boot entry"):
+        clone.check()
+    volumes = tuple(
+        msgspec.structs.replace(volume, mount="", subvolumes=(Subvolume("@", "/"),)) if volume.mount == "/" else volume
+        for volume in clone.attempt.plan.volumes
+    )
+    clone.attempt.plan = msgspec.structs.replace(clone.attempt.plan, volumes=volumes)
+    fstab = (clone.target / "etc/fstab").read_text()
+    clone.put("etc/fstab", fstab.replace("ext4 defaults", "ext4 subvol=@").encode())
+    clone.check()

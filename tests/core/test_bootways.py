@@ -150,6 +150,52 @@ def test_an_entry_without_initramfs_finds_its_root_by_partition() -> None:
     assert made.splitlines()[1] == f"options    root=PARTUUID={PART}".encode()
 
 
+FEDORA = Image(
+    present=frozenset(),
+    boot=("vmlinuz-6.9", "initramfs-6.9.img"),
+    esp=("EFI/fedora/shimx64.efi", "EFI/fedora/grubx64.efi"),
+    texts={"/etc/os-release": b"ID=fedora\n", "/boot/grub2/grub.cfg": b"insmod blscfg\nblscfg\n"},
+)
+BLS = "/boot/loader/entries/aa-6.9.conf"
+
+
+@pytest.mark.parametrize(
+    ("entry", "changes", "wanted"),
+    [
+        pytest.param(
+            f"linux /boot/vmlinuz-6.9\ninitrd /boot/i $tuned_initrd\noptions root=UUID={ROOT} ro\n",
+            {},
+            None,
+            id="it fits",
+        ),
+        pytest.param(
+            f"linux /boot/vmlinuz-6.9\ninitrd /boot/i\noptions root=UUID={ROOT} ro\n",
+            {"kernel_arguments": ("nosmt", "ro")},
+            f"linux /boot/vmlinuz-6.9\ninitrd /boot/i\noptions root=UUID={ROOT} ro nosmt\n",
+            id="the node has arguments",
+        ),
+        pytest.param(
+            "linux /vmlinuz-6.9\ninitrd /i $tuned_initrd\noptions root=/dev/mapper/rhel-root ro $tuned_params\n",
+            {},
+            f"linux /boot/vmlinuz-6.9\ninitrd /boot/i $tuned_initrd\noptions    root=UUID={ROOT} ro $tuned_params\n",
+            id="/boot was apart, / on LVM",
+        ),
+        pytest.param(
+            f"linux /boot/vmlinuz-6.9\ninitrd /boot/i\noptions root=UUID={ROOT} ro rootflags=subvol=root\n",
+            {"boot_path": "/@/boot", "root_flags": "subvol=@"},
+            f"linux /@/boot/vmlinuz-6.9\ninitrd /@/boot/i\noptions    root=UUID={ROOT} rootflags=subvol=@ ro\n",
+            id="another subvolume",
+        ),
+    ],
+)
+def test_the_entries_that_grub_shows_are_those_of_the_clone(
+    entry: str, changes: dict[str, object], wanted: str | None
+) -> None:
+    image = changed(FEDORA, texts={**FEDORA.texts, BLS: entry.encode()})
+    made = boot_files(image, msgspec.structs.replace(ACTION, **changes))
+    assert written(made).get(BLS) == (wanted.encode() if wanted else None)
+
+
 def test_an_entry_of_which_a_file_is_missing_is_none() -> None:
     image = changed(SYSTEMD, esp=tuple(path for path in SYSTEMD.esp if not path.endswith("initrd")))
     with pytest.raises(NotBootableError):

@@ -29,6 +29,7 @@ _BLS = "/boot/loader/entries"
 _ESP_ENTRIES = "/loader/entries/*.conf"
 _SYSTEMD_BOOT = "\\efi\\systemd\\"
 _BOOT_LINE = re.compile(rb"^\s*(linux|initrd)(?:efi|16)?\s+(\S.*)$")
+_ROOT_DEVICE = re.compile(rb"^\([^)]*\)|^\$\{?root\}?")
 _BZIMAGE_MAGIC = (0x202, b"HdrS")  # Documentation/arch/x86/boot.rst
 _EFI_MAGIC = b"MZ"
 _KERNEL_HEAD_BYTES = 0x206
@@ -159,12 +160,13 @@ def _kernel_faults(tree: Rooted, attempt: Attempt) -> Iterator[str]:
     if loader.startswith(_SYSTEMD_BOOT):  # which sees nothing but the ESP
         patterns, places = (f"{esp}{_ESP_ENTRIES}",), (esp.strip("/").encode() + b"/",)
     missing: list[str] = []
+    top = b"" if loader.startswith(_SYSTEMD_BOOT) else os.fsencode(attempt.plan.boot.subvolume)
     for kernel, initrds in _boot_entries(tree, patterns):
-        lost = [name for name in (kernel, *initrds) if _find(tree, name, places) is None]
+        lost = [name for name in (kernel, *initrds) if _find(tree, name, places, top) is None]
         if lost:
             missing += [os.fsdecode(name) for name in lost]
             continue
-        place = _find(tree, kernel, places)
+        place = _find(tree, kernel, places, top)
         if place is not None and _is_kernel(tree, place):
             if missing:
                 told = ", ".join(missing)
@@ -187,14 +189,20 @@ def _boot_entries(tree: Rooted, patterns: tuple[str, ...]) -> Iterator[tuple[byt
                     yield kernel, initrds
                 kernel, initrds = match[2].split()[0], []
             elif kernel:
-                initrds += [word for word in match[2].split() if word.startswith((b"/", b"$", b"("))]
+                # a variable ($tuned_initrd) is empty as a rule, and cannot be known
+                words = [_ROOT_DEVICE.sub(b"", word) for word in match[2].split()]
+                initrds += [word for word in words if word.startswith(b"/")]
         if kernel:
             yield kernel, initrds
 
 
-def _find(tree: Rooted, name: bytes, places: tuple[bytes, ...]) -> bytes | None:
-    """Return where a boot loader's path lies in the tree: it is relative to /boot when that is a partition."""
-    bare = re.sub(rb"^\([^)]*\)|^\$\{?root\}?", b"", name).strip(b"\"'").lstrip(b"/")
+def _find(tree: Rooted, name: bytes, places: tuple[bytes, ...], top: bytes) -> bytes | None:
+    """Return where a boot loader's path lies in the tree: it is relative to /boot when that is a partition.
+
+    GRUB sees a filesystem from its top, the subvolume `top` in it, so that is the first part of the path.
+    """
+    bare = _ROOT_DEVICE.sub(b"", name).strip(b"\"'").lstrip(b"/")
+    bare = bare.removeprefix(top + b"/") if top else bare
     for candidate in (place + bare for place in places):
         if bare and tree.exists(candidate):
             return candidate

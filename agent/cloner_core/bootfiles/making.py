@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 
 import msgspec
 
+from cloner_core.bootfiles import systemdboot
 from cloner_core.bootfiles.errors import NotBootableError
 from cloner_core.bootfiles.grub import append_arguments, linux_lines, stub, whole_config
 from cloner_core.bootfiles.image import (
@@ -17,7 +19,7 @@ from cloner_core.bootfiles.image import (
     on_esp,
 )
 from cloner_core.bootfiles.made import BootFilesMade, CopyFile, FileWork, RemoveFile, WriteFile
-from cloner_core.bootfiles.sources import SUFFIX, grubs, mok_managers, shims
+from cloner_core.bootfiles.sources import GRUB_ENTRIES, SUFFIX, grubs, mok_managers, shims
 from cloner_core.steps import BootFiles
 
 
@@ -87,7 +89,7 @@ def menu_work(image: Image, action: BootFiles) -> tuple[list[FileWork], tuple[st
     misfit = config_misfit(existing, action) if existing is not None else ""
     if existing is not None and not (misfit and kernels):
         changed = append_arguments(existing, action.kernel_arguments)
-        return ([WriteFile(path, changed)] if changed != existing else []), tuple(notes)
+        return [*([WriteFile(path, changed)] if changed != existing else []), *_entry_work(image, action)], tuple(notes)
     if not kernels:
         return [], tuple(notes)
     if misfit:
@@ -105,6 +107,17 @@ def menu_work(image: Image, action: BootFiles) -> tuple[list[FileWork], tuple[st
         kernel_arguments=action.kernel_arguments,
     )
     return [WriteFile(path, config)], tuple(notes)
+
+
+def _entry_work(image: Image, action: BootFiles) -> Iterator[FileWork]:
+    """Give what makes the entries in /boot, which some distributions' GRUB shows, those of the clone."""
+    for path, text in sorted(image.texts.items()):
+        if fnmatchcase(path, GRUB_ENTRIES):
+            kernel, _ = systemdboot.kernel_of(text)
+            line = b"linux " + kernel.encode(errors="surrogateescape") + b" " + systemdboot.options_of(text)
+            content = systemdboot.for_grub(text, action, fits=not config_misfit(line, action))
+            if content != text:
+                yield WriteFile(path, content)
 
 
 def config_misfit(config: bytes, action: BootFiles) -> str:

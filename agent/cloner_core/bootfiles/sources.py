@@ -49,9 +49,11 @@ MKIMAGES: Final = ("/usr/bin/grub-mkimage", "/usr/bin/grub2-mkimage")
 
 GRUB_CONFIGS: Final = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg")
 DEFAULT_GRUB: Final = "/etc/default/grub"
+GRUB_ENTRIES: Final = "/boot/loader/entries/*.conf"
+"""Entries of the Boot Loader Specification that GRUB shows (Fedora, RHEL: `blscfg`)."""
 ENTRY_TOKEN: Final = "/etc/kernel/entry-token"
 TEXTS: Final = (
     *("/etc/os-release", "/usr/lib/os-release", ENTRY_TOKEN, DEFAULT_GRUB, "/etc/default/grub.d/*.cfg"),
-    *GRUB_CONFIGS,
+    *(GRUB_ENTRIES, *GRUB_CONFIGS),
 )
 """Files whose content the agent gives in `Image.texts` where they exist; the pattern stands for every match."""

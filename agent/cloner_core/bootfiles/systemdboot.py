@@ -47,16 +47,38 @@ def entries(image: Image, arch: str) -> dict[str, bytes]:
 
 def for_clone(entry: bytes, action: BootFiles) -> bytes:
     """Return `entry` with the root of the clone and the node's arguments in its one line of options."""
-    fields = list(_fields(entry))
-    given = b" ".join(value for key, value in fields if key == b"options")
-    rest = _OWN.sub(b"", given).strip()
-    has_initrd = any(key == b"initrd" for key, _ in fields)
+    rest = _OWN.sub(b"", options_of(entry)).strip()
+    has_initrd = any(key == b"initrd" for key, _ in _fields(entry))
     words = [f"root={root_argument(action, has_initramfs=has_initrd)}".encode()]
     words += [f"rootflags={action.root_flags}".encode()] if action.root_flags else []
     words += [rest] if rest else []
     words += [word for one in action.kernel_arguments if (word := _one_word(one)) not in (b"", *rest.split())]
     lines = [line for line in entry.splitlines() if line.split()[:1] != [b"options"]]
     return b"\n".join([*lines, b"options    " + b" ".join(words)]) + b"\n"
+
+
+def for_grub(entry: bytes, action: BootFiles, *, fits: bool) -> bytes:
+    """Return `entry`, which GRUB shows from /boot, with the node's arguments; for the clone's disks unless it `fits`.
+
+    GRUB looks for its files from the top of the filesystem that holds /boot.
+    """
+    if not fits:
+        lines = [_moved(line, action.boot_path) for line in entry.splitlines()]
+        return for_clone(b"\n".join(lines) + b"\n", action)
+    lines, is_first = [], True
+    for line in entry.splitlines():
+        if is_first and line.split()[:1] == [b"options"]:
+            more = [word for one in action.kernel_arguments if (word := _one_word(one)) not in (b"", *line.split())]
+            line, is_first = b" ".join([line.rstrip(), *more]), False  # noqa: PLW2901
+        lines.append(line)
+    return b"\n".join(lines) + b"\n"
+
+
+def _moved(line: bytes, folder: str) -> bytes:
+    words = line.split()
+    if len(words) < 2 or words[0] not in (b"linux", b"initrd") or words[1].startswith(b"$"):
+        return line
+    return b" ".join([words[0], folder.encode() + b"/" + words[1].rpartition(b"/")[2], *words[2:]])
 
 
 def place(image: Image, action: BootFiles, arch: str) -> Iterator[FileWork]:
@@ -95,6 +117,11 @@ def kernel_of(entry: bytes) -> tuple[str, tuple[str, ...]]:
     fields = list(_fields(entry))
     kernel = next((value for key, value in fields if key in (b"linux", b"efi", b"uki")), b"")
     return _text(kernel), tuple(_text(value) for key, value in fields if key == b"initrd")
+
+
+def options_of(entry: bytes) -> bytes:
+    """Return all kernel arguments of `entry`."""
+    return b" ".join(value for key, value in _fields(entry) if key == b"options")
 
 
 def _is_whole(image: Image, entry: bytes, arch: str) -> bool:
