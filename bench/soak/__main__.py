@@ -32,6 +32,7 @@ LAWS = (
     "power-cut",
     "power-cut-nvram",
     "disk-errors",
+    "layouts",
     "disks",
     "disk-orders",
     "power-cut-apply",
