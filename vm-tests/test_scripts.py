@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cloner_initramfs import Cache, newc
+from cloner_core import newc
+from cloner_initramfs import Cache
 from vmlab import Lab, Machine
 from vmlab.disk import GIB
 from vmlab.golden_busybox import MARKER, golden_busybox

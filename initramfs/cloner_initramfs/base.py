@@ -10,7 +10,8 @@ import sys
 from importlib import resources
 from pathlib import Path
 
-from cloner_initramfs import contents, host, newc, packages
+from cloner_core import newc
+from cloner_initramfs import contents, host, packages
 from cloner_initramfs.cache import Cache, key_of, key_of_tree
 from cloner_initramfs.layer import Layer, entries_of, load, store
 from cloner_initramfs.staging import Staging

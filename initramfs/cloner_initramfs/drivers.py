@@ -10,9 +10,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloner_core import newc
 from cloner_core.errors import ClonerError, InvalidError
 from cloner_core.kernelmodules import ModuleTable
-from cloner_initramfs import host, newc, packages
+from cloner_initramfs import host, packages
 from cloner_initramfs.cache import Cache, key_of
 from cloner_initramfs.layer import Layer, entries_of, load, store
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from blake3 import blake3
 
-from cloner_initramfs import newc
+from cloner_core import newc
 
 if TYPE_CHECKING or sys.version_info < (3, 14):
     from backports import zstd

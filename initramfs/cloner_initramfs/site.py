@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from cloner_initramfs import newc
+from cloner_core import newc
 from cloner_initramfs.layer import compress
 
 CA_PATH = "etc/cloner/ca.pem"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloner_initramfs import newc
+from cloner_core import newc
 
 
 def archive(files: dict[str, bytes]) -> bytes:

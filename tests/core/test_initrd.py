@@ -14,8 +14,8 @@ from backports import zstd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cloner_core import newc
 from cloner_core.initrd import InitrdError, read_initrd
-from cloner_initramfs import newc
 
 RELEASE = "6.1.0-50-amd64"
 FILES = {

@@ -9,7 +9,8 @@ from pathlib import Path
 from backports import zstd
 from blake3 import blake3
 
-from cloner_initramfs import layer, newc
+from cloner_core import newc
+from cloner_initramfs import layer
 from initramfsbench.archives import read
 
 BASE = newc.with_parents([newc.file("init", b"#!/bin/sh\n" * 500, 0o755), newc.directory("proc")])

@@ -8,9 +8,9 @@ from typing import cast
 import msgspec
 import pytest
 
+from cloner_core import newc
 from cloner_core.admin import FitView
 from cloner_core.facts import Disk, Facts, PciDevice
-from cloner_initramfs import newc
 from cloner_server.imagedrivers import ImageDrivers, read_drivers
 from cloner_server.state import images, nodes
 from cloner_server.store.local import LocalStore

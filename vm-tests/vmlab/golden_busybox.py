@@ -11,7 +11,8 @@ import shutil
 from importlib import resources
 from pathlib import Path
 
-from cloner_initramfs import newc, packages
+from cloner_core import newc
+from cloner_initramfs import packages
 from cloner_initramfs.cache import Cache, key_of
 from cloner_initramfs.drivers import FLAVOURS, kernel_archive, stage_modules, unpack_kernel
 from cloner_initramfs.layer import compress, entries_of

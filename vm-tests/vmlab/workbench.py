@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from cloner_initramfs import Cache, newc
+from cloner_core import newc
+from cloner_initramfs import Cache
 from vmlab import onnode
 from vmlab.disk import Disk
 from vmlab.errors import LabError

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloner_core import newc
 from cloner_core.errors import InvalidError
-from cloner_initramfs import newc
 from initramfsbench.archives import read
 
 PART = st.binary(min_size=1, max_size=20).filter(
