@@ -22,7 +22,7 @@ from cloner_agent.protocol import Server
 from cloner_agent.reporter import Reporter
 from cloner_core.erasing.words import EraseReply
 from cloner_core.facts import Facts
-from cloner_core.messages import HelloReply, Task
+from cloner_core.messages import HelloReply, Secret, Task
 from cloner_core.plan import Plan
 from cloner_core.scripts import ScriptRun
 from cloner_core.steps import TARGET
@@ -93,6 +93,7 @@ class Attempt:
     plan: Plan
     record: Record = field(default_factory=Record)
     spilled: SpilledTree | None = None  # between restore and read-back
+    recovery_key: Secret | None = None  # of the node, from the identity stage on; None: nothing is encrypted
 
     def path(self, where: str) -> str:
         """Return the path of the clone's `where` as this machine sees it; only for mounts, never for image files."""

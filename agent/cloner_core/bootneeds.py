@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from cloner_core.bootfiles.image import shell_assignments
 from cloner_core.initrd import Initrd
 from cloner_core.kernelmodules import ModuleTable, normal
+from cloner_core.plan.encryption import early
 from cloner_core.plan.values import Plan
 
 _PARITY = {"raid5": "raid456", "raid6": "raid456"}  # drivers/md/raid5.c
@@ -67,13 +68,16 @@ def device_needs(
 
 
 def layout_needs(plan: Plan) -> tuple[Need, ...]:
-    """Return what the filesystems that an initramfs mounts, and all they lie on, ask for."""
+    """Return what the filesystems that an initramfs mounts and the containers it opens ask for, with all beneath."""
     found: dict[str, Need] = {}
     for mount in plan.mounts:
         if mount.mount in ("/", "/usr"):
             found.setdefault(mount.filesystem, Need(f"filesystem {mount.filesystem}", (mount.filesystem,)))
             for need in _stack_needs(plan, mount.device):
                 found.setdefault(need.what, need)
+    for crypt in early(plan):
+        for need in _stack_needs(plan, crypt.device):
+            found.setdefault(need.what, need)
     return tuple(found.values())
 
 
@@ -94,6 +98,8 @@ def _stack_needs(plan: Plan, device: str) -> Iterator[Need]:
         if crypt.device == device:
             yield Need("encryption", ("dm_crypt",))
             yield Need("encryption (cryptsetup)", programs=("cryptsetup", "systemd-cryptsetup"))
+            if crypt.unlock.way == "tpm2":
+                yield Need("its TPM (clevis)", programs=("clevis-decrypt-tpm2", "systemd-cryptsetup"))
             yield from _stack_needs(plan, crypt.backing)
 
 

@@ -6,7 +6,7 @@ Pure text in, text out. A line is only touched when it mounts something the layo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 
 import msgspec
 
@@ -106,7 +106,9 @@ def _entry(number: int, line: str) -> Entry | None:
 def _matches(found: Sequence[Entry], wanted: Sequence[PlannedMount]) -> Iterator[tuple[Entry, PlannedMount]]:
     """Pair entries with what is wanted: by mount point (the first entry counts), swap space in the order it comes."""
     files = {one.device: one for one in wanted if one.filesystem == "swap" and not one.uuid}
-    swaps = [one for one in wanted if one.filesystem == "swap" and one.uuid]
+    named = {entry.device for entry in found}
+    # a device of crypttab has a new UUID at each boot: its line gives way to one of the image's, as any other does
+    swaps = [one for one in wanted if one.filesystem == "swap" and (one.uuid or _is_unnamed_device(one, named))]
     mounts = {one.mount: one for one in wanted if one.mount}
     for entry in found:
         if entry.kind == "swap":
@@ -116,6 +118,10 @@ def _matches(found: Sequence[Entry], wanted: Sequence[PlannedMount]) -> Iterator
                 yield entry, swaps.pop(0)
         elif mount := mounts.pop(entry.mount, None):
             yield entry, mount
+
+
+def _is_unnamed_device(wanted: PlannedMount, named: Set[str]) -> bool:
+    return wanted.device.startswith("/dev/") and wanted.device not in named
 
 
 def _rewritten(line: str, wanted: PlannedMount) -> str:

@@ -20,6 +20,12 @@ def volume_id(seed: str, purpose: str) -> str:
     return f"{digits[:4]}-{digits[4:]}"
 
 
+def md_uuid(uuid: str) -> str:
+    """Return an array's UUID as mdadm and udev's rules spell it: "0a1b2c3d:4e5f6071:8293a4b5:c6d7e8f9"."""
+    digits = uuid.replace("-", "")
+    return ":".join(digits[at : at + 8] for at in range(0, 32, 8))
+
+
 def _derive(seed: str, purpose: str) -> bytes:
     key = bytes.fromhex(seed)
     if len(key) != 32:

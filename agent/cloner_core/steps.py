@@ -61,6 +61,33 @@ class LuksFormat(Action, frozen=True, tag="luks-format"):
     offset_bytes: int  # where data begins
 
 
+class LuksKeys(Action, frozen=True, tag="luks-keys"):
+    """Put the keys a clone has in place of the one its container was made with, which opens it no more.
+
+    With "tpm2" the TPM of this machine and the node's recovery key, with "passphrase" the recovery key alone.
+    """
+
+    device: str
+    name: str  # of the mapping
+    uuid: str
+    way: Literal["tpm2", "passphrase", "random"]
+    pcrs: tuple[int, ...] = ()
+
+
+class Opened(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A container that the initramfs opens."""
+
+    name: str  # of the mapping
+    uuid: str
+    way: Literal["tpm2", "passphrase", "random"]
+
+
+class OpenAtBoot(Action, frozen=True, tag="open-at-boot"):
+    """Have each initramfs of the image open these containers (`unlocking`)."""
+
+    containers: tuple[Opened, ...]
+
+
 class Mount(Action, frozen=True, tag="mount"):
     """Mount a new filesystem beneath TARGET; the mount point is made if missing."""
 
@@ -212,6 +239,8 @@ AnyAction = (
     | StopHolders
     | BiosStub
     | LuksFormat
+    | LuksKeys
+    | OpenAtBoot
     | Mount
     | StageEsp
     | Restore
@@ -260,6 +289,12 @@ def wording(action: AnyAction) -> str:  # noqa: PLR0911, PLR0912 — one line fo
             argv = ("cryptsetup", "luksFormat", "--type", "luks2", "--uuid", action.uuid, action.device)
             opened = ("cryptsetup", "open", action.device, action.name)
             return f"# with a key drawn on the node:\n{shlex.join(argv)}\n{shlex.join(opened)}"
+        case LuksKeys():
+            by_tpm = "" if action.way != "tpm2" else f" a key sealed in the TPM{_registers(action.pcrs)} and"
+            return f"# {action.device} gets{by_tpm} the node's recovery key; the key it was made with is destroyed"
+        case OpenAtBoot(containers=containers):
+            names = ", ".join(f"{one.name} (UUID {one.uuid}, {one.way})" for one in containers)
+            return f"# the initramfs opens {names}"
         case MakeSwapFile():
             return f"# make {action.path} in the clone, {action.size_bytes} bytes of swap, UUID {action.uuid}"
         case Mount():
@@ -311,3 +346,7 @@ def wording(action: AnyAction) -> str:  # noqa: PLR0911, PLR0912 — one line fo
             return "# send the receipt until the server acknowledges it"
         case Reboot():
             return "# set BootNext to the new entry, unmount, sync, reboot"
+
+
+def _registers(pcrs: tuple[int, ...]) -> str:
+    return f", for as long as its registers {', '.join(map(str, pcrs))} are as they are now," if pcrs else ""

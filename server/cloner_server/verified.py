@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from cloner_core.image.compression import decompress
 from cloner_core.image.digest import digest as digest_of
 from cloner_core.image.tree import iter_segment
 from cloner_core.steps import BootFiles
+from cloner_core.unlocking import Means, Wanted, is_unlock_name, means_of, unlock_lacks
 from cloner_server.catalog import Catalog, Part, Version
 from cloner_server.storedfile import StoredFiles
 
@@ -35,6 +36,7 @@ class Verifier:
     catalog: Catalog
     _good: dict[Path, _Seen] = field(default_factory=dict)
     _boot_names: dict[tuple[bytes, str], _BootNames] = field(default_factory=dict)  # by version and ESP
+    _unlocking: dict[bytes, Means] = field(default_factory=dict)  # by version
     # One worker: hashing is bound by the disk, and waiters must not hold the threads that heartbeats need.
     _worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "verify"))
 
@@ -65,6 +67,22 @@ class Verifier:
                 hint="install it on the golden node and capture again",
             )
 
+    async def require_unlockable(self, version: Version, wanted: Sequence[Wanted]) -> None:
+        """Raise NotBootableError unless `version` has the programs that open what is `wanted`."""
+        if not wanted:
+            return
+        means = await asyncio.get_running_loop().run_in_executor(self._worker, self._means, version)
+        if lacking := unlock_lacks(means, wanted):
+            raise NotBootableError(
+                f"a clone of the image could not open its disks: it lacks {' and '.join(lacking)}",
+                hint="install it on the golden node and capture again",
+            )
+
+    def _means(self, version: Version) -> Means:
+        if version.digest not in self._unlocking:
+            self._unlocking[version.digest] = means_of(name for name, _ in self._names(version) if is_unlock_name(name))
+        return self._unlocking[version.digest]
+
     def _look_up(self, version: Version, esp: str) -> _BootNames:
         key = version.digest, esp
         if key not in self._boot_names:
@@ -81,13 +99,14 @@ class Verifier:
         return self._boot_names[key]
 
     def _find_boot_names(self, version: Version, esp: str) -> Iterator[tuple[str, int]]:
+        return ((name, number) for name, number in self._names(version) if is_boot_name(name, esp))
+
+    def _names(self, version: Version) -> Iterator[tuple[str, int]]:
         for segment in version.root.segments:
             stored = self.catalog.store.segment_path(segment.digest).read_bytes()
             raw = decompress(stored, segment.raw_size, "segment")
             for inode, _ in iter_segment(raw, segment):
-                name = "/" + os.fsdecode(inode.path)
-                if is_boot_name(name, esp):
-                    yield name, inode.number
+                yield "/" + os.fsdecode(inode.path), inode.number
 
     def _look(self, version: Version) -> tuple[list[str], list[str]]:
         missing, damaged = [], []

@@ -20,6 +20,7 @@ from cloner_core.bootneeds import (
 )
 from cloner_core.initrd import Initrd
 from cloner_core.kernelmodules import ModuleTable, drivers_of
+from cloner_core.layout import Unlock
 from cloner_core.layout.types import Array
 from cloner_core.plan.values import (
     Plan,
@@ -112,7 +113,7 @@ def volume(device: str, mount: str, filesystem: str) -> PlannedVolume:
 
 GROUP = PlannedGroup("vg0", 4, ("/dev/md120",), (PlannedLogical("root", 9),))
 MIRROR = PlannedArray("pv", "/dev/md120", "raid1", "1.2", "u", ("/dev/sda2", "/dev/sdb2"), 1, 1, 1)
-CRYPT = PlannedCrypt("root", "/dev/sda2", "u", "tpm2", 512)  # type: ignore[arg-type]
+CRYPT = PlannedCrypt("root", "/dev/sda2", "u", Unlock("tpm2"), "UUID=u", 512)
 
 LAYOUTS = {
     "plain ext4": (plan(volume("/dev/sda2", "/", "ext4")), []),
@@ -134,7 +135,7 @@ LAYOUTS = {
     ),
     "encrypted": (
         plan(volume("/dev/mapper/root", "/", "ext4"), crypts=(CRYPT,)),
-        ["dm_crypt, dm_mod", "cryptsetup"],
+        ["dm_crypt, dm_mod", "cryptsetup", "clevis-decrypt-tpm2"],
     ),
     "a filesystem the kernel does not have": (plan(volume("/dev/sda2", "/", "btrfs")), ["btrfs"]),
 }

@@ -124,3 +124,20 @@ def test_any_bytes_survive(content: bytes) -> None:
     made = make_fstab(content, PARTS)
     assert isinstance(made.content, bytes)
     assert all(isinstance(part, PlannedMount) for part in PARTS)
+
+
+FRESH = PlannedMount("/dev/mapper/cryptswap", "swap", "", "")
+
+
+@pytest.mark.parametrize("old", ["UUID=5e1f0000-901d-4000-8000-000000005a9e", "/dev/sda3", "/dev/mapper/cryptswap"])
+def test_swap_that_is_made_anew_at_each_boot_takes_the_place_of_the_images_swap(old: str) -> None:
+    made = make_fstab(f"{old} none swap sw 0 0\n".encode(), (FRESH,))
+    assert made.content == b"/dev/mapper/cryptswap none swap sw 0 0\n"
+    assert made.notes == ()
+
+
+def test_an_image_with_two_swaps_keeps_the_one_that_names_the_device_itself() -> None:
+    made = make_fstab(b"UUID=1-2 none swap sw 0 0\n/dev/mapper/cryptswap none swap sw,pri=5 0 0\n", (FRESH,))
+    assert made.content.endswith(b"/dev/mapper/cryptswap none swap sw,pri=5 0 0\n")
+    assert made.content.count(b"cryptswap") == 1
+    assert len(made.notes) == 1

@@ -17,7 +17,7 @@ from cloner_core.layout import Layout, layout_document, parse_layout
 from cloner_core.messages import DESTRUCTIVE_FROM, Stage
 from cloner_core.plan import Plan, PlanError, apply, plan_digest, render
 from cloner_core.sizes import MIB, parse_bytes
-from cloner_core.steps import Command, Step
+from cloner_core.steps import Command, LuksFormat, Step
 from core.machines import machine, plan
 
 LAYOUTS = Path(__file__).parent / "layouts"
@@ -29,7 +29,9 @@ def scene(name: str) -> tuple[Facts, Layout]:
     """Return the machine and the layout of a reviewed file."""
     raw = yaml.safe_load((LAYOUTS / f"{name}.yaml").read_text())
     disks = tuple(_disk(**one) for one in raw["machine"]["disks"])
-    return machine(*disks, firmware=Firmware(raw["machine"]["firmware"])), parse_layout(json.dumps(raw["layout"]))
+    bare = machine(*disks, firmware=Firmware(raw["machine"]["firmware"]))
+    facts = msgspec.structs.replace(bare, tpm_major=raw["machine"].get("tpm", 0))
+    return facts, parse_layout(json.dumps(raw["layout"]))
 
 
 def _disk(**told: Any) -> Disk:
@@ -112,6 +114,9 @@ def test_nothing_is_destroyed_before_partitioning_and_what_is_made_was_carried_b
     assert all(stages.index(step.stage) >= stages.index(DESTRUCTIVE_FROM) for step in steps if step.destroys)
     known = {disk.disk.path for disk in planned.disks}
     for step in steps:
+        if isinstance(step.action, LuksFormat):
+            assert step.action.device in known, step
+            known.add(f"/dev/mapper/{step.action.name}")
         if not isinstance(step.action, Command):
             continue
         words = step.action.argv

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from cloner_core.crypttab import make_crypttab
 from cloner_core.detection import ArrayTold, BtrfsTold, Told
 from cloner_core.facts import Disk, DiskPartition, Facts
 from cloner_core.fstab import make_fstab
@@ -18,6 +19,7 @@ from cloner_core.plan.building import Building
 from cloner_core.plan.values import PlannedCrypt, PlannedDisk, PlannedSwapFile, PlannedVolume
 from cloner_core.selectors import select_disks
 from cloner_core.sizes import KIB, MIB
+from cloner_core.unlocking import Means
 
 SEED = "5eed" * 16
 
@@ -56,7 +58,7 @@ def told_of(plan: Plan, facts: Facts, *, is_mounted: bool = True) -> Told:
         logical=_report("lv", list(_logical(plan))) if plan.groups else "",
         groups=_report("vg", list(_groups(plan))) if plan.groups else "",
         physical=_report("pv", list(_physical(plan))) if plan.groups else "",
-        luks={crypt.backing: _luks_told(crypt) for crypt in plan.crypts},
+        luks={crypt.backing: _luks_told(crypt) for crypt in plan.crypts if not crypt.is_fresh},
         btrfs={one.uuid: _btrfs_told(one) for one in plan.volumes if one.filesystem == "btrfs"},
         mounts=_findmnt(plan) if is_mounted else "",
         fstab=make_fstab(None, plan.entries).content,
@@ -115,7 +117,10 @@ class _World:
         if volume := self.volumes.get(path):
             told |= {"TYPE": volume.filesystem, "UUID": volume.uuid, "LABEL": volume.label}
             return row
-        if crypt := self.crypts.get(path):
+        if (crypt := self.crypts.get(path)) and crypt.is_fresh:  # as the boot has made it
+            self.contents[crypt.device] = {"TYPE": "swap", "UUID": "new"}
+            return row | {"children": [self.row(crypt.device, "crypt", size, name=crypt.name)]}
+        if crypt:
             above = self.stack(crypt.device, "crypt", size - 16 * MIB, name=crypt.name)
             told |= {"TYPE": "crypto_LUKS", "UUID": crypt.uuid}
             return row | {"children": [above]}
@@ -233,8 +238,8 @@ def _luks_told(crypt: PlannedCrypt) -> str:
 
 def crypttab_of(plan: Plan) -> str:
     """Return the crypttab(5) of a clone."""
-    keys = {one.name: "/dev/urandom" if one.unlock.way == "random" else "none" for one in plan.crypts}
-    return "".join(f"{one.name} UUID={one.uuid} {keys[one.name]} luks\n" for one in plan.crypts)
+    means = Means("initramfs-tools", "clevis", is_good_later=True)
+    return make_crypttab(None, plan.crypts, means).content.decode()
 
 
 def _btrfs_told(volume: PlannedVolume) -> BtrfsTold:

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 def write_identity(attempt: Attempt, action: Identity) -> None:
     """Take the vaulted half from the server, remove what is the golden node's, write what is this node's."""
     vaulted = attempt.tools.server.vaulted()
-    record = attempt.record
+    record, attempt.recovery_key = attempt.record, vaulted.recovery_key
     with Rooted(attempt.tools.target) as tree:
         task = attempt.task
         made = identity_files(task.network, vaulted, look(tree), task.confirm, node=task.node, extra_files=task.files)

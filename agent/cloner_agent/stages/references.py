@@ -12,8 +12,10 @@ from blake3 import blake3
 
 from cloner_agent.attempt import Attempt
 from cloner_agent.rooted import Rooted
+from cloner_agent.stages.encryption import means_in
 from cloner_agent.stages.listed import listed_files, replace_content
 from cloner_core import references
+from cloner_core.crypttab import CRYPTTAB, make_crypttab
 from cloner_core.fstab import make_fstab
 from cloner_core.steps import Rewrite
 
@@ -32,6 +34,13 @@ def rewrite(attempt: Attempt, action: Rewrite) -> None:
         for note in fstab.notes:
             attempt.tools.reporter.note(note)
         wanted[references.FSTAB] = fstab.content
+        if attempt.plan.crypts or CRYPTTAB in wanted:
+            crypts = attempt.plan.crypts
+            crypttab = make_crypttab(wanted.get(CRYPTTAB), crypts, means_in(tree))
+            for note in crypttab.notes:
+                attempt.tools.reporter.note(note)
+            if crypts:
+                wanted[CRYPTTAB] = crypttab.content
         for path, content in wanted.items():
             if content == texts.get(path):
                 continue

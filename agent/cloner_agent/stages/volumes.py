@@ -26,10 +26,7 @@ _FORMAT_S = 300
 def make_encrypted(attempt: Attempt, action: LuksFormat) -> None:
     """Make a LUKS2 container with a key of random bytes, and open it."""
     run, key = attempt.tools.run, str(key_path(attempt.tools.keys, action.name))
-    attempt.tools.keys.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd = os.open(key, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(secrets.token_bytes(_KEY_BYTES))
+    write_key(Path(key), secrets.token_bytes(_KEY_BYTES))
     # 512 random bits cannot be guessed, so a costly derivation would only cost time and memory
     cheap = ("--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--hash", "sha256")
     shape = (
@@ -45,6 +42,14 @@ def make_encrypted(attempt: Attempt, action: LuksFormat) -> None:
 def key_path(keys: Path, name: str) -> Path:
     """Return where the first key of the mapping `name` lies, in the memory of this machine."""
     return keys / f"{name}.key"
+
+
+def write_key(path: Path, content: bytes) -> None:
+    """Write a key for programs to read, where no other user can."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(content)
 
 
 def make_swap_file(attempt: Attempt, action: MakeSwapFile) -> None:

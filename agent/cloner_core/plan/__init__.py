@@ -5,6 +5,7 @@ tests render this same value (`render`), and server and agent compare its digest
 """
 
 from cloner_core.plan.driving import apply, plan_digest, render, render_steps
+from cloner_core.plan.encryption import early, wanted_of
 from cloner_core.plan.guarding import foreign_identifiers
 from cloner_core.plan.making import make_plan, plan_task
 from cloner_core.plan.values import (
@@ -29,6 +30,7 @@ __all__ = [
     "PlannedVolume",
     "Written",
     "apply",
+    "early",
     "foreign_identifiers",
     "make_plan",
     "partition_path",
@@ -36,5 +38,6 @@ __all__ = [
     "plan_task",
     "render",
     "render_steps",
+    "wanted_of",
     "written_by",
 ]

@@ -12,7 +12,7 @@ import msgspec
 
 from cloner_core.describing import describe_disk
 from cloner_core.facts import Disk
-from cloner_core.identifiers import identifier, volume_id
+from cloner_core.identifiers import identifier, md_uuid, volume_id
 from cloner_core.layout import (
     Array,
     ArrayMember,
@@ -31,6 +31,7 @@ from cloner_core.layout import (
 )
 from cloner_core.layout.containing import role_of
 from cloner_core.messages import Cause
+from cloner_core.plan.encryption import is_opened_early
 from cloner_core.plan.filesystems import fat32_minimum_bytes, fits, floor_bytes, least_bytes, usable_bytes
 from cloner_core.plan.keeping import kept_places, kept_volume
 from cloner_core.plan.partitioning import Wanted, place
@@ -64,6 +65,7 @@ class _Device(msgspec.Struct, frozen=True):
     part_uuid: str = ""
     role: str = ""  # of a partition; "" the content says it
     disk: Disk | None = None  # that it is a part of; None when it lies on several or on something else
+    lasting_name: str = ""  # what it is called at every boot without anything on it
 
     def volume(self, filesystem: str, uuid: str, *, label: str, role: str) -> PlannedVolume:
         """Return a volume that fills the device."""
@@ -150,6 +152,7 @@ class Building:
                 part_uuid=entry.part_uuid,
                 role=partition.role,
                 disk=disk,
+                lasting_name=f"PARTUUID={entry.part_uuid}",
             )
             self._place(device, partition.content)
 
@@ -159,7 +162,14 @@ class Building:
         planned = plan_array(array, index, uuid, [(one.path, one.size_bytes) for one in members])
         self.arrays.append(planned)
         sector_bytes = max(one.sector_bytes for one in members)
-        self._place(_Device(planned.device, planned.size_bytes, sector_bytes, f"array {array.id}"), array.content)
+        device = _Device(
+            path=planned.device,
+            size_bytes=planned.size_bytes,
+            sector_bytes=sector_bytes,
+            purpose=f"array {array.id}",
+            lasting_name=f"/dev/disk/by-id/md-uuid-{md_uuid(uuid)}",
+        )
+        self._place(device, array.content)
 
     def _group(self, group: VolumeGroup) -> None:
         physical = self._physical[group.name]
@@ -178,7 +188,8 @@ class Building:
         for volume, made in zip(group.volumes, planned.volumes, strict=True):
             size_bytes = made.extents * group.extent_mib * MIB
             purpose = f"{group.name}/{volume.name}"
-            self._place(_Device(planned.device(made), size_bytes, sector_bytes, purpose), volume.content)
+            path = planned.device(made)
+            self._place(_Device(path, size_bytes, sector_bytes, purpose, lasting_name=path), volume.content)
 
     def _place(self, device: _Device, content: Content) -> None:
         """Put `content` on a device."""
@@ -203,15 +214,27 @@ class Building:
                 self._add(self._filesystem(device, content, need), need, device)
 
     def _luks(self, device: _Device, content: Luks) -> None:
+        if content.unlock.way == "random" and not device.lasting_name:
+            raise PlanError(
+                Cause.LAYOUT,
+                f"{device.path} would be '{content.name}', with a new key at each boot: a whole disk has no name that"
+                " stays when nothing lies on it",
+                hint="give the disk a table, and the swap a partition",
+            )
+        uuid = "" if content.unlock.way == "random" else identifier(self._seed, f"{device.purpose}/luks")
         crypt = PlannedCrypt(
             name=content.name,
             backing=device.path,
-            uuid=identifier(self._seed, f"{device.purpose}/luks"),
+            uuid=uuid,
             unlock=content.unlock,
+            source=f"UUID={uuid}" if uuid else device.lasting_name,
             sector_bytes=device.sector_bytes,
             source_uuid=content.source_uuid,
+            is_early=is_opened_early(self._layout, content),
         )
         self.crypts.append(crypt)
+        if crypt.is_fresh:
+            return
         inner = device.size_bytes - LUKS_HEADER_BYTES
         self._place(
             _Device(crypt.device, inner, device.sector_bytes, f"{device.purpose}/{content.name}"), content.content

@@ -13,10 +13,11 @@ import msgspec
 from cloner_core.describing import describe_disk
 from cloner_core.facts import Disk, Facts, Firmware
 from cloner_core.identifiers import identifier
-from cloner_core.layout import Kept, Layout, Luks, mounts_of
+from cloner_core.layout import Kept, Layout, mounts_of
 from cloner_core.messages import BootPolicy, Cause, Task
 from cloner_core.plan.biosbooting import check_firmware
 from cloner_core.plan.building import Building
+from cloner_core.plan.encryption import check_encryption, encryption_notes
 from cloner_core.plan.guarding import refuse_what_others_share
 from cloner_core.plan.scripting import with_scripts
 from cloner_core.plan.sequence import steps_of
@@ -79,7 +80,7 @@ def make_plan(
         layout=layout.name,
         disks=tuple(building.disks),
         steps=(),
-        notes=tuple(_notes(facts, chosen)),
+        notes=(*_notes(facts, chosen), *encryption_notes(building.crypts, facts, node)),
         volumes=tuple(building.volumes),
         arrays=tuple(building.arrays),
         groups=tuple(building.groups),
@@ -97,13 +98,7 @@ def make_plan(
 
 def _check_machine(facts: Facts, layout: Layout) -> None:
     check_firmware(facts, layout)
-    sealed = [content.name for _, content in layout.contents() if isinstance(content, Luks)]
-    if sealed:
-        raise PlanError(
-            Cause.LAYOUT,
-            f"the layout encrypts {', '.join(sealed)}, which no deploy can unlock yet",
-            hint="take a layout without luks",
-        )
+    check_encryption(facts, layout)
     if facts.memory_bytes < MIN_MEMORY_BYTES:
         raise PlanError(
             Cause.MEMORY,

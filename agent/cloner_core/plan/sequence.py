@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from cloner_core.describing import describe_disk
 from cloner_core.messages import BootPolicy, Stage
 from cloner_core.plan.biosbooting import bios_boot_step, stub_steps
+from cloner_core.plan.encryption import kernel_arguments, key_steps, opening_steps
 from cloner_core.plan.filesystems import mkfs_command
 from cloner_core.plan.guarding import guarded_identifiers
 from cloner_core.plan.stacking import array_steps, crypt_steps, group_steps
@@ -166,8 +167,10 @@ def _file_steps(plan: Plan, hostname: str, boot: BootPolicy, by_bios: bool) -> I
     for one in plan.swapfiles:
         action = MakeSwapFile(one.path, one.size_bytes, one.filesystem, one.uuid)
         yield Step(Stage.IDENTITY, f"make swap file {one.path} ({format_bytes(one.size_bytes)})", action)
+    yield from key_steps(plan)
     yield Step(Stage.BOOTFILES, "place boot files", _boot_files(plan, "" if by_bios else esp_mount, boot))
     yield Step(Stage.BOOTFILES, "look for drivers in the initramfs", CheckInitramfs())
+    yield from opening_steps(plan)
     yield Step(Stage.CHECK, "check identity and bootability", Check())
 
 
@@ -177,7 +180,7 @@ def _boot_files(plan: Plan, esp_mount: str, boot: BootPolicy) -> BootFiles:
     return BootFiles(
         esp=esp_mount,
         root_uuid=root.uuid,
-        kernel_arguments=boot.kernel_arguments,
+        kernel_arguments=(*kernel_arguments(plan), *boot.kernel_arguments),
         root_part_uuid=root.part_uuid,
         boot_uuid=holder.uuid,
         boot_path=prefix if holder.mount == "/boot" else f"{prefix}/boot",
@@ -195,7 +198,7 @@ def _root_argument(plan: Plan) -> str:
 def references_of(plan: Plan) -> tuple[Reference, ...]:
     """Return old and new identifier of each filesystem whose old one is known."""
     volumes = [Reference(source, volume.uuid) for volume in plan.volumes for source in volume.source_uuids]
-    crypts = [Reference(crypt.source_uuid, crypt.uuid) for crypt in plan.crypts if crypt.source_uuid]
+    crypts = [Reference(one.source_uuid, one.uuid) for one in plan.crypts if one.source_uuid and one.uuid]
     return (*volumes, *crypts)
 
 

@@ -144,6 +144,8 @@ def array_steps(array: PlannedArray) -> Iterator[Step]:
 
 def crypt_steps(crypt: PlannedCrypt) -> Iterator[Step]:
     """Give the step that makes and opens a LUKS container; its key is drawn on the node and is in no plan."""
+    if crypt.is_fresh:
+        return
     yield Step(
         Stage.MKFS,
         f"make the encrypted {crypt.name}",

@@ -90,19 +90,26 @@ class PlannedGroup(_Value, frozen=True):
 
 
 class PlannedCrypt(_Value, frozen=True):
-    """One LUKS2 container."""
+    """One LUKS2 container; or swap that gets a new key at each boot, of which nothing is made before."""
 
     name: str  # of the mapping
     backing: str  # device path
-    uuid: str
+    uuid: str  # "" where nothing is made
     unlock: Unlock
+    source: str  # what crypttab(5) calls the device: "UUID=…", "PARTUUID=…"
     sector_bytes: int
     source_uuid: str = ""  # what the image calls it
+    is_early: bool = False  # opened by the initramfs
 
     @property
     def device(self) -> str:
         """The mapping."""
         return f"/dev/mapper/{self.name}"
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it is made anew, with a new key, at each boot."""
+        return self.unlock.way == "random"
 
 
 class PlannedVolume(_Value, frozen=True):
@@ -181,8 +188,9 @@ class Plan(_Value, frozen=True):
             for one in self.volumes
             if one.filesystem == "swap"
         )
+        fresh = (PlannedMount(one.device, "swap", "", "") for one in self.crypts if one.is_fresh)  # of no lasting UUID
         files = (PlannedMount(one.path, "swap", "", "") for one in self.swapfiles)  # no identifier names a file
-        return (*self.mounts, *swaps, *files)
+        return (*self.mounts, *swaps, *fresh, *files)
 
     @property
     def root(self) -> PlannedMount:

@@ -37,6 +37,7 @@ from cloner_core.messages import (
     Task,
     Vaulted,
 )
+from cloner_core.plan import wanted_of
 from cloner_core.steps import BootFiles
 from cloner_server import planning, vault
 from cloner_server.api.callers import CoreDependency
@@ -116,6 +117,7 @@ async def plan(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[s
     for step in made.steps:
         if isinstance(step.action, BootFiles):
             await core.verifier.require_bootable(version, step.action, facts.arch)
+    await core.verifier.require_unlockable(version, wanted_of(told.layout))
     expected = planning.expected_of(made)
     await asyncio.to_thread(_confirm_plan, core, request, body, expected)
     return Granted()

@@ -14,6 +14,7 @@ from cloner_core.bootfiles import NotBootableError
 from cloner_core.errors import ClonerError, RefusedError
 from cloner_core.facts import Facts
 from cloner_core.messages import Task
+from cloner_core.plan import wanted_of
 from cloner_server import fitting, planning
 from cloner_server.api.callers import CoreDependency
 from cloner_server.catalog import Version
@@ -83,6 +84,7 @@ async def _boot_fault(core: Core, version: Version, facts: Facts, told: Task) ->
     try:
         for action in await asyncio.to_thread(planning.boot_actions, facts, told, version):
             await core.verifier.require_bootable(version, action, facts.arch)
+        await core.verifier.require_unlockable(version, wanted_of(told.layout))
     except NotBootableError as fault:
         return fault
     return None
