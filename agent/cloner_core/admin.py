@@ -304,13 +304,14 @@ class MachineView(Strict, frozen=True):
 
 
 class DiskAtRisk(Strict, frozen=True):
-    """A disk that a deploy would destroy, by the last inventory."""
+    """A disk that a deploy would destroy, but for what it keeps, by the last inventory."""
 
     path: str
     serial: str
     model: str
     size_bytes: int
     holds: tuple[str, ...]  # what is recognised on it: "vda2: ext4 'data'"
+    keeps: tuple[str, ...] = ()  # what of it stays: the layout keeps these partitions
 
 
 class Intent(Strict, frozen=True):

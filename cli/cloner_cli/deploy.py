@@ -115,6 +115,8 @@ def describe(intents: Sequence[Intent]) -> str:
         for disk in intent.disks:
             named = f"{disk.path} ({disk.model} serial {disk.serial or 'none'}, {format_bytes(disk.size_bytes)})"
             lines.append(f"  DESTROYS {named}: {'; '.join(disk.holds) or 'nothing recognised on it'}")
+            if disk.keeps:
+                lines.append(f"  keeps of it {'; '.join(disk.keeps)}")
         if intent.scripts:
             lines.append(f"  scripts: set {intent.scripts} of {intent.image}")
         if intent.is_new_identity:

@@ -10,9 +10,9 @@ import msgspec
 from cloner_core.erasing.plan import erase_digest, plan_erase
 from cloner_core.erasing.words import EraseTask
 from cloner_core.facts import Disk, Facts
-from cloner_core.layout import Layout
+from cloner_core.layout import Kept, Layout
 from cloner_core.messages import Task
-from cloner_core.plan import Plan, plan_digest, plan_task, render, written_by
+from cloner_core.plan import Plan, partition_path, plan_digest, plan_task, render, written_by
 from cloner_core.plan.contents import contents_of
 from cloner_core.refusals import PlanError
 from cloner_core.selectors import select_disks
@@ -20,9 +20,25 @@ from cloner_core.steps import BootFiles
 from cloner_server.catalog import Version
 
 
-def chosen_disks(layout: Layout, facts: Facts, protected_serials: Sequence[str]) -> tuple[Disk, ...]:
-    """Return the disks `layout` selects on this machine; raises PlanError when it does not select one each."""
-    return tuple(select_disks(layout, facts.disks, protected_serials).values())
+def chosen_disks(
+    layout: Layout, facts: Facts, protected_serials: Sequence[str]
+) -> tuple[tuple[Disk, frozenset[str]], ...]:
+    """Return the disks `layout` selects on this machine, each with the partitions on it that are kept.
+
+    Raises PlanError when it does not select one each.
+    """
+    chosen = select_disks(layout, facts.disks, protected_serials)
+    return tuple(
+        (
+            chosen[wanted.id],
+            frozenset(
+                partition_path(chosen[wanted.id].path, one.content.number)
+                for one in wanted.partitions
+                if isinstance(one.content, Kept)
+            ),
+        )
+        for wanted in layout.disks
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -302,3 +303,26 @@ def test_the_author_is_in_the_audit(two: Desk) -> None:
 def test_a_server_without_an_agent_says_so_before_a_node_waits_for_one(desk: Desk) -> None:
     desk.scene.add_node("n01")
     assert "--installer" in desk.run("deploy", "-n", "n01", "--dry-run").stdout
+
+
+def test_what_is_kept_is_told_apart_from_what_is_lost(two: Desk, tmp_path: Path) -> None:
+    layout = tmp_path / "keeping.yaml"
+    layout.write_text(
+        """
+disks:
+  - id: system
+    partitions:
+      - {role: esp, size: 512MiB, content: {type: filesystem, kind: vfat, mount: /boot/efi}}
+      - {size: {min: 1GiB, weight: 1}, content: {type: filesystem, kind: ext4, mount: /}}
+      - {content: {type: kept, number: 3, mount: /scratch}}
+"""
+    )
+    two.run("disklayout-upload", "-l", "keeping", "-f", str(layout))
+    machine = facts()
+    found = (Signature("/dev/vda2", "ext4", "u-2"), Signature("/dev/vda3", "xfs", "u-3", "scratch"))
+    disk = msgspec.structs.replace(machine.disks[0], signatures=found)
+    with two.scene.core.database.write() as connection:
+        known = msgspec.structs.replace(machine, disks=(disk,))
+        nodes.remember_facts(connection, two.scene.core.act("test"), "n01", known)
+    shown = two.run("deploy", "-n", "n01", "-l", "keeping", "--dry-run").stdout
+    assert "8.0 GiB): /dev/vda2: ext4\n  keeps of it /dev/vda3: xfs 'scratch'\n" in shown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -176,13 +176,21 @@ def _with_disks(
     except RefusedError as fault:
         # Not an objection: disks may have been changed since; the agent looks again before it touches anything.
         return msgspec.structs.replace(intent, note=f"by the last inventory it would be refused: {fault.message}")
-    return msgspec.structs.replace(intent, disks=tuple(map(at_risk, chosen)), is_known=True, note="")
+    return msgspec.structs.replace(intent, disks=tuple(at_risk(*one) for one in chosen), is_known=True, note="")
 
 
-def at_risk(disk: Disk) -> DiskAtRisk:
-    """Return `disk` as a person is shown it before it is destroyed."""
-    holds = tuple(describe_signature(found, with_uuid=False) for found in disk.signatures)
-    return DiskAtRisk(path=disk.path, serial=disk.serial, model=disk.model, size_bytes=disk.size_bytes, holds=holds)
+def at_risk(disk: Disk, kept: Collection[str] = ()) -> DiskAtRisk:
+    """Return `disk` as a person is shown it before it is destroyed, but for the partitions `kept`."""
+    told = [(found.device in kept, describe_signature(found, with_uuid=False)) for found in disk.signatures]
+    named = {found.device for found in disk.signatures}
+    return DiskAtRisk(
+        path=disk.path,
+        serial=disk.serial,
+        model=disk.model,
+        size_bytes=disk.size_bytes,
+        holds=tuple(text for is_kept, text in told if not is_kept),
+        keeps=(*(text for is_kept, text in told if is_kept), *sorted(set(kept) - named)),
+    )
 
 
 def all_of(objections: list[ClonerError]) -> ClonerError:
