@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from cloner_core.facts import Disk, DiskPartition, Facts, Firmware, Signature
+from cloner_core.fstab import make_fstab
 from cloner_core.layout import Layout, layout_document, parse_layout
 from cloner_core.messages import DESTRUCTIVE_FROM, Stage
 from cloner_core.plan import Plan, PlanError, apply, plan_digest, render
@@ -156,3 +157,13 @@ def test_what_is_kept_is_named_by_no_step_that_destroys(name: str) -> None:
 
 def _require_apart(step: Step, found: set[str]) -> None:
     assert not found, step
+
+
+def test_an_esp_with_copies_may_be_gone_with_its_disk() -> None:
+    esp, alone = made("raid1-lvm").esp, made("one-disk").esp
+    assert esp
+    assert alone
+    assert (esp.options, alone.options) == ("umask=0077,nofail", "umask=0077")
+    image = f"UUID=AAAA-BBBB {esp.mount} vfat umask=0077 0 2\n".encode()
+    fstab = make_fstab(image, made("raid1-lvm").entries).content.decode()
+    assert f"UUID={esp.uuid} /boot/efi vfat umask=0077,nofail 0 2" in fstab

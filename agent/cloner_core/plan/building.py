@@ -250,11 +250,21 @@ class Building:
         return msgspec.structs.replace(
             made,
             mount=content.mount,
-            # the ESP holds what boots the machine: readable by root alone, as Debian and Fedora install it
-            options="umask=0077" if is_fat and content.options == "defaults" else content.options,
+            options=self._options(device, content),
             subvolumes=content.subvolumes,
             source_uuids=tuple(dict.fromkeys(source for source in sources if source)),
         )
+
+    def _options(self, device: _Device, content: Filesystem) -> str:
+        """Return the mount options: the ESP holds what boots the machine, readable by root alone.
+
+        One that has copies may be gone with its disk, and the machine must start without it (systemd.mount(5), nofail).
+        """
+        options = "umask=0077" if (content.kind, content.options) == ("vfat", "defaults") else content.options
+        has_copies = any(isinstance(one, EspCopy) for _, one in self._layout.contents())
+        if device.role == "esp" and has_copies and "nofail" not in options.split(","):
+            return f"{options},nofail"
+        return options
 
     def _add(self, volume: PlannedVolume, need: Contents, device: _Device) -> None:
         _check_fit(volume, need, device.disk)
