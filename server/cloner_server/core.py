@@ -28,6 +28,7 @@ class Core:
     catalog: Catalog
     verifier: Verifier
     drivers: DriverShelf
+    installer: Path | None = None  # the initramfs that nodes are offered; None: none is
     address: str = ""
     services: tuple[str, ...] = ()
     audit: NetworkAudit = field(default_factory=NetworkAudit)

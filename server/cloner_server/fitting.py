@@ -5,7 +5,7 @@ Asks the very planner of a deploy, so that it never disagrees with one; touches 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 
 import msgspec
 
@@ -51,11 +51,12 @@ def fit(
     now_s: float,
     boot_fault: ClonerError | None,
     drivers: ImageDrivers | None,
+    installer: Set[str],
 ) -> FitView:
     """Return what a deploy of `task` to `node` would make of the machine that `known` describes.
 
     `boot_fault` says that the version holds nothing that boots as the layout wants it; None when it does. `drivers`
-    are None where they cannot be told.
+    are None where they cannot be told. `installer` are the modules of the agent's kernel; none when that is not known.
     """
     own = tuple(_refused(lambda: nodes.refuse_protected(node), lambda: nodes.refuse_unwritable(node)))
     view = FitView(
@@ -87,6 +88,7 @@ def fit(
     if plan is not None:
         refusals += _refused(lambda: driver_notes.extend(_initramfs_notes(plan, facts, drivers)))
     chosen = _chosen(task.layout, facts, node.protected_serials)
+    refusals += _refused(lambda: _require_installer(facts, chosen, installer))
     return msgspec.structs.replace(
         view,
         fits=not refusals,
@@ -211,6 +213,27 @@ def _sizes(plan: Plan) -> Iterator[FitSize]:
             yield one(group.device(logical), f"volume of {group.name}", logical.extents * group.extent_mib * MIB)
     for volume in tuple(volumes.values()):  # a filesystem on a whole disk
         yield one(volume.device, volume.role, volume.size_bytes)
+
+
+def _require_installer(facts: Facts, chosen: Mapping[str, Disk], installer: Set[str]) -> None:
+    """Raise PlanError when the agent would not see a disk or the network that the machine had in its inventory."""
+    if not installer:
+        return
+    cards = {nic.pci_id for nic in facts.nics if nic.mac == facts.boot_mac}
+    wanted = {disk.controller: f"disk {disk.path}" for disk in chosen.values() if disk.controller}
+    wanted |= {one.address: f"network card {one.id}" for one in facts.pci if not one.is_storage and one.id in cards}
+    lacking = {
+        one: missing
+        for one in facts.pci
+        if one.address in wanted and (missing := sorted(set(one.modules) - installer - set(_NOT_TO_BOOT)))
+    }
+    if lacking:
+        told = [f"{', '.join(missing)} for {wanted[one.address]}" for one, missing in lacking.items()]
+        raise PlanError(
+            Cause.NO_DISK if all(one.is_storage for one in lacking) else Cause.BOOT,
+            f"the installer of this server lacks {'; '.join(told)}",
+            hint="cloner initramfs build --drivers full, then restart the server with it",
+        )
 
 
 def _undriven(facts: Facts) -> Iterator[str]:

@@ -1,22 +1,27 @@
-"""What an image's own kernel can drive, and what its initramfs holds: read once for each version, from the store.
+"""What kernels can drive: an image's own, with what its initramfs holds, read from the store; and the installer's.
 
-Kept in memory for the last few versions. Must not judge what a machine needs; `cloner_core.bootneeds` does.
+Kept in memory for the last few. Must not judge what a machine needs; `cloner_core.bootneeds` does.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 
 from cloner_core.bootfiles.image import kernels_of
 from cloner_core.bootneeds import REBUILDERS
 from cloner_core.errors import IntegrityError
 from cloner_core.initrd import Initrd, InitrdError, read_initrd
-from cloner_core.kernelmodules import ModuleTable
+from cloner_core.kernelmodules import ModuleTable, module_name
 from cloner_server.catalog import Version
 from cloner_server.imagefiles import list_files, read_files
 from cloner_server.store.protocol import Store
+
+log = logging.getLogger(__name__)
 
 _KEPT = 4
 _MODULES = ("usr/lib/modules/", "lib/modules/")
@@ -36,6 +41,21 @@ class ImageDrivers:
     initrd: Initrd | None  # None: it cannot be read
     trouble: str  # why; "" when it can
     rebuilders: frozenset[str]  # those of REBUILDERS that the image has
+
+
+@lru_cache(maxsize=2)
+def installer_modules(initramfs: Path) -> frozenset[str]:
+    """Return the modules that the offered initramfs has, or its kernel has built in; empty when it cannot be read."""
+    try:
+        with initramfs.open("rb") as file:
+            pieces = iter(lambda: file.read(_PIECE_BYTES), b"")
+            found = read_initrd(pieces, lambda path: path.endswith("/modules.builtin"))
+    except (InitrdError, OSError) as fault:
+        log.warning("the drivers of the installer cannot be told: %s", fault)
+        return frozenset()
+    names = {module_name(path) for path in found.files if "/modules/" in path and ".ko" in path}
+    lines = (line for text in found.kept.values() for line in text.decode(errors="replace").split())
+    return frozenset(names.union(map(module_name, lines)))
 
 
 @dataclass(frozen=True, slots=True)

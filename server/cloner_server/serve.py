@@ -224,7 +224,8 @@ def _boot_desk(config: ServerConfig, core: Core, place: _Network) -> tuple[BootD
         log.info("installer %s needs %d MiB of memory", installer.initramfs_key, installer.memory_bytes >> 20)
     # MemTotal, which nodes report, lacks already what the kernel takes for itself.
     needed_bytes = max(0, installer.memory_bytes - KERNEL_BYTES) if installer else 0
-    core = dataclasses.replace(core, rules=dataclasses.replace(core.rules, agent_memory_bytes=needed_bytes))
+    rules = dataclasses.replace(core.rules, agent_memory_bytes=needed_bytes)
+    core = dataclasses.replace(core, rules=rules, installer=installer.initramfs if installer else None)
     policy = BootPolicy(
         server_address=place.address,
         http_base=f"http://{place.address}:{config.http_port}",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
+from pathlib import Path
 from typing import cast
 
 import msgspec
@@ -112,6 +114,37 @@ def test_an_image_without_modules_is_noted_and_read_once(scene: Scene) -> None:
     answers = [scene.admin("POST", "/fit", {"nodes": ["n01"], "image": "golden"}).json()[0] for _ in range(2)]
     assert answers[0] == answers[1]
     assert "its drivers were not looked at" in answers[0]["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("held", "cause", "told"),
+    [
+        (("nvme", "nvme_core", "e1000e"), "", ""),
+        (("e1000e",), "no-disk", "lacks nvme for disk /dev/nvme0n1"),
+        (("nvme", "nvme_core"), "boot", "lacks e1000e for network card 8086:10d3"),
+    ],
+)
+def test_the_installer_must_have_what_the_inventory_was_taken_with(
+    scene: Scene, tmp_path: Path, held: tuple[str, ...], cause: str, told: str
+) -> None:
+    publish(scene, *ALL)
+    files = [newc.file(f"usr/lib/modules/6.1/kernel/{name}.ko.xz", b"\x7fELF") for name in ("ext4", *held)]
+    files.append(newc.file("usr/lib/modules/6.1/modules.builtin", b"kernel/fs/xfs/xfs.ko\n"))
+    installer = tmp_path / "initramfs"
+    installer.write_bytes(gzip.compress(newc.pack(newc.with_parents(files))))
+    scene.core = dataclasses.replace(scene.core, installer=installer)
+    card = msgspec.structs.replace(MACHINE.nics[0], pci_id="8086:10d3")
+    view = fit(scene, msgspec.structs.replace(MACHINE, nics=(card,)))
+    assert [one.cause for one in view.refusals] == [cause] * bool(cause)
+    assert told in "".join(one.message for one in view.refusals)
+
+
+def test_an_installer_that_cannot_be_read_is_not_judged(scene: Scene, tmp_path: Path) -> None:
+    publish(scene, *ALL)
+    installer = tmp_path / "initramfs"
+    installer.write_bytes(b"no initramfs")
+    scene.core = dataclasses.replace(scene.core, installer=installer)
+    assert fit(scene).fits
 
 
 def test_what_is_read_is_what_was_captured(scene: Scene) -> None:

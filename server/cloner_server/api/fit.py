@@ -19,6 +19,7 @@ from cloner_server import fitting, planning
 from cloner_server.api.callers import CoreDependency
 from cloner_server.catalog import Version
 from cloner_server.core import Core
+from cloner_server.imagedrivers import installer_modules
 from cloner_server.state import images, nodes
 from cloner_server.tasks.foreseen import task_to_come
 
@@ -77,6 +78,7 @@ def _fit(core: Core, asked: _Asked, version: Version, boot_fault: ClonerError | 
         now_s=core.clock(),
         boot_fault=boot_fault,
         drivers=core.drivers.find(version) if asked.known else None,
+        installer=installer_modules(core.installer) if core.installer and asked.known else frozenset(),
     )
 
 
