@@ -71,7 +71,6 @@ def ask(
         mounts=mounts,
         fstab=fstab,
         crypttab=_bytes(system / "etc/crypttab").decode(errors="replace"),
-        swaps=swaps,
         swapfiles=_swap_files(system, fstab, swaps),
         root=tree,
     )

@@ -19,6 +19,7 @@ import click
 import msgspec
 
 from cloner_cli.reporting import give, tell
+from cloner_core.errors import RefusedError
 
 if TYPE_CHECKING:
     import httpx2
@@ -63,6 +64,8 @@ def detect_here(name: str, excludes: Sequence[str]) -> Detected:
     from cloner_core.detection import detect, parse_excluded
 
     excluded = parse_excluded(excludes, os.path.realpath)
+    if os.geteuid() != 0:
+        raise RefusedError("only root can read what is on the disks of this machine", hint="sudo")
     return detect(detecting.ask(run), name, excluded)
 
 

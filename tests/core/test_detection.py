@@ -171,7 +171,9 @@ def test_what_was_made_from_a_layout_is_detected_as_that_layout(scene: tuple[Fac
     assert without_measure(detected) == without_measure(layout)
     again = built(facts, detected)
     assert _sizes(again, plan) == _sizes(plan, plan)
-    assert without_measure(detect(told_of(again, facts), layout.name).layout) == without_measure(layout)
+    assert without_measure(detect(told_of(again, facts, is_running=False), layout.name).layout) == without_measure(
+        layout
+    )
 
 
 def _sizes(plan: Plan, of: Plan) -> list[int]:
@@ -463,9 +465,20 @@ def test_former_identifiers_are_kept_for_the_references_of_the_image() -> None:
     assert sources == [_uuid(told, f"/dev/vda{number}") for number in (1, 2, 3)]
 
 
-@given(st.text(max_size=200))
+WORDS = st.sampled_from(
+    ["path", "children", "report", "lv", "vg", "pv", "filesystems", "blockdevices", "source", "type"]
+)
+JSON = st.recursive(
+    st.none() | st.integers() | st.text(max_size=5) | st.just("/dev/vda"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.text(max_size=100) | JSON.map(lambda told: msgspec.json.encode(told).decode()))
+@settings(max_examples=40, deadline=None)
 def test_whatever_a_tool_prints_is_detected_or_refused(text: str) -> None:
-    for field in ("lsblk", "blkid", "logical", "groups", "physical", "mounts", "crypttab", "swaps"):
+    for field in ("lsblk", "blkid", "logical", "groups", "physical", "mounts", "crypttab"):
         faults: tuple[str, ...] = ("none",)
         try:
             detect(msgspec.structs.replace(TOLD, **{field: text}), "golden")
@@ -488,3 +501,30 @@ def test_every_reviewed_layout_is_detected_once_it_was_made(name: str) -> None:
     assert {disk.path for disk in select_disks(detected, facts.disks).values()} == {
         disk.disk.path for disk in plan.disks
     }
+
+
+def test_swap_with_a_new_key_at_each_boot_is_told_by_crypttab_whatever_was_there_before() -> None:
+    swap = Luks("cryptswap", Unlock("random"), Swap())
+    facts, layout = simple(_partition(REST, Filesystem("ext4", "/")), _partition(sized(512), swap))
+    told = msgspec.structs.replace(world(facts, layout), crypttab="cryptswap /dev/vda3 /dev/urandom swap\n")
+    found = detect(with_block(told, "/dev/vda3", fstype="ext4", uuid="old", children=[]), "golden").layout
+    assert found.disks[0].partitions[2].content == swap
+
+
+@pytest.mark.parametrize(
+    ("told", "wanted"),
+    [
+        ('{"keyslots":{"0":{}},"tokens":{}}', Unlock("passphrase")),
+        ('{"tokens":{"0":{"type":"systemd-tpm2","tpm2-pcrs":[7,0]}}}', Unlock("tpm2", (0, 7))),
+        ('{"tokens":{"0":{"type":"clevis","jwe":{"protected":"%%%"}}}}', Unlock("passphrase")),
+        ("no JSON", Unlock("passphrase")),
+    ],
+)
+def test_how_a_container_is_unlocked_is_read_from_its_tokens(told: str, wanted: Unlock) -> None:
+    crypt = Luks("cryptroot", Unlock("tpm2"), Filesystem("ext4", "/srv"))
+    facts, layout = simple(_partition(REST, Filesystem("ext4", "/")), _partition(sized(2048), crypt))
+    detected = detect(world(facts, layout, luks={"/dev/vda3": told}), "golden")
+    content = detected.layout.disks[0].partitions[2].content
+    assert isinstance(content, Luks)
+    assert content.unlock == wanted
+    assert any("ask for a passphrase" in note for note in detected.notes) == (wanted.way == "passphrase")

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 
-from cloner_core.crypttab import make_crypttab
 from cloner_core.detection import ArrayTold, BtrfsTold, Told
 from cloner_core.facts import Disk, DiskPartition, Facts
 from cloner_core.fstab import make_fstab
@@ -19,7 +18,6 @@ from cloner_core.plan.building import Building
 from cloner_core.plan.values import PlannedCrypt, PlannedDisk, PlannedSwapFile, PlannedVolume
 from cloner_core.selectors import select_disks
 from cloner_core.sizes import KIB, MIB
-from cloner_core.unlocking import Means
 
 SEED = "5eed" * 16
 
@@ -45,11 +43,11 @@ def built(facts: Facts, layout: Layout) -> Plan:
     )
 
 
-def told_of(plan: Plan, facts: Facts, *, is_mounted: bool = True) -> Told:
+def told_of(plan: Plan, facts: Facts, *, is_running: bool = True) -> Told:
     """Return what the tools of the machine say once `plan` was applied to it."""
     planned = {disk.disk.path: disk for disk in plan.disks}
     disks = tuple(_applied(disk, planned.get(disk.path)) for disk in facts.disks)
-    world = _World(plan)
+    world = _World(plan, is_running=is_running)
     return Told(
         disks=disks,
         lsblk=json.dumps({"blockdevices": [world.disk(disk) for disk in disks]}),
@@ -58,12 +56,11 @@ def told_of(plan: Plan, facts: Facts, *, is_mounted: bool = True) -> Told:
         logical=_report("lv", list(_logical(plan))) if plan.groups else "",
         groups=_report("vg", list(_groups(plan))) if plan.groups else "",
         physical=_report("pv", list(_physical(plan))) if plan.groups else "",
-        luks={crypt.backing: _luks_told(crypt) for crypt in plan.crypts if not crypt.is_fresh},
+        luks={crypt.backing: _luks_told(crypt) for crypt in plan.crypts if crypt.unlock.way != "random"},
         btrfs={one.uuid: _btrfs_told(one) for one in plan.volumes if one.filesystem == "btrfs"},
-        mounts=_findmnt(plan) if is_mounted else "",
+        mounts=_findmnt(plan),
         fstab=make_fstab(None, plan.entries).content,
         crypttab=crypttab_of(plan),
-        swaps="Filename\tType\tSize\tUsed\tPriority\n",
         swapfiles={one.path: one.size_bytes for one in plan.swapfiles},
     )
 
@@ -93,7 +90,8 @@ def _applied(disk: Disk, planned: PlannedDisk | None) -> Disk:
 class _World:
     """Renders rows of lsblk, each with what lies on it."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, is_running: bool) -> None:
+        self.is_running = is_running
         self.contents: dict[str, dict[str, str]] = {}  # by path: what blkid prints
         self.volumes = {one.device: one for one in plan.volumes}
         self.crypts = {one.backing: one for one in plan.crypts}
@@ -117,10 +115,9 @@ class _World:
         if volume := self.volumes.get(path):
             told |= {"TYPE": volume.filesystem, "UUID": volume.uuid, "LABEL": volume.label}
             return row
-        if (crypt := self.crypts.get(path)) and crypt.is_fresh:  # as the boot has made it
-            self.contents[crypt.device] = {"TYPE": "swap", "UUID": "new"}
-            return row | {"children": [self.row(crypt.device, "crypt", size, name=crypt.name)]}
-        if crypt:
+        if crypt := self.crypts.get(path):
+            if crypt.unlock.way == "random":  # nothing lies on it, and it is open where the machine runs
+                return row | {"children": [self.row(crypt.device, "crypt", size, name=crypt.name)] * self.is_running}
             above = self.stack(crypt.device, "crypt", size - 16 * MIB, name=crypt.name)
             told |= {"TYPE": "crypto_LUKS", "UUID": crypt.uuid}
             return row | {"children": [above]}
@@ -238,8 +235,18 @@ def _luks_told(crypt: PlannedCrypt) -> str:
 
 def crypttab_of(plan: Plan) -> str:
     """Return the crypttab(5) of a clone."""
-    means = Means("initramfs-tools", "clevis", is_good_later=True)
-    return make_crypttab(None, plan.crypts, means).content.decode()
+    return "".join(
+        f"{one.name} {_source(plan, one)} /dev/urandom swap\n"
+        if one.unlock.way == "random"
+        else f"{one.name} UUID={one.uuid} none luks\n"
+        for one in plan.crypts
+    )
+
+
+def _source(plan: Plan, crypt: PlannedCrypt) -> str:
+    """Return what names a device on which nothing lies."""
+    found = (one.part_uuid for one in plan.partitions if one.device == crypt.backing)
+    return next((f"PARTUUID={uuid}" for uuid in found), crypt.backing)
 
 
 def _btrfs_told(volume: PlannedVolume) -> BtrfsTold:

@@ -5,6 +5,7 @@ Arrays and groups are met at their members; what they hold is described once, wh
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Literal, cast
 
 from cloner_core.detection.mounting import Place
@@ -31,7 +32,7 @@ from cloner_core.sizes import KIB, MIB
 
 _EXCLUDE: Final = "or leave its disk out: --exclude-devices"
 _NO_MOUNT: Final = "mount it by /etc/fstab, wipe it, or keep it as it is: --exclude-devices"
-_KINDS: Final = {kind: kind for kind in ("ext4", "xfs", "btrfs", "vfat")} | {"ext2": "ext4", "ext3": "ext4"}
+_KINDS: Final = {"ext2": "ext4", "ext3": "ext4", "ext4": "ext4", "xfs": "xfs", "vfat": "vfat"}
 _LEVELS: Final = ("raid0", "raid1", "raid5", "raid6", "raid10")
 _NEAR_2: Final = 0x102  # of raid10, the only one a layout makes (drivers/md/raid10.c, setup_geo)
 _LEFT_SYMMETRIC: Final = 2  # of raid5 and raid6 (drivers/md/raid5.h)
@@ -58,21 +59,22 @@ class Describing:
         self._array_ids: dict[str, str] = {}  # by path
         self._array_members: dict[str, set[str]] = {}
         self._group_members: dict[str, set[str]] = {}
+        self._readers: dict[str, Callable[[Block], Content]] = {
+            "": self._swap_or_nothing,
+            "swap": self._swap_or_nothing,
+            "btrfs": self._btrfs,
+            "crypto_LUKS": self._luks,
+            "linux_raid_member": self._array_member,
+            "LVM2_member": self._physical_volume,
+            **dict.fromkeys(_KINDS, self._filesystem),
+        }
 
     def content(self, block: Block) -> Content:
         """Return what lies on `block`; what cannot be described is noted, and Nothing stands for it."""
-        match block.filesystem:
-            case "linux_raid_member":
-                return self._array_member(block)
-            case "LVM2_member":
-                return self._physical_volume(block)
-            case "crypto_LUKS":
-                return self._luks(block)
-            case "swap" | "":
-                return self._swap_or_nothing(block)
-            case kind if kind in _KINDS:
-                self._nothing_above(block)
-                return self._btrfs(block) if kind == "btrfs" else self._filesystem(block)
+        if name := self.seen.random_mapping(block):
+            return Luks(name=name, unlock=Unlock("random"), content=Swap())
+        if read := self._readers.get(block.filesystem):
+            return read(block)
         what, remedy = _FOREIGN.get(
             block.filesystem, (f"holds '{block.filesystem}'", f"no layout describes it: wipe it, {_EXCLUDE}")
         )
@@ -88,10 +90,6 @@ class Describing:
         return tuple(self._group(name) for name in self._group_members)
 
     def _swap_or_nothing(self, block: Block) -> Content:
-        above = self.seen.children(block)
-        mapping = next((one for one in above if one.kind == "crypt" and self.seen.is_random(one)), None)
-        if mapping is not None:
-            return Luks(name=mapping.name, unlock=Unlock("random"), content=Swap(label=mapping.label))
         self._nothing_above(block)
         if block.filesystem == "swap":
             return Swap(label=block.label, source_uuid=block.uuid)
@@ -114,6 +112,7 @@ class Describing:
             return
 
     def _filesystem(self, block: Block) -> Content:
+        self._nothing_above(block)
         place = self._only_place(block)
         if place is None:
             return Nothing()
@@ -146,6 +145,7 @@ class Describing:
         return block.label
 
     def _btrfs(self, block: Block) -> Content:
+        self._nothing_above(block)
         parts = self.seen.twins(block)
         if len(parts) > 1:
             told = f"is one of {len(parts)} devices of a btrfs ({', '.join(parts)})"
@@ -216,8 +216,6 @@ class Describing:
         return Luks(name=mapping.name, unlock=self._unlock(block, mapping), content=content, source_uuid=block.uuid)
 
     def _unlock(self, block: Block, mapping: Block) -> Unlock:
-        if self.seen.is_random(mapping):
-            return Unlock("random")
         if found := parse_unlock(self.seen.told.luks.get(block.path, "")):
             return found
         entry = self.seen.crypttab.get(mapping.name)

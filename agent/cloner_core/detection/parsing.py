@@ -102,10 +102,10 @@ def parse_blocks(lsblk: str, blkid: str = "") -> dict[str, Block]:
     """Return the devices of `lsblk --json` by path, each once, with what `blkid --probe` recognised on them."""
     found: dict[str, Block] = {}
     contents = _contents(blkid)
-    todo = [row for row in _decoded(lsblk).get("blockdevices", ()) if isinstance(row, dict)]
+    todo = _rows(_decoded(lsblk), "blockdevices")
     while todo:
         row = todo.pop(0)
-        children = [child for child in row.get("children") or () if isinstance(child, dict)]
+        children = _rows(row, "children")
         todo += children
         path = _text(row, "path")
         before = found[path].children if path in found else ()
@@ -187,7 +187,6 @@ def parse_physical(text: str) -> dict[str, str]:
 
 def parse_mounts(text: str) -> tuple[MountSeen, ...]:
     """Return the mounts of `findmnt --json --list`."""
-    rows = _decoded(text).get("filesystems", ())
     return tuple(
         MountSeen(
             source=_text(row, "source").partition("[")[0],  # "/dev/vda2[/@home]"
@@ -195,8 +194,7 @@ def parse_mounts(text: str) -> tuple[MountSeen, ...]:
             filesystem=_text(row, "fstype"),
             within=_text(row, "fsroot") or "/",
         )
-        for row in rows
-        if isinstance(row, dict)
+        for row in _rows(_decoded(text), "filesystems")
     )
 
 
@@ -237,11 +235,6 @@ def parse_unlock(metadata: str) -> Unlock | None:
     return None
 
 
-def is_luks1(metadata: str) -> bool:
-    """Whether there is no LUKS2 metadata: cryptsetup gives none for the older format."""
-    return not _decoded(metadata)
-
-
 def parse_subvolumes(told: BtrfsTold) -> Subvolumes:
     """Return the subvolumes that btrfs lists."""
     by_id = {int(number): path for number, path in _SUBVOLUME.findall(told.subvolumes)}
@@ -266,8 +259,14 @@ def _jose_header(token: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _report(text: str, name: str) -> Iterator[Mapping[str, Any]]:
-    for report in _decoded(text).get("report", ()):
-        yield from (row for row in report.get(name, ()) if isinstance(row, dict))
+    for report in _rows(_decoded(text), "report"):
+        yield from _rows(report, name)
+
+
+def _rows(told: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """Return the objects of a list; what is none is left out."""
+    listed = told.get(name)
+    return [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
 
 
 def _decoded(text: str) -> dict[str, Any]:

@@ -78,10 +78,14 @@ class Seen:
         found = (one.kind for disk in self.told.disks for one in disk.signatures if one.device == block.path)
         return sorted({kind for kind in found if kind and kind not in ("gpt", "dos", "PMBR")})
 
-    def is_random(self, mapping: Block) -> bool:
-        """Whether crypttab opens `mapping` with a new key at each boot."""
-        entry = self.crypttab.get(mapping.name)
-        return entry is not None and entry.key in _RANDOM
+    def random_mapping(self, block: Block) -> str:
+        """Return the name under which crypttab opens `block` with a new key at each boot; "" when it does not.
+
+        Whether it is open now does not matter: before the first boot, or in a tree at rest, it is not.
+        """
+        above = {one.name for one in self.children(block) if one.kind == "crypt"}
+        entries = (one for one in self.crypttab.values() if one.key in _RANDOM)
+        return next((one.name for one in entries if one.name in above or self.names.find(one.device) == block.path), "")
 
 
 def _unseen(path: str, size_bytes: int) -> Block:

@@ -78,6 +78,9 @@ class Tabling:
         else:
             content = self._describing.content(block)
             role = role_of(content)
+            if entry.type in _ESP_TYPES and isinstance(content, Filesystem):
+                told = f"{block.path} is another ESP, mounted at {content.mount}: it is described as a plain filesystem"
+                self._findings.note(f"{told}; as 'esp-copy', and not mounted, Cloner keeps it in step with the first")
         return Partition(
             role=role,
             size=fixed(entry.size_bytes),

@@ -50,7 +50,6 @@ class Told(msgspec.Struct, frozen=True):
     mounts: str = ""  # findmnt --json --list with FINDMNT_COLUMNS
     fstab: bytes = b""
     crypttab: str = ""
-    swaps: str = ""  # /proc/swaps
     swapfiles: Mapping[str, int] = {}  # path in the tree → size in bytes, of every swap file that is there
     root: str = "/"  # where the tree is mounted that the layout is for
 
