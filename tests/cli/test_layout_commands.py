@@ -9,6 +9,7 @@ import msgspec
 from clibench.desk import Desk
 from serverbench.scene import LAYOUT
 
+DOCS = Path(__file__).parents[2] / "docs"
 YAML = """
 disks:
   - id: system
@@ -50,3 +51,29 @@ def test_a_layout_may_come_from_standard_input(desk: Desk) -> None:
     assert result.exit_code == 0, result.stderr
     assert msgspec.json.decode(result.stdout)["name"] == "fresh"
     assert [view["name"] for view in desk.json("disklayout-list")] == ["fresh", "simple"]
+
+
+def test_a_layout_is_shown_as_a_picture_from_the_server_and_from_a_file(desk: Desk, tmp_path: Path) -> None:
+    path = tmp_path / "simple.json"
+    path.write_text(desk.run("disklayout", "-l", "simple").stdout)
+    shown = desk.run("disklayout", "-l", "simple", "--picture").stdout
+    assert "│ 3 root" in shown
+    assert desk.run("layout", "picture", str(path)).stdout == shown
+
+
+def test_a_picture_is_written_as_svg(desk: Desk, tmp_path: Path) -> None:
+    path, other = tmp_path / "simple.svg", tmp_path / "simple.json"
+    assert desk.run("disklayout", "-l", "simple", "--svg", str(path)).stdout == ""
+    assert path.read_text().startswith("<svg ")
+    other.write_text(desk.run("disklayout", "-l", "simple").stdout)
+    assert desk.run("layout", "picture", str(other), "--svg", "-").stdout == path.read_text()
+
+
+def test_what_cannot_be_written_is_said_and_leaves_nothing(desk: Desk, tmp_path: Path) -> None:
+    refused = desk.refused("disklayout", "-l", "simple", "--output", str(tmp_path / "nowhere/out.json"))
+    assert "cannot be written" in refused.stderr
+
+
+def test_the_schema_is_printed_as_it_is_published(desk: Desk) -> None:
+    desk.transport.is_away = True
+    assert desk.run("layout", "schema").stdout == (DOCS / "layout.schema.json").read_text()
