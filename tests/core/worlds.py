@@ -250,7 +250,12 @@ def _source(plan: Plan, crypt: PlannedCrypt) -> str:
 
 
 def _btrfs_told(volume: PlannedVolume) -> BtrfsTold:
-    lines = [f"ID {256 + at} gen 9 top level 5 path {one.name}" for at, one in enumerate(volume.subvolumes)]
+    """List the subvolumes as btrfs does where the first of them is mounted: those inside it have paths from there."""
+    lines = []
+    for at, one in enumerate(volume.subvolumes):
+        inside = one.name.removeprefix(f"{volume.subvolumes[0].name}/")
+        top = 5 if inside == one.name else 256
+        lines.append(f"ID {256 + at} gen 9 top level {top} path {inside}")
     return BtrfsTold("\n".join(lines), default="ID 5 (FS_TREE)")
 
 

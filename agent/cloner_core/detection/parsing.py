@@ -16,7 +16,7 @@ from cloner_core.decoding import UNREADABLE
 from cloner_core.detection.told import BtrfsTold
 from cloner_core.layout import Unlock
 
-_SUBVOLUME = re.compile(r"^ID (\d+) gen \d+ .*?path (.+)$", re.MULTILINE)
+_SUBVOLUME = re.compile(r"^ID (\d+) gen \d+ .*?top level (\d+) .*?path (.+)$", re.MULTILINE)
 _DEFAULT = re.compile(r"^ID (\d+)", re.MULTILINE)
 _TOP_ID = 5  # BTRFS_FS_TREE_OBJECTID
 _PCRS = range(24)
@@ -236,9 +236,17 @@ def parse_unlock(metadata: str) -> Unlock | None:
 
 
 def parse_subvolumes(told: BtrfsTold) -> Subvolumes:
-    """Return the subvolumes that btrfs lists."""
-    by_id = {int(number): path for number, path in _SUBVOLUME.findall(told.subvolumes)}
-    snapshots = frozenset(path for _, path in _SUBVOLUME.findall(told.snapshots))
+    """Return the subvolumes that btrfs lists.
+
+    Those inside the subvolume it was asked at have paths from there, and that one as their top level; all others have
+    paths from the top (btrfs-progs, cmds/subvolume-list.c, resolve_root).
+    """
+    listed = {int(number): (int(top), path) for number, top, path in _SUBVOLUME.findall(told.subvolumes)}
+    by_id = {
+        number: f"{listed[top][1]}/{path}" if top in listed and top != number else path
+        for number, (top, path) in listed.items()
+    }
+    snapshots = frozenset(by_id.get(int(number), path) for number, _, path in _SUBVOLUME.findall(told.snapshots))
     default = _DEFAULT.search(told.default)
     number = int(default[1]) if default else _TOP_ID
     return Subvolumes(tuple(by_id.values()), snapshots, by_id.get(number, ""), by_id)
