@@ -58,6 +58,9 @@ class Vm:
     cpus: int = 1
     uuid: str = ""  # of the SMBIOS table; "" leaves it to QEMU (all zeros)
     direct: DirectBoot | None = None  # None: the firmware decides, from NVRAM
+    bootindex: bool = (
+        False  # True: firmware puts network, then disks, first in BootOrder at every boot, as BMCs make it
+    )
     reboots: bool = True  # False: a reboot of the guest ends QEMU, so its disk can be looked at in between
     more: tuple[str, ...] = field(default=())  # further arguments of QEMU
 
@@ -202,12 +205,14 @@ class Machine:
         argv += ["-device", "virtio-rng-pci"]
         argv += arguments(vm.firmware, self.variables)
         for index, disk in enumerate(vm.disks):
-            argv += disk.arguments(index)
+            *drive, device = disk.arguments(index)
+            argv += [*drive, f"{device},bootindex={len(vm.nics) + index + 1}" if vm.bootindex else device]
         for index, (nic, tap) in enumerate(zip(vm.nics, self._taps, strict=True)):
             argv += ["-netdev", f"tap,id=net{index},ifname={tap},script=no,downscript=no"]
             # An empty romfile leaves netboot to the firmware's own network stack; QEMU's default ROM is an iPXE.
             rom = ",romfile=" if vm.firmware is not Firmware.BIOS else ""
-            argv += ["-device", f"{nic.model},netdev=net{index},mac={nic.mac}{rom}"]
+            place = f",bootindex={index + 1}" if vm.bootindex else ""
+            argv += ["-device", f"{nic.model},netdev=net{index},mac={nic.mac}{rom}{place}"]
         if vm.uuid:
             argv += ["-uuid", vm.uuid]
         if direct:

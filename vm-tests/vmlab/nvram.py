@@ -1,4 +1,4 @@
-"""Reads the boot variables of a machine's NVRAM from its file, while the machine is off.
+"""Reads and changes the boot variables of a machine's NVRAM in its file, while the machine is off.
 
 An independent reader (virt-firmware), so that what the agent wrote is judged by other code than its own.
 """
@@ -10,9 +10,12 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from virt.firmware.efi import efivar, guids, ucs16
 from virt.firmware.efi.bootentry import BootEntry as ParsedEntry
 from virt.firmware.varstore.edk2 import Edk2VarStore
 
+FILLER_GUID = "c10e0000-0000-4000-8000-00000000f111"
+_FILLER_BYTES = 4000  # what one variable may hold differs from firmware to firmware
 ENTRY_NAME = re.compile(r"Boot(?P<number>[0-9A-F]{4})")
 
 
@@ -55,3 +58,27 @@ def boot_variables(path: Path) -> BootVariables:
         elif str(name) == "BootNext":
             (next_entry,) = struct.unpack("<H", variable.data)
     return BootVariables(entries, order, next_entry)
+
+
+def forget_entries(path: Path) -> None:
+    """Have the firmware forget every boot entry and the order, as a flat battery or an update does."""
+    store = Edk2VarStore(str(path))
+    variables = store.get_varlist()
+    for name in [name for name in variables if ENTRY_NAME.fullmatch(name) or name in ("BootOrder", "BootNext")]:
+        del variables[name]
+    store.write_varstore(str(path), variables)
+
+
+def fill(path: Path, *, free_bytes: int) -> None:
+    """Leave no more than `free_bytes` of room in the store, as a vendor's variables do."""
+    store = Edk2VarStore(str(path))
+    variables = store.get_varlist()
+    number = 0
+    while (left := store.end - store.start - len(store.bytes_varlist(variables)) - free_bytes) > 200:
+        name = f"Filler{number:03d}"
+        content = bytes(min(_FILLER_BYTES, left - 100))
+        variables[name] = efivar.EfiVar(
+            ucs16.from_string(name), guid=guids.parse_str(FILLER_GUID), attr=7, data=content
+        )
+        number += 1
+    store.write_varstore(str(path), variables)
