@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal
 
+import msgspec
+
 from cloner_core.describing import describe_disk
 from cloner_core.detection.describing import Describing
 from cloner_core.detection.parsing import Block
@@ -106,6 +108,7 @@ class Tabling:
                     mounts = [place.mount for place in self._seen.mounted(block)]
                     if entry.type in _ESP_TYPES or set(mounts) & set(_ESP_MOUNTS[:2]):
                         found[block.path] = mounts
+        self._has_copies = any(not mounts for mounts in found.values()) and len(found) > 1
         ranks = {mount: rank for rank, mount in enumerate(_ESP_MOUNTS)}
         ranked = sorted(found, key=lambda path: min((ranks.get(one, 3) for one in found[path]), default=4))
         if ranked and not found[ranked[0]]:
@@ -123,7 +126,11 @@ class Tabling:
         if not self._seen.mounted(block):
             return Filesystem(kind="vfat", mount="/boot/efi", label=label, source_uuid=block.uuid)
         content = self._describing.content(block)
-        return content if isinstance(content, Filesystem) else Nothing()
+        if not isinstance(content, Filesystem):
+            return Nothing()
+        if self._has_copies and content.options == "umask=0077,nofail":
+            return msgspec.structs.replace(content, options="defaults")  # copies bring that by themselves
+        return content
 
     def _label(self, disk: Disk, entry: DiskPartition, role: str) -> str:
         if disk.table != "gpt" or entry.name == role:
