@@ -44,6 +44,21 @@ def test_another_disk_with_an_identifier_of_ours_is_refused(tmp_path: Path) -> N
     assert caught.value.cause is Cause.FOREIGN_UUID
 
 
+def test_the_other_half_of_a_volume_group_that_shows_up_is_refused(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    first, other = scene.attempt.plan.disks[0].disk.path, scene.facts_now.disks[1].path
+
+    def half(device: str) -> Signature:
+        return Signature(device, "LVM2_member", f"pv {device}", group="vg0", group_uuid="vg0-uuid")
+
+    _with_disk(scene, 0, signatures=(half(first),))
+    guard(scene.attempt, scene.action(Guard))
+    _with_disk(scene, 1, signatures=(half(f"{other}1"),))
+    with pytest.raises(StageError, match="volume group 'vg0' lies on") as caught:
+        guard(scene.attempt, scene.action(Guard))
+    assert caught.value.cause is Cause.LAYOUT
+
+
 @pytest.mark.parametrize("change", [{"serial": "X"}, {"size_bytes": 1}, {"path": "/dev/vdz"}], ids=str)
 def test_a_disk_that_was_swapped_since_the_plan_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
     scene = Scene(tmp_path)

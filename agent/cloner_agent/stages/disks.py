@@ -12,7 +12,8 @@ from cloner_agent.attempt import Attempt
 from cloner_agent.failures import StageError
 from cloner_agent.host import Runner
 from cloner_core.messages import Cause, Stage
-from cloner_core.plan import foreign_identifiers
+from cloner_core.plan import PlanError, foreign_identifiers
+from cloner_core.plan.guarding import refuse_what_others_share
 from cloner_core.steps import STAGING, Command, Guard, Mount, StageEsp, StopHolders
 
 _SYSFS_SECTOR_BYTES = 512  # whatever the disk's own are: Documentation/block/stat.rst
@@ -24,6 +25,10 @@ def guard(attempt: Attempt, action: Guard) -> None:
     found = foreign_identifiers(attempt.plan, facts)
     if found:
         raise StageError(Cause.FOREIGN_UUID, f"an identifier of this deploy is on another disk: {'; '.join(found)}")
+    try:
+        refuse_what_others_share(attempt.plan, facts)
+    except PlanError as error:
+        raise StageError(error.cause, error.message, hint=error.hint) from error
     present = {disk.path: disk for disk in facts.disks}
     for path in action.disks:
         before = next((disk for disk in attempt.facts.disks if disk.path == path), None)

@@ -53,6 +53,8 @@ def steps_of(
     for disk in plan.disks:
         steps += _partition_steps(disk)
         steps += stub_steps(disk) if by_bios else ()
+    for disk in plan.disks:
+        steps += _wipe_steps(disk)
     steps += _stacking_steps(plan)
     for volume in plan.volumes:
         if not volume.is_kept:
@@ -109,11 +111,15 @@ def _partition_steps(planned: PlannedDisk) -> Iterator[Step]:
         f"wait until udev has seen the partitions of {disk.path}",
         Command(("udevadm", "settle", "--timeout=30")),
     )
-    if kept:
-        new = tuple(one.device for one in planned.partitions if not one.is_kept and one.role != "extended")
+
+
+def _wipe_steps(planned: PlannedDisk) -> Iterator[Step]:
+    """Give what sfdisk does itself where nothing is kept; the kernel shows the new partitions by then."""
+    new = tuple(one.device for one in planned.partitions if not one.is_kept and one.role != "extended")
+    if planned.is_kept and new:
         yield Step(
-            Stage.MKFS,  # by then the kernel shows them where the plan has them
-            f"wipe old signatures of the new partitions of {disk.path}",
+            Stage.MKFS,
+            f"wipe old signatures of the new partitions of {planned.disk.path}",
             Command(("wipefs", "--all", "--force", "--lock=yes", *new)),
             destroys=", ".join(new),
         )
