@@ -113,6 +113,7 @@ def lies_on_what_was_asked_for(says: Callable[[str], str]) -> None:
     swap = says("cryptsetup status cryptswap; cat /proc/swaps")
     assert "type:    PLAIN" in swap
     assert "/dev/dm-" in swap
+    assert SWAP_UUID not in says("cat /etc/fstab"), "the boot would wait for the golden node's swap"
     failed = says("systemctl list-units --failed --no-legend --plain")
     assert "crypt" not in failed
     assert "swap" not in failed
