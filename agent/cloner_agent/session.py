@@ -163,4 +163,5 @@ class HttpsServer:
         try:
             return msgspec.json.decode(answer, type=kind)
         except UNREADABLE as error:
-            raise StageError(Cause.PROTOCOL, f"the server's {kind.__name__} is not understood: {error}") from error
+            what = getattr(kind, "__name__", "answer")  # the union of what a deploy and an erase are told has no name
+            raise StageError(Cause.PROTOCOL, f"the server's {what} is not understood: {error}") from error
