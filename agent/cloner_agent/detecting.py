@@ -107,6 +107,7 @@ def _btrfs(run: Runner, mounts: str, uuids: Mapping[str, str]) -> dict[str, Btrf
                 subvolumes=_said(run, "btrfs", "subvolume", "list", mounted.target),
                 snapshots=_said(run, "btrfs", "subvolume", "list", "-s", mounted.target),
                 default=_said(run, "btrfs", "subvolume", "get-default", mounted.target),
+                asked=mounted.within.strip("/"),
             )
     return found
 

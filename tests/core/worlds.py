@@ -252,11 +252,13 @@ def _source(plan: Plan, crypt: PlannedCrypt) -> str:
 def _btrfs_told(volume: PlannedVolume) -> BtrfsTold:
     """List the subvolumes as btrfs does where the first of them is mounted: those inside it have paths from there."""
     lines = []
-    for at, one in enumerate(volume.subvolumes):
-        inside = one.name.removeprefix(f"{volume.subvolumes[0].name}/")
-        top = 5 if inside == one.name else 256
-        lines.append(f"ID {256 + at} gen 9 top level {top} path {inside}")
-    return BtrfsTold("\n".join(lines), default="ID 5 (FS_TREE)")
+    ids = {one.name: 256 + at for at, one in enumerate(volume.subvolumes)}
+    asked = volume.subvolumes[0].name if volume.subvolumes and not volume.mount else ""
+    for name, number in ids.items():
+        above = [other for other in ids if name.startswith(f"{other}/")]
+        top = ids[max(above, key=len)] if above else 5
+        lines.append(f"ID {number} gen 9 top level {top} path {name.removeprefix(f'{asked}/') if asked else name}")
+    return BtrfsTold("\n".join(lines), default="ID 5 (FS_TREE)", asked=asked)
 
 
 def _findmnt(plan: Plan) -> str:

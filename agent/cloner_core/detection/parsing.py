@@ -238,13 +238,22 @@ def parse_unlock(metadata: str) -> Unlock | None:
 def parse_subvolumes(told: BtrfsTold) -> Subvolumes:
     """Return the subvolumes that btrfs lists.
 
-    Those inside the subvolume it was asked at have paths from there, and that one as their top level; all others have
-    paths from the top (btrfs-progs, cmds/subvolume-list.c, resolve_root).
+    Those inside the subvolume it was asked at have paths from there; all others have paths from the top, whatever they
+    lie in (btrfs-progs, cmds/subvolume-list.c, resolve_root).
     """
     listed = {int(number): (int(top), path) for number, top, path in _SUBVOLUME.findall(told.subvolumes)}
+    asked = next((number for number, (_, path) in listed.items() if told.asked and path == told.asked), None)
+
+    def is_inside(number: int) -> bool:
+        for _ in listed:
+            number = listed[number][0]
+            if number == asked or number not in listed:
+                break
+        return number == asked
+
     by_id = {
-        number: f"{listed[top][1]}/{path}" if top in listed and top != number else path
-        for number, (top, path) in listed.items()
+        number: f"{told.asked}/{path}" if asked is not None and is_inside(number) else path
+        for number, (_, path) in listed.items()
     }
     snapshots = frozenset(by_id.get(int(number), path) for number, _, path in _SUBVOLUME.findall(told.snapshots))
     default = _DEFAULT.search(told.default)

@@ -33,6 +33,7 @@ class BtrfsTold(msgspec.Struct, frozen=True):
     subvolumes: str
     snapshots: str = ""
     default: str = ""
+    asked: str = ""  # the subvolume at whose mount they were asked, by path from the top; "" at the top itself
 
 
 class Told(msgspec.Struct, frozen=True):
