@@ -133,7 +133,7 @@ BTRFS = Variant(
     ),
     {"/": "btrfs", "/var": "btrfs", "/home": "btrfs", "/boot/efi": "vfat"},
     {
-        "btrfs subvolume list /": r"(?s)path @\n.*path @var\n.*path @home",
+        "btrfs subvolume list /": r"(?s)path @\n.*path @home\n.*path @var",
         "findmnt -no OPTIONS /var": r"subvol=/@var",
         "cat /proc/swaps": r"/swap/swapfile",
     },
