@@ -365,3 +365,21 @@ def test_an_abort_while_disks_are_only_looked_at_leaves_them_as_they_are(tmp_pat
     site.order = lambda: BeatReply("abort", "asked for") if site.server.plans else BeatReply()
     failure = refused(site, Cause.ABORTED)
     assert (failure.stage, failure.is_destroyed, disk.path.read_bytes() == content) == (Stage.GUARD, False, True)
+
+
+class OnTwoCables(Site):
+    """A machine that sees its disk twice."""
+
+    def facts(self) -> Facts:
+        """Return it with its second path."""
+        found = super().facts()
+        return msgspec.structs.replace(
+            found, disks=tuple(msgspec.structs.replace(disk, paths=("/dev/sdq",)) for disk in found.disks)
+        )
+
+
+def test_a_disk_on_two_cables_is_released_on_both(tmp_path: Path) -> None:
+    disk, released = one(tmp_path), list[str]()
+    site = OnTwoCables([disk], stop_holders=lambda path, run: released.append(path))
+    erased(site)
+    assert released == [str(disk.path), "/dev/sdq"]

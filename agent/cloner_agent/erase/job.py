@@ -98,7 +98,8 @@ class EraseJob:
             if now is None or (disk_key(now), now.wwn) != (disk_key(one.disk), one.disk.wwn):
                 raise StageError(Cause.NO_DISK, f"{one.disk.path} is not the disk any more that the plan was made for")
         for one in plan.disks:
-            tools.stop_holders(one.disk.path, tools.run)
+            for path in (one.disk.path, *one.disk.paths):
+                tools.stop_holders(path, tools.run)
 
     def _look(self, witnesses: list[Witness]) -> None:
         """Look at all disks before the first erase, which may reach other disks of the plan too."""
