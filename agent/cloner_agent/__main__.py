@@ -71,7 +71,9 @@ def _work(console: Console) -> int:
         return ExitStatus.OK
     from cloner_agent.hardware import Hardware
     from cloner_agent.runner import run_attempt
+    from cloner_core.decoding import settle_types
 
+    settle_types()
     run_attempt(console, arguments, trust, Hardware())
     return ExitStatus.OK
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from cloner_core.decoding import settle_types
 from cloner_core.errors import RefusedError
 from cloner_initramfs.memory import KERNEL_BYTES
 from cloner_pxe.boot_files import GrubFiles, tftp_files
@@ -87,6 +88,7 @@ def serve(config: ServerConfig, announce: Callable[[str], None] = print) -> None
         logging.getLogger(chatty).setLevel(logging.WARNING)
     import uvloop
 
+    settle_types()
     with locked(Path(config.state)), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(config, announce))
 

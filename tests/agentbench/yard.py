@@ -139,9 +139,14 @@ class Yard:
                 self._switch_on(one)
                 self._turn(every_s)
         while any(one.end is None for one in wanted):
-            left = [one.machine.name for one in wanted if one.end is None]
-            assert time.monotonic() < deadline, f"after {deadline_s:.0f} s {len(left)} have come to nothing: {left[:9]}"
+            assert time.monotonic() < deadline, self._unfinished(wanted, deadline_s)
             self._turn(0.2)
+
+    @staticmethod
+    def _unfinished(wanted: Sequence[Running], deadline_s: float) -> str:
+        left = [one for one in wanted if one.end is None]
+        said = left[0].console.read_text()[-600:]
+        return f"after {deadline_s:.0f} s {names(left)} have come to nothing; {left[0].machine.name} said last: {said}"
 
     def again(self, *machines: Running) -> None:
         """After a task was queued again: those that hold restart by the server's order, the others are power-cycled."""
