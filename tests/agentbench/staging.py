@@ -29,7 +29,7 @@ class Outcome:
 
 @contextmanager
 def staged(
-    directory: Path, rows: dict[str, Row], deadline_s: float = 150.0
+    directory: Path, rows: dict[str, Row], deadline_s: float = 300.0
 ) -> Iterator[tuple[Ground, dict[str, Outcome]]]:
     """Clone a machine for each row, all at once, and give what became of each."""
     images = {"flipped": faults.flip, "missing": faults.lose_pack, "kernelless": None}
