@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from cloner_core.admin import NodeView
+from cloner_core.admin.nodes import NodeView
 from cloner_core.messages import Secret, Vaulted
 from cloner_core.network import NodeNetwork
 from cloner_core.sightings import SshAnswer

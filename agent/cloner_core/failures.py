@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
-from cloner_core.admin import MAX_NODES, TaskState, TaskView
+from cloner_core.admin.deploying import MAX_NODES
+from cloner_core.admin.tasks import TaskState, TaskView
 from cloner_core.mending import mending_line
 from cloner_core.messages import Cause, Failure, Stage, Strict
 

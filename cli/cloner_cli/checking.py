@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cloner_cli.api import Api
-from cloner_core.admin import GroupView, ImageView, LayoutView, NodeView
+from cloner_core.admin.images import ImageView, LayoutView
+from cloner_core.admin.nodes import GroupView, NodeView
 from cloner_core.errors import InvalidError, NotFoundError, UnreachableError
 from cloner_core.facts import normalize_mac
 

@@ -11,7 +11,7 @@ import click
 from click.core import iter_params_for_processing
 
 from cloner_cli.invocation import Invocation
-from cloner_core.admin import MAX_NODES
+from cloner_core.admin.deploying import MAX_NODES
 from cloner_core.messages import ConfirmWay
 
 F = TypeVar("F", bound=Callable[..., Any])

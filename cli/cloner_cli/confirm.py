@@ -10,7 +10,7 @@ from cloner_cli.commands import command, dry_run_option
 from cloner_cli.documents import read_input
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import columns
-from cloner_core.admin import ConsoleOutcome, ConsoleReport
+from cloner_core.admin.consoles import ConsoleOutcome, ConsoleReport
 from cloner_core.confirmation import console_lines
 from cloner_core.errors import NotFoundError, RefusedError
 

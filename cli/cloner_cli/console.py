@@ -14,7 +14,8 @@ from cloner_cli.checking import Checks, fold_nodes
 from cloner_cli.commands import Group, command, dry_run_option
 from cloner_cli.documents import read_first_line
 from cloner_cli.invocation import Invocation
-from cloner_core.admin import ConsoleScope, ConsoleView, NodeView, PasswordRequest, PasswordView
+from cloner_core.admin.consoles import ConsoleScope, ConsoleView, PasswordRequest, PasswordView
+from cloner_core.admin.nodes import NodeView
 from cloner_core.errors import ClonerError, InvalidError, RefusedError
 from cloner_core.messages import PasswordHash
 from cloner_core.passwords import DEFAULT_PASSWORD, SALT_BYTES, hash_password, require_password

@@ -23,7 +23,7 @@ from cloner_cli.invocation import Invocation
 from cloner_cli.task import task_table
 from cloner_cli.text import printable
 from cloner_cli.waiting import require_done, wait_for
-from cloner_core.admin import DeployRequest, Intent
+from cloner_core.admin.deploying import DeployRequest, Intent
 from cloner_core.sizes import format_bytes
 
 

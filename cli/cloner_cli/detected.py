@@ -15,7 +15,7 @@ from cloner_cli.api import segment
 from cloner_cli.asking import ask
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import printable
-from cloner_core.admin import LayoutView
+from cloner_core.admin.images import LayoutView
 from cloner_core.detection import Detected
 from cloner_core.errors import NotFoundError, RefusedError
 from cloner_core.layout import Layout, layout_differences

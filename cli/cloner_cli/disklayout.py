@@ -24,7 +24,7 @@ from cloner_cli.detected import (
 from cloner_cli.documents import read_document, write_result
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import columns, moment
-from cloner_core.admin import LayoutView
+from cloner_core.admin.images import LayoutView
 from cloner_core.errors import InvalidError
 from cloner_core.layout import Layout, layout_document, parse_layout
 from cloner_core.picturing import as_svg, as_text, draw

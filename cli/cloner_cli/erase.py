@@ -23,7 +23,7 @@ from cloner_cli.invocation import Invocation
 from cloner_cli.task import task_table
 from cloner_cli.text import printable
 from cloner_cli.waiting import require_done, wait_for
-from cloner_core.admin import EraseIntent, EraseRequest
+from cloner_core.admin.deploying import EraseIntent, EraseRequest
 from cloner_core.erasing.plan import describe_ways
 from cloner_core.erasing.words import MAX_PASSES, EraseOrder, MethodWord, ThenWord, VerifyWord
 from cloner_core.errors import InvalidError

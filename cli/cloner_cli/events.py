@@ -8,7 +8,7 @@ import msgspec
 from cloner_cli.commands import COUNT, command
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import moment, printable
-from cloner_core.admin import EventView
+from cloner_core.admin.tasks import EventView
 from cloner_core.errors import UnreachableError
 
 _FOLLOW_EVERY_S = 0.5

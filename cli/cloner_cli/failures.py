@@ -13,7 +13,7 @@ from cloner_cli.commands import command, some_nodes_option
 from cloner_cli.invocation import Invocation
 from cloner_cli.progress import standing, what_of
 from cloner_cli.text import fields, printable
-from cloner_core.admin import TaskState, TaskView
+from cloner_core.admin.tasks import TaskState, TaskView
 from cloner_core.errors import failed_status
 from cloner_core.failures import FailureGroup, FailuresReport, NotWell, RetryRequest, report_failures
 

@@ -10,7 +10,7 @@ from cloner_cli.checking import Checks
 from cloner_cli.commands import command, nodes_option
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import moment, printable
-from cloner_core.admin import FitRequest, FitSize, FitView
+from cloner_core.admin.fitting import FitRequest, FitSize, FitView
 from cloner_core.errors import failed_status
 from cloner_core.sizes import format_bytes
 

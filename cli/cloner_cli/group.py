@@ -9,7 +9,7 @@ from cloner_cli.checking import fold_nodes
 from cloner_cli.commands import Group, command, dry_run_option
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import columns, fields
-from cloner_core.admin import GroupPatch, GroupView
+from cloner_core.admin.nodes import GroupPatch, GroupView
 
 
 @click.group("group", cls=Group)

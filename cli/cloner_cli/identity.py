@@ -9,7 +9,7 @@ from cloner_cli.checking import Checks
 from cloner_cli.commands import command, image_option
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import printable
-from cloner_core.admin import IdentityPreview, IdentityView, KnownHosts
+from cloner_core.admin.identities import IdentityPreview, IdentityView, KnownHosts
 
 _PATTERN_LETTERS = set("abcdefghijklmnopqrstuvwxyz0123456789.-*?:")
 

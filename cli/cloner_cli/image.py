@@ -9,7 +9,7 @@ from cloner_cli.checking import Checks
 from cloner_cli.commands import command
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import columns, fields, moment
-from cloner_core.admin import ImageView
+from cloner_core.admin.images import ImageView
 from cloner_core.sizes import format_bytes
 
 

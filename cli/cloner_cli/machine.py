@@ -13,7 +13,7 @@ from cloner_cli.checking import Checks
 from cloner_cli.commands import Group, command, dry_run_option
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import columns, moment
-from cloner_core.admin import MachineView
+from cloner_core.admin.nodes import MachineView
 from cloner_core.sizes import format_bytes
 
 

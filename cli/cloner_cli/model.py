@@ -12,7 +12,7 @@ from cloner_cli.checking import fold_nodes
 from cloner_cli.commands import COUNT, METHODS, ORDERS, UNSET_WORD, Group, command, dry_run_option, said_setting
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import columns
-from cloner_core.admin import ModelPatch, ModelView
+from cloner_core.admin.nodes import ModelPatch, ModelView
 from cloner_core.errors import InvalidError
 
 

@@ -13,7 +13,8 @@ from cloner_cli.deploy import agree, intended
 from cloner_cli.invocation import Invocation
 from cloner_cli.machine import machine_table
 from cloner_cli.text import columns
-from cloner_core.admin import DeployRequest, MachineRequest, MachineView, NetbootRequest, NodeView
+from cloner_core.admin.deploying import DeployRequest, NetbootRequest
+from cloner_core.admin.nodes import MachineRequest, MachineView, NodeView
 
 _VALUES = click.Choice(["local", "cloner", "cloner-multicast", "capture", "discover", "rescue"])
 

@@ -10,7 +10,7 @@ import msgspec
 
 from cloner_cli.checking import Checks
 from cloner_cli.documents import read_document
-from cloner_core.admin import NodeView
+from cloner_core.admin.nodes import NodeView
 from cloner_core.errors import InvalidError
 from cloner_core.network import Addressing, Interface, NodeNetwork, network_faults
 

@@ -30,7 +30,8 @@ from cloner_cli.invocation import Invocation
 from cloner_cli.network import asked_network, network_fields
 from cloner_cli.nodeimport import node_import
 from cloner_cli.text import columns, fields, moment
-from cloner_core.admin import AcceptRequest, HardwareView, NodePatch, NodeSpec, NodeView, RecoveryKeys
+from cloner_core.admin.identities import RecoveryKeys
+from cloner_core.admin.nodes import AcceptRequest, HardwareView, NodePatch, NodeSpec, NodeView
 from cloner_core.errors import RefusedError
 from cloner_core.lldp import switch_of
 from cloner_core.sightings import Sighting

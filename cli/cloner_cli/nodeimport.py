@@ -16,7 +16,7 @@ from cloner_cli.network import asked_network
 from cloner_cli.nodefiles import FORMATS, read_nodes
 from cloner_cli.nodefiles.records import NodeRecord
 from cloner_cli.text import columns, printable
-from cloner_core.admin import ImportedNode, ImportRequest, ImportResult, NodePatch, NodeView
+from cloner_core.admin.nodes import ImportedNode, ImportRequest, ImportResult, NodePatch, NodeView
 
 _MOST_BYTES = 16 << 20
 

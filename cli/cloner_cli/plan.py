@@ -13,7 +13,7 @@ from cloner_cli.commands import command, image_option, layout_option
 from cloner_cli.documents import read_document
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import moment, printable
-from cloner_core.admin import PlanView
+from cloner_core.admin.deploying import PlanView
 from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import InvalidError
 from cloner_core.facts import Facts

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from cloner_cli.text import duration, printable
-from cloner_core.admin import TaskState, TaskView
+from cloner_core.admin.tasks import TaskState, TaskView
 from cloner_core.messages import Progress
 from cloner_core.sizes import format_bytes
 

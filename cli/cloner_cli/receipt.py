@@ -13,7 +13,7 @@ from cloner_cli.commands import Group, command
 from cloner_cli.documents import read_document
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import duration, fields, moment
-from cloner_core.admin import ReceiptView
+from cloner_core.admin.tasks import ReceiptView
 from cloner_core.decoding import UNREADABLE
 from cloner_core.erasing.words import EraseReceipt, erase_statement
 from cloner_core.errors import IntegrityError, InvalidError

@@ -6,7 +6,7 @@ from cloner_cli.commands import command
 from cloner_cli.events import event_line
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import fields
-from cloner_core.admin import Status
+from cloner_core.admin.tasks import Status
 from cloner_core.sizes import format_bytes
 
 

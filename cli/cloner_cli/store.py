@@ -9,7 +9,7 @@ from cloner_cli.asking import ask
 from cloner_cli.commands import Group, command, dry_run_option, yes_option
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import duration, fields, parse_duration, printable
-from cloner_core.admin import CheckReport, Collected
+from cloner_core.admin.images import CheckReport, Collected
 from cloner_core.errors import IntegrityError
 from cloner_core.sizes import format_bytes
 

@@ -23,7 +23,7 @@ from cloner_cli.progress import has_ended, standing, what_of
 from cloner_cli.reporting import give
 from cloner_cli.text import columns, fields, moment, printable
 from cloner_cli.waiting import require_done, wait_for
-from cloner_core.admin import LogEntry, TaskView
+from cloner_core.admin.tasks import LogEntry, TaskView
 from cloner_core.bundle import BundleView, render_bundle
 from cloner_core.errors import ConflictError, InvalidError
 from cloner_core.messages import Cause

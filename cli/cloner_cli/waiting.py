@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cloner_cli.api import ANSWER_S, segment
 from cloner_cli.invocation import Invocation
 from cloner_cli.progress import Ticker, has_ended, share, standing, why_failed
-from cloner_core.admin import TaskState, TaskView
+from cloner_core.admin.tasks import TaskState, TaskView
 from cloner_core.errors import ClonerError, ExitStatus, UnreachableError, failed_status
 
 if TYPE_CHECKING:

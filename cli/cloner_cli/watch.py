@@ -17,7 +17,8 @@ from cloner_cli.invocation import Invocation
 from cloner_cli.progress import Ticker, has_ended
 from cloner_cli.task import task_table
 from cloner_cli.waiting import live_table, require_done
-from cloner_core.admin import NodeView, TaskState, TaskView
+from cloner_core.admin.nodes import NodeView
+from cloner_core.admin.tasks import TaskState, TaskView
 from cloner_core.errors import UnreachableError
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from cloner_core.admin import NodeView, TaskState
+from cloner_core.admin.nodes import NodeView
+from cloner_core.admin.tasks import TaskState
 from cloner_core.errors import RefusedError, UnreachableError
 from cloner_core.messages import Cause
 from cloner_core.sightings import BootStep

@@ -17,7 +17,8 @@ import msgspec
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import DBAPIError
 
-from cloner_core.admin import NodeView, TaskState
+from cloner_core.admin.nodes import NodeView
+from cloner_core.admin.tasks import TaskState
 from cloner_core.errors import ClonerError
 from cloner_core.facts import Facts
 from cloner_core.messages import Cause, ConfirmWay

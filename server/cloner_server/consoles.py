@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from sqlalchemy import Connection
 
-from cloner_core.admin import NodeView
+from cloner_core.admin.nodes import NodeView
 from cloner_core.messages import ConsoleAccess, ConsoleReport, PasswordHash, Secret
 from cloner_core.passwords import DEFAULT_PASSWORD, SALT_BYTES, hash_password
 from cloner_server.state import consoles, events, nodes

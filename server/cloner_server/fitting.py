@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 
 import msgspec
 
-from cloner_core.admin import FitDisk, FitOther, FitRefusal, FitSize, FitView, NodeView
+from cloner_core.admin.fitting import FitDisk, FitOther, FitRefusal, FitSize, FitView
+from cloner_core.admin.nodes import NodeView
 from cloner_core.bootfiles import NotBootableError
 from cloner_core.bootneeds import (
     INITRAMFS_HINT,

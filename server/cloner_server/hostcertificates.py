@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
-from cloner_core.admin import NodeView
+from cloner_core.admin.nodes import NodeView
 from cloner_core.messages import HostKey, Vaulted
 
 # Clocks of nodes and clients may be far off, and a clone renews nothing by itself: as long as the site's CA lives.

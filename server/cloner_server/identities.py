@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cloner_core.admin import IdentityPreview, NodeView
+from cloner_core.admin.identities import IdentityPreview
+from cloner_core.admin.nodes import NodeView
 from cloner_core.identity import IdentityFile, IdentityLink, IdentityMade, ImageIdentity, identity_files, systems_of
 from cloner_core.image.compression import decompress
 from cloner_core.image.tree import iter_segment

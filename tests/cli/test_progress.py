@@ -9,7 +9,7 @@ import pytest
 
 from cloner_cli.progress import Ticker, amount, has_ended, share, standing, why_failed
 from cloner_cli.waiting import live_table
-from cloner_core.admin import TaskState, TaskView
+from cloner_core.admin.tasks import TaskState, TaskView
 from cloner_core.messages import Cause, Failure, Progress, Stage
 
 RESTORE = Progress(Stage.RESTORE, done=120 << 20, total=1 << 30, unit="bytes", rate_per_s=float(64 << 20))

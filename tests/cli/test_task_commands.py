@@ -133,7 +133,7 @@ def test_an_altered_receipt_does_not_verify(desk: Desk, receipt: Path, field: st
 def test_a_receipt_is_never_verified_by_the_key_it_carries(desk: Desk, receipt: Path) -> None:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from cloner_core.admin import ReceiptView
+    from cloner_core.admin.tasks import ReceiptView
     from cloner_core.messages import Receipt, receipt_statement
 
     view = msgspec.json.decode(receipt.read_bytes(), type=ReceiptView)

@@ -9,7 +9,7 @@ import pytest
 
 from clibench.desk import Desk
 from cloner_cli.watch import counts_line, live_view, worst_first
-from cloner_core.admin import TaskState, TaskView
+from cloner_core.admin.tasks import TaskState, TaskView
 from cloner_core.errors import FAILED_MOST, ExitStatus, failed_status
 from cloner_core.messages import Cause, Failure, Stage
 from serverbench.scene import Agent, facts

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from cloner_core.admin import TaskState, TaskView
+from cloner_core.admin.tasks import TaskState, TaskView
 from cloner_core.failures import NotWell, report_failures
 from cloner_core.messages import Cause, Failure, Stage
 

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from cloner_core.admin import HardwareView, TaskState
+from cloner_core.admin.nodes import HardwareView
+from cloner_core.admin.tasks import TaskState
 from cloner_core.facts import Dmi, Facts, fingerprint
 from cloner_core.messages import Vaulted
 from cloner_server.state import events

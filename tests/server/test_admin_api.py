@@ -7,7 +7,7 @@ import contextlib
 
 import msgspec
 
-from cloner_core.admin import EventView, TaskView
+from cloner_core.admin.tasks import EventView, TaskView
 from cloner_core.messages import Stage
 from cloner_server.api.stream import _messages
 from serverbench.scene import Agent, Scene

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from cloner_core.admin import EventView
+from cloner_core.admin.tasks import EventView
 from cloner_server.audit import LEFT_OUT, REFUSED, Limits, NetworkAudit, audited
 from cloner_server.state import events
 from cloner_server.state.tables import events as table

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from cloner_core.admin import NodePatch, TaskState
+from cloner_core.admin.nodes import NodePatch
+from cloner_core.admin.tasks import TaskState
 from cloner_core.messages import Cause
 from cloner_core.network import Interface, NodeNetwork
 from cloner_core.sightings import BootStep

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from cloner_core.admin import DeployRequest, TaskState
+from cloner_core.admin.deploying import DeployRequest
+from cloner_core.admin.tasks import TaskState
 from cloner_core.messages import Vaulted
 from cloner_server.state import events
 from cloner_server.state.tables import attempts

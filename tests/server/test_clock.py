@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
-from cloner_core.admin import TaskState
+from cloner_core.admin.tasks import TaskState
 from cloner_core.messages import Stage
 from cloner_core.sightings import SshAnswer
 from cloner_pxe.decision import BootPolicy

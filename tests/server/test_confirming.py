@@ -10,7 +10,8 @@ import msgspec
 import pytest
 from sqlalchemy import Update, update
 
-from cloner_core.admin import ConsoleOutcome, ConsoleReport, TaskState
+from cloner_core.admin.consoles import ConsoleOutcome, ConsoleReport
+from cloner_core.admin.tasks import TaskState
 from cloner_core.confirmation import ConsoleLine, console_lines, console_proof
 from cloner_core.messages import Cause, Confirm, Receipt, ReceiptBody
 from cloner_core.network import Interface, NodeNetwork

@@ -8,7 +8,9 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
 
-from cloner_core.admin import ConsoleView, EventView, NodeView, PasswordView, Status
+from cloner_core.admin.consoles import ConsoleView, PasswordView
+from cloner_core.admin.nodes import NodeView
+from cloner_core.admin.tasks import EventView, Status
 from cloner_core.identity import ssh_fingerprint
 from cloner_core.messages import Beat, BeatReply, Cause, ConsoleReport, Failure, PasswordHash, Progress, Stage
 from cloner_core.passwords import DEFAULT_PASSWORD, hash_password, is_password

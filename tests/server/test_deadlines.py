@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from cloner_core.admin import TaskState
+from cloner_core.admin.tasks import TaskState
 from cloner_core.messages import Cause, Failure, Stage
 from cloner_core.sightings import BootStep
 from cloner_server.state import events, nodes, sightings

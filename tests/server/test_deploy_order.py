@@ -9,7 +9,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from agentbench.programs import pe
-from cloner_core.admin import NodePatch, TaskState
+from cloner_core.admin.nodes import NodePatch
+from cloner_core.admin.tasks import TaskState
 from cloner_core.image.digest import digest
 from cloner_core.messages import Cause, DiskWritten, Failure, PlanReport, Receipt, Stage, Vaulted, receipt_statement
 from cloner_core.plan import plan_digest, render

@@ -9,7 +9,8 @@ import httpx
 import msgspec
 import pytest
 
-from cloner_core.admin import FitView, NodePatch
+from cloner_core.admin.fitting import FitView
+from cloner_core.admin.nodes import NodePatch
 from cloner_core.layout import parse_layout
 from cloner_core.messages import PlanReport, Vaulted
 from cloner_core.plan import plan_digest, render

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from cloner_core.admin import EraseIntent, EraseRequest, ReceiptView, TaskState
+from cloner_core.admin.deploying import EraseIntent, EraseRequest
+from cloner_core.admin.tasks import ReceiptView, TaskState
 from cloner_core.erasing.abilities import EraseAbilities
 from cloner_core.erasing.plan import ErasePlan, erase_digest, plan_erase, render_erase
 from cloner_core.erasing.words import (

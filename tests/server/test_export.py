@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cloner_core.admin import TaskState
+from cloner_core.admin.tasks import TaskState
 from cloner_core.errors import ClonerError, ConflictError, IntegrityError, InvalidError, NotFoundError, RefusedError
 from cloner_server import recoverykeys, vault
 from cloner_server.export import importing, making

@@ -8,7 +8,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from cloner_core.admin import FitView
+from cloner_core.admin.fitting import FitView
 from cloner_core.facts import Disk, Facts, Firmware, PciDevice
 from cloner_core.layout import parse_layout
 from cloner_core.plan import PlanError

@@ -10,7 +10,9 @@ import pytest
 from cryptography.hazmat.primitives.serialization import SSHCertificate, SSHCertificateType, load_ssh_public_identity
 from sqlalchemy import update
 
-from cloner_core.admin import IdentityView, Intent, KnownHosts, NodeView
+from cloner_core.admin.deploying import Intent
+from cloner_core.admin.identities import IdentityView, KnownHosts
+from cloner_core.admin.nodes import NodeView
 from cloner_core.extrafiles import ExtraFile
 from cloner_core.identity import IdentityFile, ImageIdentity, identity_files
 from cloner_core.messages import Secret, Vaulted

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from cloner_core import newc
-from cloner_core.admin import FitView
+from cloner_core.admin.fitting import FitView
 from cloner_core.facts import Disk, Facts, PciDevice
 from cloner_server.imagedrivers import ImageDrivers, read_drivers
 from cloner_server.state import images, nodes

@@ -8,7 +8,7 @@ import httpx
 import msgspec
 import pytest
 
-from cloner_core.admin import TaskState
+from cloner_core.admin.tasks import TaskState
 from cloner_core.facts import Dmi
 from cloner_core.failures import NotWell
 from cloner_core.lldp import Neighbor

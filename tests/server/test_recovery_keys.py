@@ -10,7 +10,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import update
 
-from cloner_core.admin import EventView, RecoveryKeys
+from cloner_core.admin.identities import RecoveryKeys
+from cloner_core.admin.tasks import EventView
 from cloner_core.errors import IntegrityError
 from cloner_server import recoverykeys
 from cloner_server.state.database import Act

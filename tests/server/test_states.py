@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloner_core.admin import TaskState
+from cloner_core.admin.tasks import TaskState
 from cloner_core.errors import RefusedError
 from cloner_server.state.tables import LIVE_TASK
 from cloner_server.tasks.states import ACTIVE, CLAIMABLE, LIVE, Happening, can_happen, next_state

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from cloner_core.admin import TaskState
+from cloner_core.admin.tasks import TaskState
 from cloner_core.messages import Cause, Failure, Stage
 from cloner_server.tasks import housekeeping
 from serverbench.scene import START_S, Agent, Scene

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from cloner_core.admin import TaskState
+from cloner_core.admin.tasks import TaskState
 from cloner_core.messages import PROTOCOL, Cause, Failure, Stage
 from cloner_core.sightings import SshAnswer
 from cloner_server.confirming import Confirming
@@ -272,7 +272,7 @@ def test_a_protected_node_and_this_machine_are_not_deployed(scene: Scene) -> Non
     assert (answer.status_code, "protected" in answer.json()["error"]) == (409, True)
     scene.add_node("n02", MAC2)
     rules = dataclasses.replace(scene.core.rules, own_macs=frozenset({MAC2}))
-    from cloner_core.admin import DeployRequest
+    from cloner_core.admin.deploying import DeployRequest
     from cloner_core.errors import RefusedError
 
     with scene.core.database.read() as connection, pytest.raises(RefusedError, match="this very server"):

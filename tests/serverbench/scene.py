@@ -13,7 +13,9 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from litestar.testing import TestClient
 
-from cloner_core.admin import DeployRequest, NodeSpec, TaskView
+from cloner_core.admin.deploying import DeployRequest
+from cloner_core.admin.nodes import NodeSpec
+from cloner_core.admin.tasks import TaskView
 from cloner_core.facts import Disk, Facts, Firmware, Nic
 from cloner_core.image.compression import compress
 from cloner_core.image.tree import decode_root

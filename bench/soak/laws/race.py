@@ -15,7 +15,7 @@ import httpx
 import msgspec
 from sqlalchemy import func, select
 
-from cloner_core.admin import TaskState, TaskView
+from cloner_core.admin.tasks import TaskState, TaskView
 from cloner_core.errors import RefusedError
 from cloner_core.facts import fingerprint
 from cloner_core.messages import Beat, BeatReply, Cause, Failure, HelloReply, Progress, Stage, Vaulted

@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import func, select
 
-from cloner_core.admin import TaskState
+from cloner_core.admin.tasks import TaskState
 from cloner_core.image.compression import compress
 from cloner_core.layout import parse_layout
 from cloner_core.messages import Beat as BeatMessage

@@ -8,11 +8,8 @@ from typing import Any
 from litestar import Router, get, post
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from cloner_core.admin import (
-    EventView,
-    LayoutView,
-    Status,
-)
+from cloner_core.admin.images import LayoutView
+from cloner_core.admin.tasks import EventView, Status
 from cloner_core.errors import InvalidError
 from cloner_core.layout import Layout
 from cloner_core.messages import PROTOCOL

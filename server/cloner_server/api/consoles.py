@@ -9,7 +9,8 @@ from litestar import get, post
 from litestar.params import FromPath, JSONBody
 from sqlalchemy import Connection
 
-from cloner_core.admin import ConsoleView, NodeView, PasswordRequest, PasswordView
+from cloner_core.admin.consoles import ConsoleView, PasswordRequest, PasswordView
+from cloner_core.admin.nodes import NodeView
 from cloner_core.errors import InvalidError, RefusedError
 from cloner_core.identity import ssh_fingerprint
 from cloner_core.messages import ConsoleReport

@@ -7,7 +7,7 @@ from typing import Any
 from litestar import get, post
 from litestar.params import FromPath, JSONBody
 
-from cloner_core.admin import TaskView
+from cloner_core.admin.tasks import TaskView
 from cloner_core.bundle import BundleView
 from cloner_core.failures import NotWell, RetryRequest
 from cloner_server.api.callers import CoreDependency, who

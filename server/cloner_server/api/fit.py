@@ -9,7 +9,8 @@ from typing import Any
 from litestar import post
 from litestar.params import JSONBody
 
-from cloner_core.admin import FitRequest, FitView, NodeView
+from cloner_core.admin.fitting import FitRequest, FitView
+from cloner_core.admin.nodes import NodeView
 from cloner_core.bootfiles import NotBootableError
 from cloner_core.errors import ClonerError, RefusedError
 from cloner_core.facts import Facts

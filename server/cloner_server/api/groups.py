@@ -7,7 +7,7 @@ from typing import Any
 from litestar import get, patch
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from cloner_core.admin import GroupPatch, GroupView
+from cloner_core.admin.nodes import GroupPatch, GroupView
 from cloner_server.api.callers import CoreDependency, who
 from cloner_server.api.faults import AnyRequest
 from cloner_server.state import groups

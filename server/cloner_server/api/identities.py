@@ -7,7 +7,7 @@ from typing import Any
 from litestar import get, post
 from litestar.params import FromPath, FromQuery
 
-from cloner_core.admin import IdentityView, KnownHosts, RecoveryKey, RecoveryKeys
+from cloner_core.admin.identities import IdentityView, KnownHosts, RecoveryKey, RecoveryKeys
 from cloner_core.errors import RefusedError
 from cloner_core.messages import ConfirmWay, Secret
 from cloner_server import hostcertificates, identities, recoverykeys, vault

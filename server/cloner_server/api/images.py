@@ -10,7 +10,7 @@ from litestar.params import FromPath, FromQuery, RawBody
 from sqlalchemy import Row
 from sqlalchemy.exc import DBAPIError
 
-from cloner_core.admin import CheckReport, Collected, ImageView
+from cloner_core.admin.images import CheckReport, Collected, ImageView
 from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import InvalidError
 from cloner_core.image.digest import parse_digest

@@ -7,7 +7,7 @@ from typing import Any
 from litestar import delete, get, post
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from cloner_core.admin import MachineRequest, MachineView
+from cloner_core.admin.nodes import MachineRequest, MachineView
 from cloner_core.errors import InvalidError, NotFoundError
 from cloner_core.facts import Facts, normalize_mac
 from cloner_server.api.callers import CoreDependency, who

@@ -9,7 +9,7 @@ from litestar import delete, get, patch
 from litestar.params import FromPath, FromQuery, JSONBody
 from sqlalchemy import Connection
 
-from cloner_core.admin import ModelPatch, ModelView
+from cloner_core.admin.nodes import ModelPatch, ModelView
 from cloner_server.api.callers import CoreDependency, who
 from cloner_server.api.faults import AnyRequest
 from cloner_server.state import models, nodes

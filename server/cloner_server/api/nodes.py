@@ -8,7 +8,7 @@ import msgspec
 from litestar import delete, get, patch, post
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from cloner_core.admin import (
+from cloner_core.admin.nodes import (
     AcceptRequest,
     HardwareView,
     ImportRequest,

@@ -11,7 +11,7 @@ from litestar import get
 from litestar.params import FromQuery
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
-from cloner_core.admin import EventView, TaskView
+from cloner_core.admin.tasks import EventView, TaskView
 from cloner_server.api.callers import CoreDependency
 from cloner_server.core import Core
 from cloner_server.state import events

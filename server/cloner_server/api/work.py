@@ -7,21 +7,10 @@ from typing import Any
 from litestar import get, post
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from cloner_core.admin import (
-    ConsoleOutcome,
-    ConsoleReport,
-    DeployRequest,
-    EraseIntent,
-    EraseRequest,
-    Intent,
-    LogEntry,
-    NetbootRequest,
-    NodeView,
-    PlanView,
-    ReceiptView,
-    TaskState,
-    TaskView,
-)
+from cloner_core.admin.consoles import ConsoleOutcome, ConsoleReport
+from cloner_core.admin.deploying import DeployRequest, EraseIntent, EraseRequest, Intent, NetbootRequest, PlanView
+from cloner_core.admin.nodes import NodeView
+from cloner_core.admin.tasks import LogEntry, ReceiptView, TaskState, TaskView
 from cloner_core.erasing.plan import erase_digest, plan_erase, render_erase
 from cloner_core.errors import NotFoundError, RefusedError
 from cloner_core.facts import Facts

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import msgspec
 from sqlalchemy import Connection, select
 
-from cloner_core.admin import TaskState
+from cloner_core.admin.tasks import TaskState
 from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import IntegrityError, InvalidError, RefusedError
 from cloner_core.sizes import format_bytes

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, and_, delete, insert, or_, select
 
-from cloner_core.admin import ConsoleScope, PasswordView
+from cloner_core.admin.consoles import ConsoleScope, PasswordView
 from cloner_core.messages import PasswordHash
 from cloner_server.state import events
 from cloner_server.state.database import Act

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, func, insert, select
 
-from cloner_core.admin import EventView
+from cloner_core.admin.tasks import EventView
 from cloner_server.state.database import Act
 from cloner_server.state.tables import events
 

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET
 from sqlalchemy import Connection, insert, select, update
 
-from cloner_core.admin import GroupPatch, GroupView
+from cloner_core.admin.nodes import GroupPatch, GroupView
 from cloner_core.errors import NotFoundError
 from cloner_server.state import events
 from cloner_server.state.database import Act

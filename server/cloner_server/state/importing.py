@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET
 from sqlalchemy import Connection
 
-from cloner_core.admin import ImportedNode, ImportRequest, ImportResult, NodePatch, NodeSpec, NodeView
+from cloner_core.admin.nodes import ImportedNode, ImportRequest, ImportResult, NodePatch, NodeSpec, NodeView
 from cloner_core.errors import ClonerError, ConflictError, InvalidError, NotFoundError
 from cloner_server.state import nodes
 from cloner_server.state.database import Act

@@ -7,7 +7,7 @@ import re
 import msgspec
 from sqlalchemy import Connection, func, insert, select
 
-from cloner_core.admin import LayoutView
+from cloner_core.admin.images import LayoutView
 from cloner_core.errors import InvalidError, NotFoundError
 from cloner_core.layout import Layout
 from cloner_server.state import events

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 from sqlalchemy import Connection, delete, insert, select, update
 
-from cloner_core.admin import MachineView
+from cloner_core.admin.nodes import MachineView
 from cloner_core.errors import NotFoundError
 from cloner_core.facts import Facts
 from cloner_server.state import events

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET
 from sqlalchemy import Connection, delete, insert, select, update
 
-from cloner_core.admin import ModelPatch, ModelView
+from cloner_core.admin.nodes import ModelPatch, ModelView
 from cloner_core.errors import ConflictError, InvalidError, NotFoundError
 from cloner_core.models import Model, model_faults
 from cloner_server.state import events

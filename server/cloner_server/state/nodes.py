@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET
 from sqlalchemy import Connection, delete, insert, select, update
 
-from cloner_core.admin import Hardware, NodePatch, NodeSpec, NodeView
+from cloner_core.admin.nodes import Hardware, NodePatch, NodeSpec, NodeView
 from cloner_core.errors import ConflictError, InvalidError, NotFoundError, RefusedError
 from cloner_core.extrafiles import ExtraFile, extra_faults, template_fields
 from cloner_core.facts import Dmi, Facts, normalize_mac

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection
 
-from cloner_core.admin import NodePatch, NodeView
+from cloner_core.admin.nodes import NodePatch, NodeView
 from cloner_core.errors import NotFoundError
 from cloner_server.state import images, layouts
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, delete, func, insert, select, text, update
 
-from cloner_core.admin import LogEntry, TaskState, TaskView
+from cloner_core.admin.tasks import LogEntry, TaskState, TaskView
 from cloner_core.errors import ConflictError, NotFoundError
 from cloner_core.messages import Cause, Failure, LogLine, Progress, Task
 from cloner_server.state import events

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cloner_core.admin import CheckReport, Collected
+from cloner_core.admin.images import CheckReport, Collected
 from cloner_core.errors import NotFoundError, RefusedError
 from cloner_core.image.compression import decompress
 from cloner_core.image.digest import require_digest

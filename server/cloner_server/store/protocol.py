@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
-from cloner_core.admin import CheckReport, Collected
+from cloner_core.admin.images import CheckReport, Collected
 from cloner_core.errors import ClonerError
 from cloner_core.image.version import Base, Draft, SignedMap, VersionRecord
 

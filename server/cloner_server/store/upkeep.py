@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cloner_core.admin import CheckReport, Collected, StoreFault
+from cloner_core.admin.images import CheckReport, Collected, StoreFault
 from cloner_core.errors import ClonerError, IntegrityError
 from cloner_core.image.derive import derive_placements
 from cloner_core.image.limits import DIGEST_BYTES

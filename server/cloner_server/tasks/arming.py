@@ -8,7 +8,9 @@ from typing import TypeVar
 import msgspec
 from sqlalchemy import Connection, select, update
 
-from cloner_core.admin import DeployRequest, DiskAtRisk, EraseIntent, Intent, LayoutView, NodeView
+from cloner_core.admin.deploying import DeployRequest, DiskAtRisk, EraseIntent, Intent
+from cloner_core.admin.images import LayoutView
+from cloner_core.admin.nodes import NodeView
 from cloner_core.describing import describe_signature
 from cloner_core.errors import ClonerError, ConflictError, InvalidError, NotFoundError, RefusedError
 from cloner_core.facts import Disk

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from cloner_core.admin import Hardware, NodeView, TaskState
+from cloner_core.admin.nodes import Hardware, NodeView
+from cloner_core.admin.tasks import TaskState
 from cloner_core.erasing.words import EraseReply, EraseTask
 from cloner_core.errors import ClonerError, RefusedError, UnreachableError
 from cloner_core.facts import Facts, fingerprint

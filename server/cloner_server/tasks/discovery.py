@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import CompoundSelect, Connection, delete, func, insert, select, update
 
-from cloner_core.admin import NodeView
+from cloner_core.admin.nodes import NodeView
 from cloner_core.errors import ClonerError, RefusedError
 from cloner_core.facts import Facts
 from cloner_core.messages import Discovered, DiscoverFailure, Hello

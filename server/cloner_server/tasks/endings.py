@@ -12,7 +12,9 @@ from typing import Any
 import msgspec
 from sqlalchemy import ColumnElement, Connection, insert, select, update
 
-from cloner_core.admin import ConsoleOutcome, NodeView, TaskState
+from cloner_core.admin.consoles import ConsoleOutcome
+from cloner_core.admin.nodes import NodeView
+from cloner_core.admin.tasks import TaskState
 from cloner_core.confirmation import ConsoleLine, console_proof
 from cloner_core.erasing.words import EraseReceipt
 from cloner_core.errors import ClonerError, NotFoundError, RefusedError

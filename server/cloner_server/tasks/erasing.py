@@ -7,7 +7,8 @@ from collections.abc import Callable
 import msgspec
 from sqlalchemy import Connection, insert, select
 
-from cloner_core.admin import DiskToErase, EraseIntent, EraseRequest, NodeView
+from cloner_core.admin.deploying import DiskToErase, EraseIntent, EraseRequest
+from cloner_core.admin.nodes import NodeView
 from cloner_core.erasing.plan import ErasePlan, disk_key, plan_erase
 from cloner_core.erasing.words import EraseOrder, EraseReceipt, EraseReceiptBody, EraseTask, erase_statement
 from cloner_core.errors import ClonerError, InvalidError, NotFoundError, RefusedError

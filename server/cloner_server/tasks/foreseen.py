@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from sqlalchemy import Connection
 
-from cloner_core.admin import TaskState
+from cloner_core.admin.tasks import TaskState
 from cloner_core.erasing.words import EraseTask
 from cloner_core.errors import InvalidError, RefusedError
 from cloner_core.messages import Task

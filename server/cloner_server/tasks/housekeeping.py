@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, select
 
-from cloner_core.admin import TaskState
+from cloner_core.admin.tasks import TaskState
 from cloner_core.sightings import boot_verdict
 from cloner_server.state import events, sightings
 from cloner_server.state import tasks as rows

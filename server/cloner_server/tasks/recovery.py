@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from sqlalchemy import Connection, func, select
 
-from cloner_core.admin import TaskState, TaskView
+from cloner_core.admin.tasks import TaskState, TaskView
 from cloner_core.errors import ClonerError, RefusedError
 from cloner_core.facts import Dmi
 from cloner_core.failures import NotWell, RetryRequest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from cloner_core.admin import TaskState
+from cloner_core.admin.tasks import TaskState
 from cloner_core.errors import RefusedError
 
 

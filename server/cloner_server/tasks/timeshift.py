@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, func, select, update
 
-from cloner_core.admin import TaskState
+from cloner_core.admin.tasks import TaskState
 from cloner_server.state import events
 from cloner_server.state.database import Act
 from cloner_server.state.tables import attempts, claims, discover_claims, leases, sightings, tasks

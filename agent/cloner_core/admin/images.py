@@ -1,0 +1,62 @@
+"""Images and layouts, and the store they lie in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cloner_core.layout import Layout
+from cloner_core.messages import Strict
+
+
+class LayoutView(Strict, frozen=True):
+    """One number of a layout."""
+
+    name: str
+    number: int
+    created_s: float
+    author: str
+    layout: Layout
+
+
+class ImageView(Strict, frozen=True):
+    """One published version."""
+
+    image: str
+    number: int
+    digest: str
+    published_s: float
+    author: str
+    detail: dict[str, Any]  # the store's version record: message, source facts, sizes
+
+
+class Publish(Strict, frozen=True):
+    """Make a captured tree a version; everything it names was stored before."""
+
+    image: str
+    digest: str  # of the tree root
+    pack_map: str
+    record: dict[str, object]  # message, author, capture time, inexact paths: outside the digest
+
+
+class StoreFault(Strict, frozen=True):
+    """One thing a check of the store found wrong."""
+
+    what: str  # version image/number, pack …, segment …
+    why: str
+
+
+class CheckReport(Strict, frozen=True):
+    """What a check of the store saw."""
+
+    faults: tuple[StoreFault, ...]
+    versions: int
+    packs: int
+    stored_bytes: int  # of the packs of published versions
+    unused_bytes: int  # of packs no published version needs; gc removes them
+
+
+class Collected(Strict, frozen=True):
+    """What a gc of the store removed, or would remove."""
+
+    files: int
+    stored_bytes: int
