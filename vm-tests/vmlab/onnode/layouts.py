@@ -22,7 +22,7 @@ from cloner_agent.detecting import ask
 from cloner_agent.host import run
 from cloner_agent.probe import probe
 from cloner_agent.stages.disks import unmount_all
-from cloner_core.detection import detect
+from cloner_core.detection import detect, parse_excluded
 from cloner_core.errors import ClonerError
 from cloner_core.facts import Disk, Facts, Firmware
 from cloner_core.layout import Layout, parse_layout
@@ -126,7 +126,9 @@ def _as_in(machine: Mapping[str, Any], facts: Facts) -> Facts:
         msgspec.structs.replace(disk, **{"model": "Model", **{key: one[key] for key in told if key in one}})
         for one, disk in zip(wanted, _real(wanted, facts), strict=True)
     )
-    return msgspec.structs.replace(facts, firmware=Firmware(machine["firmware"]), disks=disks)
+    # A container is made without its TPM, which comes in when the clone is bound to it.
+    board = {"firmware": Firmware(machine["firmware"]), "tpm_major": machine.get("tpm", 0)}
+    return msgspec.structs.replace(facts, disks=disks, **board)
 
 
 def _lay_out(disk: str, told: Mapping[str, Any]) -> None:
@@ -194,7 +196,9 @@ def _detection_faults(plan: Plan, before: Facts, now: Facts) -> Iterator[str]:
     Path(TARGET, "etc/fstab").write_text("".join(lines))
     paths = {disk.path for disk in now.disks}
     told = ask(run, tree=TARGET, disk_names=lambda name: f"/dev/{name}" in paths)
-    detected = detect(msgspec.structs.replace(told, disks=now.disks), plan.layout)
+    others = sorted(paths - {one.disk.path for one in plan.disks})  # as an admin leaves them out
+    told = msgspec.structs.replace(told, disks=now.disks)
+    detected = detect(told, plan.layout, parse_excluded(others, str))
     again = _planned(before, detected.layout)
     for kind, want in _parts(plan).items():
         found = _parts(again)[kind]
