@@ -19,6 +19,7 @@ import msgspec
 from cloner_agent.apply import apply_step
 from cloner_agent.attempt import Attempt, Tools
 from cloner_agent.detecting import ask
+from cloner_agent.holders import stop_holders
 from cloner_agent.host import run
 from cloner_agent.probe import probe
 from cloner_agent.stages.disks import unmount_all
@@ -133,6 +134,7 @@ def _as_in(machine: Mapping[str, Any], facts: Facts) -> Facts:
 
 def _lay_out(disk: str, told: Mapping[str, Any]) -> None:
     """Put on `disk` what a scene says is there before, each filesystem with a file in it."""
+    stop_holders(disk, run)
     run(("wipefs", "--all", "--force", "--lock=yes", disk))
     lines = ["label: gpt"]
     for one in told["partitions"]:
