@@ -23,9 +23,11 @@ from cloner_agent.holders import stop_holders
 from cloner_agent.host import run
 from cloner_agent.probe import probe
 from cloner_agent.stages.disks import unmount_all
+from cloner_core.crypttab import make_crypttab
 from cloner_core.detection import detect, parse_excluded
 from cloner_core.errors import ClonerError
 from cloner_core.facts import Disk, Facts, Firmware
+from cloner_core.fstab import make_fstab
 from cloner_core.layout import Layout, parse_layout
 from cloner_core.messages import Stage
 from cloner_core.plan import Contents, Plan, PlanError, make_plan
@@ -33,12 +35,14 @@ from cloner_core.plan.filesystems import usable_bytes
 from cloner_core.plan.values import PlannedDisk, PlannedVolume
 from cloner_core.sizes import MIB, parse_bytes
 from cloner_core.steps import TARGET, MakeSwapFile, StageEsp
+from cloner_core.unlocking import Means
 from vmlab.onnode.reporting import tell
 
 SCENES = Path("/usr/lib/cloner/scenes.json")
 CONTENTS = (Contents(mount="/", allocated_bytes=700 * MIB, inodes=30_000),)
 _MARKER = "kept-marker"
 _STAGES = (Stage.GUARD, Stage.PARTITION, Stage.MKFS, Stage.MOUNT)
+_MEANS = Means(initramfs="initramfs-tools", sealer="clevis", is_good_later=True)
 _TABLES = {"gpt": "gpt", "mbr": "dos", "none": ""}
 
 
@@ -190,12 +194,10 @@ def _faults(plan: Plan, facts: Facts) -> Iterator[str]:
 
 def _detection_faults(plan: Plan, before: Facts, now: Facts) -> Iterator[str]:
     """Give what the layout that is detected makes otherwise, on the disks as they were before."""
-    lines = []
-    for one in plan.entries:
-        device = f"UUID={one.uuid}" if one.uuid else one.device
-        lines.append(f"{device} {one.mount or 'none'} {one.filesystem} {one.options or 'defaults'} 0 0\n")
-    Path(TARGET, "etc").mkdir(exist_ok=True)
-    Path(TARGET, "etc/fstab").write_text("".join(lines))
+    etc = Path(TARGET, "etc")
+    etc.mkdir(exist_ok=True)
+    (etc / "fstab").write_bytes(make_fstab(None, plan.entries).content)
+    (etc / "crypttab").write_bytes(make_crypttab(None, plan.crypts, _MEANS).content)
     paths = {disk.path for disk in now.disks}
     told = ask(run, tree=TARGET, disk_names=lambda name: f"/dev/{name}" in paths)
     others = sorted(paths - {one.disk.path for one in plan.disks})  # as an admin leaves them out
