@@ -1,4 +1,7 @@
-"""The API of admins, reached over the root-only Unix socket: its router, layouts, events, status."""
+"""The API of admins, reached over the root-only Unix socket: its router, layouts, events, status.
+
+What a capture on another machine needs of it is on the port of nodes as well, for the holder of a token.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,20 @@ from cloner_core.errors import InvalidError
 from cloner_core.layout import Layout
 from cloner_core.messages import PROTOCOL
 from cloner_server import VERSION
-from cloner_server.api.callers import CoreDependency, who
+from cloner_server.api.callers import CoreDependency, admit, require_layout, who
 from cloner_server.api.consoles import console_handlers
 from cloner_server.api.faults import AnyRequest
 from cloner_server.api.fit import fit_handlers
 from cloner_server.api.groups import group_handlers
 from cloner_server.api.identities import identity_handlers
+from cloner_server.api.images import capture_handlers
 from cloner_server.api.machines import machine_handlers
 from cloner_server.api.models import model_handlers
 from cloner_server.api.nodes import node_handlers
+from cloner_server.api.tokens import token_handlers
 from cloner_server.api.work import work_handlers
 from cloner_server.consoles import default_warning
+from cloner_server.core import Core
 from cloner_server.state import events, images, layouts, nodes
 from cloner_server.state import tasks as rows
 
@@ -55,6 +61,7 @@ def layout_add(
     if faults := layout_faults(data):
         raise InvalidError(f"layout '{data.name}' cannot be used", faults=faults)
     with core.database.trial(dry_run) as connection:
+        require_layout(connection, request, data.name)
         return layouts.add_layout(connection, who(core, request), data)
 
 
@@ -100,5 +107,12 @@ def admin_router(more: list[Any]) -> Router:
         *fit_handlers(),
         *identity_handlers(),
         *console_handlers(),
+        *token_handlers(),
     ]
     return Router("/v1", route_handlers=[*own, *more], tags=["admin"])
+
+
+def capture_router(core: Core) -> Router:
+    """Return the routes of the port of nodes that the holder of a token has: the same paths as those of admins."""
+    own: list[Any] = [layout_show, layout_add]
+    return Router("/v1", route_handlers=[*own, *capture_handlers()], guards=[admit(core)])

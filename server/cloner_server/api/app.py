@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from litestar import Litestar, Router
@@ -13,7 +14,7 @@ from litestar.types import ExceptionHandlersMap
 
 from cloner_core.errors import ClonerError
 from cloner_server import VERSION
-from cloner_server.api.admin import admin_router
+from cloner_server.api.admin import admin_router, capture_router
 from cloner_server.api.agent import agent_router
 from cloner_server.api.failures import failure_handlers
 from cloner_server.api.faults import answer_error, answer_http_error, answer_trouble
@@ -25,16 +26,16 @@ from cloner_server.core import Core
 
 def agent_app(core: Core) -> Litestar:
     """Return the application of the TLS port."""
-    return _app(core, agent_router(), openapi=None)
+    return _app(core, (agent_router(), capture_router(core)), openapi=None)
 
 
 def admin_app(core: Core) -> Litestar:
     """Return the application of the Unix socket; its OpenAPI description is at /schema/openapi.json."""
     more: list[Any] = [*image_handlers(), *script_handlers(), *failure_handlers(), *stream_handlers()]
-    return _app(core, admin_router(more), openapi=OpenAPIConfig(title="Cloner", version=VERSION))
+    return _app(core, (admin_router(more),), openapi=OpenAPIConfig(title="Cloner", version=VERSION))
 
 
-def _app(core: Core, router: Router, openapi: OpenAPIConfig | None) -> Litestar:
+def _app(core: Core, routers: Sequence[Router], openapi: OpenAPIConfig | None) -> Litestar:
     def plainly(config: AppConfig) -> AppConfig:
         config.logging_config = None  # ours is set up by `serve`; Litestar would log request lines of its own
         return config
@@ -45,7 +46,7 @@ def _app(core: Core, router: Router, openapi: OpenAPIConfig | None) -> Litestar:
         Exception: answer_trouble,
     }
     return Litestar(
-        [router],
+        list(routers),
         dependencies={"core": Provide(lambda: core, sync_to_thread=False)},
         exception_handlers=handlers,
         openapi_config=openapi,

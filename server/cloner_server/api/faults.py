@@ -27,6 +27,7 @@ from cloner_core.errors import (
 )
 from cloner_core.messages import Fault
 from cloner_server.state.database import DatabaseBusyError
+from cloner_server.state.tokens import TokenError
 from cloner_server.store.protocol import StoreFullError
 from cloner_server.tasks.attempts import CredentialError
 from cloner_server.tasks.claims import UnknownClaimError
@@ -46,6 +47,7 @@ class DiskFullError(ClonerError):
 _STATUS: tuple[tuple[type[ClonerError], int], ...] = (
     (CredentialError, 401),
     (UnknownClaimError, 401),
+    (TokenError, 401),
     (InvalidError, 400),
     (NotFoundError, 404),
     (ConflictError, 409),

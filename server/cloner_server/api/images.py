@@ -16,7 +16,7 @@ from cloner_core.errors import InvalidError
 from cloner_core.image.digest import parse_digest
 from cloner_core.image.version import Draft, VersionRecord, check_image_name
 from cloner_core.messages import Granted
-from cloner_server.api.callers import CoreDependency, who
+from cloner_server.api.callers import CoreDependency, require_image, who
 from cloner_server.api.faults import AnyRequest
 from cloner_server.core import Core
 from cloner_server.state import events, images
@@ -38,16 +38,20 @@ def image_list(core: CoreDependency) -> list[ImageView]:
 
 
 @get("/images/{name:str}", sync_to_thread=True)
-def image_show(core: CoreDependency, name: FromPath[str], number: FromQuery[int | None] = None) -> ImageView:
+def image_show(
+    core: CoreDependency, request: AnyRequest, name: FromPath[str], number: FromQuery[int | None] = None
+) -> ImageView:
     """Show one version of an image, the newest by default."""
+    require_image(request, name)
     with core.database.read() as connection:
         row = images.get_version(connection, name, number)
     return _view(core, row)
 
 
 @get("/chunks/known", sync_to_thread=True)
-def known(core: CoreDependency, image: FromQuery[str]) -> Response[bytes]:
+def known(core: CoreDependency, request: AnyRequest, image: FromQuery[str]) -> Response[bytes]:
     """Send the packs of the latest version of an image, in MessagePack: what the next capture need not send."""
+    require_image(request, image)
     base = core.catalog.store.base(check_image_name(image))
     return Response(msgspec.msgpack.encode(base), media_type=_MESSAGEPACK)
 
@@ -73,6 +77,7 @@ def publish(core: CoreDependency, request: AnyRequest, body: RawBody) -> Version
         draft = msgspec.msgpack.decode(body, type=Draft)
     except UNREADABLE as fault:
         raise InvalidError(f"the body is not a draft: {fault}") from fault
+    require_image(request, draft.image)
     record = core.catalog.store.publish(draft)
     try:
         with core.database.write() as connection:
@@ -108,9 +113,14 @@ def gc(
     return collected
 
 
+def capture_handlers() -> list[Any]:
+    """Return the handlers of images that a capture needs."""
+    return [image_show, known, pack_put, segment_put, publish]
+
+
 def image_handlers() -> list[Any]:
     """Return the handlers of images and of the store."""
-    return [image_list, image_show, known, pack_put, segment_put, publish, check, gc]
+    return [*capture_handlers(), image_list, check, gc]
 
 
 def _view(core: Core, row: Row[tuple[Any, ...]]) -> ImageView:

@@ -76,6 +76,20 @@ hardware_models = Table(
     Column("boot_order", Text, nullable=False),
 )
 
+tokens = Table(
+    "tokens",  # of commands on other machines
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("digest", Text, nullable=False, unique=True),  # SHA-256 of the token; the token itself is kept nowhere
+    Column("image", Text, nullable=False),
+    Column("layouts", Text, nullable=False),  # JSON: names that it may change
+    Column("note", Text, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("created_s", Float, nullable=False),
+    Column("expires_s", Float, nullable=False),
+    Column("used_s", Float),  # NULL never
+)
+
 node_groups = Table(
     "node_groups",  # what is set for a group; who is in it, the nodes say
     metadata,

@@ -1,0 +1,35 @@
+"""Tokens: what lets a command on another machine talk to the server, for one purpose and a time."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from cloner_core.messages import Strict
+
+MOST_LIFETIME_S = 366 * 86400
+"""No token lives longer; a golden node that is captured for years gets a new one each year."""
+
+
+class TokenRequest(Strict, frozen=True):
+    """Make a token that captures versions of one image."""
+
+    image: str
+    layouts: tuple[str, ...] = ()  # that it may change; a layout of a new name it may add without
+    lifetime_s: Annotated[float, Meta(gt=0, le=MOST_LIFETIME_S)] = 86400.0
+    note: Annotated[str, Meta(max_length=200)] = ""
+
+
+class TokenView(Strict, frozen=True):
+    """A token as it is kept: the server knows its SHA-256 only."""
+
+    id: str
+    image: str
+    layouts: tuple[str, ...]
+    note: str
+    author: str
+    created_s: float
+    expires_s: float
+    used_s: float | None  # when it last opened anything; None never
+    token: str = ""  # told once, to whom made it

@@ -1,0 +1,41 @@
+"""Tokens over the API of admins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import delete, get, post
+from litestar.params import FromPath, JSONBody
+
+from cloner_core.admin.tokens import TokenRequest, TokenView
+from cloner_server.api.callers import CoreDependency, who
+from cloner_server.api.faults import AnyRequest
+from cloner_server.state import tokens
+
+_OK = 200
+
+
+@get("/tokens", sync_to_thread=True)
+def token_list(core: CoreDependency) -> list[TokenView]:
+    """List every token, the newest first; none of them says what is shown for it."""
+    with core.database.read() as connection:
+        return tokens.list_tokens(connection)
+
+
+@post("/tokens", sync_to_thread=True, status_code=_OK)
+def token_make(core: CoreDependency, request: AnyRequest, data: JSONBody[TokenRequest]) -> TokenView:
+    """Make a token; the answer alone ever holds it."""
+    with core.database.write() as connection:
+        return tokens.make(connection, who(core, request), data)
+
+
+@delete("/tokens/{token_id:str}", sync_to_thread=True, status_code=_OK)
+def token_remove(core: CoreDependency, request: AnyRequest, token_id: FromPath[str]) -> TokenView:
+    """Withdraw a token."""
+    with core.database.write() as connection:
+        return tokens.remove(connection, who(core, request), token_id)
+
+
+def token_handlers() -> list[Any]:
+    """Return the handlers of tokens."""
+    return [token_list, token_make, token_remove]
