@@ -25,7 +25,7 @@ from cloner_core.messages import Fault
 
 T = TypeVar("T")
 Query = Mapping[str, str | int | bool | None]  # None: left out
-_NOTHING: Query = {}
+NOTHING: Query = {}
 ANSWER_S = 60.0
 """Until a server that says nothing to a question counts as away."""
 LONG_S = 600.0
@@ -56,37 +56,37 @@ class Api:
         self._where = where
         self._headers = {"cloner-author": author.encode("ascii", "replace").decode()}
 
-    def get(self, path: str, kind: type[T], query: Query = _NOTHING, *, within_s: float = ANSWER_S) -> T:
+    def get(self, path: str, kind: type[T], query: Query = NOTHING, *, within_s: float = ANSWER_S) -> T:
         """Return the answer to GET `path`; the server must not be silent for longer than `within_s`."""
         return self._decode(self._send("GET", path, query, within_s=within_s), kind)
 
     def post(
-        self, path: str, kind: type[T], body: object = None, query: Query = _NOTHING, *, is_long: bool = False
+        self, path: str, kind: type[T], body: object = None, query: Query = NOTHING, *, is_long: bool = False
     ) -> T:
         """Return the answer to POST; `body` is sent as JSON. A long request is waited for without end."""
         content = None if body is None else msgspec.json.encode(body)
         within_s = None if is_long else LONG_S
         return self._decode(self._send("POST", path, query, content, within_s=within_s), kind)
 
-    def patch(self, path: str, kind: type[T], body: object, query: Query = _NOTHING) -> T:
+    def patch(self, path: str, kind: type[T], body: object, query: Query = NOTHING) -> T:
         """Return the answer to PATCH."""
         return self._decode(self._send("PATCH", path, query, msgspec.json.encode(body)), kind)
 
-    def delete(self, path: str, kind: type[T], query: Query = _NOTHING) -> T:
+    def delete(self, path: str, kind: type[T], query: Query = NOTHING) -> T:
         """Return the answer to DELETE."""
         return self._decode(self._send("DELETE", path, query), kind)
 
-    def get_bytes(self, path: str, query: Query = _NOTHING) -> bytes:
+    def get_bytes(self, path: str, query: Query = NOTHING) -> bytes:
         """Return the body of the answer to GET `path` as it came."""
         return self._send("GET", path, query).content
 
-    def put_bytes(self, path: str, content: bytes, query: Query = _NOTHING) -> None:
+    def put_bytes(self, path: str, content: bytes, query: Query = NOTHING) -> None:
         """Send `content` as it is; doing it twice is no harm."""
         self._send("PUT", path, query, content, media_type="application/octet-stream")
 
     def post_bytes(self, path: str, content: bytes, kind: type[T], media_type: str) -> T:
         """Send `content` as it is, and return the answer."""
-        return self._decode(self._send("POST", path, _NOTHING, content, media_type=media_type), kind)
+        return self._decode(self._send("POST", path, NOTHING, content, media_type=media_type), kind)
 
     def _send(
         self,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cloner_cli.checking import Checks
-from cloner_cli.commands import command, dry_run_option
+from cloner_cli.commands import command, dry_run_option, server_option
 from cloner_cli.detected import (
     Conflict,
     decide,
@@ -46,6 +46,7 @@ class InexactError(ClonerError):
 @command(
     "new-image", example="cloner new-image --root /srv/golden --image debian --disklayout debian --message 'first'"
 )
+@server_option
 @click.option("--root", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The tree to capture.")
 @click.option("--image", "-i", required=True, metavar="NAME", help="The image that gets a new version.")
 @click.option(

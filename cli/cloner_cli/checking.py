@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cloner_cli.api import Api
+from cloner_cli.api import NOTHING, Api, Query, segment
 from cloner_core.admin.images import ImageView, LayoutView
 from cloner_core.admin.nodes import GroupView, NodeView
 from cloner_core.errors import InvalidError, NotFoundError, UnreachableError
@@ -83,9 +83,8 @@ class Checks:
                 self._lack("node", [name for name in nodes if name not in known], "cloner node list")
             if image:
                 self._check_image(api, image, version)
-            if layout:
-                layouts = {view.name for view in api.get("/v1/layouts", list[LayoutView])}
-                self._lack("layout", [] if layout in layouts else [layout], "cloner disklayout-list")
+            if layout and not self._is_known(api, f"/v1/layouts/{segment(layout)}", LayoutView):
+                self._lack("layout", [layout], "cloner disklayout-list")
         except UnreachableError:
             self.settle()  # what is wrong without asking anybody comes first
             raise
@@ -98,11 +97,18 @@ class Checks:
             raise NotFoundError("\n  - ".join((headline, *self.missing)), hint=self._hint)
 
     def _check_image(self, api: Api, image: str, version: int | None) -> None:
-        numbers = [view.number for view in api.get("/v1/images", list[ImageView]) if view.image == image]
-        if not numbers:
-            self._lack("image", [image], "cloner image-list")
-        elif version is not None and version not in numbers:
-            self._lack("image", [f"{image}:{version}"], "cloner image-list")
+        path = f"/v1/images/{segment(image)}"
+        if not self._is_known(api, path, ImageView, {"number": version}):
+            is_other = version is not None and self._is_known(api, path, ImageView)
+            self._lack("image", [f"{image}:{version}" if is_other else image], "cloner image-list")
+
+    @staticmethod
+    def _is_known(api: Api, path: str, kind: type[object], query: Query = NOTHING) -> bool:
+        try:
+            api.get(path, kind, query)
+        except NotFoundError:
+            return False
+        return True
 
     def _lack(self, kind: str, names: list[str], listing: str) -> None:
         if names:

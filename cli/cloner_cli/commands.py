@@ -11,6 +11,8 @@ import click
 from click.core import iter_params_for_processing
 
 from cloner_cli.invocation import Invocation
+from cloner_cli.nodefile import NODE_FILE
+from cloner_cli.text import parse_duration
 from cloner_core.admin.deploying import MAX_NODES
 from cloner_core.messages import ConfirmWay
 
@@ -45,6 +47,19 @@ class Seconds(click.FloatRange):
         return seconds
 
 
+class Duration(click.ParamType[float]):
+    """A span of time such as 90s, 24h or 7d; in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds."""
+        try:
+            return parse_duration(str(value))
+        except ValueError as fault:
+            self.fail(str(fault), param, ctx)
+
+
 timeout_option = click.option(
     "--timeout", "timeout_s", type=Seconds(), metavar="SECONDS", help="Wait so long; exit status 9 after."
 )
@@ -72,6 +87,22 @@ socket_option = click.option(
     expose_value=False,
     callback=_note_socket,
     help="The server's socket; $CLONER_SOCKET or /run/cloner/cloner.sock by default.",
+)
+
+
+def _note_server(ctx: click.Context, _param: click.Parameter, value: str) -> None:
+    if value:
+        ctx.ensure_object(Invocation).server = value
+
+
+# Of commands that are typed on a golden node.
+server_option = click.option(
+    "--server",
+    metavar="HOST[:PORT]",
+    default="",
+    expose_value=False,
+    callback=_note_server,
+    help=f"The server, when it is another machine; by default the one in {NODE_FILE}.",
 )
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Check everything and say what would happen; change nothing."

@@ -11,7 +11,7 @@ import msgspec
 
 from cloner_cli.api import segment
 from cloner_cli.checking import Checks
-from cloner_cli.commands import command, dry_run_option, yes_option
+from cloner_cli.commands import command, dry_run_option, server_option, yes_option
 from cloner_cli.detected import (
     Conflict,
     decide,
@@ -119,6 +119,7 @@ def disklayout_command(
 
 
 @command("update-disklayout", example="cloner update-disklayout --disklayout debian --exclude-devices /dev/sdb")
+@server_option
 @image_option
 @click.option("--disklayout", "-l", "name", required=True, metavar="NAME", help="Name of the layout.")
 @exclude_devices_option

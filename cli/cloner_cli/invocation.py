@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 import msgspec
 
+from cloner_cli.nodefile import node_file, open_node
 from cloner_cli.reporting import give, tell
 from cloner_core.errors import RefusedError
 
@@ -78,6 +79,8 @@ class World:
     """What the command line touches beside its arguments."""
 
     open_client: Callable[[Path], httpx2.Client] = open_socket
+    open_node: Callable[[Path, str], tuple[httpx2.Client, str]] = open_node
+    node_file: Path = field(default_factory=node_file)
     author: Callable[[], str] = who_asks
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -96,19 +99,30 @@ class Invocation:
     socket: Path = DEFAULT_SOCKET
     is_json: bool = False
     is_socket_given: bool = False
+    server: str = ""  # HOST[:PORT] of a server on another machine; "" nothing was said
 
     def use_socket(self, path: Path) -> None:
         """Reach the server at `path`."""
         self.socket, self.is_socket_given = path, True
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the server is on another machine: one was named, or this one has no server and was told of one."""
+        if self.server or self.is_socket_given:
+            return bool(self.server)
+        return not self.socket.exists() and self.world.node_file.exists()
 
     @cached_property
     def api(self) -> Api:
         """The server; closed with the context of the command."""
         from cloner_cli.api import Api
 
-        client = self.world.open_client(self.socket)
+        if self.is_remote:
+            client, where = self.world.open_node(self.world.node_file, self.server)
+        else:
+            client, where = self.world.open_client(self.socket), str(self.socket)
         click.get_current_context().find_root().call_on_close(client.close)
-        return Api(client, str(self.socket), self.world.author())
+        return Api(client, where, self.world.author())
 
     def result(self, value: object, text: Callable[[], str]) -> None:
         """Print the result: `value` as JSON with --json, else what `text` returns. Nothing else goes to stdout."""

@@ -55,6 +55,7 @@ COMMANDS = {
     "status": "cloner_cli.status",
     "store": "cloner_cli.store",
     "task": "cloner_cli.task",
+    "token": "cloner_cli.token",
     "update-disklayout": "cloner_cli.disklayout",
     "watch": "cloner_cli.watch",
 }

@@ -6,7 +6,7 @@ import click
 
 from cloner_cli.api import Query
 from cloner_cli.asking import ask
-from cloner_cli.commands import Group, command, dry_run_option, yes_option
+from cloner_cli.commands import Duration, Group, command, dry_run_option, yes_option
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import duration, fields, parse_duration, printable
 from cloner_core.admin.images import CheckReport, Collected
@@ -15,16 +15,6 @@ from cloner_core.sizes import format_bytes
 
 DEFAULT_GRACE = "24h"
 _FAULTS_SHOWN = 50
-
-
-class _Duration(click.ParamType[float]):
-    name = "duration"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            return parse_duration(str(value))
-        except ValueError as fault:
-            self.fail(str(fault), param, ctx)
 
 
 @click.group("store", cls=Group)
@@ -56,7 +46,7 @@ def store_check(run: Invocation, *, read_data: bool) -> None:
 @click.option(
     "--grace",
     "grace_s",
-    type=_Duration(),
+    type=Duration(),
     default=DEFAULT_GRACE,
     show_default=True,
     metavar="TIME",

@@ -1,0 +1,74 @@
+"""`cloner token`: what lets a command on a golden node talk to this server."""
+
+from __future__ import annotations
+
+import click
+
+from cloner_cli.api import segment
+from cloner_cli.commands import Duration, Group, command
+from cloner_cli.invocation import Invocation
+from cloner_cli.text import columns, moment
+from cloner_core.admin.tokens import MOST_LIFETIME_S, TokenRequest, TokenView
+from cloner_core.errors import InvalidError
+
+_DAY_S = 86400
+
+
+@click.group("token", cls=Group)
+def token_command() -> None:
+    """Tokens: each lets commands on another machine capture one image, for a time, and nothing else."""
+
+
+@command("create", example="cloner token create --capture debian --expires 7d --note 'rack 7'", group=token_command)
+@click.option("--capture", "image", required=True, metavar="IMAGE", help="The image it may make versions of.")
+@click.option(
+    "--disklayout",
+    "-l",
+    "layouts",
+    multiple=True,
+    metavar="NAME",
+    help="A layout it may change; one of a new name it may add anyhow. Repeatable.",
+)
+@click.option("--expires", "lifetime_s", type=Duration(), default="24h", show_default=True, help="Good for so long.")
+@click.option("--note", default="", metavar="TEXT", help="What it is for.")
+def token_create(run: Invocation, *, image: str, layouts: tuple[str, ...], lifetime_s: float, note: str) -> None:
+    """Make a token and print it; it is told this once.
+
+    On the golden node it belongs into /etc/cloner/node.toml, mode 0600, beside the CA of the server as ca.pem
+    (/var/lib/cloner/site/ca.pem here).
+    """
+    if not 0 < lifetime_s <= MOST_LIFETIME_S:
+        raise InvalidError(f"--expires: want more than nothing and at most {MOST_LIFETIME_S // _DAY_S}d")
+    request = TokenRequest(image=image, layouts=layouts, lifetime_s=lifetime_s, note=note)
+    view = run.api.post("/v1/tokens", TokenView, request)
+    run.say(f"note: token {view.id} captures {view.image} until {moment(view.expires_s)}; it is not shown again")
+    run.result(view, lambda: view.token)
+
+
+@command("list", example="cloner token list", group=token_command)
+def token_list(run: Invocation) -> None:
+    """List every token, the newest first; what is shown for one is not kept."""
+    views = run.api.get("/v1/tokens", list[TokenView])
+    titles = ("TOKEN", "CAPTURES", "LAYOUTS", "MADE", "GOOD UNTIL", "LAST USED", "AUTHOR", "NOTE")
+    rows = [
+        (
+            v.id,
+            v.image,
+            ",".join(v.layouts),
+            moment(v.created_s),
+            moment(v.expires_s),
+            "never" if v.used_s is None else moment(v.used_s),
+            v.author,
+            v.note,
+        )
+        for v in views
+    ]
+    run.result(views, lambda: columns(titles, rows))
+
+
+@command("remove", example="cloner token remove 1f0c9a3e", group=token_command)
+@click.argument("token_id", metavar="TOKEN")
+def token_remove(run: Invocation, token_id: str) -> None:
+    """Withdraw a token: from now on it opens nothing."""
+    view = run.api.delete(f"/v1/tokens/{segment(token_id)}", TokenView)
+    run.result(view, lambda: f"withdrew {view.id}, which captured {view.image}")
