@@ -17,6 +17,7 @@ OMITTED = (
     b"boot/efi/loader/random-seed",
     b"boot/loader/random-seed",
     b"efi/loader/random-seed",
+    b"etc/cloner/node.toml",  # the token this machine captures by
     b"etc/dhcpcd.duid",
     b"etc/hostid",
     b"etc/iscsi/initiatorname.iscsi",
