@@ -30,6 +30,7 @@ PACKAGES = ("agent", "server", "pxe", "initramfs", "cli", "vm-tests", "bench")
 POOL = "10.77.0.100-10.77.0.199"
 READY = b"CLONER READY"
 START_S = 60
+_LOOK_S = 2.0  # each look is a process of its own, at the cost of the machines that are waited for
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ class Head:
             if task["state"] in ("done", "failed", "aborted", "frozen") or time.monotonic() > end:
                 log = self.cloner("task", "log", task["id"], check=False).out[-3000:]
                 raise LabError(f"the task of {node} is {task['state']}, not {wanted}: {task}\n{log}")
-            time.sleep(0.5)
+            time.sleep(_LOOK_S)
 
     def task(self, node: str) -> dict[str, Any]:
         """Return the newest task of a node."""
