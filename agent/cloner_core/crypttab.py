@@ -38,9 +38,12 @@ def make_crypttab(content: bytes | None, wanted: Sequence[PlannedCrypt], means: 
                 continue
             if _WAITED_FOR.match(match[2]) and not {"noauto", "nofail"} & set((match[4] or "").split(",")):
                 notes.append(
-                    f"{CRYPTTAB} still opens '{match[1]}' on {match[2]}, which the layout does not make: without that"
-                    " device the boot waits for it (add nofail, or add it to the layout)"
+                    f"{CRYPTTAB} still opens '{match[1]}' on {match[2]}, which the layout does not make: with nofail,"
+                    " so that the boot does not wait for it (add it to the layout, or take it out of the image)"
                 )
+                options = f"{match[4]},nofail" if match[4] else "nofail"
+                kept.append("\t".join((match[1], match[2], match[3] or "none", options)))
+                continue
         kept.append(line)
     lines = [*kept, *(line_of(crypt, means) for crypt in wanted)]
     return Crypttab("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"), tuple(notes))

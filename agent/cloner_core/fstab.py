@@ -1,6 +1,7 @@
 """/etc/fstab of a clone: the image's own, line by line, with the layout's filesystems in it; or a new one.
 
-Pure text in, text out. A line is only touched when it mounts something the layout makes (fstab(5)).
+Pure text in, text out. A line is touched when it mounts something the layout makes; one whose device the layout does
+not make gets `nofail`: no clone may stop at its boot for a device that the golden node had (fstab(5)).
 """
 
 from __future__ import annotations
@@ -67,8 +68,10 @@ def make_fstab(content: bytes | None, wanted: Sequence[PlannedMount]) -> Fstab:
     if lines and not lines[-1].endswith("\n"):
         lines[-1] += "\n"
     lines += [f"{line_of(mount)}\n" for mount in _in_order(wanted) if mount not in present]
-    notes = tuple(_note(entry) for entry in found if entry.line not in matched and _is_foreign(entry))
-    return Fstab("".join(lines).encode("utf-8", "surrogateescape"), notes)
+    foreign = [entry for entry in found if entry.line not in matched and _is_foreign(entry)]
+    for entry in foreign:
+        lines[entry.line] = _not_waited_for(lines[entry.line])
+    return Fstab("".join(lines).encode("utf-8", "surrogateescape"), tuple(map(_note, foreign)))
 
 
 def line_of(wanted: PlannedMount) -> str:
@@ -140,6 +143,17 @@ def _rewritten(line: str, wanted: PlannedMount) -> str:
     return f"{indent}{_source(wanted)}{gap}{mount}{before_kind}{wanted.filesystem}{before_options}{options}{rest}"
 
 
+def _not_waited_for(line: str) -> str:
+    """Return `line` with `nofail` among its options."""
+    match = _ENTRY.fullmatch(line)
+    if match is None:
+        raise ValueError(f"not an entry: {line!r}")
+    *before, options, rest = match.groups("")
+    if not options:
+        return f"{''.join(before).rstrip()}\tnofail{rest}"
+    return f"{''.join(before)}{'nofail' if options == 'defaults' else f'{options},nofail'}{rest}"
+
+
 def _with_subvolume(options: str, subvolume: str) -> str:
     """Return the image's own options with the subvolume of the layout: its number is another one in each clone."""
     kept = [one for one in options.split(",") if not one.startswith(("subvol=", "subvolid=")) and one != "defaults"]
@@ -159,6 +173,6 @@ def _is_foreign(entry: Entry) -> bool:
 def _note(entry: Entry) -> str:
     what = "swap" if entry.kind == "swap" else f"'{entry.mount}'"
     return (
-        f"/etc/fstab still mounts {what} from {entry.device}, which the layout does not make:"
-        " without that device the boot stops there (add nofail, or add it to the layout)"
+        f"/etc/fstab still mounts {what} from {entry.device}, which the layout does not make: with nofail, so that the"
+        " boot does not wait for it (add it to the layout, or take the line out of the image)"
     )

@@ -42,11 +42,25 @@ def test_a_line_for_the_same_name_or_the_same_container_gives_way(old: str) -> N
     assert lines(f"{kept}\n{old}\n".encode(), ROOT) == [*kept.splitlines(), *lines(None, ROOT)]
 
 
-@pytest.mark.parametrize(("options", "notes"), [("luks", 1), ("luks,nofail", 0), ("noauto", 0)])
-def test_a_device_that_nobody_makes_and_the_boot_waits_for_is_noted(options: str, notes: int) -> None:
-    made = make_crypttab(f"data UUID=99 none {options}".encode(), (), DEBIAN)
-    assert len(made.notes) == notes
-    assert all("/etc/crypttab still opens 'data'" in note for note in made.notes)
+@pytest.mark.parametrize(
+    ("line", "becomes"),
+    [
+        ("data UUID=99 none luks", "data\tUUID=99\tnone\tluks,nofail"),
+        ("data /dev/sdb1 /etc/key", "data\t/dev/sdb1\t/etc/key\tnofail"),
+        ("data LABEL=x", "data\tLABEL=x\tnone\tnofail"),
+    ],
+)
+def test_no_boot_waits_for_a_container_that_nobody_made(line: str, becomes: str) -> None:
+    made = make_crypttab(line.encode(), (), DEBIAN)
+    assert made.content.decode() == f"{becomes}\n"
+    assert ["/etc/crypttab still opens 'data'" in note for note in made.notes] == [True]
+
+
+@pytest.mark.parametrize("options", ["luks,nofail", "noauto"])
+def test_a_container_that_no_boot_waits_for_is_kept(options: str) -> None:
+    line = f"data UUID=99 none {options}"
+    made = make_crypttab(line.encode(), (), DEBIAN)
+    assert (made.content.decode(), made.notes) == (f"{line}\n", ())
 
 
 def test_bytes_that_are_no_text_stay() -> None:

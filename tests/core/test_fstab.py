@@ -79,21 +79,38 @@ def test_options_of_another_kind_of_filesystem_are_replaced() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "is_noted"),
+    ("device", "rest", "becomes"),
     [
-        ("UUID=5e1f0000-901d-4000-8000-0000000000ff /home ext4 defaults 0 2", True),
-        ("/dev/sdb1 none swap sw 0 0", True),
-        ("UUID=5e1f0000-901d-4000-8000-0000000000ff /home ext4 defaults,nofail 0 2", False),
-        ("/dev/sr0 /media/cdrom udf,iso9660 user,noauto 0 0", False),
-        ("tmpfs /tmp tmpfs defaults 0 0", False),
-        ("server:/export /srv nfs4 defaults 0 0", False),
-        ("/swapfile none swap sw 0 0", False),
+        ("UUID=5e1f0000-901d-4000-8000-0000000000ff", " /home ext4 defaults 0 2", " /home ext4 nofail 0 2"),
+        ("LABEL=data", "\t/data\txfs\tnoatime,ro", "\t/data\txfs\tnoatime,ro,nofail"),
+        ("/dev/sdb1", " none swap sw 0 0", " none swap sw,nofail 0 0"),
+        ("/dev/sdb1", " /old ext4", " /old ext4\tnofail"),
+        ("UUID=901D-E5B0", " /boot/other vfat umask=0077 0 1", " /boot/other vfat umask=0077,nofail 0 1"),
     ],
 )
-def test_a_line_that_is_not_ours_is_kept_and_noted_when_it_can_stop_the_boot(line: str, is_noted: bool) -> None:
+def test_no_boot_waits_for_a_device_that_nobody_made(device: str, rest: str, becomes: str) -> None:
+    made = make_fstab(GOLDEN + f"{device}{rest}\n".encode(), PARTS)
+    assert made.content.endswith(f"\n{device}{becomes}\n".encode())
+    (note,) = made.notes
+    assert f"from {device}, which the layout does not make: with nofail" in note
+    assert make_fstab(made.content, PARTS).content == made.content, "once is enough"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "UUID=5e1f0000-901d-4000-8000-0000000000ff /home ext4 defaults,nofail 0 2",
+        "/dev/sr0 /media/cdrom udf,iso9660 user,noauto 0 0",
+        "tmpfs /tmp tmpfs defaults 0 0",
+        "server:/export /srv nfs4 defaults 0 0",
+        "/swapfile none swap sw 0 0",
+        "/srv/data /export none bind 0 0",
+    ],
+)
+def test_a_line_that_no_boot_waits_for_is_kept(line: str) -> None:
     made = make_fstab(GOLDEN + line.encode() + b"\n", PARTS)
     assert line.encode() + b"\n" in made.content
-    assert bool(made.notes) == is_noted
+    assert made.notes == ()
 
 
 def test_a_line_with_few_fields_is_understood() -> None:

@@ -166,7 +166,7 @@ NVME_4KN = Variant(
 )
 HALF = Variant("half-as-large", (Drive("ONE", 2 * GIB),), _plain("ONE"), {"/": "ext4"})
 TWICE = Variant(
-    "twice-as-large", (Drive("ONE", 8 * GIB),), _plain("ONE"), {"/": "ext4"}, {"df -BG --output=size /": r"\b7G"}
+    "twice-as-large", (Drive("ONE", 8 * GIB),), _plain("ONE"), {"/": "ext4"}, {"df -BM --output=size /": r"\b7\d{3}M"}
 )
 RAID10 = Variant(
     "raid10",
