@@ -24,6 +24,11 @@ def capture_into(store: LocalStore, root: Path, **options: object) -> Captured:
     return capture(root, LocalSink(store), CaptureOptions("golden", **options))  # type: ignore[arg-type]
 
 
+def places(captured: Captured) -> dict[str, list[str]]:
+    """Return the paths of each kind that the lint of a capture found."""
+    return {finding.kind: [place.path for place in finding.places] for finding in captured.record.findings}
+
+
 @dataclass(frozen=True)
 class Ready:
     """All a node has before it writes."""

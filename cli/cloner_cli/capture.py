@@ -24,6 +24,7 @@ from cloner_cli.detected import (
     tell_notes,
 )
 from cloner_cli.disklayout import read_layout
+from cloner_cli.findings import finding_lines
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import printable
 from cloner_core.errors import ClonerError, ExitStatus, InvalidError
@@ -71,6 +72,11 @@ class InexactError(ClonerError):
 )
 @click.option("--message", "-m", default="", metavar="TEXT", help="What is new.")
 @click.option("--exclude-paths", multiple=True, metavar="PATH", help="Left out: /srv/data, /var/log/*. Repeatable.")
+@click.option(
+    "--allow-secrets",
+    is_flag=True,
+    help="Take private keys, passwords and tokens that are found; they are told, and refused without this.",
+)
 @dry_run_option
 def new_image_command(
     run: Invocation,
@@ -83,30 +89,24 @@ def new_image_command(
     exclude_paths: tuple[str, ...],
     excludes: tuple[str, ...],
     conflict: str | None,
+    allow_secrets: bool,
     dry_run: bool,
 ) -> None:
     """Capture the tree beneath DIR and publish it as the next version of an image.
 
-    The identity of the machine (machine-id, SSH host keys, …) is never captured. What the server has already is not
-    sent again. Exit status 8 when files kept changing while they were read; they are listed.
+    The identity of the machine (machine-id, SSH host keys, …) is never captured. Private keys, passwords and tokens
+    are refused, all of them told at once, unless they are left out or allowed. What the server has already is not sent
+    again. Exit status 4 for secrets, 8 when files kept changing while they were read; they are listed.
 
     With --root / the disks of this machine are described as the layout, as update-disklayout does. A layout of that
     name is used as it is where it is the same; where it is another one that is shown, and nothing is captured.
     """
-    wanted = _Wanted(root, image, disklayout, disklayout_file, message, exclude_paths, excludes)
+    wanted = _Wanted(root, image, disklayout, disklayout_file, message, exclude_paths, excludes, allow_secrets)
     layout = _check(run, wanted)
     if layout is not None and _is_to_be_stored(run, layout, conflict):
         store(run, layout, is_dry=dry_run)
     if lacking := boot_lacks(root):
         run.say(f"note: a clone of {printable(str(root))} would not boot: it lacks {' and '.join(lacking)}")
-    if path := hostonly_setting(root):
-        run.say(
-            printable(
-                f"note: {path} has the initramfs made for this machine alone: each clone on other hardware makes it"
-                " anew, which takes a minute or more (set MODULES=most, hostonly=no, or HOOKS without autodetect; make"
-                " it anew, capture again)"
-            )
-        )
     captured = _capture(run, wanted, is_dry=dry_run)
     conclude(run, captured, is_dry=dry_run)
 
@@ -124,6 +124,7 @@ def conclude(run: Invocation, captured: Captured, *, is_dry: bool) -> None:
         "new_packs": captured.new_packs,
         "new_stored_bytes": captured.new_stored_bytes,
         "inexact": record.inexact,
+        "findings": record.findings,
         "dry_run": is_dry,
     }
     name = f"{record.image} (not published)" if is_dry else f"{record.image}:{record.number}"
@@ -148,14 +149,6 @@ def boot_lacks(root: Path) -> tuple[str, ...]:
     return bootfiles.boot_lacks((f"/{path.relative_to(root)}" for path in here), esp, platform.machine())
 
 
-def hostonly_setting(root: Path) -> str:
-    """Return the file of the tree at `root` that has its initramfs serve one machine; "" when it serves any."""
-    from cloner_core.bootneeds import HOSTONLY_FILES, hostonly
-
-    found = [path for pattern in HOSTONLY_FILES for path in root.glob(pattern.lstrip("/")) if path.is_file()]
-    return hostonly({f"/{path.relative_to(root)}": path.read_bytes() for path in found})
-
-
 @dataclass(frozen=True, slots=True)
 class _Wanted:
     root: Path
@@ -165,6 +158,7 @@ class _Wanted:
     message: str
     excludes: tuple[str, ...]
     excluded_devices: tuple[str, ...]
+    allow_secrets: bool
 
     @property
     def is_this_machine(self) -> bool:
@@ -233,6 +227,7 @@ def _capture(run: Invocation, wanted: _Wanted, *, is_dry: bool) -> Captured:
         message=wanted.message,
         author=run.world.author(),
         source=socket.gethostname(),
+        allow_secrets=wanted.allow_secrets,
     )
     sink = ServerSink(run.api)
     with _display(run) as show:
@@ -244,8 +239,6 @@ def _tell_notes(run: Invocation, captured: Captured) -> None:
     counts = {
         "vanished while the tree was read": notes.vanished,
         "sockets left out": notes.sockets,
-        "swap files left out": notes.swap_files,
-        "files of this machine's identity left out or emptied": notes.identity,
         "mount points whose content is not captured": notes.mount_points,
     }
     for what, paths in counts.items():
@@ -255,6 +248,8 @@ def _tell_notes(run: Invocation, captured: Captured) -> None:
             run.say(printable(f"note: {len(paths)} {what}: {shown}{more}"))
     if notes.dropped_evm:
         run.say(f"note: security.evm dropped from {notes.dropped_evm} files: it is wrong on any other machine")
+    for line in finding_lines(captured.record.findings):
+        run.say(printable(line))
     for text in captured.unmatched_excludes:
         run.say(printable(f"note: --exclude-paths {text} names nothing in this tree"))
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import click
+import msgspec
 
 from cloner_cli.api import segment
 from cloner_cli.checking import Checks
 from cloner_cli.commands import command
+from cloner_cli.findings import details
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import columns, fields, moment
 from cloner_core.admin.images import ImageView
+from cloner_core.image.linting.finding import Finding
 from cloner_core.sizes import format_bytes
 
 
@@ -48,6 +51,8 @@ def image_fields(view: ImageView) -> str:
     shown += [(name, detail[name]) for name in ("message", "source") if detail.get(name)]
     if inexact := detail.get("inexact"):
         shown.append(("inexact", "\n".join(map(str, inexact))))
+    if findings := msgspec.convert(detail.get("findings", ()), tuple[Finding, ...]):
+        shown.append(("findings", "\n".join(details(findings))))
     return fields(shown)
 
 

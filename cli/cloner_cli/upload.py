@@ -73,4 +73,5 @@ class DrySink:
             data_bytes=0,
             published_at="",
             inexact=draft.inexact,
+            findings=draft.findings,
         )

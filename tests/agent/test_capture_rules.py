@@ -11,6 +11,8 @@ from cloner_agent.capture.mounts import filesystems_of, find_boundaries, parse_f
 from cloner_agent.capture.rules import DEFAULTS, Action, RuleBook, parse_excludes
 from cloner_core import confirmation, identity
 from cloner_core.errors import InvalidError
+from cloner_core.image.linting.finding import Grade
+from cloner_core.image.linting.kinds import KINDS
 from cloner_server.config import ServerConfig
 
 
@@ -44,22 +46,27 @@ def test_identity_that_is_only_a_link_is_kept() -> None:
 
 
 def test_the_identity_rules_are_paths_from_the_root_and_of_files_with_two_exceptions() -> None:
+    whole = {rule.path for rule in golden_identity.RULES if not rule.files_only}
+    assert whole == {b"var/lib/cloud/instance", b"var/lib/cloud/instances"}
     for rule in golden_identity.RULES:
-        is_whole = rule.path in (*golden_identity.OMITTED_LINKS, *golden_identity.HOLLOWED)
-        assert rule.is_identity
-        assert rule.files_only != is_whole
+        assert rule.kind is not None
+        assert rule.kind.grade is Grade.IDENTITY
         assert not rule.path.startswith(b"/")
         assert b"*" not in rule.path.rpartition(b"/")[0]
 
 
 def test_a_deploy_removes_whatever_a_capture_leaves_out() -> None:
     """For images that others made. What a deploy writes anew needs no removal."""
-    written = {"/var/lib/dbus/machine-id"}
+    written = {"/etc/machine-id", "/var/lib/dbus/machine-id"}
     removals = [removal.path for removal in identity.REMOVALS]
-    hollowed = [path + b"/**" for path in golden_identity.HOLLOWED]
-    for path in (*golden_identity.OMITTED, *golden_identity.OMITTED_LINKS, *hollowed):
-        shown = "/" + path.decode()
+    for rule in golden_identity.RULES:
+        shown = f"/{rule.path.decode()}" + ("/**" if rule.action is Action.HOLLOW else "")
         assert shown in written or any(fnmatchcase(shown, removal) for removal in removals), shown
+
+
+def test_each_kind_of_identity_is_left_out_by_a_rule() -> None:
+    left_out = {rule.kind for rule in golden_identity.RULES}
+    assert left_out == {kind for kind in KINDS if kind.grade is Grade.IDENTITY}
 
 
 def test_our_own_keys_and_secrets_stay_behind() -> None:

@@ -19,7 +19,7 @@ from cloner_core.errors import InvalidError
 from cloner_core.image.digest import digest
 from cloner_core.image.inode import Inode, Kind
 from cloner_server.store.local import LocalStore
-from clones import Ready, capture_into, make_ready
+from clones import Ready, capture_into, make_ready, places
 from store_images import Key
 
 
@@ -70,11 +70,11 @@ def test_identity_and_volatile_content_stay_behind(store: LocalStore, golden: Pa
     assert b"srv/data" not in tree
     assert b"srv/keep" in tree
     assert captured.unmatched_excludes == ("/nothing/here",)
-    assert captured.notes.identity == [
-        b"etc/machine-id",
-        b"etc/ssh/ssh_host_rsa_key",
-        b"var/lib/systemd/random-seed",
-    ]
+    assert places(captured) == {
+        "machine-id": ["/etc/machine-id"],
+        "ssh-host-key": ["/etc/ssh/ssh_host_rsa_key"],
+        "random-seed": ["/var/lib/systemd/random-seed"],
+    }
     secrets = [b"secret", b"0123456789abcdef0123456789abcdef"]
     for path in store.files.root.rglob("*"):
         assert not path.is_file() or not any(secret in path.read_bytes() for secret in secrets)
@@ -87,7 +87,7 @@ def test_nothing_of_the_user_data_of_cloud_init_is_captured(store: LocalStore, g
     inside = {path.decode() for path, inode in tree.items() if inode.kind is not Kind.DIRECTORY}
     assert {path for path in inside if path.startswith("var/lib/cloud/")} == set(CLOUD_INIT_KEPT)
     assert [path for path in tree if path.startswith(b"var/lib/cloud/instances/")] == []
-    assert {b"var/lib/cloud/instance", b"var/lib/cloud/instances"} < set(captured.notes.identity)
+    assert {"/var/lib/cloud/instance", "/var/lib/cloud/instances"} < set(places(captured)["cloud-init"])
 
 
 def test_the_esp_is_paths_and_bytes(store: LocalStore, golden: Path, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_sockets_and_swap_space_are_told_and_left_out(store: LocalStore, golden:
     (golden / "swapfile").write_bytes(swap)
     os.mknod(golden / "socket", stat.S_IFSOCK | 0o600)
     captured = capture_into(store, golden)
-    assert (captured.notes.swap_files, captured.notes.sockets) == ([b"swapfile"], [b"socket"])
+    assert (places(captured)["swap-file"], captured.notes.sockets) == (["/swapfile"], [b"socket"])
     assert {b"swapfile", b"socket"}.isdisjoint(tree_of(store, captured.record.version, tmp_path))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from clibench.desk import Desk
-from cloner_cli.capture import InexactError, boot_lacks, conclude, hostonly_setting
+from cloner_cli.capture import InexactError, boot_lacks, conclude
 from cloner_cli.invocation import Invocation
 from cloner_core.errors import ExitStatus
 from cloner_core.image.version import VersionRecord
@@ -97,9 +98,7 @@ def test_files_that_kept_changing_end_with_their_own_status(capsys: pytest.Captu
         inexact=("var/log/\x1bsyslog",),
     )
     nothing: list[bytes] = []
-    notes = SimpleNamespace(
-        vanished=nothing, sockets=nothing, swap_files=nothing, identity=nothing, mount_points=nothing, dropped_evm=0
-    )
+    notes = SimpleNamespace(vanished=nothing, sockets=nothing, mount_points=nothing, dropped_evm=0)
     captured = SimpleNamespace(
         record=record, inodes=1, data_bytes=1, new_packs=0, new_stored_bytes=0, notes=notes, unmatched_excludes=()
     )
@@ -122,9 +121,43 @@ def test_a_tree_that_could_not_boot_is_told_at_its_capture(tmp_path: Path) -> No
     assert boot_lacks(tmp_path) == ()
 
 
-def test_an_initramfs_for_one_machine_is_warned_of(tmp_path: Path) -> None:
-    assert hostonly_setting(tmp_path) == ""
-    setting = tmp_path / "etc/initramfs-tools/conf.d/driver-policy"
+def test_what_the_lint_found_is_told_and_kept_with_the_version(desk: Desk, tree: Path) -> None:
+    setting = tree / "etc/initramfs-tools/conf.d/driver-policy"
     setting.parent.mkdir(parents=True)
     setting.write_text("MODULES=dep\n")
-    assert hostonly_setting(tmp_path) == "/etc/initramfs-tools/conf.d/driver-policy"
+    words = ["new-image", "--root", str(tree), "--image", "debian", "--disklayout", "simple"]
+    said = desk.run(*words).stderr
+    assert "note: hostonly-initramfs: /etc/initramfs-tools/conf.d/driver-policy: each clone on other hardware" in said
+    assert "note: 2 files left out or emptied, as identity of this machine: /etc/machine-id, /etc/ssh/ssh_host" in said
+    detail = desk.json("image-details", "--image", "debian")["detail"]
+    kinds = {finding["kind"]: finding["grade"] for finding in detail["findings"]}
+    assert kinds == {"machine-id": "identity", "ssh-host-key": "identity", "hostonly-initramfs": "advice"}
+    assert "  /etc/initramfs-tools/conf.d/driver-policy" in desk.run("image-details", "--image", "debian").stdout
+    assert capture(desk, tree)["findings"] == detail["findings"]
+
+
+def test_secrets_are_refused_with_every_path_until_they_are_allowed_or_left_out(desk: Desk, tree: Path) -> None:
+    for name, text in {
+        "root/.ssh/id_ed25519": "-----BEGIN OPENSSH PRIVATE KEY-----\nhunter2\n",
+        "etc/munge/munge.key": "hunter2",
+    }.items():
+        (tree / name).parent.mkdir(parents=True)
+        (tree / name).write_text(text)
+    words = ["new-image", "--root", str(tree), "--image", "debian", "--disklayout", "simple"]
+    before = desk.scene.state_dump()
+    for more in ((), ("--dry-run",)):
+        refused = desk.run(*words, *more, "--json")
+        told = json.loads(refused.stderr.splitlines()[-1])
+        assert (refused.exit_code, told["status"]) == (4, 4)
+        assert [fault.partition(":")[0] for fault in told["faults"]] == [
+            "/root/.ssh/id_ed25519",
+            "/etc/munge/munge.key",
+        ]
+        assert "--allow-secrets" in told["hint"]
+        assert "hunter2" not in refused.stderr
+    assert desk.scene.state_dump() == before
+    taken = desk.run(*words, "--allow-secrets")
+    assert taken.exit_code == 0
+    assert "note: cluster-key: a secret, and in the image because --allow-secrets was said: /etc/munge" in taken.stderr
+    left = desk.run(*words, "--exclude-paths", "/root/.ssh/id_*", "--exclude-paths", "/etc/munge/munge.key")
+    assert left.exit_code == 0

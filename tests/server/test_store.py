@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ import pytest
 
 from cloner_core.errors import IntegrityError, InvalidError, NotFoundError, RefusedError
 from cloner_core.image.digest import digest
+from cloner_core.image.linting.finding import Finding, Grade, Place
 from cloner_core.image.pack import ENTRY
 from cloner_core.image.version import PackOffer, verify_version
 from cloner_server.store.local import LocalStore
@@ -45,6 +47,29 @@ def test_what_is_published_is_read_back(store: LocalStore, image: Image) -> None
     assert report.faults == ()
     assert (report.versions, report.packs, report.unused_bytes) == (1, len(image.packs), 0)
     assert os.listdir(store.files.temporary) == []
+
+
+def test_a_record_with_keys_of_a_newer_server_is_read(store: LocalStore, image: Image) -> None:
+    image.put(store)
+    record = store.publish(image.draft)
+    path = store.record_path("golden", 1)
+    told = json.loads(path.read_text())
+    path.chmod(0o600)
+    path.write_text(json.dumps(told | {"colour": "green"}))
+    assert store.version("golden") == record
+
+
+def test_findings_are_kept_and_a_record_without_them_is_read(store: LocalStore, image: Image) -> None:
+    image.put(store)
+    finding = Finding("private-key", Grade.SECRET, "make another", 2, 400, (Place("/root/id", "PRIVATE KEY"),))
+    store.publish(msgspec.structs.replace(image.draft, findings=(finding,)))
+    assert store.version("golden").findings == (finding,)
+    path = store.record_path("golden", 1)
+    told = json.loads(path.read_text())
+    del told["findings"]
+    path.chmod(0o600)
+    path.write_text(json.dumps(told))
+    assert store.version("golden").findings == ()
 
 
 def test_the_same_tree_published_again_is_another_number_and_the_same_version(store: LocalStore, image: Image) -> None:

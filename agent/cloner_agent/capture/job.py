@@ -22,6 +22,7 @@ from cloner_agent.rooted import Rooted
 from cloner_core.image.checker import TreeChecker
 from cloner_core.image.inode import encode_inode
 from cloner_core.image.limits import FORMAT, MAX_PATH_BYTES
+from cloner_core.image.linting.linter import PRELUDE, Linter
 from cloner_core.image.tree import Facts, Filesystem, Segment, SegmentRef, SegmentWriter, TreeRoot, encode_root
 from cloner_core.image.version import Draft, VersionRecord, check_image_name
 
@@ -45,6 +46,7 @@ class CaptureOptions:
     source: str = ""  # host name of the machine captured
     architecture: str = ""  # as uname shows it; read from the tree's own programs when ""
     threads: int | None = None  # that compress; the number of CPUs when None
+    allow_secrets: bool = False  # publish what the lint calls a secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +83,8 @@ def capture(
 ) -> Captured:
     """Make the next version of an image of the tree beneath `root` and return what was published.
 
-    `progress` is called a few times a second. Raises CaptureError when something cannot be read, InvalidError for
-    wrong options, IntegrityError from the sink; then no version was made.
+    `progress` is called a few times a second. Raises CaptureError when something cannot be read, SecretsError for
+    secrets that are not allowed, InvalidError for wrong options, IntegrityError from the sink; then no version is made.
     """
     check_image_name(options.image)
     excludes = parse_excludes(options.excludes)
@@ -104,7 +106,8 @@ def capture(
         esp = _find_esp(rooted, options.esp, boundaries.crossed)
         filesystems = filesystems_of(boundaries, esp, _read(rooted, "etc/fstab"))
         notes = Notes()
-        walker = Walker(boundaries, book, RecordMaker(boundaries, esp, packs, notes), notes)
+        linter = Linter({path: _read(rooted, path) for path in PRELUDE}, allow_secrets=options.allow_secrets)
+        walker = Walker(boundaries, book, RecordMaker(boundaries, esp, packs, notes), notes, linter)
         tree = _write_tree(walker, rooted.fd, filesystems, packs, progress)
         offers = packs.finish()
         facts = _facts(rooted, options)
@@ -119,6 +122,7 @@ def capture(
             author=options.author,
             source=options.source,
             inexact=tuple(path.decode(errors="backslashreplace") for path in notes.inexact),
+            findings=linter.findings(),
         )
     )
     unmatched = tuple(text for text, rule in zip(options.excludes, excludes, strict=True) if rule not in book.used)

@@ -25,13 +25,11 @@ class CaptureError(ClonerError):
 
 @dataclass(slots=True)
 class Notes:
-    """What a capture did not take as it was; shown to the person who asked for it."""
+    """What a capture did not take as it was, beside what the lint tells; shown to the person who asked for it."""
 
     inexact: list[bytes] = field(default_factory=list)  # changed during each of three readings
     vanished: list[bytes] = field(default_factory=list)
     sockets: list[bytes] = field(default_factory=list)
-    swap_files: list[bytes] = field(default_factory=list)
-    identity: list[bytes] = field(default_factory=list)  # of the golden node, left out or emptied
     mount_points: list[bytes] = field(default_factory=list)  # of filesystems that are not captured
     dropped_evm: int = 0
 

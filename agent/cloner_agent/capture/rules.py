@@ -8,6 +8,7 @@ from enum import Enum
 from fnmatch import fnmatchcase
 
 from cloner_core.errors import InvalidError
+from cloner_core.image.linting.kinds import LintKind
 
 
 class Action(Enum):
@@ -26,7 +27,7 @@ class Rule:
     action: Action
     why: str
     files_only: bool = False  # a link or directory of that name is kept as it is
-    is_identity: bool = False  # of this machine alone: what it took away is told
+    kind: LintKind | None = None  # what the lint calls what it took away; None: nothing is told
 
     @property
     def parts(self) -> tuple[bytes, ...]:

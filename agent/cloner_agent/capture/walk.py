@@ -1,4 +1,8 @@
-"""The walk over a tree: depth first, names in byte order. Follows no link, opens no device, waits for nothing."""
+"""The walk over a tree: depth first, names in byte order. Follows no link, opens no device, waits for nothing.
+
+The lint goes along. Once it has found what refuses the capture, the walk goes on for the lint alone, so that everything
+is told at once: records end, and no more content is read than rules ask for.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,10 @@ from cloner_agent.capture.mounts import Boundaries, open_beneath_mount
 from cloner_agent.capture.records import CaptureError, Notes, Record, RecordMaker
 from cloner_agent.capture.rules import Action, Rule, RuleBook
 from cloner_core.image.limits import MAX_PATH_BYTES
+from cloner_core.image.linting import kinds
+from cloner_core.image.linting.linter import Linter
+from cloner_core.image.linting.rules import LintRule
+from cloner_core.image.linting.scopes import Scope
 
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _GONE = (errno.ENOENT, errno.ESTALE)
@@ -26,6 +34,7 @@ class _Directory:
     path: bytes
     entries: Iterator[tuple[bytes, os.DirEntry[str]]]
     rules: list[tuple[bytes, Rule]]
+    scope: Scope | None  # of the lint
     is_top: bool  # of a filesystem
 
     def child(self, name: bytes) -> bytes:
@@ -35,17 +44,23 @@ class _Directory:
 class Walker:
     """One walk over one tree."""
 
-    def __init__(self, boundaries: Boundaries, book: RuleBook, maker: RecordMaker, notes: Notes) -> None:
-        """Take where filesystems end, what to leave out, who makes the records, and where to note peculiarities."""
+    def __init__(
+        self, boundaries: Boundaries, book: RuleBook, maker: RecordMaker, notes: Notes, linter: Linter
+    ) -> None:
+        """Take where filesystems end, what to leave out, who makes the records, where to note oddities, the linter."""
         self._boundaries = boundaries
         self._book = book
         self._maker = maker
         self._notes = notes
+        self._linter = linter
         self._noatime = os.O_NOATIME
 
     def walk(self, root_fd: int) -> Iterator[Record]:
-        """Give the records of everything beneath the directory `root_fd`, itself first, in the order of a tree."""
-        stack = [self._enter(os.dup(root_fd), b"", is_top=True)]
+        """Give the records of everything beneath the directory `root_fd`, itself first, in the order of a tree.
+
+        Raises SecretsError when all is seen and there are secrets that nobody allowed.
+        """
+        stack = [self._enter(os.dup(root_fd), b"", self._linter.top, is_top=True)]
         try:
             yield self._maker.directory(stack[0].fd, b""), 0
             while stack:
@@ -60,11 +75,12 @@ class Walker:
                     child = self._visit_directory(directory, name, entry, path)
                     if child is not None:
                         stack.append(child)
-                        yield self._maker.directory(child.fd, path), 0
+                        if not self._linter.is_refused:
+                            yield self._maker.directory(child.fd, path), 0
                         continue
                     record = self._visit_other(directory, name, entry, path)
                 except SwapFileError:
-                    self._notes.swap_files.append(path)
+                    self._linter.add(kinds.SWAP_FILE, path)
                 except OSError as error:
                     if error.errno not in _GONE:
                         raise CaptureError(f"cannot read /{os.fsdecode(path)}: {error.strerror}") from error
@@ -72,24 +88,27 @@ class Walker:
                 else:
                     if record is not None:
                         yield record
+            self._linter.require_no_secrets()
         finally:
             for directory in stack:
                 os.close(directory.fd)
 
-    def _enter(self, fd: int, path: bytes, *, is_top: bool = False, is_hollow: bool = False) -> _Directory:
+    def _enter(
+        self, fd: int, path: bytes, scope: Scope | None, *, is_top: bool = False, is_hollow: bool = False
+    ) -> _Directory:
         entries: list[tuple[bytes, os.DirEntry[str]]] = []
         if not is_hollow:
             with os.scandir(fd) as scan:
                 entries = [(os.fsencode(entry.name), entry) for entry in scan]
             entries.sort(key=lambda item: item[0])
-        return _Directory(fd, path, iter(entries), self._book.of_directory(path), is_top)
+        return _Directory(fd, path, iter(entries), self._book.of_directory(path), scope, is_top)
 
     def _rule(self, directory: _Directory, name: bytes, is_file: bool) -> Rule | None:
         if not directory.rules:
             return None
         rule = self._book.of_entry(directory.rules, name, is_file)
-        if rule is not None and rule.is_identity:
-            self._notes.identity.append(directory.child(name))
+        if rule is not None and rule.kind is not None:
+            self._linter.add(rule.kind, directory.child(name))
         return rule
 
     def _open(self, directory: _Directory, name: bytes, flags: int) -> int:
@@ -118,10 +137,13 @@ class Walker:
             self._notes.mount_points.append(path)
             fd = open_beneath_mount(directory.fd, name)
             fd = self._open(directory, name, _OPEN | os.O_DIRECTORY) if fd is None else fd
-            return self._enter(fd, path, is_hollow=True)
+            return self._enter(fd, path, None, is_hollow=True)
+        scope = directory.scope.enter(name) if directory.scope else None
+        if self._linter.is_refused and scope is None:
+            return None
         fd = self._open(directory, name, _OPEN | os.O_DIRECTORY)
         is_hollow = rule is not None and rule.action is Action.HOLLOW
-        return self._enter(fd, path, is_top=path in self._boundaries.crossed, is_hollow=is_hollow)
+        return self._enter(fd, path, scope, is_top=path in self._boundaries.crossed, is_hollow=is_hollow)
 
     def _visit_other(self, directory: _Directory, name: bytes, entry: os.DirEntry[str], path: bytes) -> Record | None:
         """Return the record of anything but a directory, None when it is left out."""
@@ -132,15 +154,28 @@ class Walker:
         if rule is not None and rule.action is Action.OMIT:
             return None
         _check_length(path)
+        lint_rules = directory.scope.of_file(name) if directory.scope and is_file else ()
+        if self._linter.is_refused and not lint_rules:
+            return None
         if not is_file:
             inode = self._maker.special(directory.fd, name, path)
             return None if inode is None else (inode, 0)
         fd = self._open(directory, name, _OPEN)
         try:
+            if lint_rules:
+                self._lint(fd, path, lint_rules)
+                if self._linter.is_refused:
+                    return None
             is_emptied = rule is not None and rule.action is Action.EMPTY
             return self._maker.file(fd, path, is_emptied=is_emptied)
         finally:
             os.close(fd)
+
+    def _lint(self, fd: int, path: bytes, rules: tuple[LintRule, ...]) -> None:
+        status = os.fstat(fd)
+        wanted = self._linter.asks(rules, status.st_size)
+        head = os.pread(fd, wanted, 0) if wanted else b""
+        self._linter.judge(path, rules, status.st_size, min(status.st_size, status.st_blocks * 512), head)
 
 
 def _check_length(path: bytes) -> None:

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from cloner_core.errors import IntegrityError, InvalidError
+from cloner_core.image.linting.finding import FINDINGS_MOST, Finding
 from cloner_core.image.packmap import PackMap, decode_map, map_digest
 from cloner_core.image.tree import Count, Digest, Text
 
@@ -22,6 +23,8 @@ _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?\Z")
 HexDigest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 HexKey = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 HexSignature = Annotated[str, Meta(pattern="^[0-9a-f]{128}$")]
+
+Findings = Annotated[tuple[Finding, ...], Meta(max_length=FINDINGS_MOST)]
 
 
 class Signer(Protocol):
@@ -44,8 +47,11 @@ class SignedMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     public_key: HexKey  # who signed; whether to trust it is the reader's to know
 
 
-class VersionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One published version: a number under a name. What may differ between captures of the same files is here."""
+class VersionRecord(msgspec.Struct, frozen=True):
+    """One published version: a number under a name. What may differ between captures of the same files is here.
+
+    Readers pass over keys they do not know: a server that is put back reads what a newer one published.
+    """
 
     image: str
     number: Annotated[int, Meta(ge=1)]
@@ -59,6 +65,7 @@ class VersionRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     author: Text = ""
     source: Text = ""  # host name of the machine captured
     inexact: tuple[Text, ...] = ()  # paths that kept changing while they were read
+    findings: Findings = ()  # of the lint
 
 
 class PackOffer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,6 +95,7 @@ class Draft(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     author: Text = ""
     source: Text = ""
     inexact: tuple[Text, ...] = ()
+    findings: Findings = ()
 
 
 def check_image_name(name: str) -> str:

@@ -59,6 +59,7 @@ def publish(
             author=draft.author,
             source=draft.source,
             inexact=draft.inexact,
+            findings=draft.findings,
         )
         return _append(store, record)
 
