@@ -32,6 +32,7 @@ REMOVALS = tuple(
         "/etc/udev/rules.d/70-persistent-cd.rules",
         "/etc/udev/rules.d/70-persistent-net.rules",
         # of the node this image was captured from
+        "/etc/cloner/node.toml",
         "/etc/NetworkManager/system-connections/cloner-*.nmconnection",
         "/etc/netplan/90-cloner.yaml",
         "/etc/ssh/sshd_config.d/05-cloner.conf",
