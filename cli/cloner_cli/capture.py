@@ -15,7 +15,6 @@ import click
 from cloner_cli.checking import Checks
 from cloner_cli.commands import command, dry_run_option, server_option
 from cloner_cli.detected import (
-    Conflict,
     decide,
     exclude_devices_option,
     newest,
@@ -28,6 +27,7 @@ from cloner_cli.findings import finding_lines
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import printable
 from cloner_core.errors import ClonerError, ExitStatus, InvalidError
+from cloner_core.image.options import Conflict
 from cloner_core.image.version import check_image_name
 from cloner_core.layout import Layout
 from cloner_core.sizes import format_bytes

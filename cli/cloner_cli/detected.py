@@ -6,7 +6,6 @@ Used by `update-disklayout` and `new-image`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import Any
 
 import click
@@ -18,16 +17,8 @@ from cloner_cli.text import printable
 from cloner_core.admin.images import LayoutView
 from cloner_core.detection import Detected
 from cloner_core.errors import NotFoundError, RefusedError
+from cloner_core.image.options import Conflict
 from cloner_core.layout import Layout, layout_differences
-
-
-class Conflict(StrEnum):
-    """What counts where the server's layout and the one given or found differ."""
-
-    PROMPT = "prompt"
-    SERVER = "server"
-    COMMANDLINE = "commandline"
-
 
 update_conflict_option = click.option(
     "--update-conflict",

@@ -13,7 +13,6 @@ from cloner_cli.api import segment
 from cloner_cli.checking import Checks
 from cloner_cli.commands import command, dry_run_option, server_option, yes_option
 from cloner_cli.detected import (
-    Conflict,
     decide,
     exclude_devices_option,
     newest,
@@ -26,6 +25,7 @@ from cloner_cli.invocation import Invocation
 from cloner_cli.text import columns, moment
 from cloner_core.admin.images import LayoutView
 from cloner_core.errors import InvalidError
+from cloner_core.image.options import Conflict
 from cloner_core.layout import Layout, layout_document, parse_layout
 from cloner_core.picturing import as_svg, as_text, draw
 

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 
 from cloner_core.errors import InvalidError
 from cloner_core.image.linting.kinds import LintKind
+from cloner_core.image.options import exclude_fault
 
 
 class Action(Enum):
@@ -48,12 +49,11 @@ def parse_excludes(excludes: Iterable[str]) -> tuple[Rule, ...]:
     rules: list[Rule] = []
     faults: list[str] = []
     for text in excludes:
-        path = text.encode(errors="surrogateescape")
-        parts = path.strip(b"/").split(b"/")
-        if not path.startswith(b"/") or any(part in (b"", b".", b"..") for part in parts):
-            faults.append(f"{text!r} is not a path from the root of the tree, such as /srv/data or /var/log/*")
+        if fault := exclude_fault(text):
+            faults.append(fault)
         else:
-            rules.append(Rule(b"/".join(parts), Action.OMIT, "excluded by the command"))
+            path = text.encode(errors="surrogateescape").strip(b"/")
+            rules.append(Rule(path, Action.OMIT, "excluded by the command"))
     if faults:
         raise InvalidError("these excludes cannot be used", faults=faults)
     return tuple(rules)
