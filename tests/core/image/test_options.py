@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloner_core.errors import InvalidError, RefusedError
@@ -106,6 +106,7 @@ def test_every_fault_is_told_at_once() -> None:
     assert len(told.value.faults) == 4
 
 
+@settings(deadline=None)
 @given(options, commands)
 def test_what_counts_is_stored_or_given_and_nothing_else(stored: StoredOptions, command: GivenOptions) -> None:
     server = settle(stored, command, Conflict.SERVER, can_ask=False)
@@ -120,6 +121,7 @@ def test_what_counts_is_stored_or_given_and_nothing_else(stored: StoredOptions, 
         assert settle(stored, command, Conflict.PROMPT, can_ask=False).options == stored
 
 
+@settings(deadline=None)
 @given(options, commands)
 def test_what_was_stored_once_is_no_conflict_the_next_time(stored: StoredOptions, command: GivenOptions) -> None:
     after = settle(stored, command, Conflict.COMMANDLINE, can_ask=False).options
@@ -127,6 +129,7 @@ def test_what_was_stored_once_is_no_conflict_the_next_time(stored: StoredOptions
     assert canonical(after) == after
 
 
+@settings(deadline=None)
 @given(options)
 def test_a_document_is_read_as_it_was_written(stored: StoredOptions) -> None:
     assert msgspec.json.decode(msgspec.json.encode(stored), type=StoredOptions) == stored

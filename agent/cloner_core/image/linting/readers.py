@@ -12,7 +12,8 @@ Reader = Callable[[bytes], str | None]
 """Takes the file's first bytes; returns what is seen there ("" when the path says it all), None for no finding."""
 
 _BEGIN = re.compile(
-    rb"-{4,5} ?BEGIN ((?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?|OpenVPN Static key V1) ?-{4,5}[ \t\r]*$", re.MULTILINE
+    rb"-{4,5} ?BEGIN ((?:[A-Z0-9]{1,20} ){0,3}PRIVATE KEY(?: BLOCK)?|OpenVPN Static key V1) ?-{4,5}[ \t\r]*$",
+    re.MULTILINE,
 )
 _OTHER_KEYS = {
     b"PuTTY-User-Key-File-": "PuTTY private key",

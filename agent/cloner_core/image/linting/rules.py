@@ -77,7 +77,8 @@ UNSEARCHED = (
 PUBLIC_NAME = re.compile(rb"(?:python\d(?:\.\d+)?|(?:dist|site)-packages|node_modules|gems)\Z")
 """Directories of packages that anybody can download; the keys in them are those of tests. Not searched anywhere."""
 
-HOME_PATTERNS = (b"root", b"home/*")
+HOME_PATTERNS = (b"root", b"home/*", b"export/home/*", b"srv/home/*", b"var/home/*", b"var/roothome")
+"""Homes that need no passwd: /home may be a link, and its people may be in a directory of the network."""
 
 _MADE_HERE = tuple(
     LintRule(pattern, kinds.LOCAL_KEY)
@@ -119,22 +120,27 @@ _KEYS = tuple(
 
 _PASSWORD = setting(rb"pass(?:word|wd)?")
 _AUTH = matching(rb'"auth"\s*:\s*"[^"]')
+_KUBERNETES = setting(rb"client-key-data|token|password|secret-key")
+_DAVFS = matching(rb"^[^#\s]\S*[ \t]+\S+[ \t]+\S")
 _HOME = (
     LintRule(b"~/.gnupg/private-keys-v1.d/*.key", kinds.PRIVATE_KEY),
     LintRule(b"~/.gnupg/secring.gpg", kinds.PRIVATE_KEY),
     LintRule(b"~/.netrc", kinds.CREDENTIALS, matching(rb"\bpassword\s+\S")),
     LintRule(b"~/.my.cnf", kinds.CREDENTIALS, _PASSWORD),
     LintRule(b"~/.pypirc", kinds.CREDENTIALS, _PASSWORD),
-    LintRule(b"~/.wgetrc", kinds.CREDENTIALS, setting(rb"\w*password")),
+    LintRule(b"~/.wgetrc", kinds.CREDENTIALS, setting(rb"\w{0,40}password")),
     LintRule(b"~/.smbcredentials", kinds.CREDENTIALS, _PASSWORD),
-    LintRule(b"~/.npmrc", kinds.CREDENTIALS, setting(rb"(?:\S*:)?_(?:authToken|auth|password)")),
-    LintRule(b"~/.kube/config", kinds.CREDENTIALS, setting(rb"client-key-data|token|password|secret-key")),
+    LintRule(b"~/.npmrc", kinds.CREDENTIALS, setting(rb"(?:\S{0,200}:)?_(?:authToken|auth|password)")),
+    LintRule(b"~/.kube/config", kinds.CREDENTIALS, _KUBERNETES),
     LintRule(b"~/.docker/config.json", kinds.CREDENTIALS, _AUTH),
     LintRule(b"~/.config/containers/auth.json", kinds.CREDENTIALS, _AUTH),
-    LintRule(b"~/.config/rclone/rclone.conf", kinds.CREDENTIALS, setting(rb"pass\w*|token|\w*secret\w*|key")),
-    LintRule(b"~/.config/openstack/*.yaml", kinds.CREDENTIALS, setting(rb"password|\w*secret")),
+    LintRule(
+        b"~/.config/rclone/rclone.conf", kinds.CREDENTIALS, setting(rb"pass\w{0,40}|token|\w{0,40}secret\w{0,40}|key")
+    ),
+    LintRule(b"~/.config/openstack/*.yaml", kinds.CREDENTIALS, setting(rb"password|\w{0,40}secret")),
+    LintRule(b"~/.davfs2/secrets", kinds.CREDENTIALS, _DAVFS),
     LintRule(b"~/.s3cfg", kinds.CREDENTIALS, setting(rb"secret_key|access_token")),
-    LintRule(b"~/.boto", kinds.CREDENTIALS, setting(rb"\w*secret\w*|gs_oauth2_refresh_token")),
+    LintRule(b"~/.boto", kinds.CREDENTIALS, setting(rb"\w{0,40}secret\w{0,40}|gs_oauth2_refresh_token")),
     *(
         LintRule(b"~/" + path, kinds.CREDENTIALS)
         for path in (
@@ -159,7 +165,9 @@ _HOME = (
             b".mylogin.cnf",
             b".pgpass",
             b".terraform.d/credentials.tfrc.json",
+            b".config/tigervnc/passwd",
             b".vault-token",
+            b".vnc/passwd",
         )
     ),
     *(
@@ -192,7 +200,7 @@ _NETWORK = (
         b"etc/NetworkManager/system-connections/*",
         kinds.NETWORK_SECRET,
         any_of(
-            setting(rb"psk|pin|sae-password|[\w -]*password(?:-raw)?|[\w -]*secret|wep-key\d"),
+            setting(rb"psk|pin|sae-password|[\w -]{0,40}password(?:-raw)?|[\w -]{0,40}secret|wep-key\d"),
             base64_key(rb"private-key|preshared-key"),
         ),
     ),
@@ -200,7 +208,7 @@ _NETWORK = (
         b"etc/netplan/*.yaml",
         kinds.NETWORK_SECRET,
         any_of(
-            matching(rb"^(?:[^#\n]*[\s{,])?[\"']?(?:[\w-]*password|psk)[\"']?:[ \t]+[\"']?[^\s\"']"),
+            matching(rb"^(?:[^#\n]*[\s{,])?[\"']?(?:[\w-]{0,40}password|psk)[\"']?:[ \t]+[\"']?[^\s\"']"),
             base64_key(rb"key|private|shared"),
         ),
     ),
@@ -240,7 +248,7 @@ _NETWORK = (
     ),
     LintRule(b"etc/swanctl/**/*.conf", kinds.NETWORK_SECRET, setting(rb"secret", separator=rb"[ \t]*=")),
     LintRule(b"var/lib/iwd/*.psk", kinds.NETWORK_SECRET),
-    LintRule(b"var/lib/iwd/*.8021x", kinds.NETWORK_SECRET, setting(rb"[\w-]*(?:password|passphrase)")),
+    LintRule(b"var/lib/iwd/*.8021x", kinds.NETWORK_SECRET, setting(rb"[\w-]{0,40}(?:password|passphrase)")),
 )
 
 _CLUSTER = tuple(
@@ -295,7 +303,12 @@ _SERVICES = (
         LintRule(pattern, kinds.SERVICE_PASSWORD, matching(rb"^[ \t]*\d+[ \t]+\S+[ \t]+\S"))
         for pattern in (b"etc/chrony.keys", b"etc/chrony/chrony.keys", b"etc/ntp.keys", b"etc/ntp/keys")
     ),
-    LintRule(b"etc/cloner/*.toml", kinds.SERVICE_PASSWORD, setting(rb"\w*(?:token|password|secret)")),
+    LintRule(b"etc/cloner/*.toml", kinds.SERVICE_PASSWORD, setting(rb"\w{0,40}(?:token|password|secret)")),
+    LintRule(b"etc/davfs2/secrets", kinds.SERVICE_PASSWORD, _DAVFS),
+    LintRule(b"etc/gitlab-runner/config.toml", kinds.SERVICE_PASSWORD, setting(rb"token")),
+    LintRule(b"etc/kubernetes/*.conf", kinds.CREDENTIALS, _KUBERNETES),
+    LintRule(b"etc/rancher/**/*.yaml", kinds.CREDENTIALS, _KUBERNETES),
+    LintRule(b"var/lib/rancher/*/server/token", kinds.CREDENTIALS),
     LintRule(b"etc/docker/key.json", kinds.PRIVATE_KEY, matching(rb'"d"\s*:')),
     LintRule(b"etc/letsencrypt/accounts/**/private_key.json", kinds.PRIVATE_KEY),
     LintRule(b"etc/cryptsetup-keys.d/*", kinds.DISK_KEY),
