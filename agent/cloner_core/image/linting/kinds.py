@@ -55,7 +55,9 @@ RANDOM_SEED = _identity("random-seed", "random seeds", "each node gets a new one
 CREDENTIAL_SECRET = _identity(
     "credential-secret", "the key of systemd's credentials (credential.secret)", "each node makes its own"
 )
-CAPTURE_TOKEN = _identity("capture-token", "the token this machine captures by", "captures nothing until it has its own")
+CAPTURE_TOKEN = _identity(
+    "capture-token", "the token this machine captures by", "captures nothing until it has its own"
+)
 CLONE_SETTINGS = _identity(
     "clone-settings", "network and sshd settings that a deploy wrote", "each deploy writes the node's own"
 )
