@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from cloner_cli.api import segment
-from cloner_cli.commands import Duration, Group, command
+from cloner_cli.commands import Duration, Group, command, dry_run_option
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import columns, moment
 from cloner_core.admin.tokens import MOST_LIFETIME_S, TokenRequest, TokenView
@@ -31,7 +31,10 @@ def token_command() -> None:
 )
 @click.option("--expires", "lifetime_s", type=Duration(), default="24h", show_default=True, help="Good for so long.")
 @click.option("--note", default="", metavar="TEXT", help="What it is for.")
-def token_create(run: Invocation, *, image: str, layouts: tuple[str, ...], lifetime_s: float, note: str) -> None:
+@dry_run_option
+def token_create(
+    run: Invocation, *, image: str, layouts: tuple[str, ...], lifetime_s: float, note: str, dry_run: bool
+) -> None:
     """Make a token and print it; it is told this once.
 
     On the golden node it belongs into /etc/cloner/node.toml, mode 0600, beside the CA of the server as ca.pem
@@ -40,7 +43,10 @@ def token_create(run: Invocation, *, image: str, layouts: tuple[str, ...], lifet
     if not 0 < lifetime_s <= MOST_LIFETIME_S:
         raise InvalidError(f"--expires: want more than nothing and at most {MOST_LIFETIME_S // _DAY_S}d")
     request = TokenRequest(image=image, layouts=layouts, lifetime_s=lifetime_s, note=note)
-    view = run.api.post("/v1/tokens", TokenView, request)
+    view = run.api.post("/v1/tokens", TokenView, request, {"dry_run": dry_run})
+    if dry_run:
+        run.result(view, lambda: f"would make a token that captures {view.image} until {moment(view.expires_s)}")
+        return
     run.say(f"note: token {view.id} captures {view.image} until {moment(view.expires_s)}; it is not shown again")
     run.result(view, lambda: view.token)
 
@@ -68,7 +74,8 @@ def token_list(run: Invocation) -> None:
 
 @command("remove", example="cloner token remove 1f0c9a3e", group=token_command)
 @click.argument("token_id", metavar="TOKEN")
-def token_remove(run: Invocation, token_id: str) -> None:
+@dry_run_option
+def token_remove(run: Invocation, token_id: str, *, dry_run: bool) -> None:
     """Withdraw a token: from now on it opens nothing."""
-    view = run.api.delete(f"/v1/tokens/{segment(token_id)}", TokenView)
-    run.result(view, lambda: f"withdrew {view.id}, which captured {view.image}")
+    view = run.api.delete(f"/v1/tokens/{segment(token_id)}", TokenView, {"dry_run": dry_run})
+    run.result(view, lambda: f"{'would withdraw' if dry_run else 'withdrew'} {view.id}, which captured {view.image}")

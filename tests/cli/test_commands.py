@@ -42,6 +42,8 @@ CHANGING = {
     "store gc",
     "task abort",
     "task retry",
+    "token create",
+    "token remove",
     "update-disklayout",
 }
 READING = {
@@ -78,6 +80,7 @@ READING = {
     "task log",
     "task show",
     "task wait",
+    "token list",
     "watch",
 }
 

@@ -25,6 +25,16 @@ def test_a_token_is_printed_once_and_withdrawn(desk: Desk) -> None:
     assert desk.json("token", "list") == []
 
 
+def test_a_dry_run_makes_and_withdraws_no_token(desk: Desk) -> None:
+    assert desk.json("token", "create", "--capture", "debian", "--dry-run")["token"] == ""
+    assert desk.json("token", "list") == []
+    desk.run("token", "create", "--capture", "debian")
+    (view,) = desk.json("token", "list")
+    assert desk.run("token", "remove", view["id"], "--dry-run").stdout.startswith("would withdraw")
+    assert desk.json("token", "list") == [view]
+    assert "no such token" in desk.refused("token", "remove", "nothing", "--dry-run").stderr
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

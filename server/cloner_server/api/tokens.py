@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from litestar import delete, get, post
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from cloner_core.admin.tokens import TokenRequest, TokenView
 from cloner_server.api.callers import CoreDependency, who
@@ -23,16 +24,21 @@ def token_list(core: CoreDependency) -> list[TokenView]:
 
 
 @post("/tokens", sync_to_thread=True, status_code=_OK)
-def token_make(core: CoreDependency, request: AnyRequest, data: JSONBody[TokenRequest]) -> TokenView:
-    """Make a token; the answer alone ever holds it."""
-    with core.database.write() as connection:
-        return tokens.make(connection, who(core, request), data)
+def token_make(
+    core: CoreDependency, request: AnyRequest, data: JSONBody[TokenRequest], dry_run: FromQuery[bool] = False
+) -> TokenView:
+    """Make a token; the answer alone ever holds it. Of a dry run it has none."""
+    with core.database.trial(dry_run) as connection:
+        view = tokens.make(connection, who(core, request), data)
+    return msgspec.structs.replace(view, token="") if dry_run else view
 
 
 @delete("/tokens/{token_id:str}", sync_to_thread=True, status_code=_OK)
-def token_remove(core: CoreDependency, request: AnyRequest, token_id: FromPath[str]) -> TokenView:
+def token_remove(
+    core: CoreDependency, request: AnyRequest, token_id: FromPath[str], dry_run: FromQuery[bool] = False
+) -> TokenView:
     """Withdraw a token."""
-    with core.database.write() as connection:
+    with core.database.trial(dry_run) as connection:
         return tokens.remove(connection, who(core, request), token_id)
 
 
