@@ -12,6 +12,7 @@ from cloner_core.admin.images import ImageView, LayoutView
 from cloner_core.admin.nodes import GroupView, NodeView
 from cloner_core.errors import InvalidError, NotFoundError, UnreachableError
 from cloner_core.facts import normalize_mac
+from cloner_core.image.reference import VersionName, parse_reference
 
 if TYPE_CHECKING:
     from ClusterShell.NodeUtils import GroupResolver
@@ -22,7 +23,6 @@ _MOST_DIGITS, _SHOWN = 63, 100
 _LONG_NUMBER = re.compile(rf"\d{{{_MOST_DIGITS + 1}}}")
 _PART = re.compile(r"\[([^\[\]]*)\]|[,!&^]")  # of a node set: a list of ranges, or what stands between two terms
 _RANGE = re.compile(r"\s*(\d+)-(\d+)(?:/(\d+))?")
-_REFERENCE = re.compile(r"([^:\s]+)(?::([1-9][0-9]{0,8}))?")
 
 
 @dataclass
@@ -63,18 +63,22 @@ class Checks:
                 self.wrong.append(str(fault))
         return tuple(known)
 
-    def image(self, text: str) -> tuple[str, int | None]:
-        """Return name and number of "debian:3"; the number is None when there is none, the name "" for ""."""
-        if not text:
+    def image(self, text: str) -> tuple[str, VersionName | None]:
+        """Return name and version of "debian:3" or "debian:prod"; None is the newest, the name is "" for ""."""
+        try:
+            return parse_reference(text) if text else ("", None)
+        except InvalidError as fault:
+            self.wrong.append(fault.message)
             return "", None
-        match = _REFERENCE.fullmatch(text)
-        if match is None:
-            self.wrong.append(f"image '{text}': want NAME or NAME:NUMBER")
-            return "", None
-        return match[1], int(match[2]) if match[2] else None
 
     def exist(
-        self, api: Api, *, nodes: Sequence[str] = (), image: str = "", version: int | None = None, layout: str = ""
+        self,
+        api: Api,
+        *,
+        nodes: Sequence[str] = (),
+        image: str = "",
+        version: VersionName | None = None,
+        layout: str = "",
     ) -> None:
         """Note which of these the server does not know."""
         try:
@@ -96,11 +100,16 @@ class Checks:
         if self.missing:
             raise NotFoundError("\n  - ".join((headline, *self.missing)), hint=self._hint)
 
-    def _check_image(self, api: Api, image: str, version: int | None) -> None:
+    def _check_image(self, api: Api, image: str, version: VersionName | None) -> None:
         path = f"/v1/images/{segment(image)}"
-        if not self._is_known(api, path, ImageView, {"number": version}):
-            is_other = version is not None and self._is_known(api, path, ImageView)
-            self._lack("image", [f"{image}:{version}" if is_other else image], "cloner image-list")
+        if self._is_known(api, path, ImageView, {"number": version}):
+            return
+        if version is None or not self._is_known(api, path, ImageView):
+            self._lack("image", [image], "cloner image-list")
+        elif isinstance(version, str):
+            self._lack("channel", [f"{image}:{version}"], "cloner channel list")
+        else:
+            self._lack("image", [f"{image}:{version}"], "cloner image-list")
 
     @staticmethod
     def _is_known(api: Api, path: str, kind: type[object], query: Query = NOTHING) -> bool:

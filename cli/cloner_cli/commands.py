@@ -124,7 +124,11 @@ max_option = click.option(
     help="Above so many nodes their number must be typed.",
 )
 image_option = click.option(
-    "--image", "-i", default="", metavar="NAME[:N]", help="Image; the newest version unless told."
+    "--image",
+    "-i",
+    default="",
+    metavar="NAME[:VERSION]",
+    help="Image; VERSION is a number or a channel, the newest unless told.",
 )
 layout_option = click.option("--disklayout", "-l", default="", metavar="NAME", help="Layout of the disks.")
 kernel_argument_option = click.option(

@@ -23,6 +23,7 @@ from cloner_core.errors import FAILED_BASE, FAILED_MOST, ClonerError, ExitStatus
 from cloner_server import VERSION
 
 COMMANDS = {
+    "channel": "cloner_cli.channel",
     "confirm": "cloner_cli.confirm",
     "console": "cloner_cli.console",
     "deploy": "cloner_cli.deploy",

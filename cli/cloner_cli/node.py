@@ -42,7 +42,9 @@ _FOR_ONE = ("macs", "uuid", "serial", "network", "hostname", "addresses", "revis
 
 def _settings(function: Callable[..., Any]) -> Callable[..., Any]:
     options = [
-        click.option("--image", "-i", metavar="NAME[:N]", help="What it gets; without a number the newest."),
+        click.option(
+            "--image", "-i", metavar="NAME[:VERSION]", help="What it gets: a number, a channel, else the newest."
+        ),
         click.option("--disklayout", "-l", "layout", metavar="NAME", help="Layout of its disks."),
         click.option(
             "--network",

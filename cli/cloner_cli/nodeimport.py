@@ -17,6 +17,7 @@ from cloner_cli.nodefiles import FORMATS, read_nodes
 from cloner_cli.nodefiles.records import NodeRecord
 from cloner_cli.text import columns, printable
 from cloner_core.admin.nodes import ImportedNode, ImportRequest, ImportResult, NodePatch, NodeView
+from cloner_core.image.reference import VersionName
 
 _MOST_BYTES = 16 << 20
 
@@ -25,7 +26,7 @@ _MOST_BYTES = 16 << 20
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
 @click.option("--format", "form", type=click.Choice(FORMATS), help="What FILE is; told from its content unless named.")
 @click.option("--update", is_flag=True, help="Change nodes that exist and differ from what FILE says of them.")
-@click.option("--image", "-i", default="", metavar="NAME[:N]", help="For the nodes that FILE names no image for.")
+@click.option("--image", "-i", default="", metavar="NAME[:VERSION]", help="For the nodes that FILE names no image for.")
 @click.option("--disklayout", "-l", "layout", default="", metavar="NAME", help="… no layout for.")
 @click.option("--groups", default="", metavar="NAME,NAME", help="Further groups, for every node.")
 @click.option(
@@ -74,7 +75,7 @@ def _imported(
     record: NodeRecord,
     before: NodeView | None,
     *,
-    default: tuple[str, int | None],  # image and number
+    default: tuple[str, VersionName | None],  # image and version
     layout: str,
     groups: tuple[str, ...],
 ) -> ImportedNode:

@@ -32,7 +32,7 @@ _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 @command("script", example="cloner script --image debian --type post --set motd.sh --order 20")
-@click.option("--image", "-i", required=True, metavar="NAME[:N]", help="Image; the newest version unless told.")
+@click.option("--image", "-i", required=True, metavar="NAME[:VERSION]", help="Image; the newest version unless told.")
 @click.option("--type", "-t", "kind", type=click.Choice([kind.value for kind in ScriptType]), help="When it runs.")
 @click.option("--set", "path", type=click.Path(path_type=Path), metavar="FILE", help="Put this script; - is stdin.")
 @click.option("--get", "is_get", is_flag=True, help="Print a script.")

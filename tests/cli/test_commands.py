@@ -16,6 +16,8 @@ from cloner_core.errors import ExitStatus
 
 DOCS = Path(__file__).parents[2] / "docs"
 CHANGING = {
+    "channel remove",
+    "channel set",
     "console password",
     "deploy",
     "fix-efiboot",
@@ -47,6 +49,7 @@ CHANGING = {
     "update-disklayout",
 }
 READING = {
+    "channel list",
     "console open",
     "disklayout",
     "disklayout-list",

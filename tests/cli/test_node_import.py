@@ -128,7 +128,7 @@ def test_faults_of_the_server_are_all_told_with_their_lines(desk: Desk, tmp_path
     Path(path).write_text(Path(path).read_text().replace("10.2.0.1", "10.1.0.1").replace("golden:7", "golden:0"))
     early = desk.refused("node", "import", path, "--image", "a:0")
     assert early.exit_code == ExitStatus.USAGE
-    assert "line 2: n01: image 'golden:0': want NAME or NAME:NUMBER" in early.stderr
+    assert "line 2: n01: image 'golden:0': want NAME, NAME:NUMBER or NAME:CHANNEL" in early.stderr
     assert early.stderr.count("image 'a:0'") == 1, "an option is told once, not for each node"
     Path(path).write_text(Path(path).read_text().replace("golden:0", "golden:7"))
     result = desk.refused("node", "import", path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cloner_core.admin.nodes import NetbootWord
 from cloner_core.erasing.words import EraseOrder, Way
+from cloner_core.image.reference import VersionName
 from cloner_core.messages import Strict
 
 MAX_NODES = 32
@@ -42,7 +43,7 @@ class DeployRequest(Strict, frozen=True):
 
     nodes: tuple[str, ...]
     image: str = ""  # "": each node's own
-    version: int | None = None  # None: the newest (or the node's own when image is "")
+    version: VersionName | None = None  # None: the newest (or the node's own when image is "")
     layout: str = ""  # "": each node's own
     limit: int = MAX_NODES  # refused when more nodes are named
     new_identity: bool = False  # new machine-id and host keys, from now on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cloner_core.image.reference import VersionName
 from cloner_core.messages import Strict
 
 
@@ -10,7 +11,7 @@ class FitRequest(Strict, frozen=True):
 
     nodes: tuple[str, ...]
     image: str
-    version: int | None = None  # None: the newest
+    version: VersionName | None = None  # None: the newest
     layout: str = ""  # "": each node's own
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from msgspec import UNSET, UnsetType
 
 from cloner_core.extrafiles import ExtraFile
+from cloner_core.image.reference import VersionName
 from cloner_core.lldp import Neighbor
 from cloner_core.messages import Strict
 from cloner_core.network import NodeNetwork
@@ -24,7 +25,7 @@ class NodeSpec(Strict, frozen=True):
     macs: tuple[str, ...]
     network: NodeNetwork | None = None  # None: host name = name, DHCP on the first MAC
     image: str = ""
-    version: int | None = None  # None: the newest
+    version: VersionName | None = None  # None: the newest
     layout: str = ""
     groups: tuple[str, ...] = ()
     local_method: LocalMethodWord | Literal[""] = ""  # "": as the hardware model or the site has it
@@ -45,7 +46,7 @@ class NodePatch(Strict, frozen=True, omit_defaults=True):
     macs: tuple[str, ...] | UnsetType = UNSET
     network: NodeNetwork | UnsetType = UNSET
     image: str | UnsetType = UNSET
-    version: int | UnsetType | None = UNSET
+    version: VersionName | UnsetType | None = UNSET
     layout: str | UnsetType = UNSET
     groups: tuple[str, ...] | UnsetType = UNSET
     local_method: LocalMethodWord | Literal[""] | UnsetType = UNSET
@@ -70,7 +71,7 @@ class NodeView(Strict, frozen=True):
     macs: tuple[str, ...]
     network: NodeNetwork
     image: str
-    version: int | None
+    version: VersionName | None
     layout: str
     groups: tuple[str, ...]
     protected_groups: tuple[str, ...]  # those of `groups` that are protected

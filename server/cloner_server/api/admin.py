@@ -18,6 +18,7 @@ from cloner_core.layout import Layout
 from cloner_core.messages import PROTOCOL
 from cloner_server import VERSION
 from cloner_server.api.callers import CoreDependency, admit, require_layout, who
+from cloner_server.api.channels import channel_handlers
 from cloner_server.api.consoles import console_handlers
 from cloner_server.api.faults import AnyRequest
 from cloner_server.api.fit import fit_handlers
@@ -103,6 +104,7 @@ def admin_router(more: list[Any]) -> Router:
         *machine_handlers(),
         *model_handlers(),
         *group_handlers(),
+        *channel_handlers(),
         *work_handlers(),
         *fit_handlers(),
         *identity_handlers(),

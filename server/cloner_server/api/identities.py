@@ -9,6 +9,7 @@ from litestar.params import FromPath, FromQuery
 
 from cloner_core.admin.identities import IdentityView, KnownHosts, RecoveryKey, RecoveryKeys
 from cloner_core.errors import RefusedError
+from cloner_core.image.reference import parse_version
 from cloner_core.messages import ConfirmWay, Secret
 from cloner_server import hostcertificates, identities, recoverykeys, vault
 from cloner_server.api.callers import CoreDependency, who
@@ -21,7 +22,7 @@ _OK = 200
 
 @get("/identity/{name:str}", sync_to_thread=True)
 def identity_show(
-    core: CoreDependency, name: FromPath[str], image: FromQuery[str] = "", version: FromQuery[int | None] = None
+    core: CoreDependency, name: FromPath[str], image: FromQuery[str] = "", version: FromQuery[str] = ""
 ) -> IdentityView:
     """Show what the identity stage would write to a node; secrets as ***."""
     key, rules = core.site.vault_key, core.rules
@@ -29,7 +30,7 @@ def identity_show(
         node = nodes.get_node(connection, name)
         if not (wanted := image or node.image):
             raise RefusedError(f"{name} has no image to fit an identity into", hint="--image NAME")
-        row = images.get_version(connection, wanted, version if image else version or node.version)
+        row = images.get_version(connection, wanted, parse_version(version) or (None if image else node.version))
         held = vault.open_identity(connection, name, key) if vault.has_identity(connection, name) else None
     vaulted = None if held is None else hostcertificates.certified(held, node, key)
     confirm = claims.confirm_to(rules, ConfirmWay(node.confirm or rules.confirm), Secret("0"))

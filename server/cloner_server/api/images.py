@@ -14,6 +14,7 @@ from cloner_core.admin.images import CheckReport, Collected, ImageView
 from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import InvalidError
 from cloner_core.image.digest import parse_digest
+from cloner_core.image.reference import parse_version
 from cloner_core.image.version import Draft, VersionRecord, check_image_name
 from cloner_core.messages import Granted
 from cloner_server.api.callers import CoreDependency, require_image, who
@@ -39,12 +40,12 @@ def image_list(core: CoreDependency) -> list[ImageView]:
 
 @get("/images/{name:str}", sync_to_thread=True)
 def image_show(
-    core: CoreDependency, request: AnyRequest, name: FromPath[str], number: FromQuery[int | None] = None
+    core: CoreDependency, request: AnyRequest, name: FromPath[str], number: FromQuery[str] = ""
 ) -> ImageView:
-    """Show one version of an image, the newest by default."""
+    """Show one version of an image, by number or channel, the newest by default."""
     require_image(request, name)
     with core.database.read() as connection:
-        row = images.get_version(connection, name, number)
+        row = images.get_version(connection, name, parse_version(number))
     return _view(core, row)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from litestar import get, post
 from litestar.params import FromPath, FromQuery, JSONBody
 
+from cloner_core.image.reference import parse_version
 from cloner_core.scripts import ScriptChange, ScriptSetView
 from cloner_server.api.callers import CoreDependency, who
 from cloner_server.api.faults import AnyRequest
@@ -19,12 +20,12 @@ _OK = 200
 def scripts_show(
     core: CoreDependency,
     name: FromPath[str],
-    version: FromQuery[int | None] = None,
+    version: FromQuery[str] = "",
     number: FromQuery[int | None] = None,
 ) -> ScriptSetView:
     """Show the scripts a deploy of a version runs, of the newest by default; or the set with a number."""
     with core.database.read() as connection:
-        return scripts.view_set(connection, name, version, number)
+        return scripts.view_set(connection, name, parse_version(version), number)
 
 
 @get("/images/{name:str}/scripts/all", sync_to_thread=True)
@@ -41,12 +42,12 @@ def scripts_change(
     request: AnyRequest,
     name: FromPath[str],
     data: JSONBody[ScriptChange],
-    version: FromQuery[int | None] = None,
+    version: FromQuery[str] = "",
     dry_run: FromQuery[bool] = False,
 ) -> ScriptSetView:
     """Put or remove one script: the next set of the image."""
     with core.database.trial(dry_run) as connection:
-        return scripts.change_set(connection, who(core, request), name, data, version)
+        return scripts.change_set(connection, who(core, request), name, data, parse_version(version))
 
 
 def script_handlers() -> list[Any]:

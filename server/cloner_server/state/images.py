@@ -5,7 +5,8 @@ from __future__ import annotations
 from sqlalchemy import Connection, Row, insert, select
 
 from cloner_core.errors import NotFoundError
-from cloner_server.state import events
+from cloner_core.image.reference import VersionName
+from cloner_server.state import channels, events
 from cloner_server.state.database import Act
 from cloner_server.state.tables import versions
 
@@ -20,14 +21,17 @@ def add_version(connection: Connection, act: Act, image: str, number: int, diges
     events.record(connection, act, f"image/{image}:{number}", "published", revision=number, digest=digest)
 
 
-def get_version(connection: Connection, image: str, number: int | None = None) -> Row[tuple[object, ...]]:
-    """Return the row of `image`:`number`, the newest when None; raises NotFoundError."""
+def get_version(connection: Connection, image: str, version: VersionName | None = None) -> Row[tuple[object, ...]]:
+    """Return the row of `image`:`version`, the newest when None; raises NotFoundError."""
+    number = version
+    if isinstance(version, str) and list_versions(connection, image):
+        number = channels.number_of(connection, image, version)
     query = select(versions).where(versions.c.image == image).order_by(versions.c.number.desc()).limit(1)
     if number is not None:
         query = query.where(versions.c.number == number)
     row = connection.execute(query).one_or_none()
     if row is None:
-        shown = image if number is None else f"{image}:{number}"
+        shown = image if version is None else f"{image}:{version}"
         raise NotFoundError(f"no such image: '{shown}'", hint="cloner image-list shows all")
     return row
 

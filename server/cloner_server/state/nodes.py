@@ -216,6 +216,7 @@ def list_nodes(connection: Connection, names: Sequence[str] | None = None) -> li
         # msgspec wants plain strings, SQLAlchemy's names are a subclass
         fields = {str(name): value for name, value in columns.items()}
         fields |= {column: msgspec.json.decode(columns[column]) for column in _JSON_COLUMNS}
+        fields["version"] = fields.pop("channel") or fields["version"]
         fields |= {"macs": macs.get(columns["name"], []), "seen_s": columns["facts_s"]}
         fields["protected_groups"] = [group for group in fields["groups"] if group in protected]
         fields["console_password"], _ = consoles.source_of(passwords, columns["name"], fields["groups"])
@@ -278,7 +279,11 @@ def _update(
 
 
 def _columns(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: msgspec.json.encode(v).decode() if k in _JSON_COLUMNS else v for k, v in values.items()}
+    kept = {k: msgspec.json.encode(v).decode() if k in _JSON_COLUMNS else v for k, v in values.items()}
+    if "version" in kept:
+        named = kept["version"]
+        kept |= {"version": None, "channel": named} if isinstance(named, str) else {"channel": ""}
+    return kept
 
 
 def _set_macs(connection: Connection, name: str, macs: Iterable[str]) -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection
 
 from cloner_core.admin.nodes import NodePatch, NodeView
 from cloner_core.errors import NotFoundError
+from cloner_core.image.reference import VersionName
 from cloner_server.state import images, layouts
 
 
-def check_references(connection: Connection, image: str, version: int | None, layout: str) -> None:
+def check_references(connection: Connection, image: str, version: VersionName | None, layout: str) -> None:
     """Raise NotFoundError naming the image and the layout that do not exist; "" names none."""
     faults = []
-    for look in ((images.get_version, image, version), (layouts.get_layout, layout, None)):
+    looks: list[Callable[[], object]] = [lambda: images.get_version(connection, image, version)] if image else []
+    looks += [lambda: layouts.get_layout(connection, layout)] if layout else []
+    for look in looks:
         try:
-            if look[1]:
-                look[0](connection, look[1], look[2])
+            look()
         except NotFoundError as fault:
             faults.append(str(fault))
     if faults:

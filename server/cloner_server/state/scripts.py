@@ -12,6 +12,7 @@ import msgspec
 from sqlalchemy import Connection, Row, func, insert, select
 
 from cloner_core.errors import ConflictError, InvalidError, NotFoundError
+from cloner_core.image.reference import VersionName
 from cloner_core.scripts import Script, ScriptChange, ScriptSet, ScriptSetView, changed, script_faults, set_digest
 from cloner_server.state import events, images
 from cloner_server.state.database import Act
@@ -32,7 +33,7 @@ def set_numbered(connection: Connection, image: str, number: int) -> ScriptSet:
 
 
 def view_set(
-    connection: Connection, image: str, version: int | None = None, number: int | None = None
+    connection: Connection, image: str, version: VersionName | None = None, number: int | None = None
 ) -> ScriptSetView:
     """Return the set of `image`:`version`, the newest version when None, or the one with `number`.
 
@@ -59,7 +60,7 @@ def list_sets(connection: Connection, image: str) -> list[ScriptSetView]:
 
 
 def change_set(
-    connection: Connection, act: Act, image: str, change: ScriptChange, version: int | None = None
+    connection: Connection, act: Act, image: str, change: ScriptChange, version: VersionName | None = None
 ) -> ScriptSetView:
     """Make the next set of `image`:`version`, the newest version when None; what changes nothing makes none.
 

@@ -32,7 +32,8 @@ nodes = Table(
     Column("name", Text, primary_key=True),
     Column("revision", Integer, nullable=False),
     Column("image", Text, nullable=False, server_default=""),
-    Column("version", Integer),  # NULL: the newest published at the time of the task
+    Column("version", Integer),  # NULL: what `channel` points to, else the newest, at the time of the task
+    Column("channel", Text, nullable=False, server_default=""),  # of the image; "" follows none
     Column("layout", Text, nullable=False, server_default=""),
     Column("netboot", Text, nullable=False, server_default="local"),
     Column("network", Text, nullable=False),
@@ -107,6 +108,18 @@ versions = Table(
     Column("published_s", Float, nullable=False),
     Column("author", Text, nullable=False),
     PrimaryKeyConstraint("image", "number"),
+)
+
+channel_moves = Table(
+    "channel_moves",  # the last of a channel says where it points
+    metadata,
+    Column("image", Text, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("revision", Integer, nullable=False),  # of the channel, from 1; goes on after a removal
+    Column("number", Integer),  # of the version; NULL: removed
+    Column("moved_s", Float, nullable=False),
+    Column("author", Text, nullable=False),
+    PrimaryKeyConstraint("image", "channel", "revision"),
 )
 
 layouts = Table(

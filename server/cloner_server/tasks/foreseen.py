@@ -7,7 +7,8 @@ from sqlalchemy import Connection
 
 from cloner_core.admin.tasks import TaskState
 from cloner_core.erasing.words import EraseTask
-from cloner_core.errors import InvalidError, RefusedError
+from cloner_core.errors import RefusedError
+from cloner_core.image.reference import parse_reference
 from cloner_core.messages import Task
 from cloner_server.core import Core
 from cloner_server.state import images, layouts, nodes, scripts
@@ -32,7 +33,8 @@ def erase_to_come(connection: Connection, name: str) -> EraseTask | None:
 def task_to_come(core: Core, connection: Connection, name: str, image: str, layout: str) -> Task:
     """Return the task the next attempt of this node would be told, with the very seed it will have if it is armed.
 
-    `image` is "NAME" or "NAME:N", "" for the node's own; so is `layout`. Raises RefusedError when the node has neither.
+    `image` is "NAME", "NAME:N" or "NAME:CHANNEL", "" for the node's own; so is `layout`. Raises RefusedError when the
+    node has neither.
     """
     node = nodes.get_node(connection, name)
     live = rows.live_task(connection, name)
@@ -45,18 +47,12 @@ def task_to_come(core: Core, connection: Connection, name: str, image: str, layo
         return claims.task_for(
             node, version, live.document, task_id=str(live.id), attempt_id="", seed=seed, scripts=kept
         )
-    image_name, _, number = (image or node.image).partition(":")
-    if not image_name or not (layout or node.layout):
+    if not (image or node.image) or not (layout or node.layout):
         raise RefusedError(f"{name} has no image or no layout to plan with", hint="--image NAME --disklayout NAME")
-    row = images.get_version(connection, image_name, _number(number) or (None if image else node.version))
+    image_name, version_name = parse_reference(image) if image else (node.image, node.version)
+    row = images.get_version(connection, image_name, version_name)
     view = layouts.get_layout(connection, layout or node.layout)
     document = msgspec.json.encode(view.layout).decode()
     version = core.catalog.version_ref(row.image, row.number)
     told = scripts.set_for(connection, row.image, row.number)
     return claims.task_for(node, version, document, task_id="", attempt_id="", seed=_EXAMPLE_SEED, scripts=told)
-
-
-def _number(text: str) -> int | None:
-    if text and not (text.isdecimal() and 0 < len(text) < 10):
-        raise InvalidError(f"'{text}' is not the number of a version")
-    return int(text) if text else None
