@@ -39,6 +39,7 @@ COMMANDS = {
     "identity": "cloner_cli.identity",
     "image-details": "cloner_cli.image",
     "image-list": "cloner_cli.image",
+    "image-remove": "cloner_cli.imageremove",
     "init": "cloner_cli.init",
     "initramfs": "cloner_cli.initramfs",
     "known-hosts": "cloner_cli.identity",

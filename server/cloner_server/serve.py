@@ -176,9 +176,13 @@ def open_core(config: ServerConfig, address: str, clock: Callable[[], float] = t
         if is_new:
             events.record(connection, act, "site", "made", key=site.public_key.hex())
         events.record(connection, act, "site", "started", address=address)
+        removed = images.removed_versions(connection)
         for image in store.images():
-            # A kill between the store's publish and ours leaves a version that is whole: it is shown now.
             for number in store.numbers(image):
+                if (image, number) in removed:  # a kill came between our removal and the store's
+                    store.remove_version(image, number)
+                    continue
+                # A kill between the store's publish and ours leaves a version that is whole: it is shown now.
                 images.add_version(connection, act, image, number, store.version(image, number).version)
     return core
 

@@ -33,6 +33,7 @@ CHANGING = {
     "netboot",
     "script",
     "new-image",
+    "image-remove",
     "node add",
     "node import",
     "state export",

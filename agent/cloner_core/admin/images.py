@@ -29,6 +29,18 @@ class ImageView(Strict, frozen=True):
     detail: dict[str, Any]  # the store's version record: message, source facts, sizes
 
 
+class Removal(Strict, frozen=True):
+    """A version that was removed, or would be."""
+
+    image: str
+    number: int
+    digest: str
+    published_s: float
+    author: str
+    newest: int | None  # what is the newest version after it, 0: there is none left; None: it was not the newest
+    nodes: tuple[str, ...]  # that get the newest version, and so another one from now on
+
+
 class Publish(Strict, frozen=True):
     """Make a captured tree a version; everything it names was stored before."""
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import msgspec
-from litestar import Response, get, post, put
+from litestar import Response, delete, get, post, put
 from litestar.params import FromPath, FromQuery, RawBody
 from sqlalchemy import Row
 from sqlalchemy.exc import DBAPIError
 
-from cloner_core.admin.images import CheckReport, Collected, ImageView
+from cloner_core.admin.images import CheckReport, Collected, ImageView, Removal
 from cloner_core.decoding import UNREADABLE
-from cloner_core.errors import InvalidError
+from cloner_core.errors import InvalidError, NotFoundError
 from cloner_core.image.digest import parse_digest
 from cloner_core.image.reference import parse_version
 from cloner_core.image.version import Draft, VersionRecord, check_image_name
@@ -20,7 +21,7 @@ from cloner_core.messages import Granted
 from cloner_server.api.callers import CoreDependency, require_image, who
 from cloner_server.api.faults import AnyRequest
 from cloner_server.core import Core
-from cloner_server.state import events, images
+from cloner_server.state import events, images, removal
 from cloner_server.state import tasks as rows
 from cloner_server.state.database import DatabaseBusyError, is_undone
 
@@ -47,6 +48,24 @@ def image_show(
     with core.database.read() as connection:
         row = images.get_version(connection, name, parse_version(number))
     return _view(core, row)
+
+
+@delete("/images/{name:str}/versions/{number:int}", sync_to_thread=True, status_code=_OK)
+def version_remove(
+    core: CoreDependency,
+    request: AnyRequest,
+    name: FromPath[str],
+    number: FromPath[int],
+    dry_run: FromQuery[bool] = False,
+) -> Removal:
+    """Remove a version that nothing uses; its number is never given again, its bytes go with the next gc."""
+    with core.database.trial(dry_run) as connection:
+        removed = removal.remove_version(connection, who(core, request), name, number)
+    if not dry_run:
+        # Where the store has lost the record already there is nothing left to take away.
+        with contextlib.suppress(NotFoundError):
+            core.catalog.store.remove_version(name, number)
+    return removed
 
 
 @get("/chunks/known", sync_to_thread=True)
@@ -85,7 +104,7 @@ def publish(core: CoreDependency, request: AnyRequest, body: RawBody) -> Version
             images.add_version(connection, who(core, request), record.image, record.number, record.version)
     except (DBAPIError, DatabaseBusyError) as fault:
         if is_undone(fault):  # not shown, so not published: sent again, it would be there twice after the next start
-            core.catalog.store.remove_version(record.image, record.number)
+            core.catalog.store.take_back(record.image, record.number)
         raise
     return record
 
@@ -121,7 +140,7 @@ def capture_handlers() -> list[Any]:
 
 def image_handlers() -> list[Any]:
     """Return the handlers of images and of the store."""
-    return [*capture_handlers(), image_list, check, gc]
+    return [*capture_handlers(), image_list, version_remove, check, gc]
 
 
 def _view(core: Core, row: Row[tuple[Any, ...]]) -> ImageView:

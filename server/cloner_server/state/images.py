@@ -10,9 +10,11 @@ from cloner_server.state import channels, events
 from cloner_server.state.database import Act
 from cloner_server.state.tables import versions
 
+_THERE = versions.c.removed_s.is_(None)
+
 
 def add_version(connection: Connection, act: Act, image: str, number: int, digest: str) -> None:
-    """Make a stored version visible; doing it twice changes nothing."""
+    """Make a stored version visible; doing it twice changes nothing, nor does it for one that was removed."""
     query = select(versions.c.digest).where(versions.c.image == image, versions.c.number == number)
     if connection.execute(query).first():
         return
@@ -26,7 +28,7 @@ def get_version(connection: Connection, image: str, version: VersionName | None 
     number = version
     if isinstance(version, str) and list_versions(connection, image):
         number = channels.number_of(connection, image, version)
-    query = select(versions).where(versions.c.image == image).order_by(versions.c.number.desc()).limit(1)
+    query = select(versions).where(versions.c.image == image, _THERE).order_by(versions.c.number.desc()).limit(1)
     if number is not None:
         query = query.where(versions.c.number == number)
     row = connection.execute(query).one_or_none()
@@ -38,7 +40,13 @@ def get_version(connection: Connection, image: str, version: VersionName | None 
 
 def list_versions(connection: Connection, image: str = "") -> list[Row[tuple[object, ...]]]:
     """Return the published versions, of `image` alone when it is given, by name and number."""
-    query = select(versions).order_by(versions.c.image, versions.c.number)
+    query = select(versions).where(_THERE).order_by(versions.c.image, versions.c.number)
     if image:
         query = query.where(versions.c.image == image)
     return list(connection.execute(query))
+
+
+def removed_versions(connection: Connection) -> set[tuple[str, int]]:
+    """Return image and number of every version that was removed."""
+    query = select(versions.c.image, versions.c.number).where(versions.c.removed_s.is_not(None))
+    return {(row.image, row.number) for row in connection.execute(query)}

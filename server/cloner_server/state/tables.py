@@ -107,6 +107,7 @@ versions = Table(
     Column("digest", Text, nullable=False, index=True),
     Column("published_s", Float, nullable=False),
     Column("author", Text, nullable=False),
+    Column("removed_s", Float),  # NULL: it is there
     PrimaryKeyConstraint("image", "number"),
 )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Collection
 from datetime import UTC, datetime
@@ -59,13 +61,33 @@ class LocalStore(StoreReader):
         return publish(self, draft, self._key(), self._clock, is_trusted=is_trusted)
 
     def remove_version(self, image: str, number: int) -> None:
-        """Take a version away; its files go at the next gc. Raises NotFoundError."""
+        """Take a version away for good: its number is never given again, its files go at the next gc.
+
+        Raises NotFoundError when there is none; one that was removed already is no fault.
+        """
+        path, spent = self.record_path(image, number), self.spent_path(image, number)
+        with self.files.locked(exclusive=True):  # no publisher is between choosing a number and taking it
+            try:
+                path.rename(spent)
+            except FileNotFoundError:
+                if not spent.exists():
+                    raise NotFoundError(f"image {image} has no version {number}") from None
+            sync_directory(path.parent)
+
+    def take_back(self, image: str, number: int) -> None:
+        """Undo a publish that nobody has seen: the number may be given again. Raises NotFoundError."""
         path = self.record_path(image, number)
         try:
             path.unlink()
         except FileNotFoundError:
             raise NotFoundError(f"image {image} has no version {number}") from None
         sync_directory(path.parent)
+
+    def base(self, image: str) -> Base | None:
+        """Return the packs of the latest version of `image`; gc keeps them for its grace, whatever is removed."""
+        with contextlib.suppress(NotFoundError, FileNotFoundError):
+            os.utime(self.current_path(bytes.fromhex(self.version(image).version)))
+        return super().base(image)
 
     def check(self, *, read_data: bool = False) -> CheckReport:
         """Verify everything published; with `read_data` also every byte of every pack."""

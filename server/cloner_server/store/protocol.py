@@ -43,7 +43,13 @@ class Store(Protocol):
         """Return one version, the latest when no number is given; raises NotFoundError."""
 
     def remove_version(self, image: str, number: int) -> None:
-        """Take a version away; its files go at the next gc. Raises NotFoundError."""
+        """Take a version away for good: its number is never given again, its files go at the next gc.
+
+        Raises NotFoundError when there is none; one that was removed already is no fault.
+        """
+
+    def take_back(self, image: str, number: int) -> None:
+        """Undo a publish that nobody has seen: the number may be given again. Raises NotFoundError."""
 
     def root(self, version: bytes) -> bytes:
         """Return the encoded tree root of a version; raises NotFoundError."""

@@ -142,12 +142,16 @@ def _require_packs(store: StoreReader, wanted: list[tuple[bytes, int]]) -> None:
 def _append(store: StoreReader, record: VersionRecord) -> VersionRecord:
     """Give the record the next free number; link(2) decides between two publishers."""
     while True:
-        try:
-            number = store.numbers(record.image)[-1] + 1
-        except NotFoundError:
-            number = 1
+        number = 1 + max((*_present(store, record.image), *store.spent_numbers(record.image)), default=0)
         numbered = msgspec.structs.replace(record, number=number)
         path = store.record_path(record.image, number)
         if store.files.create(path, msgspec.json.encode(numbered)):
             sync_directory(path.parent.parent)
             return numbered
+
+
+def _present(store: StoreReader, image: str) -> list[int]:
+    try:
+        return store.numbers(image)
+    except NotFoundError:
+        return []

@@ -19,6 +19,7 @@ from cloner_server.store.blobs import Blobs, Files
 from cloner_server.store.placements import read_record
 
 _NUMBER = re.compile(r"([1-9][0-9]{0,8})\.json\Z")
+_SPENT = re.compile(r"([1-9][0-9]{0,8})\.removed\Z")
 
 
 class StoreReader:
@@ -52,12 +53,24 @@ class StoreReader:
     def _numbers(self, directory: Path) -> list[int]:
         if not directory.is_dir():
             return []
-        matches = (_NUMBER.match(path.name) for path in directory.iterdir())
-        return sorted(int(match.group(1)) for match in matches if match)
+        return _numbered(directory, _NUMBER)
+
+    def spent_numbers(self, image: str) -> list[int]:
+        """Return the numbers of versions that were removed, rising: none of them is given again."""
+        directory = self._images / check_image_name(image)
+        return _numbered(directory, _SPENT) if directory.is_dir() else []
+
+    def spent_paths(self) -> list[Path]:
+        """Return what is left of removed versions: a file each, which keeps its number from being given again."""
+        return sorted(self._images.glob("*/*.removed"))
 
     def record_path(self, image: str, number: int) -> Path:
         """Return the file that is the version `number` of `image`."""
         return self._images / check_image_name(image) / f"{number}.json"
+
+    def spent_path(self, image: str, number: int) -> Path:
+        """Return what the file of a version becomes when it is removed."""
+        return self._images / check_image_name(image) / f"{number}.removed"
 
     def version(self, image: str, number: int | None = None) -> VersionRecord:
         """Return one version, the latest when no number is given; raises NotFoundError."""
@@ -161,3 +174,8 @@ class StoreReader:
     def placement(self, pack_map: bytes, ordinal: int) -> bytes:
         """Return the placement record of pack `ordinal` (from 0) of the map of this digest; raises NotFoundError."""
         return read_record(self.placement_sets.existing_path(pack_map), ordinal)
+
+
+def _numbered(directory: Path, pattern: re.Pattern[str]) -> list[int]:
+    matches = (pattern.match(path.name) for path in directory.iterdir())
+    return sorted(int(match.group(1)) for match in matches if match)

@@ -14,7 +14,7 @@ from cloner_core.image.limits import DIGEST_BYTES
 from cloner_core.image.pack import ENTRY, Pack, PackWriter, RawPack, check_entries, compress_pack, decode_pack
 from cloner_core.image.packmap import MapBuilder, PackMap, iter_index
 from cloner_core.image.tree import iter_segment
-from cloner_core.image.version import PackOffer, SignedMap, Signer, VersionRecord, verify_map, verify_version
+from cloner_core.image.version import PackOffer, SignedMap, Signer, verify_map, verify_version
 from cloner_server.store.placements import encode_set
 from cloner_server.store.publish import place_map
 from cloner_server.store.reader import StoreReader
@@ -106,9 +106,10 @@ def published(store: StoreReader) -> Published:
         versions += 1
         files.append(store.record_path(record.image, record.number))
         try:
-            _mark(store, record, live)
+            _mark(store, bytes.fromhex(record.version), live)
         except ClonerError as error:
             missing.append(f"version {record.image}/{record.number}: {error.message}")
+    files += store.spent_paths()
     files += [path for version in sorted(live.roots) if (path := store.current_path(version)).is_file()]
     pack_files, packs_bytes = list[Path](), 0
     for blobs, names in (
@@ -135,12 +136,14 @@ def gc(
 ) -> Collected:
     """Remove what no published version needs and nobody touched since `now - grace_s` (seconds since 1970).
 
+    A removed version that a capture may still build on counts as published until then.
     With `dry_run` it only counts what would go.
     """
     with store.files.locked(exclusive=True):
         live = _Live()
         for record in store.records():
-            _mark(store, record, live)
+            _mark(store, bytes.fromhex(record.version), live)
+        _mark_young(store, now - grace_s, live)
         for name in keep_maps:
             _mark_map(store, name, live)
         sizes = []
@@ -178,8 +181,17 @@ def _current_versions(store: StoreReader) -> list[bytes]:
     return [bytes.fromhex(path.stem) for path in directory.glob("*.json")] if directory.is_dir() else []
 
 
-def _mark(store: StoreReader, record: VersionRecord, live: _Live) -> None:
-    version = bytes.fromhex(record.version)
+def _mark_young(store: StoreReader, since_s: float, live: _Live) -> None:
+    """Keep what was published, or handed to a capture as its base, since then: the capture counts on its packs."""
+    for version in _current_versions(store):
+        try:
+            if store.current_path(version).stat().st_mtime >= since_s:
+                _mark(store, version, live)
+        except ClonerError:
+            continue  # half removed already: nothing was handed out of it
+
+
+def _mark(store: StoreReader, version: bytes, live: _Live) -> None:
     if version in live.roots:
         return
     live.roots.add(version)

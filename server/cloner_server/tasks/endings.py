@@ -30,7 +30,7 @@ from cloner_core.messages import (
     receipt_statement,
 )
 from cloner_core.plan import Written
-from cloner_server.state import events, nodes
+from cloner_server.state import events, images, nodes
 from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act
 from cloner_server.state.tables import attempts, claims, receipts
@@ -305,6 +305,7 @@ def retry_task(connection: Connection, act: Act, task_id: str, rules: Rules) -> 
     nodes.refuse_protected(node)
     if task.kind != rows.ERASE:
         nodes.refuse_unwritable(node)
+        _require_version(connection, task)
     attempt = rows.last_attempt(connection, task.id)
     allowed = rules.attempts + (0 if attempt is None else attempt.number)
     values = {"failure": None, "stage": "", "confirmed_by": "", "attempts_allowed": allowed}
@@ -312,6 +313,16 @@ def retry_task(connection: Connection, act: Act, task_id: str, rules: Rules) -> 
     release_attempts(connection, task.node)
     nodes.set_netboot(connection, act, task.node, "cloner", why=f"task {task.id} retried")
     return after
+
+
+def _require_version(connection: Connection, task: AnyRow) -> None:
+    try:
+        images.get_version(connection, task.image, task.number)
+    except NotFoundError:
+        raise RefusedError(
+            f"{task.image}:{task.number}, which task {task.id} is of, was removed",
+            hint=f"cloner deploy --nodes {task.node} arms another version",
+        ) from None
 
 
 def find_receipt(connection: Connection, key: str) -> Receipt | EraseReceipt:
