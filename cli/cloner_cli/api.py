@@ -56,8 +56,8 @@ class Api:
         self._where = where
         self._headers = {"cloner-author": author.encode("ascii", "replace").decode()}
 
-    def get(self, path: str, kind: type[T], query: Query = NOTHING, *, within_s: float = ANSWER_S) -> T:
-        """Return the answer to GET `path`; the server must not be silent for longer than `within_s`."""
+    def get(self, path: str, kind: type[T], query: Query = NOTHING, *, within_s: float | None = ANSWER_S) -> T:
+        """Return the answer to GET `path`; the server must not be silent for longer than `within_s`; None: for ever."""
         return self._decode(self._send("GET", path, query, within_s=within_s), kind)
 
     def post(

@@ -6,10 +6,12 @@ import click
 
 from cloner_cli.api import Query
 from cloner_cli.asking import ask
+from cloner_cli.checking import Checks
 from cloner_cli.commands import Duration, Group, command, dry_run_option, yes_option
 from cloner_cli.invocation import Invocation
-from cloner_cli.text import duration, fields, parse_duration, printable
+from cloner_cli.text import columns, duration, fields, parse_duration, printable
 from cloner_core.admin.images import CheckReport, Collected
+from cloner_core.admin.store import ImageShare, StoreStats, VersionShare
 from cloner_core.errors import IntegrityError
 from cloner_core.sizes import format_bytes
 
@@ -42,6 +44,23 @@ def store_check(run: Invocation, *, read_data: bool) -> None:
         )
 
 
+@command("stats", example="cloner store stats --image debian", group=store_command)
+@click.option("--image", "-i", default="", metavar="NAME", help="The versions of this image, one a line.")
+def store_stats(run: Invocation, image: str) -> None:
+    """Tell what images weigh: LOGICAL (their files), UNIQUE (each content once), STORED (compressed), ONLY.
+
+    ONLY is what nothing else needs: what 'cloner store gc' would free if that image, or version, were removed. Content
+    that several share is in UNIQUE and STORED of each, and once in the total.
+    """
+    checks = Checks()
+    checks.exist(run.api, image=image)
+    checks.settle("nothing was counted")
+    stats = run.api.get("/v1/store/stats", StoreStats, within_s=None)
+    run.result(stats, lambda: _shares(stats, image))
+    for line in stats.unread:
+        run.say(printable(f"note: not counted: {line}"))
+
+
 @command("gc", example="cloner store gc --dry-run", group=store_command)
 @click.option(
     "--grace",
@@ -67,6 +86,29 @@ def store_gc(run: Invocation, *, grace_s: float, yes: bool, dry_run: bool) -> No
     collected = run.api.post("/v1/store/gc", Collected, None, query, is_long=True)
     told = f"{collected.files} files, {format_bytes(collected.stored_bytes)}"
     run.result(collected, lambda: f"{'would remove' if dry_run else 'removed'} {told}")
+
+
+def _shares(stats: StoreStats, image: str) -> str:
+    if image:
+        titles = ("VERSION", "LOGICAL", "UNIQUE", "STORED", "ONLY")
+        return columns(
+            titles, [(f"{one.image}:{one.number}", *_weights(one)) for one in stats.versions if one.image == image]
+        )
+    lines: list[tuple[object, ...]] = [(one.image, one.versions, *_weights(one)) for one in stats.images]
+    total = (stats.logical_bytes, stats.unique_bytes, stats.stored_bytes)
+    lines.append(("all", len(stats.versions), *map(format_bytes, total), "-"))
+    more = [
+        ("trees, maps", format_bytes(stats.metadata_bytes)),
+        ("unused", format_bytes(stats.unused_bytes)),
+        ("free", format_bytes(stats.free_bytes)),
+    ]
+    heads = ("IMAGE", "VERSIONS", "LOGICAL", "UNIQUE", "STORED", "ONLY")
+    return columns(heads, lines) + "\n\n" + fields(more)
+
+
+def _weights(share: ImageShare | VersionShare) -> tuple[str, ...]:
+    weights = (share.logical_bytes, share.unique_bytes, share.stored_bytes, share.only_bytes)
+    return tuple(map(format_bytes, weights))
 
 
 def _report(report: CheckReport, *, read_data: bool) -> str:

@@ -50,6 +50,7 @@ CHANGING = {
     "update-disklayout",
 }
 READING = {
+    "store stats",
     "channel list",
     "console open",
     "disklayout",

@@ -63,3 +63,13 @@ def test_a_grace_that_is_no_time_is_refused(desk: Desk, grace: str) -> None:
     result = desk.refused("store", "gc", "--yes", "--grace", grace)
     assert result.exit_code == ExitStatus.USAGE
     assert "30min" in result.stderr
+
+
+def test_stats_tell_what_images_and_versions_weigh(desk: Desk) -> None:
+    told = desk.json("store", "stats")
+    lines = desk.run("store", "stats").stdout.splitlines()
+    assert lines[0].split() == ["IMAGE", "VERSIONS", "LOGICAL", "UNIQUE", "STORED", "ONLY"]
+    assert [line.split()[:2] for line in lines[1:3]] == [["golden", "1"], ["all", "1"]]
+    assert told["images"][0]["only_bytes"] == told["stored_bytes"] > 0
+    assert desk.run("store", "stats", "--image", "golden").stdout.splitlines()[1].startswith("golden:1")
+    assert desk.refused("store", "stats", "--image", "nosuch").exit_code == ExitStatus.NOT_FOUND

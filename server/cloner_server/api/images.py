@@ -12,6 +12,7 @@ from sqlalchemy import Row
 from sqlalchemy.exc import DBAPIError
 
 from cloner_core.admin.images import CheckReport, Collected, ImageView, Removal
+from cloner_core.admin.store import StoreStats
 from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import InvalidError, NotFoundError
 from cloner_core.image.digest import parse_digest
@@ -115,6 +116,12 @@ def check(core: CoreDependency, read_data: FromQuery[bool] = False) -> CheckRepo
     return core.catalog.store.check(read_data=read_data)
 
 
+@get("/store/stats", sync_to_thread=True)
+def stats(core: CoreDependency) -> StoreStats:
+    """Tell what everything published weighs, by image and by version."""
+    return core.catalog.store.stats()
+
+
 @post("/store/gc", sync_to_thread=True, status_code=_OK)
 def gc(
     core: CoreDependency, request: AnyRequest, grace_s: FromQuery[float] = _GRACE_S, dry_run: FromQuery[bool] = False
@@ -140,7 +147,7 @@ def capture_handlers() -> list[Any]:
 
 def image_handlers() -> list[Any]:
     """Return the handlers of images and of the store."""
-    return [*capture_handlers(), image_list, version_remove, check, gc]
+    return [*capture_handlers(), image_list, version_remove, check, stats, gc]
 
 
 def _view(core: Core, row: Row[tuple[Any, ...]]) -> ImageView:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cloner_core.admin.images import CheckReport, Collected
+from cloner_core.admin.store import StoreStats
 from cloner_core.errors import NotFoundError, RefusedError
 from cloner_core.image.compression import decompress
 from cloner_core.image.digest import require_digest
@@ -20,6 +21,7 @@ from cloner_core.image.version import Base, Draft, SignedMap, Signer, VersionRec
 from cloner_server.durable import sync_directory
 from cloner_server.store.publish import Clock, publish
 from cloner_server.store.reader import StoreReader
+from cloner_server.store.stats import measure
 from cloner_server.store.upkeep import check, gc, repack
 
 
@@ -92,6 +94,10 @@ class LocalStore(StoreReader):
     def check(self, *, read_data: bool = False) -> CheckReport:
         """Verify everything published; with `read_data` also every byte of every pack."""
         return check(self, read_data=read_data, public_key=self._signer.public_key if self._signer else None)
+
+    def stats(self) -> StoreStats:
+        """Return what everything published weighs, in bounded memory."""
+        return measure(self)
 
     def gc(self, grace_s: float, *, keep_maps: Collection[bytes] = (), dry_run: bool = False) -> Collected:
         """Remove what no published version needs and nothing touched for `grace_s`, except the maps in use.

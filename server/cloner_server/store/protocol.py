@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cloner_core.admin.images import CheckReport, Collected
+from cloner_core.admin.store import StoreStats
 from cloner_core.errors import ClonerError
 from cloner_core.image.version import Base, Draft, SignedMap, VersionRecord
 
@@ -74,6 +75,9 @@ class Store(Protocol):
 
     def check(self, *, read_data: bool = False) -> CheckReport:
         """Verify everything published; with `read_data` also every byte of every pack."""
+
+    def stats(self) -> StoreStats:
+        """Return what everything published weighs, in bounded memory."""
 
     def gc(self, grace_s: float, *, keep_maps: Collection[bytes] = (), dry_run: bool = False) -> Collected:
         """Remove what no published version needs and nothing touched for `grace_s`, except the maps in use.
