@@ -37,6 +37,7 @@ COMMANDS = {
     "fix-efiboot": "cloner_cli.efiboot",
     "group": "cloner_cli.group",
     "identity": "cloner_cli.identity",
+    "image": "cloner_cli.keep",
     "image-details": "cloner_cli.image",
     "image-list": "cloner_cli.image",
     "image-remove": "cloner_cli.imageremove",

@@ -9,10 +9,12 @@ from cloner_cli.asking import ask
 from cloner_cli.checking import Checks
 from cloner_cli.commands import Duration, Group, command, dry_run_option, yes_option
 from cloner_cli.invocation import Invocation
-from cloner_cli.text import columns, duration, fields, parse_duration, printable
+from cloner_cli.text import columns, duration, fields, moment, parse_duration, printable
 from cloner_core.admin.images import CheckReport, Collected
+from cloner_core.admin.keeping import Applied, GcPlan, LetGo
 from cloner_core.admin.store import ImageShare, StoreStats, VersionShare
 from cloner_core.errors import IntegrityError
+from cloner_core.growth import Growth
 from cloner_core.sizes import format_bytes
 
 DEFAULT_GRACE = "24h"
@@ -61,6 +63,17 @@ def store_stats(run: Invocation, image: str) -> None:
         run.say(printable(f"note: not counted: {line}"))
 
 
+@command("plan-gc", example="cloner store plan-gc", group=store_command)
+def store_plan_gc(run: Invocation) -> None:
+    """Show which versions the keep rules let go, what a gc would free then, and in how many days the disk is full.
+
+    Why a version is kept is said of each. The days are from the growth of the whole filesystem in the last 30 days, in
+    which the server notes its size once a day; with less than a week of that they are not known. Nothing is changed.
+    """
+    plan = run.api.get("/v1/store/plan-gc", GcPlan, within_s=None)
+    run.result(plan, lambda: plan_text(plan))
+
+
 @command("gc", example="cloner store gc --dry-run", group=store_command)
 @click.option(
     "--grace",
@@ -71,21 +84,77 @@ def store_stats(run: Invocation, image: str) -> None:
     metavar="TIME",
     help="Keep what is younger: 90s, 30min, 12h, 7d.",
 )
+@click.option("--apply-keep-rules", is_flag=True, help="First remove the versions that 'store plan-gc' lets go.")
 @yes_option
 @dry_run_option
-def store_gc(run: Invocation, *, grace_s: float, yes: bool, dry_run: bool) -> None:
+def store_gc(run: Invocation, *, grace_s: float, apply_keep_rules: bool, yes: bool, dry_run: bool) -> None:
     """Remove what no published version needs: parts of captures that were broken off, maps no longer current.
 
     Nothing of a published version is ever removed, nor what a running deploy was told. A capture that runs now has
     stored parts that no version needs yet; the grace keeps them.
+
+    With --apply-keep-rules the versions that the keep rules let go are removed first, after they were shown and a yes:
+    never the newest of an image, nor one that a channel, a node or a task uses.
     """
     if not dry_run and grace_s < parse_duration(DEFAULT_GRACE):
         left = "no time" if not grace_s else duration(grace_s)
         ask(run, f"A capture that has run for longer than {left} would fail. Go on?", is_yes=yes)
     query: Query = {"grace_s": str(grace_s), "dry_run": dry_run}
+    if apply_keep_rules:
+        _apply(run, query, is_dry=dry_run, is_yes=yes)
+        return
     collected = run.api.post("/v1/store/gc", Collected, None, query, is_long=True)
     told = f"{collected.files} files, {format_bytes(collected.stored_bytes)}"
     run.result(collected, lambda: f"{'would remove' if dry_run else 'removed'} {told}")
+
+
+def _apply(run: Invocation, query: Query, *, is_dry: bool, is_yes: bool) -> None:
+    """Show what the rules let go, have it agreed to, remove just that, and collect."""
+    plan = run.api.get("/v1/store/plan-gc", GcPlan, {"grace_s": query["grace_s"]}, within_s=None)
+    let_go = tuple((fate.image, fate.number) for fate in plan.versions if not fate.why)
+    collected = plan.now
+    if not is_dry:
+        run.say(plan_text(plan))
+        if let_go:
+            ask(run, f"Remove {len(let_go)} version{'s' * (len(let_go) != 1)} for good?", is_yes=is_yes)
+            run.api.post("/v1/store/let-go", list[str], LetGo(let_go))
+        collected = run.api.post("/v1/store/gc", Collected, None, query, is_long=True)
+    names = tuple(f"{image}:{number}" for image, number in let_go)
+    applied = Applied(names, collected.files, collected.stored_bytes)
+    told = f"{len(names)} versions, {collected.files} files, {format_bytes(collected.stored_bytes)}"
+    named = f": {', '.join(names)}" if names else ""
+    run.result(applied, lambda: f"{'would remove' if is_dry else 'removed'} {told}{named}")
+
+
+def plan_text(plan: GcPlan) -> str:
+    """Return what is let go, what is kept why, what that frees, and how long the disk lasts."""
+    rows = [
+        (f"{fate.image}:{fate.number}", "keep" if fate.why else "LET GO", "; ".join(fate.why)) for fate in plan.versions
+    ]
+    freed = [f"{one.image} {format_bytes(one.stored_bytes)} of {one.versions} versions" for one in plan.images]
+    freed += [f"shared by several {format_bytes(plan.shared_bytes)}"] if plan.shared_bytes else []
+    shown: list[tuple[str, object]] = [
+        ("let go", sum(not fate.why for fate in plan.versions)),
+        ("frees", "\n".join(freed) or "nothing"),
+        (
+            "gc now",
+            f"{format_bytes(plan.now.stored_bytes)}, {format_bytes(plan.unused.stored_bytes)} of it unused today",
+        ),
+        ("full in", growth_text(plan.growth)),
+    ]
+    table = columns(("VERSION", "FATE", "WHY"), rows) + "\n\n" if rows else "no image has a keep rule\n\n"
+    return table + fields(shown)
+
+
+def growth_text(growth: Growth) -> str:
+    """Return when the disk is full, and the figures that is from."""
+    room = f"{format_bytes(growth.room_bytes)} left"
+    if growth.from_s is None:
+        return f"{growth.why}; {room}"
+    grown = f"{'-' * (growth.grown_bytes < 0)}{format_bytes(abs(growth.grown_bytes))}"
+    figures = f"grew {grown} since {moment(growth.from_s)}, {room}"
+    days = growth.days_until_full
+    return f"{growth.why}; {figures}" if days is None else f"{days:.0f} days: {figures}"
 
 
 def _shares(stats: StoreStats, image: str) -> str:

@@ -17,7 +17,7 @@ from cloner_server.boot import BootDesk
 from cloner_server.clock import SteadyClock
 from cloner_server.core import Core
 from cloner_server.site import renew_certificate
-from cloner_server.state import events
+from cloner_server.state import events, sizes
 from cloner_server.state.database import Act
 from cloner_server.state.pruning import Keep, prune
 from cloner_server.tasks import discovery, housekeeping, timeshift
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 _PRUNE_EVERY_S = 600.0
 _CERTIFICATE_EVERY_S = 86400.0
 _AGAIN_S = 3600.0  # after a renewal that failed
+_SIZE_EVERY_S = 3600.0  # a look whether a day has passed since the last size of the store
 _LOOK_EVERY_S = 60.0  # at the room on the disk
 _LOW_AGAIN_S = 3600.0  # between two alarms of it
 _LOW = "disk nearly full"
@@ -46,10 +47,11 @@ class House:
     _pruned_s: float = field(init=False)
     _certify_s: float = field(init=False)  # when to look at the certificate
     _look_s: float = field(init=False)  # when to look at the disk
+    _sized_s: float = field(init=False)
 
     def __post_init__(self) -> None:
         """Begin now: deadlines count from here, for while the server was away nobody could call."""
-        self._started_s = self._pruned_s = self.clock.steady()
+        self._started_s = self._pruned_s = self._sized_s = self.clock.steady()
         self._certify_s = self._look_s = self._started_s
 
     @property
@@ -78,6 +80,7 @@ class House:
                 removed = prune(connection, act.now_s, self.keep)
             if not removed:  # else more at the next turn
                 self._pruned_s = self.clock.steady()
+        self._note_size()
 
     def _follow_clock(self) -> None:
         step_s = self.clock.step_s()
@@ -129,6 +132,19 @@ class House:
         told = {"free": format_bytes(disk.free), "why": why}
         with self.core.database.write() as connection:
             events.record_seldom(connection, act, "site", _LOW, most=1, within_s=_LOW_AGAIN_S, alarm=True, **told)
+
+    def _note_size(self) -> None:
+        """Keep how much of the store's disk is used, once a day."""
+        if self.clock.steady() - self._sized_s < _SIZE_EVERY_S:
+            return
+        self._sized_s = self.clock.steady()
+        now_s = self.core.clock()
+        with self.core.database.read() as connection:
+            is_due = sizes.is_due(connection, now_s)
+        if is_due:
+            used_bytes, _ = self.core.catalog.store.space()
+            with self.core.database.write() as connection:
+                sizes.note(connection, now_s, used_bytes)
 
     def _record(self, act: Act, what: str, *, alarm: bool = False, **detail: Any) -> None:
         log.log(logging.WARNING if alarm else logging.INFO, "%s: %s", what, detail)

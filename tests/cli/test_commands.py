@@ -33,6 +33,7 @@ CHANGING = {
     "netboot",
     "script",
     "new-image",
+    "image keep",
     "image-remove",
     "node add",
     "node import",
@@ -50,6 +51,7 @@ CHANGING = {
     "update-disklayout",
 }
 READING = {
+    "store plan-gc",
     "store stats",
     "channel list",
     "console open",

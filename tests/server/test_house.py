@@ -19,7 +19,7 @@ from cloner_server.audit import LEFT_OUT, Limits
 from cloner_server.boot import BootDesk
 from cloner_server.clock import SteadyClock
 from cloner_server.house import House
-from cloner_server.state import events, sightings
+from cloner_server.state import events, sightings, sizes
 from cloner_server.state.pruning import Keep
 from serverbench.scene import START_S, Scene
 
@@ -202,3 +202,14 @@ def test_old_events_go_by_themselves(scene: Scene, days: Days, make_house: Calla
     days.gone_s += 601
     house.turn()
     assert told(scene, "noise") == 7
+
+
+def test_the_size_of_the_store_is_noted_once_a_day(scene: Scene, days: Days, make_house: Callable[..., House]) -> None:
+    house = make_house()
+    for _ in range(24 * 3):
+        days.gone_s += 3600
+        house.turn()
+    with scene.core.database.read() as connection:
+        noted = sizes.samples(connection)
+    assert len(noted) == 4
+    assert all(one.used_bytes > 0 for one in noted)

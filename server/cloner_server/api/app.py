@@ -19,6 +19,7 @@ from cloner_server.api.agent import agent_router
 from cloner_server.api.failures import failure_handlers
 from cloner_server.api.faults import answer_error, answer_http_error, answer_trouble
 from cloner_server.api.images import image_handlers
+from cloner_server.api.keeping import keeping_handlers
 from cloner_server.api.scripts import script_handlers
 from cloner_server.api.stream import stream_handlers
 from cloner_server.core import Core
@@ -31,7 +32,13 @@ def agent_app(core: Core) -> Litestar:
 
 def admin_app(core: Core) -> Litestar:
     """Return the application of the Unix socket; its OpenAPI description is at /schema/openapi.json."""
-    more: list[Any] = [*image_handlers(), *script_handlers(), *failure_handlers(), *stream_handlers()]
+    more: list[Any] = [
+        *image_handlers(),
+        *keeping_handlers(),
+        *script_handlers(),
+        *failure_handlers(),
+        *stream_handlers(),
+    ]
     return _app(core, (admin_router(more),), openapi=OpenAPIConfig(title="Cloner", version=VERSION))
 
 

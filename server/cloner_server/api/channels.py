@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from litestar import delete, get, patch
@@ -9,9 +10,10 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET
 
 from cloner_core.admin.channels import ChannelChange, ChannelView
+from cloner_core.errors import NotFoundError
 from cloner_server.api.callers import CoreDependency, who
 from cloner_server.api.faults import AnyRequest
-from cloner_server.state import channels, images
+from cloner_server.state import channels, images, keeprules
 
 _OK = 200
 
@@ -53,10 +55,14 @@ def channel_remove(
     revision: FromQuery[int | None] = None,
     dry_run: FromQuery[bool] = False,
 ) -> ChannelView:
-    """Remove a channel that no node follows; the versions stay."""
+    """Remove a channel that no node follows, and its keep rule; the versions stay."""
+    act = who(core, request)
     with core.database.trial(dry_run) as connection:
         known = UNSET if revision is None else revision
-        return channels.remove_channel(connection, who(core, request), name, channel, revision=known)
+        view = channels.remove_channel(connection, act, name, channel, revision=known)
+        with contextlib.suppress(NotFoundError):  # most have none
+            keeprules.remove_rule(connection, act, name, channel)
+        return view
 
 
 def channel_handlers() -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from litestar import Response, delete, get, post, put
 from litestar.params import FromPath, FromQuery, RawBody
-from sqlalchemy import Row
+from sqlalchemy import Connection, Row
 from sqlalchemy.exc import DBAPIError
 
 from cloner_core.admin.images import CheckReport, Collected, ImageView, Removal
@@ -29,7 +29,7 @@ from cloner_server.state.database import DatabaseBusyError, is_undone
 _PACK_BYTES, _DRAFT_BYTES = 64 << 20, 1 << 30
 _MESSAGEPACK = "application/vnd.msgpack"
 _OK = 200
-_GRACE_S = 86400.0  # a capture may put packs long before it publishes
+GRACE_S = 86400.0  # a capture may put packs long before it publishes
 
 
 @get("/images", sync_to_thread=True)
@@ -124,14 +124,13 @@ def stats(core: CoreDependency) -> StoreStats:
 
 @post("/store/gc", sync_to_thread=True, status_code=_OK)
 def gc(
-    core: CoreDependency, request: AnyRequest, grace_s: FromQuery[float] = _GRACE_S, dry_run: FromQuery[bool] = False
+    core: CoreDependency, request: AnyRequest, grace_s: FromQuery[float] = GRACE_S, dry_run: FromQuery[bool] = False
 ) -> Collected:
     """Remove what no published version needs; maps that live attempts were told are kept."""
     if not 0 <= grace_s < float("inf"):
         raise InvalidError(f"grace_s: {grace_s} is not a number of seconds from 0 on")
     with core.database.read() as connection:
-        told = rows.told_tasks(connection)
-    keep = {bytes.fromhex(task.version.pack_map) for task in told}
+        keep = told_maps(connection)
     collected = core.catalog.store.gc(grace_s, keep_maps=keep, dry_run=dry_run)
     if not dry_run:
         with core.database.write() as connection:
@@ -143,6 +142,11 @@ def gc(
 def capture_handlers() -> list[Any]:
     """Return the handlers of images that a capture needs."""
     return [image_show, known, pack_put, segment_put, publish]
+
+
+def told_maps(connection: Connection) -> set[bytes]:
+    """Return the maps that live attempts were told: a gc keeps what they name."""
+    return {bytes.fromhex(task.version.pack_map) for task in rows.told_tasks(connection)}
 
 
 def image_handlers() -> list[Any]:

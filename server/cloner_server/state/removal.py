@@ -20,7 +20,10 @@ def remove_version(connection: Connection, act: Act, image: str, number: int) ->
     """Take a version away from every reader; raises NotFoundError, RefusedError naming all that uses it."""
     row = images.get_version(connection, image, number)
     others = [one.number for one in images.list_versions(connection, image) if one.number != number]
-    if users := users_of(connection, image, number, is_last=not others):
+    following = _newest_followers(connection, image)
+    users = users_by_version(connection, image).get(number, [])
+    users += [f"node {name}, whose image has no other version" for name in following if not others]
+    if users:
         listed = "\n  - ".join(users[:_SHOWN]) + (f"\n  - and {len(users) - _SHOWN} more" if users[_SHOWN:] else "")
         raise RefusedError(
             f"{image}:{number} is in use:\n  - {listed}",
@@ -30,7 +33,6 @@ def remove_version(connection: Connection, act: Act, image: str, number: int) ->
     connection.execute(update(versions).where(*is_same).values(removed_s=act.now_s))
     events.record(connection, act, f"image/{image}:{number}", "removed", revision=number, digest=row.digest)
     newest = max(others, default=0)
-    following = _nodes(connection, nodes.c.image == image, nodes.c.version.is_(None), nodes.c.channel == "")
     return Removal(
         image=image,
         number=number,
@@ -42,19 +44,21 @@ def remove_version(connection: Connection, act: Act, image: str, number: int) ->
     )
 
 
-def users_of(connection: Connection, image: str, number: int, *, is_last: bool = False) -> list[str]:
-    """Return what uses a version, each as a person calls it; `is_last` that it is the only one of its image."""
-    pointing = [view for view in channels.list_channels(connection, image) if view.version == number]
-    found = [f"channel {image}:{view.channel}" for view in pointing]
-    found += [f"node {name}" for name in _nodes(connection, nodes.c.image == image, nodes.c.version == number)]
-    if is_last:
-        of_image = nodes.c.image == image, nodes.c.version.is_(None), nodes.c.channel == ""
-        found += [f"node {name}, whose image has no other version" for name in _nodes(connection, *of_image)]
-    of_version = tasks.c.image == image, tasks.c.number == number, text(LIVE_TASK)
-    live = connection.execute(select(tasks).where(*of_version).order_by(tasks.c.id))
-    return found + [f"task {row.id} on {row.node}, which is {row.state}" for row in live]
+def users_by_version(connection: Connection, image: str) -> dict[int, list[str]]:
+    """Return what uses each version of an image, each user as a person calls it."""
+    users: dict[int, list[str]] = {}
+    for view in channels.list_channels(connection, image):
+        users.setdefault(view.version, []).append(f"channel {image}:{view.channel}")
+    pinned = select(nodes.c.name, nodes.c.version).where(nodes.c.image == image, nodes.c.version.is_not(None))
+    for row in connection.execute(pinned.order_by(nodes.c.name)):
+        users.setdefault(row.version, []).append(f"node {row.name}")
+    live = select(tasks).where(tasks.c.image == image, text(LIVE_TASK)).order_by(tasks.c.id)
+    for row in connection.execute(live):
+        users.setdefault(row.number, []).append(f"task {row.id} on {row.node}, which is {row.state}")
+    return users
 
 
-def _nodes(connection: Connection, *conditions: object) -> list[str]:
-    query = select(nodes.c.name).where(*conditions).order_by(nodes.c.name)  # type: ignore[arg-type]
-    return list(connection.execute(query).scalars())
+def _newest_followers(connection: Connection, image: str) -> list[str]:
+    """Return the nodes that get the newest version of an image, whatever it is."""
+    of_image = nodes.c.image == image, nodes.c.version.is_(None), nodes.c.channel == ""
+    return list(connection.execute(select(nodes.c.name).where(*of_image).order_by(nodes.c.name)).scalars())

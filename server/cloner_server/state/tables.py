@@ -7,6 +7,7 @@ column of its own. Times are seconds since the epoch by the server's clock.
 from __future__ import annotations
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     Float,
@@ -22,6 +23,9 @@ from sqlalchemy import (
 )
 
 metadata = MetaData()
+
+KEEP_COUNTS = ("last", "daily", "weekly", "monthly", "yearly")
+"""The fields of `cloner_core.image.keeping.KeepRule`, a column each."""
 
 LIVE_TASK = "state IN ('queued', 'waiting', 'booting', 'running', 'lost', 'unconfirmed', 'frozen')"
 """SQL of a task that still holds its node; `cloner_server.tasks.states.LIVE` is the same set (a test compares)."""
@@ -121,6 +125,25 @@ channel_moves = Table(
     Column("moved_s", Float, nullable=False),
     Column("author", Text, nullable=False),
     PrimaryKeyConstraint("image", "channel", "revision"),
+)
+
+keep_rules = Table(
+    "keep_rules",
+    metadata,
+    Column("image", Text, nullable=False),
+    Column("channel", Text, nullable=False),  # "": of the image itself
+    Column("revision", Integer, nullable=False),
+    *(Column(name, Integer, nullable=False) for name in KEEP_COUNTS),  # all 0: removed; revisions go on after it
+    Column("changed_s", Float, nullable=False),
+    Column("author", Text, nullable=False),
+    PrimaryKeyConstraint("image", "channel"),
+)
+
+store_sizes = Table(
+    "store_sizes",  # noted once a day, to tell when the disk is full
+    metadata,
+    Column("taken_s", Float, primary_key=True),
+    Column("used_bytes", BigInteger, nullable=False),  # of the filesystem under the store
 )
 
 layouts = Table(

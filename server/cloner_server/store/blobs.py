@@ -70,10 +70,19 @@ class Files:
                 raise self._full(what, wanted) from error
             raise
 
+    def space(self) -> tuple[int, int]:
+        """Return what is used of the filesystem, and what may still be written: all that is free but the reserve."""
+        status = os.statvfs(self.root)
+        used = (status.f_blocks - status.f_bfree) * status.f_frsize
+        return used, max(0, status.f_bavail * status.f_frsize - self._reserve(status))
+
+    def _reserve(self, status: os.statvfs_result) -> int:
+        return min(self._reserve_bytes, status.f_blocks * status.f_frsize // 10)
+
     def _require_room(self, what: str, wanted: int) -> None:
         if self._reserve_bytes:
             status = os.statvfs(self.root)
-            reserve = min(self._reserve_bytes, status.f_blocks * status.f_frsize // 10)
+            reserve = self._reserve(status)
             if wanted + reserve > status.f_bavail * status.f_frsize:
                 raise self._full(what, wanted, reserve)
 

@@ -19,9 +19,10 @@ from cloner_core.image.pack import Pack
 from cloner_core.image.tree import SegmentRef
 from cloner_core.image.version import Base, Draft, SignedMap, Signer, VersionRecord
 from cloner_server.durable import sync_directory
+from cloner_server.store.protocol import VersionNumber
 from cloner_server.store.publish import Clock, publish
 from cloner_server.store.reader import StoreReader
-from cloner_server.store.stats import measure
+from cloner_server.store.stats import freed, measure
 from cloner_server.store.upkeep import check, gc, repack
 
 
@@ -99,13 +100,28 @@ class LocalStore(StoreReader):
         """Return what everything published weighs, in bounded memory."""
         return measure(self)
 
-    def gc(self, grace_s: float, *, keep_maps: Collection[bytes] = (), dry_run: bool = False) -> Collected:
+    def space(self) -> tuple[int, int]:
+        """Return what is used of the filesystem, and what may still be written."""
+        return self.files.space()
+
+    def freed(self, let_go: Collection[VersionNumber]) -> tuple[dict[str, int], int]:
+        """Return the bytes of packs that only these versions need: by image, and what several of the images share."""
+        return freed(self, let_go)
+
+    def gc(
+        self,
+        grace_s: float,
+        *,
+        keep_maps: Collection[bytes] = (),
+        without: Collection[VersionNumber] = (),
+        dry_run: bool = False,
+    ) -> Collected:
         """Remove what no published version needs and nothing touched for `grace_s`, except the maps in use.
 
-        With `dry_run` it only counts what would go.
+        With `dry_run` it only counts what would go, and takes the versions `without` for removed.
         """
         # File times come from the kernel's clock, so the grace does too.
-        return gc(self, grace_s, time.time(), keep_maps, dry_run=dry_run)
+        return gc(self, grace_s, time.time(), keep_maps, without=without if dry_run else (), dry_run=dry_run)
 
     def repack(self, version: bytes) -> SignedMap:
         """Write the chunks of a version into new packs, in tree order; its digest stays."""

@@ -11,6 +11,9 @@ from cloner_core.admin.store import StoreStats
 from cloner_core.errors import ClonerError
 from cloner_core.image.version import Base, Draft, SignedMap, VersionRecord
 
+VersionNumber = tuple[str, int]
+"""Image and number of a version."""
+
 
 class StoreFullError(ClonerError):
     """The store has no room; what was being written is gone again, everything published is untouched."""
@@ -79,10 +82,23 @@ class Store(Protocol):
     def stats(self) -> StoreStats:
         """Return what everything published weighs, in bounded memory."""
 
-    def gc(self, grace_s: float, *, keep_maps: Collection[bytes] = (), dry_run: bool = False) -> Collected:
+    def space(self) -> tuple[int, int]:
+        """Return what is used of the filesystem, and what may still be written."""
+
+    def freed(self, let_go: Collection[VersionNumber]) -> tuple[dict[str, int], int]:
+        """Return the bytes of packs that only these versions need: by image, and what several of the images share."""
+
+    def gc(
+        self,
+        grace_s: float,
+        *,
+        keep_maps: Collection[bytes] = (),
+        without: Collection[VersionNumber] = (),
+        dry_run: bool = False,
+    ) -> Collected:
         """Remove what no published version needs and nothing touched for `grace_s`, except the maps in use.
 
-        With `dry_run` it only counts what would go.
+        With `dry_run` it only counts what would go, and takes the versions `without` for removed.
         """
 
     def repack(self, version: bytes) -> SignedMap:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 
 from cloner_core.admin.store import ImageShare, StoreStats, VersionShare
@@ -66,6 +66,25 @@ def measure(store: StoreReader, *, at_once: int = AT_ONCE) -> StoreStats:
         free_bytes=status.f_bavail * status.f_frsize,
         unread=tuple(unread),
     )
+
+
+def freed(store: StoreReader, let_go: Collection[tuple[str, int]]) -> tuple[dict[str, int], int]:
+    """Return the stored bytes of packs that only `let_go` (image and number) need: by image, and what several share."""
+    if not let_go:
+        return {}, 0
+    images = sorted({image for image, _ in let_go})
+    groups = {image: place for place, image in enumerate(images, start=1)}  # 0: what is kept, whatever it is of
+    with store.files.locked():
+        records = list(store.records())
+        of_group = [groups[r.image] if (r.image, r.number) in let_go else 0 for r in records]
+        sources = [
+            Source(group, partial(pack_items, store, bytes.fromhex(record.version)))
+            for group, record in sorted(zip(of_group, records, strict=True), key=lambda pair: pair[0])
+        ]
+        counted = tally(sources)
+    by_image = {image: counted.group_only[place] for image, place in groups.items() if place < len(counted.group_only)}
+    kept = counted.group[0] if counted.group else 0
+    return by_image, counted.total - kept - sum(by_image.values())
 
 
 def pack_items(store: StoreReader, version: bytes) -> Iterator[tuple[bytes, int]]:

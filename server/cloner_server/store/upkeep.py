@@ -132,17 +132,24 @@ def published(store: StoreReader) -> Published:
 
 
 def gc(
-    store: StoreReader, grace_s: float, now: float, keep_maps: Collection[bytes], *, dry_run: bool = False
+    store: StoreReader,
+    grace_s: float,
+    now: float,
+    keep_maps: Collection[bytes],
+    *,
+    without: Collection[tuple[str, int]] = (),
+    dry_run: bool = False,
 ) -> Collected:
     """Remove what no published version needs and nobody touched since `now - grace_s` (seconds since 1970).
 
     A removed version that a capture may still build on counts as published until then.
-    With `dry_run` it only counts what would go.
+    With `dry_run` it only counts what would go; `without` names versions that count as removed.
     """
     with store.files.locked(exclusive=True):
         live = _Live()
         for record in store.records():
-            _mark(store, bytes.fromhex(record.version), live)
+            if (record.image, record.number) not in without:
+                _mark(store, bytes.fromhex(record.version), live)
         _mark_young(store, now - grace_s, live)
         for name in keep_maps:
             _mark_map(store, name, live)
