@@ -25,6 +25,7 @@ LAWS = (
     "server-kill",
     "server-full",
     "claim-race",
+    "lost-updates",
     "wrong-requests",
     "fleet",
     "tftp-names",

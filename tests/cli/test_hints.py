@@ -96,7 +96,7 @@ def test_every_example_parses_with_its_own_command() -> None:
 @pytest.mark.parametrize(
     ("text", "is_fault"),
     [
-        ("run 'cloner image-remove'", True),
+        ("run 'cloner image-forget'", True),
         ("cloner node set {} --forget-hardware, then task retry", False),
         ("cloner node set {} --forget", True),
         ("wait for it, or: cloner task abort {}", False),

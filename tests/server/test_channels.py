@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-from cloner_core.errors import ConflictError
 from cloner_server.export import importing, making
 from cloner_server.export.importing import import_state
 from cloner_server.export.making import export_state
 from cloner_server.export.sealing import Cost
-from cloner_server.state import channels, images
+from cloner_server.state import images
 from cloner_server.tasks.foreseen import task_to_come
 from serverbench.scene import Agent, Scene, open_scene
+from soak.laws import lost_updates
 from store_images import BOOTABLE, make_image, some_contents
 
 
@@ -158,30 +156,7 @@ def test_channels_come_back_with_the_state(scene: Scene, tmp_path: Path) -> None
     again.core.database.close()
 
 
-def test_of_many_writers_who_compare_and_swap_none_is_lost(scene: Scene) -> None:
-    rounds, writers = 12, 8
-
-    def write(writer: int) -> int:
-        won = 0
-        while won < rounds:
-            with scene.core.database.read() as connection:
-                seen = {view.channel: view for view in channels.list_channels(connection, "golden")}.get("prod")
-            revision, version = (seen.revision, 3 - seen.version) if seen else (0, 1)
-            try:
-                with scene.core.database.write() as connection:
-                    channels.set_channel(
-                        connection, scene.core.act(f"w{writer}"), "golden", "prod", version, revision=revision
-                    )
-                won += 1
-            except ConflictError:
-                continue
-        return won
-
-    with ThreadPoolExecutor(writers) as pool:
-        assert sum(pool.map(write, range(writers))) == rounds * writers
-    (view,) = scene.admin("GET", "/channels").json()
-    assert view["revision"] == rounds * writers
-    events = scene.admin("GET", "/events", subject="channel/golden:prod").json()
-    assert [one["revision"] for one in events] == list(range(1, rounds * writers + 1))
-    assert {one["author"] for one in events} == {f"w{writer}" for writer in range(writers)}
-    assert msgspec.convert(view, dict[str, Any])["nodes"] == []
+def test_of_eight_writers_who_compare_and_swap_none_is_lost(scene: Scene) -> None:
+    """At length: `./run soak lost-updates`."""
+    figures = lost_updates.contend(scene, seed=1, changes=40)
+    assert figures["granted"] == 40
