@@ -107,7 +107,7 @@ def new_image_command(
         store(run, layout, is_dry=dry_run)
     if lacking := boot_lacks(root):
         run.say(f"note: a clone of {printable(str(root))} would not boot: it lacks {' and '.join(lacking)}")
-    captured = _capture(run, wanted, is_dry=dry_run)
+    captured = _capture(run, wanted, layout, is_dry=dry_run)
     conclude(run, captured, is_dry=dry_run)
 
 
@@ -217,16 +217,18 @@ def _check(run: Invocation, wanted: _Wanted) -> Layout | None:
     return _layout_here(run, wanted) if wanted.is_this_machine else layout
 
 
-def _capture(run: Invocation, wanted: _Wanted, *, is_dry: bool) -> Captured:
+def _capture(run: Invocation, wanted: _Wanted, layout: Layout | None, *, is_dry: bool) -> Captured:
     from cloner_agent.capture.job import CaptureOptions, capture
     from cloner_cli.upload import DrySink, ServerSink
 
+    kept = newest(run, wanted.disklayout) if layout is None else None
     options = CaptureOptions(
         image=wanted.image,
         excludes=wanted.excludes,
         message=wanted.message,
         author=run.world.author(),
         source=socket.gethostname(),
+        layout=kept.layout if kept else layout,
         allow_secrets=wanted.allow_secrets,
     )
     sink = ServerSink(run.api)

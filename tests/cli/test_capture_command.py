@@ -136,6 +136,23 @@ def test_what_the_lint_found_is_told_and_kept_with_the_version(desk: Desk, tree:
     assert capture(desk, tree)["findings"] == detail["findings"]
 
 
+def test_what_clones_resume_from_is_held_against_the_layout(desk: Desk, tree: Path, tmp_path: Path) -> None:
+    (tree / "etc/fstab").write_text("UUID=1111-aa none swap sw 0 0\n")
+    (tree / "etc/default").mkdir()
+    (tree / "etc/default/grub").write_text('GRUB_CMDLINE_LINUX="resume=UUID=1111-aa"\n')
+    path = tmp_path / "bare.json"
+    path.write_text("\n".join(line for line in LAYOUT.splitlines() if "swap" not in line).replace("simple", "bare"))
+    words = ["new-image", "--root", str(tree), "--image", "debian"]
+
+    def kinds(*more: str) -> set[str]:
+        return {finding["kind"] for finding in desk.json(*words, *more)["findings"]}
+
+    assert "stale-resume" not in kinds("-l", "simple")
+    assert "stale-resume" in kinds("-l", "bare", "--disklayout-file", str(path), "--dry-run")
+    assert "stale-resume" in kinds("-l", "bare", "--disklayout-file", str(path))
+    assert "stale-resume" in kinds("-l", "bare")
+
+
 def test_secrets_are_refused_with_every_path_until_they_are_allowed_or_left_out(desk: Desk, tree: Path) -> None:
     for name, text in {
         "root/.ssh/id_ed25519": "-----BEGIN OPENSSH PRIVATE KEY-----\nhunter2\n",

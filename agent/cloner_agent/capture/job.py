@@ -25,6 +25,7 @@ from cloner_core.image.limits import FORMAT, MAX_PATH_BYTES
 from cloner_core.image.linting.linter import PRELUDE, Linter
 from cloner_core.image.tree import Facts, Filesystem, Segment, SegmentRef, SegmentWriter, TreeRoot, encode_root
 from cloner_core.image.version import Draft, VersionRecord, check_image_name
+from cloner_core.layout import Layout
 
 _PROGRESS_S = 0.25
 _OS_RELEASE = re.compile(r"""^(ID|VERSION_ID)=["']?([^"'\n]*)["']?$""", re.MULTILINE)
@@ -46,6 +47,7 @@ class CaptureOptions:
     source: str = ""  # host name of the machine captured
     architecture: str = ""  # as uname shows it; read from the tree's own programs when ""
     threads: int | None = None  # that compress; the number of CPUs when None
+    layout: Layout | None = None  # of the nodes it is for; the lint compares it
     allow_secrets: bool = False  # publish what the lint calls a secret
 
 
@@ -106,7 +108,8 @@ def capture(
         esp = _find_esp(rooted, options.esp, boundaries.crossed)
         filesystems = filesystems_of(boundaries, esp, _read(rooted, "etc/fstab"))
         notes = Notes()
-        linter = Linter({path: _read(rooted, path) for path in PRELUDE}, allow_secrets=options.allow_secrets)
+        prelude = {path: _read(rooted, path) for path in PRELUDE}
+        linter = Linter(prelude, layout=options.layout, allow_secrets=options.allow_secrets)
         walker = Walker(boundaries, book, RecordMaker(boundaries, esp, packs, notes), notes, linter)
         tree = _write_tree(walker, rooted.fd, filesystems, packs, progress)
         offers = packs.finish()

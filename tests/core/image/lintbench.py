@@ -7,12 +7,19 @@ from collections.abc import Mapping
 from cloner_core.image.linting.finding import Finding
 from cloner_core.image.linting.linter import PRELUDE, Linter
 from cloner_core.image.linting.scopes import Scope
+from cloner_core.layout import Layout
 
 
-def walked(files: Mapping[str, bytes], *, sizes: Mapping[str, int] | None = None, allow_secrets: bool = True) -> Linter:
+def walked(
+    files: Mapping[str, bytes],
+    *,
+    sizes: Mapping[str, int] | None = None,
+    layout: Layout | None = None,
+    allow_secrets: bool = True,
+) -> Linter:
     """Return a linter that saw `files`; of those in `sizes` their content is only the beginning."""
     prelude = {path: files[path] for path in PRELUDE if path in files}
-    linter = Linter(prelude, allow_secrets=allow_secrets)
+    linter = Linter(prelude, layout=layout, allow_secrets=allow_secrets)
     for path, content in sorted(files.items()):
         *folders, name = path.encode().split(b"/")
         scope: Scope | None = linter.top

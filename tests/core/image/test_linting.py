@@ -13,6 +13,7 @@ from cloner_core.image.linting.linter import SecretsError
 from cloner_core.image.linting.readers import private_key
 from cloner_core.image.linting.rules import READ_BYTES, RULES
 from cloner_core.image.linting.scopes import Scope
+from cloner_core.layout import Layout, parse_layout
 from cloner_core.sizes import MIB
 from core.image.lintbench import found, only, walked
 
@@ -337,6 +338,48 @@ def test_resume_is_compared_with_what_fstab_calls_swap() -> None:
     assert stale(b"/dev/mapper/vg-swap none swap sw\n", b"/dev/vg/swap2")
     assert not stale(b"/dev/mapper/vg-swap none swap sw\n", b"UUID=bb")  # cannot be compared
     assert not stale(b"", b"none")
+
+
+RESUMED = {
+    "etc/fstab": b"UUID=1111-aa none swap sw 0 0\n",
+    "etc/default/grub": b'GRUB_CMDLINE_LINUX="resume=UUID=1111-aa"\n',
+}
+SWAP = '{"role": "swap", "size": "1GiB", "content": {"type": "swap"}}'
+RANDOM = """{"role": "luks", "size": "1GiB", "content": {"type": "luks", "name": "s", "unlock": {"way": "random"},
+    "content": {"type": "swap"}}}"""
+
+
+def layout_with(*partitions: str) -> Layout:
+    """Return a layout of an ESP, a root and these partitions."""
+    esp = '{"role": "esp", "size": "512MiB", "content": {"type": "filesystem", "kind": "vfat", "mount": "/boot/efi"}}'
+    root = '{"role": "root", "size": "rest", "content": {"type": "filesystem", "kind": "ext4", "mount": "/"}}'
+    listed = ", ".join((esp, *partitions, root))
+    disk = f'{{"id": "a", "select": {{"size_min": "8GiB"}}, "partitions": [{listed}]}}'
+    return parse_layout(f'{{"name": "x", "disks": [{disk}]}}'.encode())
+
+
+@pytest.mark.parametrize(
+    ("partitions", "is_stale"),
+    [
+        pytest.param((SWAP,), False, id="swap"),
+        pytest.param((), True, id="no swap"),
+        pytest.param((RANDOM,), True, id="a new key at each boot"),
+        pytest.param((RANDOM, SWAP), False, id="both"),
+    ],
+)
+def test_resume_is_stale_where_the_layout_gives_clones_nothing_to_resume_from(
+    partitions: tuple[str, ...], is_stale: bool
+) -> None:
+    seen = {finding.kind for finding in walked(RESUMED, layout=layout_with(*partitions)).findings()}
+    assert ("stale-resume" in seen) == is_stale
+
+
+def test_the_swap_that_a_layout_was_found_to_have_is_known_without_fstab() -> None:
+    uuid = "5e1f0000-901d-4000-8000-000000005a9e"
+    files = {"etc/default/grub": b'GRUB_CMDLINE_LINUX="resume=UUID=' + uuid.encode() + b'"\n'}
+    layout = layout_with(SWAP.replace('"swap"}}', f'"swap", "source_uuid": "{uuid}"}}}}'))
+    assert [finding.kind for finding in walked(files).findings()] == ["stale-resume"]
+    assert walked(files, layout=layout).findings() == ()
 
 
 def test_the_file_that_decides_about_the_initramfs_is_named_once_the_walk_is_over() -> None:

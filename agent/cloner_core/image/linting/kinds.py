@@ -134,7 +134,7 @@ HOSTONLY = _advice(
 )
 STALE_RESUME = _advice(
     "stale-resume",
-    "resume= that names no swap of fstab, or a place in a swap file",
+    "resume= that names no swap of fstab or of the layout, one that no clone has, or a place in a swap file",
     "clones wait for it at each boot: remove it, set RESUME=none, make the initramfs anew",
 )
 LARGE_LOG = _advice(

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 
 from cloner_core.bootneeds import hostonly
 from cloner_core.errors import RefusedError
-from cloner_core.fstab import entries
 from cloner_core.image.linting import kinds
 from cloner_core.image.linting.finding import PLACES_MOST, Finding, Grade, Place
 from cloner_core.image.linting.kinds import KINDS, LintKind
 from cloner_core.image.linting.readers import crypttab_keys, fstab_credentials, home_directories
+from cloner_core.image.linting.resuming import stale_resumes, swaps_of
 from cloner_core.image.linting.rules import RULES, LintRule
 from cloner_core.image.linting.scopes import literal, top_scope
-from cloner_core.references import device_names
+from cloner_core.layout import Layout
 from cloner_core.sizes import MIB, format_bytes
 
 PRELUDE = ("etc/passwd", "etc/fstab", "etc/crypttab")
@@ -23,10 +23,7 @@ PRELUDE = ("etc/passwd", "etc/fstab", "etc/crypttab")
 
 _GATHERED_BYTES = 8 * MIB  # in all; a hostile tree may have any number of drop-ins
 _TEXT = 4096
-_RESUME = re.compile(rb"(?<![\w.-])resume=[\"']?([^\s\"']+)", re.IGNORECASE)
-_OFFSET = re.compile(rb"(?<![\w.-])resume_offset=\d", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # a line of a list must stay one
-_BY_NAME = re.compile(r"/dev/disk/by-(uuid|partuuid|label|partlabel)/(.+)")
 
 
 class SecretsError(RefusedError):
@@ -43,13 +40,16 @@ class _Seen:
 class Linter:
     """One lint of one tree."""
 
-    def __init__(self, prelude: Mapping[str, bytes], *, allow_secrets: bool = False) -> None:
-        """Take the files of PRELUDE that exist, and whether secrets may go into the image."""
-        self._fstab = prelude.get("etc/fstab", b"")
+    def __init__(
+        self, prelude: Mapping[str, bytes], *, layout: Layout | None = None, allow_secrets: bool = False
+    ) -> None:
+        """Take the files of PRELUDE that exist, the layout of clones (None: unknown), whether secrets may go in."""
+        fstab = prelude.get("etc/fstab", b"")
         named = [LintRule(literal(path), kinds.DISK_KEY) for path in crypttab_keys(prelude.get("etc/crypttab", b""))]
-        named += [LintRule(literal(path), kinds.CREDENTIALS) for path in fstab_credentials(self._fstab)]
+        named += [LintRule(literal(path), kinds.CREDENTIALS) for path in fstab_credentials(fstab)]
         homes = [literal(path) for path in home_directories(prelude.get("etc/passwd", b""))]
         self.top = top_scope((*named, *RULES), homes)
+        self._swaps = swaps_of(fstab, layout)
         self._allow_secrets = allow_secrets
         self.is_refused = False  # a secret was found that nobody allowed: nothing of the tree will be published
         self._seen: dict[LintKind, _Seen] = {}
@@ -110,9 +110,8 @@ class Linter:
         texts = {f"/{path.decode(errors='replace')}": text for path, text in gathered.get(kinds.HOSTONLY, {}).items()}
         if named := hostonly(texts):
             self.add(kinds.HOSTONLY, named.encode())
-        swaps = {_name(entry.device) for entry in entries(self._fstab) if entry.kind == "swap"}
         for path, text in gathered.get(kinds.STALE_RESUME, {}).items():
-            if stale := ", ".join(dict.fromkeys(_stale(text, swaps))):
+            if stale := ", ".join(dict.fromkeys(stale_resumes(text, self._swaps))):
                 self.add(kinds.STALE_RESUME, path, stale[:_TEXT])
 
 
@@ -157,35 +156,3 @@ def _shown(path: bytes) -> str:
     text = "/" + path.lstrip(b"/").decode(errors="backslashreplace")
     text = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
     return text if len(text) <= _TEXT else text[: _TEXT - 1] + "…"
-
-
-def _name(device: str) -> str:
-    """Return a device by one spelling: UUID=…, LABEL=…, or its path."""
-    match = _BY_NAME.fullmatch(device)
-    kind, equals, value = (match[1], "=", match[2]) if match else device.partition("=")
-    return f"{kind.upper()}={value.strip(chr(34)).lower()}" if equals else device
-
-
-def _stale(text: bytes, swaps: set[str]) -> Iterator[str]:
-    """Give each resume= of a text that leads nowhere in a clone, as far as that can be told."""
-    for line in text.splitlines():
-        if line.lstrip().startswith(b"#"):
-            continue
-        for raw in _RESUME.findall(line):
-            value = raw.decode(errors="replace")
-            if value.lower() in ("none", "auto") or value.startswith("$"):
-                continue
-            if _OFFSET.search(line):
-                yield f"resume={value} resume_offset=…"
-            elif _is_stale(_name(value), swaps):
-                yield f"resume={value}"
-
-
-def _is_stale(name: str, swaps: set[str]) -> bool:
-    """Whether `name` is none of `swaps`; what is said in two ways cannot be compared, and is believed."""
-    scheme = name.partition("=")[0] if not name.startswith("/") else "/"
-    alike = {swap for swap in swaps if swap.startswith(f"{scheme}=" if scheme != "/" else "/")}
-    if swaps and not alike:
-        return False
-    spelt = {spelling for swap in alike for spelling in (device_names(swap) if swap.startswith("/") else {swap})}
-    return not spelt & ({name} | (device_names(name) if name.startswith("/") else set()))
