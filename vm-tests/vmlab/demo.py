@@ -34,7 +34,7 @@ from vmlab.ssh import host_key, ssh
 
 NEEDED_BYTES = 8 * GIB
 DEPLOY_S = 900
-BOOT_S = 300
+BOOT_S = 600
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 
 Shell = Callable[[str], str]
