@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import ssl
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,23 +67,17 @@ def open_node(path: Path, server: str) -> tuple[httpx2.Client, str]:
     except (OSError, ssl.SSLError) as fault:
         raise InvalidError(f"{ca} is no certificate of a CA: {fault}", hint=_HINT) from fault
     client = httpx2.Client(
-        transport=_named(httpx2.HTTPTransport)(verify=context),
+        transport=httpx2.HTTPTransport(verify=context),
+        event_hooks={"request": [_name_server]},
         base_url=f"https://{f'[{host}]' if ':' in host else host}:{port}",
         headers={"authorization": f"Bearer {said.token}"},
     )
     return client, f"{host}:{port}"
 
 
-def _named(transport: type[httpx2.HTTPTransport]) -> Callable[..., httpx2.HTTPTransport]:
-    """Return the class of a transport that checks certificates for the fixed name."""
-
-    class Named(transport):  # type: ignore[misc, valid-type]  # httpx2 is imported only where it is needed
-        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-            request.extensions["sni_hostname"] = _SERVER_NAME
-            answer: httpx2.Response = super().handle_request(request)
-            return answer
-
-    return Named
+def _name_server(request: httpx2.Request) -> None:
+    """Have the certificate checked for its fixed name, not for the address."""
+    request.extensions = {**request.extensions, "sni_hostname": _SERVER_NAME}
 
 
 def _parse_server(text: str, what: str) -> tuple[str, int]:
