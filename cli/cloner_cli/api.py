@@ -30,6 +30,10 @@ ANSWER_S = 60.0
 """Until a server that says nothing to a question counts as away."""
 LONG_S = 600.0
 """The same for what it changes, or gathers from a whole image: a publish checks every chunk it names."""
+AWAY_HERE = "is 'cloner serve' running? (another socket: --socket PATH or CLONER_SOCKET)"
+AWAY_THERE = (
+    "does 'cloner serve' run there, does a firewall let its TLS port through, is ca.pem beside node.toml its CA?"
+)
 _CLASSES: tuple[type[ClonerError], ...] = (
     NotFoundError,
     RefusedError,
@@ -50,10 +54,11 @@ def segment(text: str) -> str:
 class Api:
     """Requests to one server. Safe for several threads."""
 
-    def __init__(self, client: httpx2.Client, where: str, author: str) -> None:
+    def __init__(self, client: httpx2.Client, where: str, author: str, *, away_hint: str = AWAY_HERE) -> None:
         """Take an open client; `where` names the server to a person, `author` goes into the audit."""
         self._client = client
         self._where = where
+        self._away_hint = away_hint
         self._headers = {"cloner-author": author.encode("ascii", "replace").decode()}
 
     def get(self, path: str, kind: type[T], query: Query = NOTHING, *, within_s: float | None = ANSWER_S) -> T:
@@ -117,8 +122,9 @@ class Api:
         except httpx2.TransportError as fault:
             if _is_forbidden(fault):
                 raise RefusedError(f"{self._where} is for root alone", hint="run the command as root") from fault
-            hint = "is 'cloner serve' running? (another socket: --socket PATH or CLONER_SOCKET)"
-            raise UnreachableError(f"the server at {self._where} does not answer: {fault}", hint=hint) from fault
+            raise UnreachableError(
+                f"the server at {self._where} does not answer: {fault}", hint=self._away_hint
+            ) from fault
 
     def _decode(self, answer: httpx2.Response, kind: type[T]) -> T:
         try:

@@ -115,14 +115,15 @@ class Invocation:
     @cached_property
     def api(self) -> Api:
         """The server; closed with the context of the command."""
-        from cloner_cli.api import Api
+        from cloner_cli.api import AWAY_HERE, AWAY_THERE, Api
 
         if self.is_remote:
             client, where = self.world.open_node(self.world.node_file, self.server)
+            hint = AWAY_THERE
         else:
-            client, where = self.world.open_client(self.socket), str(self.socket)
+            client, where, hint = self.world.open_client(self.socket), str(self.socket), AWAY_HERE
         click.get_current_context().find_root().call_on_close(client.close)
-        return Api(client, where, self.world.author())
+        return Api(client, where, self.world.author(), away_hint=hint)
 
     def result(self, value: object, text: Callable[[], str]) -> None:
         """Print the result: `value` as JSON with --json, else what `text` returns. Nothing else goes to stdout."""

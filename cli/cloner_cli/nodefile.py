@@ -38,9 +38,11 @@ def node_file() -> Path:
 def read_node_file(path: Path, server: str = "") -> tuple[str, int, NodeFile]:
     """Return host and port of the server, `server` before what the file at `path` says, and the rest of the file.
 
-    Raises NotFoundError without a file, InvalidError naming what is wrong in it.
+    Raises NotFoundError without a file, RefusedError for one that others can read, InvalidError naming what is wrong.
     """
     try:
+        if path.stat().st_mode & 0o077:
+            raise RefusedError(f"{path} holds a token and can be read by others", hint=f"chmod 600 {path}")
         said = msgspec.convert(tomllib.loads(path.read_text()), NodeFile)
     except FileNotFoundError as fault:
         raise NotFoundError(f"{path} is not there: this machine has no token", hint=_HINT) from fault

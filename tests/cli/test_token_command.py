@@ -9,7 +9,7 @@ import pytest
 
 from clibench.desk import Desk
 from cloner_cli.nodefile import read_node_file
-from cloner_core.errors import ClonerError, ExitStatus
+from cloner_core.errors import ClonerError, ExitStatus, RefusedError
 
 
 def test_a_token_is_printed_once_and_withdrawn(desk: Desk) -> None:
@@ -61,6 +61,7 @@ def test_what_is_no_token_is_refused(desk: Desk, words: tuple[str, ...], said: s
 )
 def test_where_the_server_is(tmp_path: Path, server: str, want: tuple[str, int]) -> None:
     file = tmp_path / "node.toml"
+    file.touch(0o600)
     file.write_text("server = 'other:1'\ntoken = 't'\n")
     assert read_node_file(file, server)[:2] == want
     file.write_text(f"server = '{server}'\ntoken = 't'\n")
@@ -82,12 +83,21 @@ def test_where_the_server_is(tmp_path: Path, server: str, want: tuple[str, int])
 def test_a_node_file_that_is_wrong_is_named(tmp_path: Path, text: str | None, status: ExitStatus, said: str) -> None:
     file = tmp_path / "node.toml"
     if text is not None:
+        file.touch(0o600)
         file.write_text(text)
     with pytest.raises(ClonerError) as refused:
         read_node_file(file)
     assert refused.value.exit_status is status
     assert said in str(refused.value)
     assert "cloner token create" in refused.value.hint or "HOST" in said or "server: ''" in said
+
+
+def test_a_token_that_others_can_read_is_not_used(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text("server = 'head'\ntoken = 't'\n")
+    file.chmod(0o640)
+    with pytest.raises(RefusedError, match="can be read by others"):
+        read_node_file(file)
 
 
 def test_which_server_is_meant(desk: Desk, tmp_path: Path) -> None:

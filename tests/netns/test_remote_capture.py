@@ -30,7 +30,9 @@ class Golden:
     def told(self, token: str, *, ca: str = "") -> None:
         """Write what the node is told."""
         (self.etc / "ca.pem").write_text(ca or (self.served.state / "site/ca.pem").read_text())
-        (self.etc / "node.toml").write_text(f"server = '127.0.0.1:{self.served.tls}'\ntoken = '{token}'\n")
+        file = self.etc / "node.toml"
+        file.touch(0o600)
+        file.write_text(f"server = '127.0.0.1:{self.served.tls}'\ntoken = '{token}'\n")
 
     def token(self, **fields: Any) -> str:
         """Have the server make a token."""
@@ -85,6 +87,7 @@ def test_a_server_of_another_ca_is_told_nothing(golden: Golden, tmp_path: Path) 
     golden.told(golden.token(), ca=(other.state / "site/ca.pem").read_text())
     refused = golden.capture(status=ExitStatus.UNREACHABLE)
     assert "certificate verify failed" in refused.stderr
+    assert "is ca.pem beside node.toml its CA?" in refused.stderr
     assert len(golden.served.admin("GET", "/images")) == 1
 
 
