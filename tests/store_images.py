@@ -25,7 +25,6 @@ from cloner_core.image.tree import (
     iter_segment,
 )
 from cloner_core.image.version import Draft, PackOffer, verify_map
-from cloner_server.store.local import LocalStore
 from cloner_server.store.protocol import Store
 
 
@@ -55,7 +54,7 @@ class Image:
     def version(self) -> bytes:
         return version_digest(self.draft.root)
 
-    def put(self, store: LocalStore) -> None:
+    def put(self, store: Store) -> None:
         for segment in self.segments:
             store.put_segment(segment.ref.digest, len(segment.raw), compress(segment.raw))
         for pack in self.packs:

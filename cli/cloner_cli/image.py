@@ -12,6 +12,7 @@ from cloner_cli.findings import details
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import columns, fields, moment
 from cloner_core.admin.images import ImageView
+from cloner_core.errors import ClonerError
 from cloner_core.image.linting.finding import Finding
 from cloner_core.sizes import format_bytes
 
@@ -51,7 +52,7 @@ def image_fields(view: ImageView) -> str:
     shown += [(name, detail[name]) for name in ("message", "source") if detail.get(name)]
     if inexact := detail.get("inexact"):
         shown.append(("inexact", "\n".join(map(str, inexact))))
-    if findings := msgspec.convert(detail.get("findings", ()), tuple[Finding, ...]):
+    if findings := _findings(view):
         shown.append(("findings", "\n".join(details(findings))))
     return fields(shown)
 
@@ -59,3 +60,13 @@ def image_fields(view: ImageView) -> str:
 def _size(view: ImageView) -> str:
     size_bytes = view.detail.get("data_bytes")
     return format_bytes(size_bytes) if isinstance(size_bytes, int) else "-"
+
+
+def _findings(view: ImageView) -> tuple[Finding, ...]:
+    try:
+        return msgspec.convert(view.detail.get("findings", ()), tuple[Finding, ...])
+    except msgspec.ValidationError as fault:
+        raise ClonerError(
+            f"the findings of {view.image}:{view.number} cannot be read: {fault}",
+            hint="the server and this command are of different versions; --json shows them as they are",
+        ) from fault

@@ -23,7 +23,7 @@ def desk(desk: Desk) -> Desk:
     store = desk.scene.core.catalog.store
     for seed in (2, 3):
         image = make_image(some_contents(seed) | BOOTABLE)
-        image.put(store)  # type: ignore[arg-type]  # a local store
+        image.put(store)
         record = store.publish(image.draft)
         with desk.scene.core.database.write() as connection:
             images.add_version(connection, desk.scene.core.act("test"), "golden", record.number, record.version)

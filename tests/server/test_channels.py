@@ -27,7 +27,7 @@ def scene(scene: Scene) -> Scene:
 
 def publish_again(scene: Scene, seed: int = 2) -> None:
     image = make_image(some_contents(seed) | BOOTABLE)
-    image.put(scene.core.catalog.store)  # type: ignore[arg-type]  # a local store
+    image.put(scene.core.catalog.store)
     record = scene.core.catalog.store.publish(image.draft)
     with scene.core.database.write() as connection:
         images.add_version(connection, scene.core.act("test"), record.image, record.number, record.version)

@@ -20,7 +20,7 @@ def publish(scene: Scene, count: int, every_s: float = DAY_S, name: str = "golde
         scene.clock.now_s += every_s
         seed = int(scene.clock.now_s)
         image = make_image(some_contents(seed) | BOOTABLE, name)
-        image.put(scene.core.catalog.store)  # type: ignore[arg-type]  # a local store
+        image.put(scene.core.catalog.store)
         record = scene.core.catalog.store.publish(image.draft)
         with scene.core.database.write() as connection:
             images.add_version(connection, scene.core.act("test"), record.image, record.number, record.version)

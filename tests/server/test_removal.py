@@ -19,7 +19,7 @@ from store_images import BOOTABLE, Image, Key, files_from, make_image, some_cont
 
 def publish(scene: Scene, seed: int = 2) -> Image:
     image = make_image(some_contents(seed) | BOOTABLE)
-    image.put(scene.core.catalog.store)  # type: ignore[arg-type]  # a local store
+    image.put(scene.core.catalog.store)
     record = scene.core.catalog.store.publish(image.draft)
     with scene.core.database.write() as connection:
         images.add_version(connection, scene.core.act("test"), record.image, record.number, record.version)

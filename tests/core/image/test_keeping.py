@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -77,7 +78,9 @@ def test_the_newest_what_is_used_and_what_no_rule_speaks_of_are_kept(
 
 
 @given(histories(), RULE_SETS, st.randoms(use_true_random=False))
-def test_the_order_in_which_things_are_told_changes_nothing(history: History, rules: dict[str, KeepRule], dice) -> None:  # type: ignore[no-untyped-def]
+def test_the_order_in_which_things_are_told_changes_nothing(
+    history: History, rules: dict[str, KeepRule], dice: Random
+) -> None:
     shuffled = list(history.versions)
     dice.shuffle(shuffled)
     channels = {name: list(reversed(moves)) for name, moves in history.channels.items()}
