@@ -48,7 +48,8 @@ class Candidate:
     """A version as a rule sees it."""
 
     number: int
-    order: int  # rises from older to newer: the number, or the revision of the channel's last move to it
+    order: int  # rises from older to newer: the number, or the revision of the channel's last move to it; of equals
+    # the higher number is the newer
     time_s: float  # when it was published, or when the channel last moved to it
 
 
@@ -94,7 +95,7 @@ _PERIODS: tuple[tuple[str, Callable[[datetime], str]], ...] = (
 
 def kept_by(rule: KeepRule, candidates: Iterable[Candidate]) -> dict[int, list[str]]:
     """Return the numbers of the versions that `rule` keeps, each with the reasons."""
-    ordered = sorted(candidates, key=lambda one: one.order, reverse=True)
+    ordered = sorted(candidates, key=lambda one: (one.order, one.number), reverse=True)
     reasons: dict[int, list[str]] = {one.number: [f"last {rule.last}"] for one in ordered[: rule.last]}
     for name, period_of in _PERIODS:
         last_of: dict[str, Candidate] = {}

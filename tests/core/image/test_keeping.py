@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from random import Random
+from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cloner_core.image.keeping import OF_IMAGE, Candidate, History, KeepRule, fates, kept_by
@@ -77,7 +78,13 @@ def test_the_newest_what_is_used_and_what_no_rule_speaks_of_are_kept(
     assert gone <= spoken_of
 
 
+EQUAL_MOVES = History(
+    "debian", [Candidate(1, 1, 0), Candidate(2, 2, 0)], {"prod": [Candidate(1, 1, 0), Candidate(2, 1, 0)]}
+)
+
+
 @given(histories(), RULE_SETS, st.randoms(use_true_random=False))
+@example(EQUAL_MOVES, {"prod": KeepRule(yearly=1)}, Random(1))
 def test_the_order_in_which_things_are_told_changes_nothing(
     history: History, rules: dict[str, KeepRule], dice: Random
 ) -> None:
