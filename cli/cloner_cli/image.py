@@ -22,14 +22,22 @@ def image_list_command(run: Invocation) -> None:
     """List every version of every image."""
     views = run.api.get("/v1/images", list[ImageView])
     rows = [
-        (f"{v.image}:{v.number}", _size(v), v.detail.get("inodes", "-"), moment(v.published_s), v.author, v.digest[:12])
+        (
+            f"{v.image}:{v.number}",
+            ",".join(v.channels),
+            _size(v),
+            v.detail.get("inodes", "-"),
+            moment(v.published_s),
+            v.author,
+            v.digest[:12],
+        )
         for v in views
     ]
-    run.result(views, lambda: columns(("IMAGE", "SIZE", "FILES", "PUBLISHED", "AUTHOR", "DIGEST"), rows))
+    run.result(views, lambda: columns(("IMAGE", "CHANNELS", "SIZE", "FILES", "PUBLISHED", "AUTHOR", "DIGEST"), rows))
 
 
 @command("image-details", example="cloner image-details --image debian:3")
-@click.option("--image", "-i", required=True, metavar="NAME[:N]", help="Image; the newest version unless told.")
+@click.option("--image", "-i", required=True, metavar="NAME[:VERSION]", help="A number or a channel, else the newest.")
 def image_details_command(run: Invocation, image: str) -> None:
     """Show one version of an image."""
     checks = Checks()
@@ -44,6 +52,7 @@ def image_fields(view: ImageView) -> str:
     detail = view.detail
     shown: list[tuple[str, object]] = [
         ("image", f"{view.image}:{view.number}"),
+        ("channels", ", ".join(view.channels)),
         ("digest", view.digest),
         ("published", f"{moment(view.published_s)} by {view.author}"),
         ("size", _size(view)),

@@ -20,6 +20,8 @@ def test_a_channel_is_set_listed_followed_and_removed(desk: Desk) -> None:
     assert "n01: golden:1 with layout simple:1" in desk.run("deploy", "-n", "n01", "--dry-run").stdout
     assert "n01: golden:1 with" in desk.run("deploy", "-n", "n01", "-i", "golden:prod", "--dry-run").stdout
     assert desk.json("image-details", "--image", "golden:prod")["number"] == 1
+    assert desk.run("image-list").stdout.splitlines()[1].split()[:2] == ["golden:1", "prod"]
+    assert "channels   prod\n" in desk.run("image-details", "--image", "golden").stdout
     assert desk.refused("channel", "remove", *PROD).exit_code == 4
     desk.run("node", "set", "n01", "--image", "golden")
     assert desk.run("channel", "remove", *PROD).stdout == "removed golden:prod, which was golden:1\n"

@@ -27,6 +27,7 @@ class ImageView(Strict, frozen=True):
     published_s: float
     author: str
     detail: dict[str, Any]  # the store's version record: message, source facts, sizes
+    channels: tuple[str, ...] = ()  # that point to it
 
 
 class Removal(Strict, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -22,7 +23,7 @@ from cloner_core.messages import Granted
 from cloner_server.api.callers import CoreDependency, require_image, who
 from cloner_server.api.faults import AnyRequest
 from cloner_server.core import Core
-from cloner_server.state import events, images, removal
+from cloner_server.state import channels, events, images, removal
 from cloner_server.state import tasks as rows
 from cloner_server.state.database import DatabaseBusyError, is_undone
 
@@ -37,7 +38,8 @@ def image_list(core: CoreDependency) -> list[ImageView]:
     """List every published version."""
     with core.database.read() as connection:
         published = images.list_versions(connection)
-    return [_view(core, row) for row in published]
+        pointing = channels.pointing(connection)
+    return [_view(core, row, pointing.get((row.image, row.number), ())) for row in published]
 
 
 @get("/images/{name:str}", sync_to_thread=True)
@@ -48,7 +50,8 @@ def image_show(
     require_image(request, name)
     with core.database.read() as connection:
         row = images.get_version(connection, name, parse_version(number))
-    return _view(core, row)
+        pointing = channels.pointing(connection, name)
+    return _view(core, row, pointing.get((row.image, row.number), ()))
 
 
 @delete("/images/{name:str}/versions/{number:int}", sync_to_thread=True, status_code=_OK)
@@ -154,7 +157,7 @@ def image_handlers() -> list[Any]:
     return [*capture_handlers(), image_list, version_remove, check, stats, gc]
 
 
-def _view(core: Core, row: Row[tuple[Any, ...]]) -> ImageView:
+def _view(core: Core, row: Row[tuple[Any, ...]], channel_names: Sequence[str]) -> ImageView:
     record = msgspec.to_builtins(core.catalog.store.version(row.image, row.number))
     return ImageView(
         image=row.image,
@@ -163,4 +166,5 @@ def _view(core: Core, row: Row[tuple[Any, ...]]) -> ImageView:
         published_s=row.published_s,
         author=row.author,
         detail=record,
+        channels=tuple(channel_names),
     )

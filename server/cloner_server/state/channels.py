@@ -31,13 +31,25 @@ def number_of(connection: Connection, image: str, name: str) -> int:
 
 def list_channels(connection: Connection, image: str = "") -> list[ChannelView]:
     """Return every channel, those of `image` alone when it is given, by image and name."""
+    return [_view(connection, row) for row in _present(connection, image)]
+
+
+def pointing(connection: Connection, image: str = "") -> dict[tuple[str, int], list[str]]:
+    """Return the channels that point to each version, by image and number; of `image` alone when it is given."""
+    names: dict[tuple[str, int], list[str]] = {}
+    for row in _present(connection, image):
+        names.setdefault((row.image, row.number), []).append(row.channel)
+    return names
+
+
+def _present(connection: Connection, image: str) -> list[Row[tuple[Any, ...]]]:
     newest = select(func.max(channel_moves.c.revision)).where(
         channel_moves.c.image == (of := channel_moves.alias()).c.image, channel_moves.c.channel == of.c.channel
     )
     query = select(of).where(of.c.revision == newest.scalar_subquery(), of.c.number.is_not(None))
     if image:
         query = query.where(of.c.image == image)
-    return [_view(connection, row) for row in connection.execute(query.order_by(of.c.image, of.c.channel))]
+    return list(connection.execute(query.order_by(of.c.image, of.c.channel)))
 
 
 def moves_of(connection: Connection, image: str) -> list[Row[tuple[Any, ...]]]:

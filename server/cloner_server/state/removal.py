@@ -47,8 +47,8 @@ def remove_version(connection: Connection, act: Act, image: str, number: int) ->
 def users_by_version(connection: Connection, image: str) -> dict[int, list[str]]:
     """Return what uses each version of an image, each user as a person calls it."""
     users: dict[int, list[str]] = {}
-    for view in channels.list_channels(connection, image):
-        users.setdefault(view.version, []).append(f"channel {image}:{view.channel}")
+    for (_, number), names in channels.pointing(connection, image).items():
+        users[number] = [f"channel {image}:{name}" for name in names]
     pinned = select(nodes.c.name, nodes.c.version).where(nodes.c.image == image, nodes.c.version.is_not(None))
     for row in connection.execute(pinned.order_by(nodes.c.name)):
         users.setdefault(row.version, []).append(f"node {row.name}")
