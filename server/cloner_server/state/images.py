@@ -26,8 +26,8 @@ def add_version(connection: Connection, act: Act, image: str, number: int, diges
 def get_version(connection: Connection, image: str, version: VersionName | None = None) -> Row[tuple[object, ...]]:
     """Return the row of `image`:`version`, the newest when None; raises NotFoundError."""
     number = version
-    if isinstance(version, str) and list_versions(connection, image):
-        number = channels.number_of(connection, image, version)
+    if isinstance(version, str):
+        number = channels.number_of(connection, image, version) if list_versions(connection, image) else 0
     query = select(versions).where(versions.c.image == image, _THERE).order_by(versions.c.number.desc()).limit(1)
     if number is not None:
         query = query.where(versions.c.number == number)
