@@ -101,6 +101,7 @@ EXAMPLES: dict[str, list[tuple[str, bytes]]] = {
         ("etc/mysql/debian.cnf", b"[client]\npassword = hunter2\n"),
         ("etc/cloner/node.toml", b'server = "head"\ntoken = "eyJ"\n'),
         ("etc/credstore/db.password", b"hunter2"),
+        ("root/anaconda-ks.cfg", b"# x\nrootpw --plaintext hunter2\n"),
     ],
     "domain-secret": [("var/lib/samba/private/secrets.tdb", b"TDB"), ("var/lib/sss/secrets/secrets.ldb", b"TDB")],
     "subscription": [
@@ -213,6 +214,7 @@ def test_every_reader_comes_to_an_end(unit: bytes) -> None:
 
 
 QUIET: dict[str, bytes] = {
+    "root/anaconda-ks.cfg": b"rootpw --iscrypted $6$abc\n",
     "etc/shadow": b"root:$6$abc$def:19000:0:99999:7:::\n",
     "etc/ssl/certs/ca.pem": CERTIFICATE * 20,
     "etc/pki/rpm-gpg/RPM-GPG-KEY-x": b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n",

@@ -270,6 +270,7 @@ _SERVICES = (
     LintRule(b"etc/zypp/credentials.d/SCCcredentials", kinds.SUBSCRIPTION),
     LintRule(b"var/lib/ubuntu-advantage/private/*", kinds.SUBSCRIPTION),
     LintRule(b"etc/fstab", kinds.SERVICE_PASSWORD, fstab_passwords),
+    LintRule(b"root/*ks.cfg", kinds.SERVICE_PASSWORD, matching(rb"^(?:rootpw|user|luks)\b[^\n#]*--plaintext\b")),
     LintRule(b"etc/sssd/sssd.conf", kinds.SERVICE_PASSWORD, setting(rb"ldap_default_authtok")),
     LintRule(b"etc/sssd/conf.d/*.conf", kinds.SERVICE_PASSWORD, setting(rb"ldap_default_authtok")),
     *(

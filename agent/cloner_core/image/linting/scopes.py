@@ -27,6 +27,7 @@ class _Node:
     """A directory or name of some patterns, and what may come after it."""
 
     literal: dict[bytes, _Node] = field(default_factory=dict)
+    suffixes: list[tuple[bytes, _Node]] = field(default_factory=list)  # "*.key", "*": most patterns, and the cheapest
     globs: list[tuple[bytes, _Node]] = field(default_factory=list)
     beside: list[_Node] = field(default_factory=list)  # where this is, these are as well
     rules: list[tuple[int, LintRule]] = field(default_factory=list)  # with their order
@@ -36,14 +37,17 @@ class _Node:
     @property
     def leads_on(self) -> bool:
         """Whether anything of a directory here matters."""
-        return bool(self.literal or self.globs or self.beside or self.is_unsearched)
+        return bool(self.literal or self.suffixes or self.globs or self.beside or self.is_unsearched)
 
     def following(self, name: bytes) -> Iterator[_Node]:
         """Give the nodes that `name` leads to."""
         if (node := self.literal.get(name)) is not None:
             yield node
+        for suffix, node in self.suffixes:
+            if name.endswith(suffix):
+                yield node
         for pattern, node in self.globs:
-            if pattern == b"*" or fnmatchcase(name, pattern):
+            if fnmatchcase(name, pattern):
                 yield node
 
     def child(self, part: bytes) -> _Node:
@@ -56,10 +60,12 @@ class _Node:
             return deep
         if not _WILD.intersection(part):
             return self.literal.setdefault(part, _Node())
-        known = next((node for pattern, node in self.globs if pattern == part), None)
+        is_suffix = part.startswith(b"*") and not _WILD.intersection(part[1:])
+        listed, text = (self.suffixes, part[1:]) if is_suffix else (self.globs, part)
+        known = next((node for pattern, node in listed if pattern == text), None)
         if known is None:
             known = _Node()
-            self.globs.append((part, known))
+            listed.append((text, known))
         return known
 
 
