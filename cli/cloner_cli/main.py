@@ -39,6 +39,7 @@ COMMANDS = {
     "identity": "cloner_cli.identity",
     "image": "cloner_cli.keep",
     "image-details": "cloner_cli.image",
+    "image-diff": "cloner_cli.imagediff",
     "image-list": "cloner_cli.image",
     "image-remove": "cloner_cli.imageremove",
     "init": "cloner_cli.init",

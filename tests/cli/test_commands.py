@@ -64,6 +64,7 @@ READING = {
     "group show",
     "identity",
     "image-details",
+    "image-diff",
     "image-list",
     "known-hosts",
     "layout check",

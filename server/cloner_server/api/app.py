@@ -20,6 +20,7 @@ from cloner_server.api.failures import failure_handlers
 from cloner_server.api.faults import answer_error, answer_http_error, answer_trouble
 from cloner_server.api.images import image_handlers
 from cloner_server.api.keeping import keeping_handlers
+from cloner_server.api.looking import looking_handlers
 from cloner_server.api.scripts import script_handlers
 from cloner_server.api.stream import stream_handlers
 from cloner_server.core import Core
@@ -35,6 +36,7 @@ def admin_app(core: Core) -> Litestar:
     more: list[Any] = [
         *image_handlers(),
         *keeping_handlers(),
+        *looking_handlers(),
         *script_handlers(),
         *failure_handlers(),
         *stream_handlers(),
