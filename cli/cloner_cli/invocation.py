@@ -86,6 +86,7 @@ class World:
     sleep: Callable[[float], None] = time.sleep
     can_ask: Callable[[], bool] = lambda: _is_terminal(sys.stdin) and _is_terminal(sys.stderr)
     is_live: Callable[[], bool] = lambda: _is_terminal(sys.stderr)
+    is_root: Callable[[], bool] = lambda: os.geteuid() == 0
     run_program: Callable[[Sequence[str]], int] = run_program  # on this terminal, to its end; the exit status
     detect: Callable[[str, Sequence[str]], Detected] = detect_here
     scrypt_log_n: int = 17  # what a guess at the passphrase of an export costs
@@ -124,6 +125,12 @@ class Invocation:
             client, where, hint = self.world.open_client(self.socket), str(self.socket), AWAY_HERE
         click.get_current_context().find_root().call_on_close(client.close)
         return Api(client, where, self.world.author(), away_hint=hint)
+
+    def another_api(self) -> Api:
+        """Return the server over a connection of its own: for a process or thread that asks beside this one."""
+        from cloner_cli.api import Api
+
+        return Api(self.world.open_client(self.socket), str(self.socket), self.world.author())
 
     def result(self, value: object, text: Callable[[], str]) -> None:
         """Print the result: `value` as JSON with --json, else what `text` returns. Nothing else goes to stdout."""

@@ -40,6 +40,7 @@ COMMANDS = {
     "image": "cloner_cli.keep",
     "image-details": "cloner_cli.image",
     "image-diff": "cloner_cli.imagediff",
+    "image-extract": "cloner_cli.extract",
     "image-list": "cloner_cli.image",
     "image-remove": "cloner_cli.imageremove",
     "init": "cloner_cli.init",

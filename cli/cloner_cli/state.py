@@ -12,12 +12,12 @@ import click
 from cloner_cli.commands import Group, command, dry_run_option
 from cloner_cli.documents import read_first_line
 from cloner_cli.invocation import Invocation
+from cloner_cli.showing import showing
 from cloner_cli.text import fields, moment
 from cloner_core.errors import InvalidError, RefusedError
 from cloner_core.sizes import format_bytes
 
 F = TypeVar("F", bound=Callable[..., Any])
-_SAY_EVERY_S = 10.0
 _FAULTS_SHOWN = 10
 
 
@@ -161,23 +161,5 @@ def _passphrase(run: Invocation, path: Path | None, *, is_new: bool) -> str:
 
 @contextmanager
 def _progress(run: Invocation, what: str) -> Iterator[Callable[[int, int], None]]:
-    """Give what shows progress: a line redrawn on a terminal, a line every ten seconds elsewhere; always on stderr."""
-
-    def line(done: int, total: int) -> str:
-        return f"{what}: {format_bytes(done)} of {format_bytes(total)}"
-
-    if run.world.is_live():
-        from rich.console import Console
-
-        with Console(stderr=True).status(what) as status:
-            yield lambda done, total: status.update(line(done, total))
-        return
-    said_s = run.world.monotonic()
-
-    def say(done: int, total: int) -> None:
-        nonlocal said_s
-        if run.world.monotonic() - said_s >= _SAY_EVERY_S:
-            said_s = run.world.monotonic()
-            run.say(line(done, total))
-
-    yield say
+    with showing(run, what) as show:
+        yield lambda done, total: show(f"{format_bytes(done)} of {format_bytes(total)}")

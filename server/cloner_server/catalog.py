@@ -69,7 +69,11 @@ class Catalog:
 
         A repack meanwhile does not matter: a task keeps the map it was told.
         """
-        key = parse_digest(ref.digest), parse_digest(ref.pack_map)
+        return self.find_by_map(parse_digest(ref.digest), parse_digest(ref.pack_map))
+
+    def find_by_map(self, version: bytes, map_digest: bytes) -> Version:
+        """Return the parts of the version of this digest by one of its maps; raises NotFoundError or IntegrityError."""
+        key = version, map_digest
         with self._lock:
             if (kept := self._kept.get(key)) is not None:
                 self._kept.move_to_end(key)

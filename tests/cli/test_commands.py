@@ -25,6 +25,7 @@ CHANGING = {
     "disklayout-upload",
     "group protect",
     "group unprotect",
+    "image-extract",
     "init",
     "initramfs build",
     "machine forget",

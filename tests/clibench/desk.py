@@ -61,6 +61,7 @@ class Desk:
 
     scene: Scene
     has_terminal: bool = False
+    is_root: bool = True
     on_sleep: Callable[[int], None] = lambda _: None
     on_ask: Callable[[], None] = lambda: None
     transport: InProcess = field(init=False)
@@ -89,6 +90,7 @@ class Desk:
             sleep=self._sleep,
             can_ask=self._can_ask,
             is_live=lambda: False,
+            is_root=lambda: self.is_root,
             run_program=self.run_program,
             detect=self.detect,
             scrypt_log_n=4,

@@ -13,6 +13,7 @@ import tempfile
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 from cloner_agent.restore.source import TreeSource
 from cloner_core.image.checker import TreeChecker, check_cut
@@ -92,40 +93,64 @@ def spill_tree(root: TreeRoot, source: TreeSource, work_dir: Path) -> SpilledTre
     Two unnamed files in `work_dir` hold it: about 100 bytes an inode, gone when the table is closed. Raises
     IntegrityError before anything is restored when the tree is not valid.
     """
-    records_fd, offsets_fd = _unnamed_file(work_dir), _unnamed_file(work_dir)
-    try:
-        checker = TreeChecker(root.filesystems)
-        kinds, child_counts = bytearray(1), array("I", [0])
-        late_flags: list[int] = []
-        position = 0
+    with Spill(work_dir, root.filesystems) as spill:
         previous = None
         for ref in root.segments:
             raw = decompress(source.segment(ref.digest), ref.raw_size, f"segment {ref.digest.hex()}")
-            offsets = array("Q")
             for inode, record_bytes in iter_segment(raw, ref):
                 if previous is not None:
                     check_cut(previous, record_bytes)
                     previous = None
-                parent = checker.add(inode)
-                kinds.append(inode.kind)
-                child_counts.append(0)
-                if inode.flags & (FLAG_IMMUTABLE | FLAG_APPEND):
-                    late_flags.append(inode.number)
-                if parent:
-                    child_counts[parent] += 1
-                offsets.append(position)
-                position += record_bytes
+                spill.note(inode, record_bytes)
             previous = ref
-            _write(records_fd, raw)
-            _write(offsets_fd, offsets.tobytes())
-        checker.finish(root)
-        _write(offsets_fd, _OFFSET.pack(position))
-        table = InodeTable(records_fd, offsets_fd, root.inodes, root.filesystems)
-        return SpilledTree(table, kinds, child_counts, late_flags)
-    except BaseException:
-        os.close(records_fd)
-        os.close(offsets_fd)
-        raise
+            spill.write(raw)
+        spill.checker.finish(root)
+        return spill.table()
+
+
+class Spill:
+    """A table as it grows: records noted one by one, in the order of a tree, and their bytes written in any pieces."""
+
+    def __init__(self, work_dir: Path, filesystems: tuple[Filesystem, ...]) -> None:
+        """Make the two unnamed files; `filesystems` are those of the tree, their totals do not matter."""
+        self.checker = TreeChecker(filesystems)
+        self._files = [_unnamed_file(work_dir), _unnamed_file(work_dir)]
+        self._kinds, self._child_counts = bytearray(1), array("I", [0])
+        self._late_flags: list[int] = []
+        self._offsets = array("Q")
+        self._position = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd in self._files:  # none when the table has them
+            os.close(fd)
+
+    def note(self, inode: Inode, record_bytes: int) -> None:
+        """Take the next record; raises IntegrityError when it cannot belong to the tree."""
+        parent = self.checker.add(inode)
+        self._kinds.append(inode.kind)
+        self._child_counts.append(0)
+        if inode.flags & (FLAG_IMMUTABLE | FLAG_APPEND):
+            self._late_flags.append(inode.number)
+        if parent:
+            self._child_counts[parent] += 1
+        self._offsets.append(self._position)
+        self._position += record_bytes
+
+    def write(self, records: bytes | bytearray) -> None:
+        """Write the bytes of records that were noted, in their order."""
+        _write(self._files[0], records)
+        _write(self._files[1], self._offsets.tobytes())
+        del self._offsets[:]
+
+    def table(self) -> SpilledTree:
+        """Return the tree; every record was noted and written, and the files are the table's from now on."""
+        _write(self._files[1], _OFFSET.pack(self._position))
+        (records_fd, offsets_fd), self._files = self._files, []
+        table = InodeTable(records_fd, offsets_fd, self.checker.count, self.checker.counted())
+        return SpilledTree(table, self._kinds, self._child_counts, self._late_flags)
 
 
 def _unnamed_file(directory: Path) -> int:
@@ -134,7 +159,7 @@ def _unnamed_file(directory: Path) -> int:
     return fd
 
 
-def _write(fd: int, data: bytes) -> None:
+def _write(fd: int, data: bytes | bytearray) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]

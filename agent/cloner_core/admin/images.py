@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cloner_core.layout import Layout
-from cloner_core.messages import Strict
+from cloner_core.messages import Strict, VersionRef
 
 
 class LayoutView(Strict, frozen=True):
@@ -40,6 +40,13 @@ class Removal(Strict, frozen=True):
     author: str
     newest: int | None  # what is the newest version after it, 0: there is none left; None: it was not the newest
     nodes: tuple[str, ...]  # that get the newest version, and so another one from now on
+
+
+class SignedVersion(Strict, frozen=True):
+    """A version with its signatures, and who could have made them."""
+
+    version: VersionRef
+    server_key: str  # hex; the public key of the server that answers
 
 
 class Publish(Strict, frozen=True):

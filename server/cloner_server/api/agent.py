@@ -12,14 +12,12 @@ from litestar import Router, get, post
 from litestar.params import FromPath, RawBody
 from litestar.types import ASGIApp
 from sqlalchemy import Connection
-from starlette.responses import FileResponse, Response
 
 from cloner_core.bundle import MAX_BUNDLE_BYTES, Bundle, redact_bundle
 from cloner_core.decoding import UNREADABLE
 from cloner_core.erasing.words import EraseReceipt, EraseReceiptBody, EraseReply, EraseTask
 from cloner_core.errors import ClonerError, InvalidError, NotFoundError
 from cloner_core.facts import Facts, fingerprint
-from cloner_core.image.digest import parse_digest
 from cloner_core.image.packmap import packs_digest
 from cloner_core.messages import (
     PROTOCOL,
@@ -42,6 +40,7 @@ from cloner_core.steps import BootFiles
 from cloner_server import planning, vault
 from cloner_server.api.callers import CoreDependency
 from cloner_server.api.faults import AnyRequest
+from cloner_server.api.parts import send_part
 from cloner_server.catalog import Part, Version
 from cloner_server.core import Core
 from cloner_server.state import tasks as rows
@@ -51,7 +50,6 @@ from cloner_server.tasks.attempts import Bearer, CredentialError, Shown
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-_CHUNK_BYTES = 1 << 20  # Starlette's 64 KiB costs two to four times the CPU
 _OK = 200
 
 
@@ -205,31 +203,31 @@ async def verified(core: CoreDependency, request: AnyRequest, digest: FromPath[s
 @get("/versions/{digest:str}/root", sync_to_thread=True)
 def root(core: CoreDependency, request: AnyRequest, digest: FromPath[str]) -> ASGIApp:
     """Send the tree root."""
-    return _blob(core, _task_version(core, request, digest), Part.ROOT, digest)
+    return send_part(core.catalog, _task_version(core, request, digest), Part.ROOT, digest)
 
 
 @get("/segments/{digest:str}", sync_to_thread=True)
 def segment(core: CoreDependency, request: AnyRequest, digest: FromPath[str]) -> ASGIApp:
     """Send one segment of the task's tree."""
-    return _blob(core, _task_version(core, request), Part.SEGMENT, digest)
+    return send_part(core.catalog, _task_version(core, request), Part.SEGMENT, digest)
 
 
 @get("/packmaps/{digest:str}", sync_to_thread=True)
 def pack_map(core: CoreDependency, request: AnyRequest, digest: FromPath[str]) -> ASGIApp:
     """Send the pack map of the task's version."""
-    return _blob(core, _task_version(core, request), Part.PACK_MAP, digest)
+    return send_part(core.catalog, _task_version(core, request), Part.PACK_MAP, digest)
 
 
 @get("/versions/{digest:str}/packs/{pack:str}", sync_to_thread=True)
 def pack(core: CoreDependency, request: AnyRequest, digest: FromPath[str], pack: FromPath[str]) -> ASGIApp:
     """Send one pack of the task's version."""
-    return _blob(core, _task_version(core, request, digest), Part.PACK, pack)
+    return send_part(core.catalog, _task_version(core, request, digest), Part.PACK, pack)
 
 
 @get("/versions/{digest:str}/placements/{pack:str}", sync_to_thread=True)
 def placement(core: CoreDependency, request: AnyRequest, digest: FromPath[str], pack: FromPath[str]) -> ASGIApp:
     """Send the placement record that goes with one pack of the task's version."""
-    return _blob(core, _task_version(core, request, digest), Part.PLACEMENT, pack)
+    return send_part(core.catalog, _task_version(core, request, digest), Part.PLACEMENT, pack)
 
 
 def agent_router() -> Router:
@@ -328,19 +326,6 @@ def _packs_of(core: Core, bearer: Bearer) -> str:
         # The disk is ready: what has happened to the store since must not cost the receipt.
         log.error("the packs of attempt %s are not compared: %s", bearer.attempt.id, fault)
         return ""
-
-
-def _blob(core: Core, version: Version, part: Part, digest: str) -> ASGIApp:
-    found = core.catalog.locate(version, part, parse_digest(digest))
-    if isinstance(found, bytes):
-        return _as_asgi(Response(found, media_type="application/octet-stream"))
-    response = FileResponse(found, media_type="application/octet-stream")
-    response.chunk_size = _CHUNK_BYTES
-    return _as_asgi(response)
-
-
-def _as_asgi(response: Response) -> ASGIApp:
-    return response  # type: ignore[return-value]  # Starlette and Litestar name the same protocol differently
 
 
 def _address(request: AnyRequest) -> str:

@@ -50,3 +50,9 @@ def removed_versions(connection: Connection) -> set[tuple[str, int]]:
     """Return image and number of every version that was removed."""
     query = select(versions.c.image, versions.c.number).where(versions.c.removed_s.is_not(None))
     return {(row.image, row.number) for row in connection.execute(query)}
+
+
+def require_published(connection: Connection, digest: str) -> None:
+    """Raise NotFoundError unless a published version has this digest."""
+    if connection.execute(select(versions.c.image).where(versions.c.digest == digest, _THERE).limit(1)).first() is None:
+        raise NotFoundError(f"no published version has the digest {digest}", hint="cloner image-list shows all")
