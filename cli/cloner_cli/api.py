@@ -63,7 +63,7 @@ class Api:
 
     def get(self, path: str, kind: type[T], query: Query = NOTHING, *, within_s: float | None = ANSWER_S) -> T:
         """Return the answer to GET `path`; the server must not be silent for longer than `within_s`; None: for ever."""
-        return self._decode(self._send("GET", path, query, within_s=within_s), kind)
+        return self._decode(self._send("GET", path, query, within_s=within_s).content, kind)
 
     def post(
         self, path: str, kind: type[T], body: object = None, query: Query = NOTHING, *, is_long: bool = False
@@ -71,19 +71,32 @@ class Api:
         """Return the answer to POST; `body` is sent as JSON. A long request is waited for without end."""
         content = None if body is None else msgspec.json.encode(body)
         within_s = None if is_long else LONG_S
-        return self._decode(self._send("POST", path, query, content, within_s=within_s), kind)
+        return self._decode(self._send("POST", path, query, content, within_s=within_s).content, kind)
 
     def patch(self, path: str, kind: type[T], body: object, query: Query = NOTHING) -> T:
         """Return the answer to PATCH."""
-        return self._decode(self._send("PATCH", path, query, msgspec.json.encode(body)), kind)
+        return self._decode(self._send("PATCH", path, query, msgspec.json.encode(body)).content, kind)
 
     def delete(self, path: str, kind: type[T], query: Query = NOTHING) -> T:
         """Return the answer to DELETE."""
-        return self._decode(self._send("DELETE", path, query), kind)
+        return self._decode(self._send("DELETE", path, query).content, kind)
 
     def get_bytes(self, path: str, query: Query = NOTHING) -> bytes:
         """Return the body of the answer to GET `path` as it came."""
         return self._send("GET", path, query).content
+
+    def get_lines(self, path: str, kind: type[T], query: Query = NOTHING) -> Iterator[T]:
+        """Give the answer to GET `path` line by line as it comes; between two lines the server may take its time."""
+        timeout = httpx2.Timeout(10.0, read=LONG_S)
+        with (
+            self._reaching(),
+            self._client.stream("GET", path, params=_params(query), headers=self._headers, timeout=timeout) as answer,
+        ):
+            if answer.status_code >= 400:
+                answer.read()
+                raise _error(answer)
+            for line in answer.iter_lines():
+                yield self._decode(line.encode(), kind)
 
     def put_bytes(self, path: str, content: bytes, query: Query = NOTHING) -> None:
         """Send `content` as it is; doing it twice is no harm."""
@@ -91,7 +104,7 @@ class Api:
 
     def post_bytes(self, path: str, content: bytes, kind: type[T], media_type: str) -> T:
         """Send `content` as it is, and return the answer."""
-        return self._decode(self._send("POST", path, NOTHING, content, media_type=media_type), kind)
+        return self._decode(self._send("POST", path, NOTHING, content, media_type=media_type).content, kind)
 
     def _send(
         self,
@@ -126,9 +139,9 @@ class Api:
                 f"the server at {self._where} does not answer: {fault}", hint=self._away_hint
             ) from fault
 
-    def _decode(self, answer: httpx2.Response, kind: type[T]) -> T:
+    def _decode(self, content: bytes, kind: type[T]) -> T:
         try:
-            return msgspec.json.decode(answer.content, type=kind)
+            return msgspec.json.decode(content, type=kind)
         except UNREADABLE as fault:
             raise ClonerError(
                 f"the answer of the server cannot be read: {fault}",

@@ -116,6 +116,16 @@ class Invocation:
     @cached_property
     def api(self) -> Api:
         """The server; closed with the context of the command."""
+        api, close = self._open()
+        click.get_current_context().find_root().call_on_close(close)
+        return api
+
+    def another_api(self) -> Api:
+        """Return the server over a connection of its own: for a process or thread that asks beside this one."""
+        return self._open()[0]
+
+    def _open(self) -> tuple[Api, Callable[[], None]]:
+        """Return a new connection, and what closes it."""
         from cloner_cli.api import AWAY_HERE, AWAY_THERE, Api
 
         if self.is_remote:
@@ -123,14 +133,7 @@ class Invocation:
             hint = AWAY_THERE
         else:
             client, where, hint = self.world.open_client(self.socket), str(self.socket), AWAY_HERE
-        click.get_current_context().find_root().call_on_close(client.close)
-        return Api(client, where, self.world.author(), away_hint=hint)
-
-    def another_api(self) -> Api:
-        """Return the server over a connection of its own: for a process or thread that asks beside this one."""
-        from cloner_cli.api import Api
-
-        return Api(self.world.open_client(self.socket), str(self.socket), self.world.author())
+        return Api(client, where, self.world.author(), away_hint=hint), client.close
 
     def result(self, value: object, text: Callable[[], str]) -> None:
         """Print the result: `value` as JSON with --json, else what `text` returns. Nothing else goes to stdout."""

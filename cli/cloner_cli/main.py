@@ -43,6 +43,7 @@ COMMANDS = {
     "image-extract": "cloner_cli.extract",
     "image-list": "cloner_cli.image",
     "image-remove": "cloner_cli.imageremove",
+    "image-verify": "cloner_cli.imageverify",
     "init": "cloner_cli.init",
     "initramfs": "cloner_cli.initramfs",
     "known-hosts": "cloner_cli.identity",

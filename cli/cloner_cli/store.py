@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from cloner_cli.api import Query
@@ -10,7 +12,7 @@ from cloner_cli.checking import Checks
 from cloner_cli.commands import Duration, Group, command, dry_run_option, yes_option
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import columns, duration, fields, moment, parse_duration, printable
-from cloner_core.admin.images import CheckReport, Collected
+from cloner_core.admin.images import CheckReport, Collected, StoreFault
 from cloner_core.admin.keeping import Applied, GcPlan, LetGo
 from cloner_core.admin.store import ImageShare, StoreStats, VersionShare
 from cloner_core.errors import IntegrityError
@@ -36,12 +38,17 @@ def store_check(run: Invocation, *, read_data: bool) -> None:
     # Reading a store takes as long as its disk does; there is no sensible limit.
     report = run.api.post("/v1/store/check", CheckReport, None, {"read_data": read_data}, is_long=True)
     run.result(report, lambda: _report(report, read_data=read_data))
-    if report.faults:
-        shown = [printable(f"{fault.what}: {fault.why}") for fault in report.faults[:_FAULTS_SHOWN]]
-        more = len(report.faults) - len(shown)
+    require_whole(report.faults, "the store")
+
+
+def require_whole(faults: Sequence[StoreFault], where: str) -> None:
+    """Raise IntegrityError that names each of `faults`, when there are any."""
+    if faults:
+        shown = [printable(f"{fault.what}: {fault.why}") for fault in faults[:_FAULTS_SHOWN]]
+        more = len(faults) - len(shown)
         shown += [f"and {more} more (--json lists all)"] if more else []
         raise IntegrityError(
-            "\n  - ".join((f"{len(report.faults)} faults in the store:", *shown)),
+            "\n  - ".join((f"{len(faults)} faults in {where}:", *shown)),
             hint="restore what is damaged from a backup of the store, or capture again with 'cloner new-image'",
         )
 

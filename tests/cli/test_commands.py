@@ -67,6 +67,7 @@ READING = {
     "image-details",
     "image-diff",
     "image-list",
+    "image-verify",
     "known-hosts",
     "layout check",
     "layout picture",

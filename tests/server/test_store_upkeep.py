@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from cloner_core.admin.images import VerifyProgress
 from cloner_core.image.digest import digest
+from cloner_server.store.blobs import Blobs, Files
 from cloner_server.store.local import LocalStore
 from store_images import Image, Key, files_from, make_image, some_contents
 
@@ -63,6 +66,59 @@ def test_a_flipped_byte_anywhere_is_found(store: LocalStore, image: Image, part:
 def test_a_missing_part_is_found(store: LocalStore, image: Image, part: str) -> None:
     PARTS[part](store, image).unlink()
     assert store.check().faults != ()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_one_version_is_verified_as_all_are(store: LocalStore, image: Image, part: str) -> None:
+    other = make_image(some_contents(1), "other")
+    other.put(store)
+    store.publish(other.draft)
+    told: list[VerifyProgress] = []
+    whole = store.verify("golden", 1, told.append)
+    assert (whole.faults, whole.packs, whole.digest) == ((), len(image.packs), image.version.hex())
+    assert whole.stored_bytes == sum(len(pack.stored) for pack in image.packs)
+    assert [each.part for each in told] == ["tree", *["packs"] * len(image.packs)]
+    assert all(0 <= each.done < each.total for each in told)
+    path = PARTS[part](store, image)
+    flip(path, path.stat().st_size // 2)
+    damaged = store.verify("golden", 1, told.append)
+    assert damaged.faults
+    assert store.verify("other", 1, told.append).faults == ()
+    name = f"version golden/1, {damaged.faults[0].what}"
+    assert name in [fault.what for fault in store.check(read_data=True).faults]
+
+
+class FailingDisk(Blobs):
+    """Packs on a disk that fails to read one of them."""
+
+    def __init__(self, packs: Blobs, files: Files, bad: bytes) -> None:
+        super().__init__(files, packs.kind)
+        self.bad = bad
+
+    def read(self, name: bytes) -> bytes:
+        if name == self.bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().read(name)
+
+
+def test_a_pack_that_the_disk_does_not_give_is_a_fault_and_the_rest_is_read(store: LocalStore, image: Image) -> None:
+    store.packs = FailingDisk(store.packs, store.files, image.packs[0].digest)
+    flip(store.pack_path(image.packs[1].digest), 0)
+    faults = {fault.what: fault.why for fault in store.verify("golden", 1, lambda _: None).faults}
+    assert set(faults) == {f"pack {pack.digest.hex()}" for pack in image.packs[:2]}
+    assert "cannot be read: [Errno 5]" in faults[f"pack {image.packs[0].digest.hex()}"]
+
+
+def test_whoever_watches_may_end_a_verification(store: LocalStore, image: Image) -> None:
+    class EnoughError(Exception):
+        """Seen enough."""
+
+    def watch(progress: VerifyProgress) -> None:
+        if progress.part == "packs":
+            raise EnoughError
+
+    with pytest.raises(EnoughError):
+        store.verify("golden", 1, watch)
 
 
 def test_a_signature_of_another_key_is_found(store: LocalStore, image: Image) -> None:

@@ -75,6 +75,26 @@ class CheckReport(Strict, frozen=True):
     unused_bytes: int  # of packs no published version needs; gc removes them
 
 
+class VerifyProgress(Strict, frozen=True, tag="progress"):
+    """How far the verification of a version is."""
+
+    part: str  # tree, told in segments; packs, told in bytes
+    done: int
+    total: int
+
+
+class VerifyReport(Strict, frozen=True, tag="report"):
+    """What the verification of a version found."""
+
+    image: str
+    number: int
+    digest: str
+    server_key: str  # hex; the public key by which its signatures were judged
+    faults: tuple[StoreFault, ...]
+    packs: int
+    stored_bytes: int  # of its packs
+
+
 class Collected(Strict, frozen=True):
     """What a gc of the store removed, or would remove."""
 

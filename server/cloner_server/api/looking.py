@@ -1,16 +1,22 @@
-"""Looking at versions over the API of admins: what differs between two of them, and every part of one."""
+"""Looking at versions over the API of admins: what differs between two, whether one is whole, and every part of it."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 from litestar import get
 from litestar.params import FromPath, FromQuery
+from litestar.response import Stream
 from litestar.types import ASGIApp
 
 from cloner_core.admin.differences import ImageDiff
-from cloner_core.admin.images import SignedVersion
-from cloner_core.errors import NotFoundError
+from cloner_core.admin.images import SignedVersion, StoreFault, VerifyProgress, VerifyReport
+from cloner_core.errors import ClonerError, NotFoundError
 from cloner_core.image.digest import parse_digest
 from cloner_server.api.callers import CoreDependency
 from cloner_server.api.parts import send_part
@@ -19,6 +25,9 @@ from cloner_server.comparing import Published, compare_versions
 from cloner_server.core import Core
 from cloner_server.state import images
 
+log = logging.getLogger(__name__)
+
+_TELL_EVERY_S = 0.5
 _PARTS = {part.name.lower().replace("_", ""): part for part in Part}
 
 
@@ -58,9 +67,74 @@ def version_part(
     )
 
 
+@get("/images/{name:str}/verify")
+async def image_verify(core: CoreDependency, name: FromPath[str], number: FromQuery[int | None] = None) -> Stream:
+    """Verify a version to its last byte: lines of JSON, how far it is (`progress`) and at the end what was found."""
+    image, chosen, digest = await asyncio.to_thread(_named, core, name, number)
+    return Stream(_verifying(core, image, chosen, digest), media_type="application/x-ndjson")
+
+
 def looking_handlers() -> list[Any]:
     """Return the handlers of looking at versions."""
-    return [image_diff, image_signed, version_part]
+    return [image_diff, image_signed, version_part, image_verify]
+
+
+class _StoppedError(Exception):
+    """Nobody wants to know any more."""
+
+
+class _Watch:
+    """Between the thread that reads and the coroutine that tells."""
+
+    def __init__(self) -> None:
+        self.latest: VerifyProgress | None = None
+        self.is_stopped = False
+
+    def __call__(self, progress: VerifyProgress) -> None:
+        if self.is_stopped:
+            raise _StoppedError
+        self.latest = progress
+
+
+async def _verifying(core: Core, image: str, number: int, digest: str) -> AsyncGenerator[bytes, None]:
+    watch = _Watch()
+    # A thread of its own: it may take an hour, and heartbeats wait for those that all requests share.
+    pool = ThreadPoolExecutor(1, "image-verify")
+    work = asyncio.get_running_loop().run_in_executor(pool, _verify, core, image, number, digest, watch)
+    try:
+        while not core.stopping.is_set():
+            await asyncio.wait([work], timeout=_TELL_EVERY_S)
+            if work.done():
+                yield msgspec.json.encode(work.result()) + b"\n"
+                return
+            if watch.latest is not None:
+                yield msgspec.json.encode(watch.latest) + b"\n"
+    finally:
+        watch.is_stopped = True
+        work.cancel()
+        pool.shutdown(wait=False)
+
+
+def _verify(core: Core, image: str, number: int, digest: str, watch: _Watch) -> VerifyReport | None:
+    name = f"version {image}/{number}"
+    try:
+        report = core.catalog.store.verify(image, number, watch)
+    except ClonerError as fault:
+        faults = (StoreFault(name, fault.message),)
+        return VerifyReport(image, number, digest, core.site.public_key.hex(), faults, 0, 0)
+    except _StoppedError:
+        log.info("the verification of %s:%d was broken off: nobody waits for it", image, number)
+        return None
+    if report.digest == digest:
+        return report
+    other = StoreFault(name, f"its record is of version {report.digest}, and {digest} was published")
+    return msgspec.structs.replace(report, digest=digest, faults=(other, *report.faults))
+
+
+def _named(core: Core, name: str, number: int | None) -> tuple[str, int, str]:
+    with core.database.read() as connection:
+        row = images.get_version(connection, name, number)
+    return row.image, row.number, row.digest
 
 
 def _published(core: Core, name: str, number: int | None) -> Published:

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cloner_core.admin.images import CheckReport, Collected
+from cloner_core.admin.images import CheckReport, Collected, VerifyReport
 from cloner_core.admin.store import StoreStats
 from cloner_core.errors import NotFoundError, RefusedError
 from cloner_core.image.compression import decompress
@@ -23,7 +23,7 @@ from cloner_server.store.protocol import VersionNumber
 from cloner_server.store.publish import Clock, publish
 from cloner_server.store.reader import StoreReader
 from cloner_server.store.stats import freed, measure
-from cloner_server.store.upkeep import check, gc, repack
+from cloner_server.store.upkeep import Watch, check, gc, repack, verify
 
 
 def _now() -> datetime:
@@ -94,7 +94,11 @@ class LocalStore(StoreReader):
 
     def check(self, *, read_data: bool = False) -> CheckReport:
         """Verify everything published; with `read_data` also every byte of every pack."""
-        return check(self, read_data=read_data, public_key=self._signer.public_key if self._signer else None)
+        return check(self, read_data=read_data, public_key=self._trusted_key())
+
+    def verify(self, image: str, number: int, watch: Watch) -> VerifyReport:
+        """Verify one version to its last byte; `watch` is told how far it is, and ends it by raising."""
+        return verify(self, image, number, public_key=self._trusted_key(), watch=watch)
 
     def stats(self) -> StoreStats:
         """Return what everything published weighs, in bounded memory."""
@@ -126,6 +130,9 @@ class LocalStore(StoreReader):
     def repack(self, version: bytes) -> SignedMap:
         """Write the chunks of a version into new packs, in tree order; its digest stays."""
         return repack(self, version, self._key())
+
+    def _trusted_key(self) -> bytes | None:
+        return self._signer.public_key if self._signer else None
 
     def _key(self) -> Signer:
         if self._signer is None:

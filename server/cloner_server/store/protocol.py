@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol
 
-from cloner_core.admin.images import CheckReport, Collected
+from cloner_core.admin.images import CheckReport, Collected, VerifyProgress, VerifyReport
 from cloner_core.admin.store import StoreStats
 from cloner_core.errors import ClonerError
 from cloner_core.image.version import Base, Draft, SignedMap, VersionRecord
@@ -78,6 +78,12 @@ class Store(Protocol):
 
     def check(self, *, read_data: bool = False) -> CheckReport:
         """Verify everything published; with `read_data` also every byte of every pack."""
+
+    def verify(self, image: str, number: int, watch: Callable[[VerifyProgress], None]) -> VerifyReport:
+        """Verify one version to its last byte; `watch` is told how far it is, and ends it by raising.
+
+        Raises NotFoundError, and IntegrityError for a record that cannot be read; all else is a fault of the report.
+        """
 
     def stats(self) -> StoreStats:
         """Return what everything published weighs, in bounded memory."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cloner_core.admin.images import CheckReport, Collected, StoreFault
+from cloner_core.admin.images import CheckReport, Collected, StoreFault, VerifyProgress, VerifyReport
 from cloner_core.errors import ClonerError, IntegrityError
 from cloner_core.image.derive import derive_placements
 from cloner_core.image.limits import DIGEST_BYTES
@@ -19,7 +19,14 @@ from cloner_server.store.placements import encode_set
 from cloner_server.store.publish import place_map
 from cloner_server.store.reader import StoreReader
 
+Watch = Callable[[VerifyProgress], None]
+"""Told how far a verification is; what it raises ends that."""
+
 _DECODED_PACKS = 16  # 64 MiB at most; a repack reads chunks nearly in the order of the old packs
+
+
+def _ignore(_: VerifyProgress) -> None:
+    pass
 
 
 @dataclass(slots=True)
@@ -44,19 +51,41 @@ def check(store: StoreReader, *, read_data: bool, public_key: bytes | None) -> C
         version = bytes.fromhex(record.version)
         name = f"version {record.image}/{record.number}"
         key = public_key or bytes.fromhex(record.public_key)
-        try:
-            verify_version(version, bytes.fromhex(record.signature), key)
-        except IntegrityError as error:
-            faults.append(StoreFault(name, error.message))
+        faults += _check_signature(record, key)
         if version not in seen:
-            seen[version] = list(_check_version(store, version, key, packs, read_data))
+            seen[version] = list(_check_version(store, version, key, packs, read_data=read_data))
         faults += [StoreFault(f"{name}, {fault.what}", fault.why) for fault in seen[version]]
     unused = sum(entry.stat().st_size for name, entry in store.packs.names() if name not in packs)
     return CheckReport(tuple(faults), versions, len(packs), sum(packs.values()), unused)
 
 
+def verify(store: StoreReader, image: str, number: int, *, public_key: bytes | None, watch: Watch) -> VerifyReport:
+    """Verify one version to its last byte, as `check` does; `watch` is told how far it is.
+
+    Raises NotFoundError and IntegrityError only where there is no record to begin with.
+    """
+    record = store.version(image, number)
+    version, packs = bytes.fromhex(record.version), dict[bytes, int]()
+    key = public_key or bytes.fromhex(record.public_key)
+    faults = [*_check_signature(record, key), *_check_version(store, version, key, packs, read_data=True, watch=watch)]
+    return VerifyReport(image, number, record.version, key.hex(), tuple(faults), len(packs), sum(packs.values()))
+
+
+def _check_signature(record: VersionRecord, key: bytes) -> Iterator[StoreFault]:
+    try:
+        verify_version(bytes.fromhex(record.version), bytes.fromhex(record.signature), key)
+    except IntegrityError as error:
+        yield StoreFault(f"version {record.image}/{record.number}", error.message)
+
+
 def _check_version(
-    store: StoreReader, version: bytes, key: bytes, packs: dict[bytes, int], read_data: bool
+    store: StoreReader,
+    version: bytes,
+    key: bytes,
+    packs: dict[bytes, int],
+    *,
+    read_data: bool,
+    watch: Watch = _ignore,
 ) -> Iterator[StoreFault]:
     try:
         root = store.tree_root(version)
@@ -67,15 +96,18 @@ def _check_version(
         offered = list(iter_index(pack_map, store.indexes.read(pack_map.index_digest)))
         for pack, flat in offered:
             builder.add_pack(pack.digest, pack.stored_size, pack.raw_size, flat)
-        placed = derive_placements(root, store.raw_segments(root), builder)
+        placed = derive_placements(root, _watched(store.raw_segments(root), len(root.segments), watch), builder)
         if builder.finish(version)[0] != pack_map:
             yield StoreFault("pack map", "it is not the map its tree and packs give")
         elif store.placement_sets.read(bytes.fromhex(signed.map)) != encode_set(pack_map, placed):
             yield StoreFault("placements", "they are not what the tree and the map give")
-    except ClonerError as error:
-        yield StoreFault("tree", error.message)
+    except (ClonerError, OSError) as error:
+        yield StoreFault("tree", _why(error))
         return
+    done, total = 0, sum(pack.stored_size for pack, _ in offered)
     for pack, flat in offered:
+        watch(VerifyProgress("packs", done, total))
+        done += pack.stored_size
         known = pack.digest in packs
         packs[pack.digest] = pack.stored_size
         if store.packs.size(pack.digest) != pack.stored_size:
@@ -83,8 +115,19 @@ def _check_version(
         elif read_data and not known:
             try:
                 check_entries(decode_pack(store.packs.read(pack.digest), pack.digest, pack.raw_size), flat)
-            except ClonerError as error:
-                yield StoreFault(f"pack {pack.digest.hex()}", error.message)
+            except (ClonerError, OSError) as error:
+                yield StoreFault(f"pack {pack.digest.hex()}", _why(error))
+
+
+def _watched(segments: Iterator[bytes], total: int, watch: Watch) -> Iterator[bytes]:
+    for done, raw in enumerate(segments):
+        watch(VerifyProgress("tree", done, total))
+        yield raw
+
+
+def _why(error: ClonerError | OSError) -> str:
+    """Return what to say of bytes that are wrong, or of a disk that does not give them."""
+    return error.message if isinstance(error, ClonerError) else f"it cannot be read: {error}"
 
 
 @dataclass(frozen=True, slots=True)
