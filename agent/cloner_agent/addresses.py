@@ -11,6 +11,7 @@ import socket
 import struct
 from pathlib import Path
 
+from cloner_core.facts import normalize_mac
 from cloner_core.screen import Link
 
 _SIOCGIFADDR = 0x8915  # include/uapi/linux/sockios.h
@@ -29,6 +30,17 @@ def read_links(root: str = "/") -> tuple[Link, ...]:
             has_carrier = False
         found.append(Link(name, has_carrier, (*_address4(name), *addresses6.get(name, ()))))
     return tuple(sorted(found, key=lambda link: not link.has_carrier))
+
+
+def read_macs(root: str = "/") -> tuple[str, ...]:
+    """Return the MAC addresses of the interfaces that stand for hardware, by their names; /sys lies under `root`."""
+    found = []
+    for path in sorted(Path(root, "sys/class/net").glob("*/device")):
+        try:
+            found.append(normalize_mac((path.parent / "address").read_text().strip()))
+        except (OSError, ValueError):  # gone meanwhile; InfiniBand has an address of 20 bytes
+            continue
+    return tuple(found)
 
 
 def _address4(name: str) -> tuple[str, ...]:

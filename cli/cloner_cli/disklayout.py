@@ -48,6 +48,14 @@ def picture_width() -> int:
     return min(max(shutil.get_terminal_size((100, 24)).columns, _LEAST_COLUMNS), _MOST_COLUMNS)
 
 
+def parse_layout_reference(text: str) -> tuple[str, int | None]:
+    """Return name and number of "debian:3"; the number is None when there is none. Raises UsageError."""
+    name, _, number = text.partition(":")
+    if number and not _NUMBER.fullmatch(number):
+        raise click.UsageError(f"'{number}' is not the number of a layout")
+    return name, int(number) if number else None
+
+
 def read_layout(path: Path, name: str | None) -> Layout:
     """Return the layout that the document at `path` describes, under `name`.
 
@@ -103,11 +111,9 @@ def disklayout_command(
     run: Invocation, *, image: str, name: str, output: Path | None, is_picture: bool, svg: Path | None
 ) -> None:
     """Print a layout as the document that disklayout-upload takes, or as a picture."""
-    name, _, number = name.partition(":")
-    if number and not _NUMBER.fullmatch(number):
-        raise click.UsageError(f"'{number}' is not the number of a layout")
+    name, number = parse_layout_reference(name)
     _require_image(run, image)
-    view = run.api.get(f"/v1/layouts/{segment(name)}", LayoutView, {"number": int(number) if number else None})
+    view = run.api.get(f"/v1/layouts/{segment(name)}", LayoutView, {"number": number})
     shown = msgspec.json.format(msgspec.json.encode(layout_document(view.layout)), indent=2).decode()
     if output is not None:
         write_result(output, f"{shown}\n")

@@ -70,6 +70,13 @@ def detect_here(name: str, excludes: Sequence[str]) -> Detected:
     return detect(detecting.ask(run), name, excluded)
 
 
+def macs_here() -> tuple[str, ...]:
+    """Return the MAC addresses of this machine's network cards."""
+    from cloner_agent.addresses import read_macs
+
+    return read_macs()
+
+
 def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()  # None: the shell closed it, `<&-`
 
@@ -89,6 +96,8 @@ class World:
     is_root: Callable[[], bool] = lambda: os.geteuid() == 0
     run_program: Callable[[Sequence[str]], int] = run_program  # on this terminal, to its end; the exit status
     detect: Callable[[str, Sequence[str]], Detected] = detect_here
+    macs: Callable[[], Sequence[str]] = macs_here
+    host_name: Callable[[], str] = lambda: os.uname().nodename
     scrypt_log_n: int = 17  # what a guess at the passphrase of an export costs
 
 

@@ -24,6 +24,7 @@ from cloner_server import VERSION
 
 COMMANDS = {
     "channel": "cloner_cli.channel",
+    "config": "cloner_cli.config",
     "confirm": "cloner_cli.confirm",
     "console": "cloner_cli.console",
     "deploy": "cloner_cli.deploy",
@@ -36,6 +37,7 @@ COMMANDS = {
     "fit": "cloner_cli.fit",
     "fix-efiboot": "cloner_cli.efiboot",
     "group": "cloner_cli.group",
+    "identify": "cloner_cli.identify",
     "identity": "cloner_cli.identity",
     "image": "cloner_cli.keep",
     "image-details": "cloner_cli.image",

@@ -62,6 +62,8 @@ class Desk:
     scene: Scene
     has_terminal: bool = False
     is_root: bool = True
+    macs: Sequence[str] = ()  # of the machine the command runs on
+    host_name: str = "desk"
     on_sleep: Callable[[int], None] = lambda _: None
     on_ask: Callable[[], None] = lambda: None
     transport: InProcess = field(init=False)
@@ -91,6 +93,8 @@ class Desk:
             can_ask=self._can_ask,
             is_live=lambda: False,
             is_root=lambda: self.is_root,
+            macs=lambda: self.macs,
+            host_name=lambda: self.host_name,
             run_program=self.run_program,
             detect=self.detect,
             scrypt_log_n=4,

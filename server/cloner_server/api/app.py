@@ -16,6 +16,7 @@ from cloner_core.errors import ClonerError
 from cloner_server import VERSION
 from cloner_server.api.admin import admin_router, capture_router
 from cloner_server.api.agent import agent_router
+from cloner_server.api.configs import config_handlers
 from cloner_server.api.failures import failure_handlers
 from cloner_server.api.faults import answer_error, answer_http_error, answer_trouble
 from cloner_server.api.images import image_handlers
@@ -37,6 +38,7 @@ def admin_app(core: Core) -> Litestar:
         *image_handlers(),
         *keeping_handlers(),
         *looking_handlers(),
+        *config_handlers(),
         *script_handlers(),
         *failure_handlers(),
         *stream_handlers(),

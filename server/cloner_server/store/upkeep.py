@@ -14,7 +14,7 @@ from cloner_core.image.limits import DIGEST_BYTES
 from cloner_core.image.pack import ENTRY, Pack, PackWriter, RawPack, check_entries, compress_pack, decode_pack
 from cloner_core.image.packmap import MapBuilder, PackMap, iter_index
 from cloner_core.image.tree import iter_segment
-from cloner_core.image.version import PackOffer, SignedMap, Signer, verify_map, verify_version
+from cloner_core.image.version import PackOffer, SignedMap, Signer, VersionRecord, verify_map, verify_version
 from cloner_server.store.placements import encode_set
 from cloner_server.store.publish import place_map
 from cloner_server.store.reader import StoreReader

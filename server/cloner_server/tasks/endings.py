@@ -328,9 +328,21 @@ def _require_version(connection: Connection, task: AnyRow) -> None:
 def find_receipt(connection: Connection, key: str) -> Receipt | EraseReceipt:
     """Return the newest receipt of a task id or a node name; raises NotFoundError."""
     of = receipts.c.task == int(key) if key.isdecimal() and len(key) < 19 else receipts.c.node == key
+    found = _newest_receipt(connection, of)
+    if found is None:
+        raise NotFoundError(f"there is no receipt of '{key}'", hint="cloner task list shows what became of its tasks")
+    return found
+
+
+def receipt_of_node(connection: Connection, node: str) -> Receipt | EraseReceipt | None:
+    """Return the newest receipt of a node, whatever its name looks like; None when there is none."""
+    return _newest_receipt(connection, receipts.c.node == node)
+
+
+def _newest_receipt(connection: Connection, of: ColumnElement[bool]) -> Receipt | EraseReceipt | None:
     row = connection.execute(select(receipts).where(of).order_by(receipts.c.accepted_s.desc()).limit(1)).one_or_none()
     if row is None:
-        raise NotFoundError(f"there is no receipt of '{key}'", hint="cloner task list shows what became of its tasks")
+        return None
     return erase_receipt(row) if row.kind == rows.ERASE else _receipt(row)
 
 
