@@ -23,6 +23,7 @@ _NAME_BYTES, _PATH_BYTES = 255, 4000  # NAME_MAX; PATH_MAX, less what stands bef
 _OWN = (
     *("/dev", "/proc", "/run", "/sys"),  # on no disk
     "/etc/NetworkManager/system-connections/cloner-*",
+    "/etc/cloner/image.json",
     "/etc/cloud/cloud.cfg.d/99-cloner.cfg",
     "/etc/hostid",
     "/etc/hostname",

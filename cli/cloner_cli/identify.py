@@ -10,6 +10,7 @@ from cloner_cli.invocation import Invocation
 from cloner_cli.text import fields, moment
 from cloner_core.admin.configs import Identified, IdentifyRequest, Installed, NodeImage
 from cloner_core.errors import NotFoundError
+from cloner_core.identity import Origin, parse_origin
 
 
 @command("identify", example="cloner identify --method mac 52:54:00:12:34:56,52:54:00:12:34:57")
@@ -18,11 +19,19 @@ from cloner_core.errors import NotFoundError
 def identify_command(run: Invocation, method: str | None, lists: tuple[str, ...]) -> None:
     """Show the image data of nodes: what a deploy put there, and what a deploy of now would put there.
 
-    LIST is 52:54:00:12:34:56,52:54:00:12:34:57 or node[01-03],node07. Without it this machine is meant: by its MAC
-    addresses, else by its host name. Exit status 3 when one of them is no node; the others are shown all the same.
+    LIST is 52:54:00:12:34:56,52:54:00:12:34:57 or node[01-03],node07. Exit status 3 when one of them is no node; the
+    others are shown all the same.
+
+    Without LIST this machine is meant. A clone says in /etc/cloner/image.json which image it was made of, and that is
+    shown without asking the server. Any other machine, and with --method a clone too, is looked for by its MAC
+    addresses, then its host name.
     """
     if lists and method is None:
         raise click.UsageError("say what the list has: --method mac or --method node")
+    if not lists and method is None and (content := run.world.origin()) is not None:
+        origin = parse_origin(content)
+        run.result([origin], lambda: origin_text(origin))
+        return
     if not lists:
         found = _this_machine(run, method)
     else:
@@ -60,6 +69,17 @@ def _this_machine(run: Invocation, method: str | None) -> Identified:
 
 def _ask(run: Invocation, request: IdentifyRequest) -> Identified:
     return run.api.post("/v1/identify", Identified, request)
+
+
+def origin_text(origin: Origin) -> str:
+    """Return what a clone says of itself as text."""
+    return fields(
+        [
+            ("node", origin.node),
+            ("installed", f"{origin.image}:{origin.number} with layout {origin.layout}, by task {origin.task}"),
+            ("digest", origin.digest),
+        ]
+    )
 
 
 def identified_text(node: NodeImage) -> str:

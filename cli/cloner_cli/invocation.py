@@ -70,6 +70,16 @@ def detect_here(name: str, excludes: Sequence[str]) -> Detected:
     return detect(detecting.ask(run), name, excluded)
 
 
+def origin_here() -> bytes | None:
+    """Return what this machine says of the image it was cloned from; None when it says nothing."""
+    from cloner_core.identity import ORIGIN_PATH
+
+    try:
+        return Path(ORIGIN_PATH).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 def macs_here() -> tuple[str, ...]:
     """Return the MAC addresses of this machine's network cards."""
     from cloner_agent.addresses import read_macs
@@ -96,6 +106,7 @@ class World:
     is_root: Callable[[], bool] = lambda: os.geteuid() == 0
     run_program: Callable[[Sequence[str]], int] = run_program  # on this terminal, to its end; the exit status
     detect: Callable[[str, Sequence[str]], Detected] = detect_here
+    origin: Callable[[], bytes | None] = origin_here
     macs: Callable[[], Sequence[str]] = macs_here
     host_name: Callable[[], str] = lambda: os.uname().nodename
     scrypt_log_n: int = 17  # what a guess at the passphrase of an export costs

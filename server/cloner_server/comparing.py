@@ -5,11 +5,10 @@ Touches nothing. What differs is judged by `cloner_core.image.diffing`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cloner_core.admin.differences import Difference, DiffSide, ImageDiff
-from cloner_core.image.compression import decompress
 from cloner_core.image.diffing import OS_RELEASE, TreeDiff, compare_trees, shown
 from cloner_core.image.inode import Inode
 from cloner_core.image.packages import (
@@ -21,11 +20,11 @@ from cloner_core.image.packages import (
     package_changes,
     parse_packages,
 )
-from cloner_core.image.tree import TreeRoot, iter_segment
+from cloner_core.image.tree import TreeRoot
 from cloner_core.sizes import format_bytes
 from cloner_core.systems import system_name
 from cloner_server.catalog import Version
-from cloner_server.imagefiles import Listed, read_files
+from cloner_server.imagefiles import Listed, iter_inodes, read_files
 from cloner_server.store.protocol import Store
 
 _STATUS_BYTES = 64 << 20  # Debian's of 5000 packages has 5 MiB
@@ -42,18 +41,10 @@ class Published:
     version: Version
 
 
-def stream_tree(store: Store, root: TreeRoot) -> Iterator[Inode]:
-    """Give the records of a verified root in order; each segment is checked against its digest."""
-    for ref in root.segments:
-        raw = decompress(store.segment_path(ref.digest).read_bytes(), ref.raw_size, f"segment {ref.digest.hex()}")
-        for inode, _ in iter_segment(raw, ref):
-            yield inode
-
-
 def compare_versions(store: Store, before: Published, after: Published) -> ImageDiff:
     """Return what differs; raises NotFoundError, IntegrityError when the store does not have a version whole."""
     roots = before.version.root, after.version.root
-    trees = compare_trees(stream_tree(store, roots[0]), stream_tree(store, roots[1]))
+    trees = compare_trees(iter_inodes(store, roots[0]), iter_inodes(store, roots[1]))
     old, new = _read(store, before.version, trees.before), _read(store, after.version, trees.after)
     known = {pack.digest for pack in before.version.pack_map.packs}
     is_read = old.packages is not None and new.packages is not None

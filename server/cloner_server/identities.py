@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from cloner_core.admin.identities import IdentityPreview
 from cloner_core.admin.nodes import NodeView
-from cloner_core.identity import IdentityFile, IdentityLink, IdentityMade, ImageIdentity, identity_files, systems_of
-from cloner_core.image.compression import decompress
-from cloner_core.image.tree import iter_segment
+from cloner_core.identity import (
+    IdentityFile,
+    IdentityLink,
+    IdentityMade,
+    ImageIdentity,
+    Origin,
+    identity_files,
+    systems_of,
+)
 from cloner_core.messages import ConfirmTo, HostKey, Secret, Vaulted
 from cloner_server.catalog import Catalog, Version
+from cloner_server.imagefiles import iter_inodes
 
 _NO_MACHINE_ID = "0" * 32
 
 
-def preview(node: NodeView, vaulted: Vaulted | None, image: ImageIdentity, confirm: ConfirmTo | None) -> IdentityMade:
+def preview(
+    node: NodeView, vaulted: Vaulted | None, image: ImageIdentity, confirm: ConfirmTo | None, origin: Origin
+) -> IdentityMade:
     """Return what the identity stage would do; without an identity in the vault its files are told by name alone.
 
     Raises InvalidError naming every fault.
@@ -23,7 +32,8 @@ def preview(node: NodeView, vaulted: Vaulted | None, image: ImageIdentity, confi
         host_keys=tuple(HostKey(algorithm, Secret(""), "") for algorithm in ("ed25519", "ecdsa", "rsa")),
         random_seed=Secret(""),
     )
-    return identity_files(node.network, shown, image, confirm, node=node.name, extra_files=node.files)
+    network, files = node.network, node.files
+    return identity_files(network, shown, image, confirm, node=node.name, origin=origin, extra_files=files)
 
 
 def shown_file(file: IdentityFile | IdentityLink) -> IdentityPreview:
@@ -45,15 +55,11 @@ def look_at(catalog: Catalog, version: Version) -> ImageIdentity:
     """Return what a published version says of itself by the names in its tree; contents are not read."""
     paths: set[bytes] = set()
     regular: set[bytes] = set()
-    for ref in version.root.segments:
-        raw = decompress(
-            catalog.store.segment_path(ref.digest).read_bytes(), ref.raw_size, f"segment {ref.digest.hex()}"
-        )
-        for inode, _ in iter_segment(raw, ref):
-            if inode.path.startswith((b"etc/", b"usr/sbin/", b"usr/bin/", b"sbin/", b"bin/", b"var/lib/dbus/")):
-                paths.add(inode.path)
-                if not inode.target:
-                    regular.add(inode.path)
+    for inode in iter_inodes(catalog.store, version.root):
+        if inode.path.startswith((b"etc/", b"usr/sbin/", b"usr/bin/", b"sbin/", b"bin/", b"var/lib/dbus/")):
+            paths.add(inode.path)
+            if not inode.target:
+                regular.add(inode.path)
 
     def exists(path: str) -> bool:
         # where /bin and /sbin are links to /usr the tree has the latter's names

@@ -6,15 +6,15 @@ Reads through placements, as a node does; what is asked for is bounded.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from cloner_core.errors import RefusedError
 from cloner_core.image.compression import decompress
-from cloner_core.image.inode import Kind
+from cloner_core.image.inode import Inode, Kind
 from cloner_core.image.pack import decode_pack
 from cloner_core.image.placement import decode_placement
-from cloner_core.image.tree import iter_segment
+from cloner_core.image.tree import TreeRoot, iter_segment
 from cloner_core.sizes import format_bytes
 from cloner_server.catalog import Version
 from cloner_server.store.protocol import Store
@@ -33,12 +33,18 @@ class Listed:
 def list_files(store: Store, version: Version, folders: tuple[str, ...]) -> dict[str, Listed]:
     """Return the regular files beneath `folders` ("boot/", "usr/lib/modules/"), by path without a leading slash."""
     begins, found = tuple(map(os.fsencode, folders)), {}
-    for ref in version.root.segments:
+    for inode in iter_inodes(store, version.root):
+        if inode.kind is Kind.FILE and inode.path.startswith(begins):
+            found[os.fsdecode(inode.path)] = Listed(inode.number, inode.size)
+    return found
+
+
+def iter_inodes(store: Store, root: TreeRoot) -> Iterator[Inode]:
+    """Give the records of a verified root in order, a segment in memory at a time; each is checked by its digest."""
+    for ref in root.segments:
         raw = decompress(store.segment_path(ref.digest).read_bytes(), ref.raw_size, f"segment {ref.digest.hex()}")
         for inode, _ in iter_segment(raw, ref):
-            if inode.kind is Kind.FILE and inode.path.startswith(begins):
-                found[os.fsdecode(inode.path)] = Listed(inode.number, inode.size)
-    return found
+            yield inode
 
 
 def read_files(store: Store, version: Version, wanted: Collection[Listed]) -> dict[int, bytes]:

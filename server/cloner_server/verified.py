@@ -19,10 +19,10 @@ from cloner_core.bootfiles.unified import is_unified_name, read_command_line, un
 from cloner_core.errors import IntegrityError, NotFoundError
 from cloner_core.image.compression import decompress
 from cloner_core.image.digest import digest as digest_of
-from cloner_core.image.tree import iter_segment
 from cloner_core.steps import BootFiles
 from cloner_core.unlocking import Means, Wanted, is_unlock_name, means_of, unlock_lacks
 from cloner_server.catalog import Catalog, Part, Version
+from cloner_server.imagefiles import iter_inodes
 from cloner_server.storedfile import StoredFiles
 
 _BootNames = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]  # paths; unified kernel images, their command lines
@@ -102,11 +102,8 @@ class Verifier:
         return ((name, number) for name, number in self._names(version) if is_boot_name(name, esp))
 
     def _names(self, version: Version) -> Iterator[tuple[str, int]]:
-        for segment in version.root.segments:
-            stored = self.catalog.store.segment_path(segment.digest).read_bytes()
-            raw = decompress(stored, segment.raw_size, "segment")
-            for inode, _ in iter_segment(raw, segment):
-                yield "/" + os.fsdecode(inode.path), inode.number
+        for inode in iter_inodes(self.catalog.store, version.root):
+            yield "/" + os.fsdecode(inode.path), inode.number
 
     def _look(self, version: Version) -> tuple[list[str], list[str]]:
         missing, damaged = [], []

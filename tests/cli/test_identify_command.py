@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from clibench.desk import Desk
 from cloner_core.errors import ExitStatus
+from cloner_core.identity import Origin
+from cloner_core.identity.origin import origin_file
 from serverbench.scene import Agent
 
 ONE, TWO, STRANGE = "52:54:00:00:00:01", "52:54:00:00:00:02", "52:54:00:00:00:99"
@@ -64,6 +67,24 @@ def test_without_a_list_this_machine_is_meant(
 ) -> None:
     fleet.macs, fleet.host_name = macs, host_name
     assert [each["node"] for each in fleet.json("identify", *words)] == [node]
+
+
+def test_a_clone_says_what_it_is_without_the_server(fleet: Desk) -> None:
+    origin = Origin("n07", "golden", 3, "a" * 64, "simple", "12")
+    fleet.origin = origin_file(origin).content
+    fleet.transport.is_away = True
+    assert fleet.json("identify") == [msgspec.to_builtins(origin)]
+    assert "golden:3 with layout simple, by task 12" in fleet.run("identify").stdout
+    fleet.transport.is_away, fleet.macs = False, (ONE,)
+    assert [each["node"] for each in fleet.json("identify", "--method", "mac")] == ["n01"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"node": "n01"}', b"\xff"])
+def test_a_file_that_says_nothing_of_an_image_is_not_believed(fleet: Desk, content: bytes) -> None:
+    fleet.origin = content
+    result = fleet.refused("identify")
+    assert result.exit_code == ExitStatus.USAGE
+    assert "/etc/cloner/image.json" in result.stderr
 
 
 def test_a_machine_that_is_no_node_is_told_by_what_it_was_looked_for(fleet: Desk) -> None:

@@ -62,7 +62,8 @@ class Desk:
     scene: Scene
     has_terminal: bool = False
     is_root: bool = True
-    macs: Sequence[str] = ()  # of the machine the command runs on
+    origin: bytes | None = None  # of the machine the command runs on
+    macs: Sequence[str] = ()
     host_name: str = "desk"
     on_sleep: Callable[[int], None] = lambda _: None
     on_ask: Callable[[], None] = lambda: None
@@ -93,6 +94,7 @@ class Desk:
             can_ask=self._can_ask,
             is_live=lambda: False,
             is_root=lambda: self.is_root,
+            origin=lambda: self.origin,
             macs=lambda: self.macs,
             host_name=lambda: self.host_name,
             run_program=self.run_program,

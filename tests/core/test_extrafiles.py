@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cloner_core.errors import InvalidError
 from cloner_core.extrafiles import MAX_BYTES, ExtraFile, extra_faults, fill, template_fields
-from cloner_core.identity import IdentityFile, ImageIdentity, NetworkSystem, identity_files
+from cloner_core.identity import IdentityFile, ImageIdentity, NetworkSystem, Origin, identity_files
 from cloner_core.messages import ConfirmTo, HostKey, Secret, Vaulted
 from cloner_core.network import Bond, Interface, NodeNetwork, Vlan
 
@@ -107,7 +107,8 @@ def every_file_of_ours() -> set[str]:
     found: set[str] = set()
     for system in NetworkSystem:
         image = ImageIdentity(**has_all | {"has_resolvconf": False, "network_systems": (system,)})
-        made = identity_files(EVERYTHING, known, image, ConfirmTo("10.77.0.1", 8080, Secret("s")))
+        origin = Origin("n01", "golden", 1, "a" * 64, "simple", "1")
+        made = identity_files(EVERYTHING, known, image, ConfirmTo("10.77.0.1", 8080, Secret("s")), origin=origin)
         found |= {file.path for file in made.files}
     assert len(found) > 30
     return found - {RESOLV_CONF}

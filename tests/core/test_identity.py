@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 from cloner_core.confirmation import SETTINGS, WANTS, settings_content
 from cloner_core.errors import InvalidError
 from cloner_core.identity import (
+    ORIGIN_PATH,
     REMOVALS,
     IdentityFile,
     IdentityLink,
     ImageIdentity,
+    Origin,
     identity_files,
+    parse_origin,
     ssh_fingerprint,
 )
 from cloner_core.identity.hosts import hosts_content
@@ -192,3 +195,15 @@ def test_any_text_has_a_fingerprint_or_is_refused(text: str) -> None:
     except InvalidError:
         return
     assert found.startswith("SHA256:")
+
+
+def test_a_clone_says_which_image_it_is_of_and_a_newer_one_may_say_more() -> None:
+    origin = Origin("n01", "debian", 3, "a" * 64, "simple", "12")
+    made = identity_files(NETWORK, VAULTED, IMAGE, None, origin=origin)
+    (file,) = (file for file in made.files if file.path == ORIGIN_PATH)
+    assert isinstance(file, IdentityFile)
+    assert (file.mode, file.is_secret) == (0o644, False)
+    assert parse_origin(file.content) == origin
+    assert parse_origin(file.content.replace(b'"node"', b'"since": 1, "node"')) == origin
+    assert ORIGIN_PATH not in [file.path for file in identity_files(NETWORK, VAULTED, IMAGE, None).files]
+    assert ORIGIN_PATH in [removal.path for removal in made.removals]

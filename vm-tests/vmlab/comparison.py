@@ -13,6 +13,8 @@ from vmlab import host
 # All that may differ between a clone that never booted and the golden tree: identity, rewritten references, boot
 # files, and the one-shot that reports the first boot. Captured empty or not at all: the golden machine's own.
 IDENTITY = {
+    "etc/cloner/",
+    "etc/cloner/image.json",
     "etc/hostid",
     "etc/hostname",
     "etc/hosts",

@@ -74,6 +74,7 @@ _OMITTED = {
     # of a clone that is captured in its turn
     kinds.CLONE_SETTINGS: (
         b"etc/NetworkManager/system-connections/cloner-*.nmconnection",
+        b"etc/cloner/image.json",
         b"etc/netplan/90-cloner.yaml",
         b"etc/ssh/sshd_config.d/05-cloner.conf",
         b"etc/systemd/network/*-cloner-*.link",

@@ -20,12 +20,14 @@ from cloner_core.identity import (
     IdentityFile,
     IdentityLink,
     ImageIdentity,
+    Origin,
     Removal,
     identity_files,
     reads_parts,
     ssh_fingerprint,
     systems_of,
 )
+from cloner_core.messages import Task
 from cloner_core.steps import Identity
 
 log = logging.getLogger(__name__)
@@ -37,7 +39,15 @@ def write_identity(attempt: Attempt, action: Identity) -> None:
     record, attempt.recovery_key = attempt.record, vaulted.recovery_key
     with Rooted(attempt.tools.target) as tree:
         task = attempt.task
-        made = identity_files(task.network, vaulted, look(tree), task.confirm, node=task.node, extra_files=task.files)
+        made = identity_files(
+            task.network,
+            vaulted,
+            look(tree),
+            task.confirm,
+            node=task.node,
+            origin=_origin(task),
+            extra_files=task.files,
+        )
         removed = remove(tree, made.removals)
         for file in made.files:
             tree.mkdir(os.path.dirname(file.path))
@@ -54,6 +64,11 @@ def write_identity(attempt: Attempt, action: Identity) -> None:
     record.machine_id = vaulted.machine_id
     record.host_key_fingerprints = tuple(ssh_fingerprint(key.public) for key in vaulted.host_keys)
     log.info("identity: %d files written, removed: %s", len(made.files), ", ".join(removed) or "nothing")
+
+
+def _origin(task: Task) -> Origin:
+    version = task.version
+    return Origin(task.node, version.image, version.number, version.digest, task.layout.name, task.task_id)
 
 
 def remove(tree: Rooted, removals: Sequence[Removal]) -> list[str]:

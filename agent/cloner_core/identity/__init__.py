@@ -5,6 +5,7 @@ Pure: takes what the server knows and the vault holds, gives files. Must not rea
 """
 
 from cloner_core.identity.making import identity_files, ssh_fingerprint
+from cloner_core.identity.origin import ORIGIN_PATH, Origin, parse_origin
 from cloner_core.identity.regeneration import REMOVALS
 from cloner_core.identity.sshd import reads_parts
 from cloner_core.identity.systems import systems_of
@@ -18,14 +19,17 @@ from cloner_core.identity.values import (
 )
 
 __all__ = [
+    "ORIGIN_PATH",
     "REMOVALS",
     "IdentityFile",
     "IdentityLink",
     "IdentityMade",
     "ImageIdentity",
     "NetworkSystem",
+    "Origin",
     "Removal",
     "identity_files",
+    "parse_origin",
     "reads_parts",
     "ssh_fingerprint",
     "systems_of",

@@ -11,6 +11,7 @@ from cloner_core import confirmation
 from cloner_core.errors import InvalidError
 from cloner_core.extrafiles import ExtraFile, extra_faults, fill, template_fields
 from cloner_core.identity.hosts import hosts_content
+from cloner_core.identity.origin import Origin, origin_file
 from cloner_core.identity.regeneration import REMOVALS, derived_files
 from cloner_core.identity.sshd import certificate_part
 from cloner_core.identity.systems import network_files
@@ -30,11 +31,12 @@ def identity_files(
     confirm: ConfirmTo | None,
     *,
     node: str = "",
+    origin: Origin | None = None,
     extra_files: Sequence[ExtraFile] = (),
 ) -> IdentityMade:
     """Return the files that make a restored image the node of `network` and `vaulted`.
 
-    `node` is its name, which templates may use; "" takes the host name.
+    `node` is its name, which templates may use; "" takes the host name. `origin` is told in a file of its own.
     Raises InvalidError naming every fault when they cannot be written as they are.
     """
     fields = template_fields(node or network.hostname, network, vaulted.machine_id)
@@ -53,6 +55,7 @@ def identity_files(
         files.append(IdentityFile("/var/lib/dbus/machine-id", machine_id))
     files += derived_files(vaulted.machine_id, image)
     files += _host_key_files(vaulted, network.hostname)
+    files += [origin_file(origin)] if origin is not None else []
     removals, written, notes = network_files(network, image, vaulted.machine_id)
     files += written
     if any(key.certificate for key in vaulted.host_keys):

@@ -11,6 +11,7 @@ from blake3 import blake3
 
 from cloner_core import confirmation
 from cloner_core.identity.networkd import FOLDER
+from cloner_core.identity.origin import ORIGIN_PATH
 from cloner_core.identity.values import IdentityFile, ImageIdentity, Removal
 
 REMOVALS = tuple(
@@ -33,6 +34,7 @@ REMOVALS = tuple(
         "/etc/udev/rules.d/70-persistent-net.rules",
         # of the node this image was captured from
         "/etc/cloner/node.toml",
+        ORIGIN_PATH,
         "/etc/NetworkManager/system-connections/cloner-*.nmconnection",
         "/etc/netplan/90-cloner.yaml",
         "/etc/ssh/sshd_config.d/05-cloner.conf",

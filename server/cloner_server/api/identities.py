@@ -9,6 +9,7 @@ from litestar.params import FromPath, FromQuery
 
 from cloner_core.admin.identities import IdentityView, KnownHosts, RecoveryKey, RecoveryKeys
 from cloner_core.errors import RefusedError
+from cloner_core.identity import Origin
 from cloner_core.image.reference import parse_version
 from cloner_core.messages import ConfirmWay, Secret
 from cloner_server import hostcertificates, identities, recoverykeys, vault
@@ -35,7 +36,8 @@ def identity_show(
     vaulted = None if held is None else hostcertificates.certified(held, node, key)
     confirm = claims.confirm_to(rules, ConfirmWay(node.confirm or rules.confirm), Secret("0"))
     looked = identities.look_at(core.catalog, core.catalog.find(core.catalog.version_ref(row.image, row.number)))
-    made = identities.preview(node, vaulted, looked, confirm)
+    origin = Origin(name, row.image, row.number, row.digest, node.layout, task="")
+    made = identities.preview(node, vaulted, looked, confirm, origin)
     notes = [*made.notes, "lines of the image's own /etc/hosts stay; they are not shown here"]
     if vaulted is None:
         notes.append("the vault holds no identity yet: machine-id, keys and what derives from them come with a deploy")
