@@ -16,7 +16,7 @@ from cloner_core.sizes import format_bytes
 
 
 @command("config", example="cloner config --image debian --disklayout debian")
-@click.option("--image", "-i", required=True, metavar="NAME[:N]", help="Image; the newest version unless told.")
+@click.option("--image", "-i", required=True, metavar="NAME[:VERSION]", help="Image; the newest version unless told.")
 @click.option("--disklayout", "-l", "layout", required=True, metavar="NAME[:N]", help="Layout; the newest unless told.")
 def config_command(run: Invocation, image: str, layout: str) -> None:
     """Show what a node with this image and this layout gets: version, size, what was left out, scripts, disks.

@@ -23,6 +23,7 @@ from cloner_cli.text import printable
 from cloner_core.admin.images import SignedVersion
 from cloner_core.errors import ClonerError, InvalidError, RefusedError
 from cloner_core.image.packmap import PackMap
+from cloner_core.image.reference import VersionName
 from cloner_core.sizes import format_bytes
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ _HINTS = {
 
 
 @command("image-extract", example="cloner image-extract --image debian:3 --path /etc --to /tmp/etc-of-3")
-@click.option("--image", "-i", required=True, metavar="NAME[:N]", help="Image; the newest version unless told.")
+@click.option("--image", "-i", required=True, metavar="NAME[:VERSION]", help="Image; the newest version unless told.")
 @click.option("--path", "paths", multiple=True, metavar="PATH", help="Only this and what is beneath it. Repeatable.")
 @click.option(
     "--to", "target", required=True, type=click.Path(path_type=Path), metavar="DIR", help="New, or an empty directory."
@@ -65,7 +66,7 @@ def image_extract_command(
     PATH is followed. When the command fails, DIR holds a part: remove it.
     """
     wanted = _check(run, image, paths, target, no_owners=no_owners)
-    signed = run.api.get(f"/v1/images/{segment(wanted.name)}/signed", SignedVersion, {"number": wanted.number})
+    signed = run.api.get(f"/v1/images/{segment(wanted.name)}/signed", SignedVersion, {"number": wanted.version})
     key = parse_key(key_text or signed.server_key)
     parts = ServerParts(run.another_api, signed.version)
     version = verify_parts(parts, signed.version, key)
@@ -94,7 +95,7 @@ def image_extract_command(
 @dataclass(frozen=True, slots=True)
 class _Wanted:
     name: str
-    number: int | None
+    version: VersionName | None
     paths: tuple[bytes, ...]
     target: Path
     has_owners: bool

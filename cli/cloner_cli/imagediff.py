@@ -18,8 +18,8 @@ _SIGNS = {"added": "+", "removed": "-", "changed": "~", "metadata": "m"}
 
 
 @command("image-diff", example="cloner image-diff debian:3 debian:4")
-@click.argument("before", metavar="IMAGE[:N]")
-@click.argument("after", metavar="IMAGE[:N]")
+@click.argument("before", metavar="IMAGE[:VERSION]")
+@click.argument("after", metavar="IMAGE[:VERSION]")
 def image_diff_command(run: Invocation, before: str, after: str) -> None:
     """Show what the second version has that the first has not: packages, kernels, files of /etc, sizes.
 

@@ -13,11 +13,12 @@ from cloner_cli.store import require_whole
 from cloner_cli.text import fields
 from cloner_core.admin.images import VerifyProgress, VerifyReport
 from cloner_core.errors import UnreachableError
+from cloner_core.image.reference import VersionName
 from cloner_core.sizes import format_bytes
 
 
 @command("image-verify", example="cloner image-verify --image debian:3")
-@click.option("--image", "-i", required=True, metavar="NAME[:N]", help="Image; the newest version unless told.")
+@click.option("--image", "-i", required=True, metavar="NAME[:VERSION]", help="Image; the newest version unless told.")
 def image_verify_command(run: Invocation, image: str) -> None:
     """Verify one version: signatures, every record of its tree, its map, and every byte of every pack.
 
@@ -39,7 +40,7 @@ def image_verify_command(run: Invocation, image: str) -> None:
     require_whole(report.faults, f"{report.image}:{report.number}")
 
 
-def _report(run: Invocation, name: str, number: int | None) -> VerifyReport:
+def _report(run: Invocation, name: str, number: VersionName | None) -> VerifyReport:
     path, kind = f"/v1/images/{segment(name)}/verify", VerifyProgress | VerifyReport
     with showing(run, "verifying") as show:
         for told in run.api.get_lines(path, kind, {"number": number}):  # type: ignore[arg-type]  # a union is no class

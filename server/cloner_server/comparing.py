@@ -74,7 +74,8 @@ class _Told:
 def _read(store: Store, version: Version, records: Mapping[bytes, Inode]) -> _Told:
     release = next((path for path in OS_RELEASE if path in records), None)
     lists = [path for path in records if path == DPKG_STATUS or path.startswith(DPKG_FOLDER)]
-    wanted = {path: records[path] for path in lists if sum(records[each].size for each in lists) <= _STATUS_BYTES}
+    is_short = sum(records[path].size for path in lists) <= _STATUS_BYTES
+    wanted = {path: records[path] for path in lists if is_short}
     if release is not None and records[release].size <= _RELEASE_BYTES:
         wanted[release] = records[release]
     contents = read_files(store, version, [Listed(inode.number, inode.size) for inode in wanted.values()])

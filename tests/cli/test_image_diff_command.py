@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from clibench.desk import Desk
@@ -63,9 +65,21 @@ def test_a_program_is_told_all_of_it(desk: Desk) -> None:
     assert "paths  " in desk.run("image-diff", "golden", "golden:1").stdout
 
 
+def test_a_version_is_named_by_its_channel_as_well(desk: Desk, tmp_path: Path) -> None:
+    set_ = desk.run("channel", "set", "--image", "golden", "--channel", "prod", "--version", "1")
+    assert set_.exit_code == ExitStatus.OK, set_.output
+    told = desk.json("image-diff", "golden:prod", "golden:1")
+    assert (told["before"]["number"], told["after"]["number"]) == (1, 1)
+    assert desk.json("image-verify", "--image", "golden:prod")["number"] == 1
+    assert desk.json("config", "--image", "golden:prod", "--disklayout", "simple")["number"] == 1
+    extract = ("image-extract", "--image", "golden:prod", "--to", str(tmp_path / "to"), "--dry-run", "--no-owners")
+    assert desk.json(*extract)["number"] == 1
+    assert desk.refused("image-verify", "--image", "golden:test").exit_code == ExitStatus.NOT_FOUND
+
+
 def test_every_image_that_is_not_there_is_named(desk: Desk) -> None:
     result = desk.refused("image-diff", "golden:7", "nosuch")
     assert result.exit_code == ExitStatus.NOT_FOUND
     assert "golden:7" in result.stderr
     assert "nosuch" in result.stderr
-    assert desk.refused("image-diff", "golden:x", "golden").exit_code == ExitStatus.USAGE
+    assert desk.refused("image-diff", "golden:X", "golden").exit_code == ExitStatus.USAGE

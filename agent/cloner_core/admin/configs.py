@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from cloner_core.admin.images import LayoutView
+from cloner_core.image.reference import VersionName
 from cloner_core.messages import Strict
 
 
@@ -68,7 +69,7 @@ class NodeImage(Strict, frozen=True):
     node: str
     asked: tuple[str, ...]  # by which of the values it was found
     image: str  # what it is to get; "" nothing is set
-    version: int | None  # of the node's own setting; None: the newest
+    version: VersionName | None  # of the node's own setting; None: the newest
     number: int | None  # the version a deploy of now would put there; None: there is none
     layout: str
     netboot: str

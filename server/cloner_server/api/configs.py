@@ -8,6 +8,7 @@ from litestar import get, post
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from cloner_core.admin.configs import Identified, IdentifyRequest, ImageConfig
+from cloner_core.image.reference import parse_version
 from cloner_server.api.callers import CoreDependency
 from cloner_server.identifying import describe, identify
 from cloner_server.state import images, layouts, scripts
@@ -21,13 +22,13 @@ def image_config(
     core: CoreDependency,
     name: FromPath[str],
     layout: FromQuery[str],
-    number: FromQuery[int | None] = None,
+    number: FromQuery[str] = "",
     layout_number: FromQuery[int | None] = None,
 ) -> ImageConfig:
     """Show what a node with a version of this image and a layout gets, the newest ones by default."""
     with core.database.read() as connection:
         newest = images.get_version(connection, name).number
-        row = images.get_version(connection, name, number)
+        row = images.get_version(connection, name, parse_version(number))
         view = layouts.get_layout(connection, layout, layout_number)
         kept = scripts.view_set(connection, name, row.number)
     return describe(

@@ -18,6 +18,7 @@ from cloner_core.admin.differences import ImageDiff
 from cloner_core.admin.images import SignedVersion, StoreFault, VerifyProgress, VerifyReport
 from cloner_core.errors import ClonerError, NotFoundError
 from cloner_core.image.digest import parse_digest
+from cloner_core.image.reference import parse_version
 from cloner_server.api.callers import CoreDependency
 from cloner_server.api.parts import send_part
 from cloner_server.catalog import Part
@@ -36,8 +37,8 @@ def image_diff(
     core: CoreDependency,
     name: FromPath[str],
     other: FromQuery[str],
-    number: FromQuery[int | None] = None,
-    other_number: FromQuery[int | None] = None,
+    number: FromQuery[str] = "",
+    other_number: FromQuery[str] = "",
 ) -> ImageDiff:
     """Compare a version of an image with one of `other`, the newest ones by default."""
     before, after = _published(core, name, number), _published(core, other, other_number)
@@ -45,10 +46,10 @@ def image_diff(
 
 
 @get("/images/{name:str}/signed", sync_to_thread=True)
-def image_signed(core: CoreDependency, name: FromPath[str], number: FromQuery[int | None] = None) -> SignedVersion:
+def image_signed(core: CoreDependency, name: FromPath[str], number: FromQuery[str] = "") -> SignedVersion:
     """Show a version with its signatures, as an agent is told it, and the key of this server."""
     with core.database.read() as connection:
-        row = images.get_version(connection, name, number)
+        row = images.get_version(connection, name, parse_version(number))
     return SignedVersion(core.catalog.version_ref(row.image, row.number), core.site.public_key.hex())
 
 
@@ -68,7 +69,7 @@ def version_part(
 
 
 @get("/images/{name:str}/verify")
-async def image_verify(core: CoreDependency, name: FromPath[str], number: FromQuery[int | None] = None) -> Stream:
+async def image_verify(core: CoreDependency, name: FromPath[str], number: FromQuery[str] = "") -> Stream:
     """Verify a version to its last byte: lines of JSON, how far it is (`progress`) and at the end what was found."""
     image, chosen, digest = await asyncio.to_thread(_named, core, name, number)
     return Stream(_verifying(core, image, chosen, digest), media_type="application/x-ndjson")
@@ -131,14 +132,14 @@ def _verify(core: Core, image: str, number: int, digest: str, watch: _Watch) -> 
     return msgspec.structs.replace(report, digest=digest, faults=(other, *report.faults))
 
 
-def _named(core: Core, name: str, number: int | None) -> tuple[str, int, str]:
+def _named(core: Core, name: str, number: str) -> tuple[str, int, str]:
     with core.database.read() as connection:
-        row = images.get_version(connection, name, number)
+        row = images.get_version(connection, name, parse_version(number))
     return row.image, row.number, row.digest
 
 
-def _published(core: Core, name: str, number: int | None) -> Published:
+def _published(core: Core, name: str, number: str) -> Published:
     with core.database.read() as connection:
-        row = images.get_version(connection, name, number)
+        row = images.get_version(connection, name, parse_version(number))
     version = core.catalog.find(core.catalog.version_ref(row.image, row.number))
     return Published(row.image, row.number, row.published_s, version)
