@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from random import Random
-from random import Random
 
 import pytest
 from hypothesis import example, given
