@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from types import FrameType
 
 import pytest
@@ -17,6 +18,14 @@ def pytest_configure(config: pytest.Config) -> None:
     del config
     signal.signal(signal.SIGTERM, _interrupt)
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def indexes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have captures of this very machine's command line keep their indexes out of its /var/lib."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLONER_INDEXES", str(tmp_path_factory.mktemp("indexes")))
+        yield
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -77,6 +77,7 @@ class InexactError(ClonerError):
     is_flag=True,
     help="Take private keys, passwords and tokens that are found; they are told, and refused without this.",
 )
+@click.option("--rehash", is_flag=True, help="Read every file, those that did not change since the last capture too.")
 @dry_run_option
 def new_image_command(
     run: Invocation,
@@ -90,18 +91,20 @@ def new_image_command(
     excludes: tuple[str, ...],
     conflict: str | None,
     allow_secrets: bool,
+    rehash: bool,
     dry_run: bool,
 ) -> None:
     """Capture the tree beneath DIR and publish it as the next version of an image.
 
     The identity of the machine (machine-id, SSH host keys, …) is never captured. Private keys, passwords and tokens
     are refused, all of them told at once, unless they are left out or allowed. What the server has already is not sent
-    again. Exit status 4 for secrets, 8 when files kept changing while they were read; they are listed.
+    again, and files that did not change since the last capture on this machine are not read again. Exit status 4 for
+    secrets, 8 when files kept changing while they were read; they are listed.
 
     With --root / the disks of this machine are described as the layout, as update-disklayout does. A layout of that
     name is used as it is where it is the same; where it is another one that is shown, and nothing is captured.
     """
-    wanted = _Wanted(root, image, disklayout, disklayout_file, message, exclude_paths, excludes, allow_secrets)
+    wanted = _Wanted(root, image, disklayout, disklayout_file, message, exclude_paths, excludes, allow_secrets, rehash)
     layout = _check(run, wanted)
     if layout is not None and _is_to_be_stored(run, layout, conflict):
         store(run, layout, is_dry=dry_run)
@@ -123,6 +126,7 @@ def conclude(run: Invocation, captured: Captured, *, is_dry: bool) -> None:
         "data_bytes": captured.data_bytes,
         "new_packs": captured.new_packs,
         "new_stored_bytes": captured.new_stored_bytes,
+        "unread": captured.notes.recalled,
         "inexact": record.inexact,
         "findings": record.findings,
         "dry_run": is_dry,
@@ -159,6 +163,7 @@ class _Wanted:
     excludes: tuple[str, ...]
     excluded_devices: tuple[str, ...]
     allow_secrets: bool
+    is_rehash: bool
 
     @property
     def is_this_machine(self) -> bool:
@@ -230,6 +235,9 @@ def _capture(run: Invocation, wanted: _Wanted, layout: Layout | None, *, is_dry:
         source=socket.gethostname(),
         layout=kept.layout if kept else layout,
         allow_secrets=wanted.allow_secrets,
+        indexes=run.world.indexes,
+        is_rehash=wanted.is_rehash,
+        is_dry=is_dry,
     )
     sink = ServerSink(run.api)
     with _display(run) as show:
@@ -250,6 +258,8 @@ def _tell_notes(run: Invocation, captured: Captured) -> None:
             run.say(printable(f"note: {len(paths)} {what}: {shown}{more}"))
     if notes.dropped_evm:
         run.say(f"note: security.evm dropped from {notes.dropped_evm} files: it is wrong on any other machine")
+    for text in notes.index:
+        run.say(printable(f"note: {text}"))
     for line in finding_lines(captured.record.findings):
         run.say(printable(line))
     for text in captured.unmatched_excludes:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cloner_core.detection import Detected
 
 DEFAULT_SOCKET = Path("/run/cloner/cloner.sock")
+INDEX_DIRECTORY = "/var/lib/cloner-node"  # never captured: capture/rules.py
 
 
 def open_socket(path: Path) -> httpx2.Client:
@@ -80,6 +81,11 @@ def origin_here() -> bytes | None:
         return None
 
 
+def index_directory() -> Path:
+    """Return where the capture indexes of this machine are: $CLONER_INDEXES, or the usual place."""
+    return Path(os.environ.get("CLONER_INDEXES") or INDEX_DIRECTORY)
+
+
 def macs_here() -> tuple[str, ...]:
     """Return the MAC addresses of this machine's network cards."""
     from cloner_agent.addresses import read_macs
@@ -109,6 +115,7 @@ class World:
     origin: Callable[[], bytes | None] = origin_here
     macs: Callable[[], Sequence[str]] = macs_here
     host_name: Callable[[], str] = lambda: os.uname().nodename
+    indexes: Path = field(default_factory=index_directory)
     scrypt_log_n: int = 17  # what a guess at the passphrase of an export costs
 
 

@@ -9,6 +9,7 @@ import pytest
 from cloner_agent.capture import golden_identity
 from cloner_agent.capture.mounts import filesystems_of, find_boundaries, parse_fstab, parse_mountinfo
 from cloner_agent.capture.rules import DEFAULTS, Action, RuleBook, parse_excludes
+from cloner_cli.invocation import INDEX_DIRECTORY
 from cloner_core import confirmation, identity
 from cloner_core.errors import InvalidError
 from cloner_core.image.linting.finding import Grade
@@ -67,6 +68,10 @@ def test_a_deploy_removes_whatever_a_capture_leaves_out() -> None:
 def test_each_kind_of_identity_is_left_out_by_a_rule() -> None:
     left_out = {rule.kind for rule in golden_identity.RULES}
     assert left_out == {kind for kind in KINDS if kind.grade is Grade.IDENTITY}
+
+
+def test_what_a_machine_remembers_of_its_captures_stays_behind() -> None:
+    assert action(RuleBook(DEFAULTS), INDEX_DIRECTORY.lstrip("/").encode(), False) is Action.OMIT
 
 
 def test_our_own_keys_and_secrets_stay_behind() -> None:

@@ -63,6 +63,15 @@ def test_a_dry_run_reads_all_and_leaves_the_server_as_it_was(desk: Desk, tree: P
     assert told["digest"] == capture(desk, tree)["digest"]
 
 
+def test_an_index_that_cannot_be_used_is_told_unless_everything_is_read_anyway(desk: Desk, tree: Path) -> None:
+    words = ("new-image", "--root", str(tree), "--image", "debian", "--disklayout", "simple")
+    for more, is_told in (((), False), ((), True), (("--rehash",), False)):
+        told = desk.run(*words, *more)
+        assert told.exit_code == 0
+        assert ("every file is read" in told.stderr) == is_told
+        (desk.indexes / "debian.index").write_bytes(b"garbage")
+
+
 def test_a_dry_run_with_a_new_layout_keeps_no_layout(desk: Desk, tree: Path, tmp_path: Path) -> None:
     path = tmp_path / "new.json"
     path.write_text(LAYOUT.replace('"simple"', '"new"'))
@@ -98,7 +107,9 @@ def test_files_that_kept_changing_end_with_their_own_status(capsys: pytest.Captu
         inexact=("var/log/\x1bsyslog",),
     )
     nothing: list[bytes] = []
-    notes = SimpleNamespace(vanished=nothing, sockets=nothing, mount_points=nothing, dropped_evm=0)
+    notes = SimpleNamespace(
+        vanished=nothing, sockets=nothing, mount_points=nothing, dropped_evm=0, index=(), recalled=0
+    )
     captured = SimpleNamespace(
         record=record, inodes=1, data_bytes=1, new_packs=0, new_stored_bytes=0, notes=notes, unmatched_excludes=()
     )

@@ -99,6 +99,7 @@ class Desk:
             host_name=lambda: self.host_name,
             run_program=self.run_program,
             detect=self.detect,
+            indexes=self.indexes,
             scrypt_log_n=4,
         )
         return Invocation(world=world)
@@ -122,6 +123,11 @@ class Desk:
     def stored(self) -> list[str]:
         """Return every file of the image store."""
         return sorted(str(path) for path in Path(self.scene.core.state_directory, "store").rglob("*"))
+
+    @property
+    def indexes(self) -> Path:
+        """Where the captures of this desk have their indexes."""
+        return Path(self.scene.core.state_directory).parent / "indexes"
 
     def _can_ask(self) -> bool:
         self.on_ask()

@@ -96,7 +96,7 @@ class Head:
             self.lab.inside(self._command(*map(str, arguments))),
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            env=environment() | dict(more_environment),
+            env=environment() | {"CLONER_INDEXES": str(self.state / "indexes")} | dict(more_environment),
             timeout=timeout_s,
             check=False,
         )

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloner_agent.capture import golden_identity
+from cloner_agent.capture.binding import Binding, bind_index
+from cloner_agent.capture.index import open_index
 from cloner_agent.capture.mounts import filesystems_of, find_boundaries, parse_mountinfo
 from cloner_agent.capture.packing import PackStream
 from cloner_agent.capture.records import CaptureError, Notes, RecordMaker
@@ -49,6 +51,9 @@ class CaptureOptions:
     threads: int | None = None  # that compress; the number of CPUs when None
     layout: Layout | None = None  # of the nodes it is for; the lint compares it
     allow_secrets: bool = False  # publish what the lint calls a secret
+    indexes: Path | None = None  # the directory of this machine's capture indexes; None: neither used nor kept
+    is_rehash: bool = False  # read every file, whatever the index has; the index is kept all the same
+    is_dry: bool = False  # the sink keeps nothing, so no index is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +87,14 @@ def capture(
     sink: CaptureSink,
     options: CaptureOptions,
     progress: Callable[[CaptureProgress], None] = _ignore,
+    *,
+    clock_ns: Callable[[], int] = time.time_ns,
 ) -> Captured:
     """Make the next version of an image of the tree beneath `root` and return what was published.
 
-    `progress` is called a few times a second. Raises CaptureError when something cannot be read, SecretsError for
-    secrets that are not allowed, InvalidError for wrong options, IntegrityError from the sink; then no version is made.
+    `progress` is called a few times a second; `clock_ns` is the clock that files get their times from. Raises
+    CaptureError when something cannot be read, SecretsError for secrets that are not allowed, InvalidError for wrong
+    options, IntegrityError from the sink; then no version is made.
     """
     check_image_name(options.image)
     excludes = parse_excludes(options.excludes)
@@ -103,31 +111,41 @@ def capture(
     finally:
         os.close(root_fd)
     base = sink.base(options.image)
-    with rooted, PackStream(sink, base, threads=options.threads) as packs:
-        boundaries = find_boundaries(real, mounts)
-        esp = _find_esp(rooted, options.esp, boundaries.crossed)
-        filesystems = filesystems_of(boundaries, esp, _read(rooted, "etc/fstab"))
-        notes = Notes()
-        prelude = {path: _read(rooted, path) for path in PRELUDE}
-        linter = Linter(prelude, layout=options.layout, allow_secrets=options.allow_secrets)
-        walker = Walker(boundaries, book, RecordMaker(boundaries, esp, packs, notes), notes, linter)
-        tree = _write_tree(walker, rooted.fd, filesystems, packs, progress)
-        offers = packs.finish()
-        facts = _facts(rooted, options)
-    tree_root = TreeRoot(FORMAT, facts, tree.filesystems, tree.inodes, tree.data_bytes, tuple(tree.segments))
-    record = sink.publish(
-        Draft(
-            image=options.image,
-            root=encode_root(tree_root),
-            packs=offers,
-            base=base.version if base else b"",
-            message=options.message,
-            author=options.author,
-            source=options.source,
-            inexact=tuple(path.decode(errors="backslashreplace") for path in notes.inexact),
-            findings=linter.findings(),
-        )
+    boundaries = find_boundaries(real, mounts)
+    notes = Notes()
+
+    def bind() -> Binding:
+        return bind_index(options.image, rooted, boundaries.crossed)
+
+    memory = open_index(
+        options.indexes, bind, started_ns=clock_ns(), is_rehash=options.is_rehash, say=notes.index.append
     )
+    with rooted, memory as index:
+        with PackStream(sink, base, threads=options.threads) as packs:
+            esp = _find_esp(rooted, options.esp, boundaries.crossed)
+            filesystems = filesystems_of(boundaries, esp, _read(rooted, "etc/fstab"))
+            prelude = {path: _read(rooted, path) for path in PRELUDE}
+            linter = Linter(prelude, layout=options.layout, allow_secrets=options.allow_secrets)
+            walker = Walker(boundaries, book, RecordMaker(boundaries, esp, packs, index, notes), notes, linter)
+            tree = _write_tree(walker, rooted.fd, filesystems, packs, progress)
+            offers = packs.finish()
+            facts = _facts(rooted, options)
+        tree_root = TreeRoot(FORMAT, facts, tree.filesystems, tree.inodes, tree.data_bytes, tuple(tree.segments))
+        record = sink.publish(
+            Draft(
+                image=options.image,
+                root=encode_root(tree_root),
+                packs=offers,
+                base=base.version if base else b"",
+                message=options.message,
+                author=options.author,
+                source=options.source,
+                inexact=tuple(path.decode(errors="backslashreplace") for path in notes.inexact),
+                findings=linter.findings(),
+            )
+        )
+        if not options.is_dry:
+            index.keep()
     unmatched = tuple(text for text, rule in zip(options.excludes, excludes, strict=True) if rule not in book.used)
     return Captured(record, tree.inodes, tree.data_bytes, len(offers), packs.stored_bytes, notes, unmatched)
 

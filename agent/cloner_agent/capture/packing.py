@@ -69,6 +69,10 @@ class PackStream:
             self._size = end
         return name
 
+    def knows(self, name: bytes) -> bool:
+        """Tell whether the chunk of this digest need not be kept: it is in the sink, or in a pack of this capture."""
+        return name in self._known
+
     def add_segment(self, segment: Segment) -> None:
         """Store a segment of the tree."""
         self._run(self._pool.submit(self._store_segment, segment))

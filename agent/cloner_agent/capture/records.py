@@ -6,9 +6,11 @@ import errno
 import os
 import stat
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from cloner_agent.capture.content import ChunkKeeper, Content, read_content
 from cloner_agent.capture.holes import HoleFinder
+from cloner_agent.capture.index import CaptureIndex
 from cloner_agent.capture.metadata import MetadataReader, Xattrs
 from cloner_agent.capture.mounts import Boundaries
 from cloner_core.errors import ClonerError
@@ -32,17 +34,29 @@ class Notes:
     sockets: list[bytes] = field(default_factory=list)
     mount_points: list[bytes] = field(default_factory=list)  # of filesystems that are not captured
     dropped_evm: int = 0
+    index: list[str] = field(default_factory=list)  # why the capture index was not used, or is not kept
+    recalled: int = 0  # files that were not read: they are as the index has them
+
+
+class KnowingKeeper(ChunkKeeper, Protocol):
+    """Keeps chunks, and knows which ones are kept; see packing.PackStream."""
+
+    def knows(self, name: bytes) -> bool:
+        """Tell whether the chunk of this digest is kept already."""
 
 
 class RecordMaker:
     """Makes the records of one tree; numbers them and remembers hard-linked inodes."""
 
-    def __init__(self, boundaries: Boundaries, esp: bytes | None, keeper: ChunkKeeper, notes: Notes) -> None:
-        """Take where filesystems end, the ESP's directory, what keeps chunks, and where to note peculiarities."""
+    def __init__(
+        self, boundaries: Boundaries, esp: bytes | None, keeper: KnowingKeeper, index: CaptureIndex, notes: Notes
+    ) -> None:
+        """Take where filesystems end, the ESP's directory, what keeps chunks, the index, and where to note oddities."""
         fat = [path for path, kind in boundaries.crossed.items() if kind == "vfat"]
         self._fat_tops = frozenset(fat)
         self._esp_prefixes = tuple(path + b"/" for path in (*fat, *((esp,) if esp else ())))
         self._keeper = keeper
+        self._index = index
         self._notes = notes
         self._metadata = MetadataReader(self._count_evm)
         self._holes = HoleFinder()
@@ -83,13 +97,19 @@ class RecordMaker:
         link = self._link(path, status)
         if link is not None:
             return link, 0
-        if is_emptied or not status.st_size:
-            content = Content(status, 0)
-        else:
-            content = read_content(fd, status, self._keeper, self._holes)
-            self._note(path, content)
+        content = Content(status, 0) if is_emptied or not status.st_size else self._content(fd, path, status)
         xattrs, flags = self._metadata.xattrs(fd), self._metadata.flags(fd, status.st_dev)
         return self._inode(Kind.FILE, path, content.status, xattrs, flags=flags, content=content), content.data_bytes
+
+    def _content(self, fd: int, path: bytes, status: os.stat_result) -> Content:
+        content = self._index.recall(path, status, self._keeper.knows)
+        if content is None:
+            content = read_content(fd, status, self._keeper, self._holes)
+            self._note(path, content)
+        else:
+            self._notes.recalled += 1
+        self._index.note(path, content)
+        return content
 
     def _note(self, path: bytes, content: Content) -> None:
         if not content.is_exact:

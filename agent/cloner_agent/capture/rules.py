@@ -41,6 +41,7 @@ _OURS = "the keys and the store of a server of ours, or the secret of a clone th
 DEFAULTS = (
     *(Rule(path, Action.HOLLOW, _VOLATILE) for path in (b"proc", b"run", b"sys", b"tmp")),
     Rule(b"var/lib/cloner", Action.HOLLOW, _OURS),
+    Rule(b"var/lib/cloner-node", Action.OMIT, "what this machine remembers of its captures"),
 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import os
 import stat
@@ -10,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloner_agent.flushing import sync_filesystem
 from cloner_agent.restore.errors import RestoreError, failed
 from cloner_agent.restore.finishing import (
     FinishFiles,
@@ -28,8 +28,6 @@ from cloner_core.errors import IntegrityError
 from cloner_core.image.packmap import PackMap
 
 _LOST_AND_FOUND = b"lost+found"
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +183,6 @@ def _sync(rooted: Rooted, directories: Iterable[bytes]) -> None:
     """Put everything on the disk, one directory for each filesystem; a write that failed since the mount shows here."""
     for directory in directories:
         try:
-            fd = rooted.directory(directory)
-            if _libc.syncfs(fd):
-                number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number))
+            sync_filesystem(rooted.directory(directory))
         except OSError as error:
             raise failed("write to the disk of", directory, error) from error

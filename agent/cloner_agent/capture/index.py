@@ -1,0 +1,256 @@
+"""The capture index: what each file held at the last capture on this machine, so that an update reads what changed.
+
+Private to the machine, no part of an image: losing it costs time alone. It lies in the order of the walk, so both go
+side by side and little of it is in memory. A file is unchanged when path, device, inode number, size, mtime and ctime
+are what they were: nobody can set ctime. But clocks are coarse, and memory that a program has mapped is written without
+a word until the kernel puts it on the disk. So files changed less than two seconds before a capture began are not in
+its index, and filesystems are synced before the walk; the next write through a mapping then gives a new ctime.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import msgspec
+from blake3 import blake3
+from msgspec import Meta
+
+from cloner_agent.capture.binding import Binding, decode_binding, difference, encode_binding
+from cloner_agent.capture.content import Content
+from cloner_core.decoding import UNREADABLE
+from cloner_core.image.limits import DIGEST_BYTES, MAX_RECORD_BYTES
+from cloner_core.image.spans import Spans
+
+MARGIN_NS = 2_000_000_000
+_MAGIC = b"cloner capture index\n"
+_LENGTH = struct.Struct("<I")
+_BUFFER_BYTES = 1 << 20
+
+Say = Callable[[str], None]
+
+
+class _Entry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    path: bytes
+    state: tuple[int, int, int, int, int]  # see _state
+    holes: bytes
+    chunks: Annotated[bytes, Meta(min_length=DIGEST_BYTES)]
+
+
+class _UnusableError(Exception):
+    """Why an index is not used; the capture does without and says so."""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_entry = msgspec.msgpack.Decoder(_Entry).decode
+
+
+class CaptureIndex:
+    """The former index, read beside the walk, and the next one, written by it; either may be missing."""
+
+    def __init__(
+        self,
+        former: _Reader | None = None,
+        following: _Writer | None = None,
+        *,
+        started_ns: int = 0,
+        say: Say = lambda _: None,
+    ) -> None:
+        """Take both, when this capture began, and whom to tell of trouble, which never ends a capture."""
+        self._former = former
+        self._following = following
+        self._newest_ns = started_ns - MARGIN_NS
+        self._say = say
+
+    def recall(self, path: bytes, status: os.stat_result, is_known: Callable[[bytes], bool]) -> Content | None:
+        """Return the content of a file that is as it was, None where it is to be read.
+
+        To be called in the order of the walk. `is_known` tells whether the server has a chunk: what it let go since
+        is read and sent again.
+        """
+        entry = self._former.find(path) if self._former else None
+        if entry is None or entry.state != _state(status):
+            return None
+        chunks = entry.chunks
+        if not all(is_known(chunks[at : at + DIGEST_BYTES]) for at in range(0, len(chunks), DIGEST_BYTES)):
+            return None
+        size = status.st_size
+        data_bytes = Spans(size, entry.holes).data_bytes if entry.holes else size
+        return Content(status, size, entry.holes, chunks, data_bytes)
+
+    def note(self, path: bytes, content: Content) -> None:
+        """Have the next index know a file, unless it may have changed while nobody could tell."""
+        if self._following is None or not content.chunks or not content.is_exact:
+            return
+        if content.status.st_ctime_ns >= self._newest_ns:
+            return
+        try:
+            self._following.add(_Entry(path, _state(content.status), content.holes, content.chunks))
+        except OSError as error:
+            self._give_up(error)
+
+    def keep(self) -> None:
+        """Put the next index in the place of the former one: what it names is published."""
+        if self._following is None:
+            return
+        try:
+            self._following.finish()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        self._following = None
+        self._say(f"no capture index is kept: {error}")
+
+
+@contextmanager
+def open_index(
+    directory: Path | None, bind: Callable[[], Binding], *, started_ns: int, is_rehash: bool = False, say: Say
+) -> Iterator[CaptureIndex]:
+    """Give the index that `directory` has of what `bind` returns; with None, or in trouble, one that knows nothing.
+
+    `bind` is called after `started_ns` was read; see binding.bind_index. With `is_rehash` the former index is not
+    read. One capture of a machine at a time has an index. What was not kept at the end is gone.
+    """
+    if directory is None:
+        yield CaptureIndex()
+        return
+    with ExitStack() as opened:
+        former = following = None
+        try:
+            binding = bind()
+            path = directory / f"{binding.image}.index"
+            following = _open_writer(path, binding, opened)
+            former = None if is_rehash else _open_reader(path, binding, opened)
+        except FileNotFoundError as error:
+            if following is None:
+                say(f"no capture index is used, every file is read: {error}")
+        except _UnusableError as why:
+            say(f"the capture index {path} is not used, every file is read: {why}")
+        except BlockingIOError:
+            say("no capture index is used, every file is read: another capture on this machine has it")
+        except OSError as error:
+            say(f"no capture index is used, every file is read: {error}")
+        yield CaptureIndex(former, following, started_ns=started_ns, say=say)
+
+
+def _state(status: os.stat_result) -> tuple[int, int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _key(path: bytes) -> bytes:
+    """Return bytes that sort as the walk goes: a directory's entries before what follows its name."""
+    return path.replace(b"/", b"\0")
+
+
+class _Reader:
+    """A whole and fitting index, read from its start to its end once."""
+
+    def __init__(self, file: BinaryIO, end: int) -> None:
+        self._file = file
+        self._end = end
+        self._entry: _Entry | None = None
+        self._entry_key = b""
+        self._advance()
+
+    def find(self, path: bytes) -> _Entry | None:
+        key = _key(path)
+        while self._entry is not None and self._entry_key < key:
+            self._advance()
+        return self._entry if self._entry_key == key else None
+
+    def _advance(self) -> None:
+        try:
+            self._entry = _decode_entry(_read_framed(self._file)) if self._file.tell() < self._end else None
+        except (OSError, *UNREADABLE, _UnusableError):
+            self._entry = None  # its digest was right a moment ago: the disk fails, and files are read instead
+        self._entry_key = _key(self._entry.path) if self._entry else b""
+
+
+class _Writer:
+    """The next index, beside the former one until it is whole."""
+
+    def __init__(self, path: Path, file: BinaryIO, binding: Binding) -> None:
+        self._path = path
+        self._file = file
+        self._digest = blake3()
+        self._write(_MAGIC)
+        self._write_framed(encode_binding(binding))
+
+    def add(self, entry: _Entry) -> None:
+        self._write_framed(_encode(entry))
+
+    def finish(self) -> None:
+        self._file.write(self._digest.digest())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        os.rename(_beside(self._path), self._path)
+
+    def _write_framed(self, data: bytes) -> None:
+        self._write(_LENGTH.pack(len(data)) + data)
+
+    def _write(self, data: bytes) -> None:
+        self._digest.update(data)
+        self._file.write(data)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".new")
+
+
+def _open_writer(path: Path, binding: Binding, opened: ExitStack) -> _Writer:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    opened.callback(os.close, folder)
+    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    _beside(path).unlink(missing_ok=True)  # of a capture that was killed
+    fd = os.open(_beside(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    opened.callback(_beside(path).unlink, missing_ok=True)
+    file = os.fdopen(fd, "wb", _BUFFER_BYTES)
+    opened.callback(_close, file)
+    return _Writer(path, file, binding)
+
+
+def _close(file: BinaryIO) -> None:
+    with suppress(OSError):  # what could not be written is told, and goes with the file
+        file.close()
+
+
+def _open_reader(path: Path, binding: Binding, opened: ExitStack) -> _Reader:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    file = opened.enter_context(os.fdopen(fd, "rb", _BUFFER_BYTES))
+    status = os.fstat(fd)
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise _UnusableError("others can write or read it")
+    end = status.st_size - DIGEST_BYTES
+    if end < len(_MAGIC) or file.read(len(_MAGIC)) != _MAGIC:
+        raise _UnusableError("it is none")
+    file.seek(0)
+    digest, left = blake3(), end
+    while left and (data := file.read(min(left, _BUFFER_BYTES))):
+        digest.update(data)
+        left -= len(data)
+    if file.read(DIGEST_BYTES) != digest.digest():
+        raise _UnusableError("it is damaged")
+    file.seek(len(_MAGIC))
+    try:
+        seen = decode_binding(_read_framed(file))
+    except UNREADABLE:
+        raise _UnusableError("it is of another version of this program") from None
+    if seen != binding:
+        raise _UnusableError(f"it is of another {difference(seen, binding)}")
+    return _Reader(file, end)
+
+
+def _read_framed(file: BinaryIO) -> bytes:
+    length = file.read(_LENGTH.size)
+    size = _LENGTH.unpack(length)[0] if len(length) == _LENGTH.size else MAX_RECORD_BYTES + 1
+    data = file.read(size) if size <= MAX_RECORD_BYTES else b""
+    if len(data) != size:
+        raise _UnusableError("it is cut short")
+    return data
