@@ -8,6 +8,8 @@ KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 _UNITS = {"B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB, "TiB": TIB, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIZE = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,6}))? ?([kKMGT]?i?B)")
 MAX_BYTES = 1 << 62
+_BIT_UNITS = {"k": 10**3, "M": 10**6, "G": 10**9}
+_BITS = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?) ?([kMG])bit")
 
 
 def parse_bytes(text: str) -> int:
@@ -28,6 +30,25 @@ def parse_bytes(text: str) -> int:
     if value > MAX_BYTES:
         raise ValueError(f"'{text}' is more than {format_bytes(MAX_BYTES)}")
     return value
+
+
+def parse_rate(text: str) -> int:
+    """Return the bytes a second of "100Mbit", "1.5 Gbit/s", "12MiB/s"; bits are decimal, as links are.
+
+    Raises ValueError when it is not such a rate.
+    """
+    spelt = text.strip().removesuffix("/s")
+    match = _BITS.fullmatch(spelt)
+    if match is None:
+        try:
+            rate = parse_bytes(spelt)
+        except ValueError:
+            raise ValueError(f"'{text}' is not a rate: want a number and a unit, as 100Mbit or 12MiB") from None
+    else:
+        rate = int(float(match[1]) * _BIT_UNITS[match[2]]) // 8
+    if not 0 < rate <= MAX_BYTES:
+        raise ValueError(f"'{text}' is not a rate above 0 bytes a second")
+    return rate
 
 
 def format_bytes(size_bytes: int) -> str:

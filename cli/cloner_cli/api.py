@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 import httpx2
@@ -22,6 +22,9 @@ from cloner_core.errors import (
     UnreachableError,
 )
 from cloner_core.messages import Fault
+
+if TYPE_CHECKING:
+    from cloner_cli.pacing import Pacer
 
 T = TypeVar("T")
 Query = Mapping[str, str | int | bool | None]  # None: left out
@@ -98,9 +101,9 @@ class Api:
             for line in answer.iter_lines():
                 yield self._decode(line.encode(), kind)
 
-    def put_bytes(self, path: str, content: bytes, query: Query = NOTHING) -> None:
-        """Send `content` as it is; doing it twice is no harm."""
-        self._send("PUT", path, query, content, media_type="application/octet-stream")
+    def put_bytes(self, path: str, content: bytes, query: Query = NOTHING, pacer: Pacer | None = None) -> None:
+        """Send `content` as it is, at the rate of `pacer`; doing it twice is no harm."""
+        self._send("PUT", path, query, content, media_type="application/octet-stream", pacer=pacer)
 
     def post_bytes(self, path: str, content: bytes, kind: type[T], media_type: str) -> T:
         """Send `content` as it is, and return the answer."""
@@ -115,12 +118,17 @@ class Api:
         *,
         media_type: str = "application/json",
         within_s: float | None = LONG_S,  # None: however long
+        pacer: Pacer | None = None,
     ) -> httpx2.Response:
         headers = self._headers | ({"content-type": media_type} if content is not None else {})
+        body: bytes | Iterator[bytes] | None = content
+        if content is not None and pacer is not None:
+            headers["content-length"] = str(len(content))
+            body = pacer.pieces(content)
         timeout = httpx2.Timeout(10.0, read=within_s)
         with self._reaching():
             answer = self._client.request(
-                method, path, params=_params(query), content=content, headers=headers, timeout=timeout
+                method, path, params=_params(query), content=body, headers=headers, timeout=timeout
             )
         if answer.status_code >= 400:
             raise _error(answer)

@@ -15,6 +15,7 @@ from cloner_cli.nodefile import NODE_FILE
 from cloner_cli.text import parse_duration
 from cloner_core.admin.deploying import MAX_NODES
 from cloner_core.messages import ConfirmWay
+from cloner_core.sizes import parse_rate
 
 F = TypeVar("F", bound=Callable[..., Any])
 UNSET_WORD = "default"
@@ -56,6 +57,19 @@ class Duration(click.ParamType[float]):
         """Return the seconds."""
         try:
             return parse_duration(str(value))
+        except ValueError as fault:
+            self.fail(str(fault), param, ctx)
+
+
+class Rate(click.ParamType[int]):
+    """A rate such as 100Mbit or 12MiB; in bytes a second."""
+
+    name = "rate"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the bytes a second."""
+        try:
+            return parse_rate(str(value))
         except ValueError as fault:
             self.fail(str(fault), param, ctx)
 

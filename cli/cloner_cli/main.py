@@ -65,6 +65,8 @@ COMMANDS = {
     "task": "cloner_cli.task",
     "token": "cloner_cli.token",
     "update-disklayout": "cloner_cli.disklayout",
+    "update-filesystem": "cloner_cli.capture",
+    "update-options": "cloner_cli.captureoptions",
     "watch": "cloner_cli.watch",
 }
 """The module of each command; there it is the attribute `NAME_command`, with `_` for `-`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from cloner_cli.api import Api
+from cloner_cli.pacing import Pacer
 from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import ClonerError
 from cloner_core.image.pack import Pack
@@ -17,9 +18,10 @@ _MESSAGEPACK = "application/vnd.msgpack"
 class ServerSink:
     """A `CaptureSink` over HTTP; called from several threads at once. Parts already there are sent to no effect."""
 
-    def __init__(self, api: Api) -> None:
-        """Take the server."""
+    def __init__(self, api: Api, pacer: Pacer | None = None) -> None:
+        """Take the server, and what holds packs back."""
         self._api = api
+        self._pacer = pacer
 
     def base(self, image: str) -> Base | None:
         """Return what the latest version of `image` is made of; its chunks are not sent again."""
@@ -31,7 +33,7 @@ class ServerSink:
 
     def put_pack(self, pack: Pack) -> None:
         """Send a pack; it is durable when this returns."""
-        self._api.put_bytes(f"/v1/packs/{pack.digest.hex()}", pack.stored)
+        self._api.put_bytes(f"/v1/packs/{pack.digest.hex()}", pack.stored, pacer=self._pacer)
 
     def put_segment(self, ref: SegmentRef, stored: bytes) -> None:
         """Send a segment of the tree."""

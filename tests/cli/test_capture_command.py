@@ -114,7 +114,7 @@ def test_files_that_kept_changing_end_with_their_own_status(capsys: pytest.Captu
         record=record, inodes=1, data_bytes=1, new_packs=0, new_stored_bytes=0, notes=notes, unmatched_excludes=()
     )
     with pytest.raises(InexactError, match=r"var/log/\\x1bsyslog") as caught:
-        conclude(Invocation(), cast(Any, captured), is_dry=False)
+        conclude(Invocation(), cast(Any, captured), None, None, is_dry=False)
     assert caught.value.exit_status == ExitStatus.INEXACT
     assert "debian:7" in capsys.readouterr().out
 
@@ -156,7 +156,8 @@ def test_what_clones_resume_from_is_held_against_the_layout(desk: Desk, tree: Pa
     words = ["new-image", "--root", str(tree), "--image", "debian"]
 
     def kinds(*more: str) -> set[str]:
-        return {finding["kind"] for finding in desk.json(*words, *more)["findings"]}
+        told = desk.json(*words, *more, "--update-conflict", "commandline")
+        return {finding["kind"] for finding in told["findings"]}
 
     assert "stale-resume" not in kinds("-l", "simple")
     assert "stale-resume" in kinds("-l", "bare", "--disklayout-file", str(path), "--dry-run")
@@ -187,5 +188,6 @@ def test_secrets_are_refused_with_every_path_until_they_are_allowed_or_left_out(
     taken = desk.run(*words, "--allow-secrets")
     assert taken.exit_code == 0
     assert "note: cluster-key: a secret, and in the image because --allow-secrets was said: /etc/munge" in taken.stderr
-    left = desk.run(*words, "--exclude-paths", "/root/.ssh/id_*", "--exclude-paths", "/etc/munge/munge.key")
+    given = ["--exclude-paths", "/root/.ssh/id_*,/etc/munge/munge.key", "--update-conflict", "commandline"]
+    left = desk.run(*words, *given)
     assert left.exit_code == 0

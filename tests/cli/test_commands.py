@@ -50,6 +50,8 @@ CHANGING = {
     "token create",
     "token remove",
     "update-disklayout",
+    "update-filesystem",
+    "update-options",
 }
 READING = {
     "store plan-gc",

@@ -74,6 +74,11 @@ def test_a_golden_node_captures_over_the_network(golden: Golden) -> None:
     (golden.tree / "etc/motd").write_text("news\n")
     second = json.loads(golden.capture("--json").stdout)
     assert (second["number"], second["new_stored_bytes"] < 4096) == (2, True)
+    update = ("--server", f"127.0.0.1:{golden.served.tls}", "--image", "debian")
+    golden.cloner("update-options", *update, "--exclude-paths", "/data", "--yes")
+    third = golden.cloner("update-filesystem", *update, "--root", str(golden.tree), "--rate", "200Mbit", "--json")
+    told = json.loads(third.stdout)
+    assert (told["number"], told["options"]["exclude_paths"], told["data_bytes"] < 4096) == (3, ["/data"], True)
     by = golden.served.admin("GET", "/images/debian")["author"]
     assert by.startswith("token ")
     assert golden.served.admin("POST", "/store/check", params={"read_data": True})["faults"] == []
@@ -94,6 +99,8 @@ def test_a_server_of_another_ca_is_told_nothing(golden: Golden, tmp_path: Path) 
 def test_what_the_token_is_not_for_is_refused(golden: Golden) -> None:
     golden.told(golden.token(image="other"))
     assert "for the image 'other'" in golden.capture(status=ExitStatus.REFUSED).stderr
+    changed = ("update-options", "--server", f"127.0.0.1:{golden.served.tls}", "--image", "debian", "--yes")
+    assert "for the image 'other'" in golden.cloner(*changed, "-l", "simple", status=ExitStatus.REFUSED).stderr
     golden.told("nonsense")
     assert "cloner token create" in golden.capture(status=ExitStatus.REFUSED).stderr
 

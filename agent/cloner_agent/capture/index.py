@@ -139,6 +139,18 @@ def open_index(
         yield CaptureIndex(former, following, started_ns=started_ns, say=say)
 
 
+@contextmanager
+def peek_index(directory: Path | None, bind: Callable[[], Binding]) -> Iterator[CaptureIndex]:
+    """Give the index that `directory` has of what `bind` returns, to look things up; one that knows nothing if none."""
+    with ExitStack() as opened:
+        former = None
+        if directory is not None:
+            with suppress(OSError, _UnusableError):  # the capture that follows says why
+                binding = bind()
+                former = _open_reader(directory / f"{binding.image}.index", binding, opened)
+        yield CaptureIndex(former)
+
+
 def _state(status: os.stat_result) -> tuple[int, int, int, int, int]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import re
-import resource
-import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from cloner_agent.capture import golden_identity
-from cloner_agent.capture.binding import Binding, bind_index
+from cloner_agent.capture.binding import bind_index
 from cloner_agent.capture.index import open_index
-from cloner_agent.capture.mounts import filesystems_of, find_boundaries, parse_mountinfo
 from cloner_agent.capture.packing import PackStream
-from cloner_agent.capture.records import CaptureError, Notes, RecordMaker
-from cloner_agent.capture.rules import DEFAULTS, RuleBook, parse_excludes
+from cloner_agent.capture.records import Notes, RecordMaker
 from cloner_agent.capture.sink import CaptureSink
+from cloner_agent.capture.source import opened, read_start
 from cloner_agent.capture.walk import Walker
 from cloner_agent.rooted import Rooted
 from cloner_core.image.checker import TreeChecker
-from cloner_core.image.inode import encode_inode
-from cloner_core.image.limits import FORMAT, MAX_PATH_BYTES
-from cloner_core.image.linting.linter import PRELUDE, Linter
+from cloner_core.image.inode import Inode, encode_inode
+from cloner_core.image.limits import FORMAT
+from cloner_core.image.options import StoredOptions
 from cloner_core.image.tree import Facts, Filesystem, Segment, SegmentRef, SegmentWriter, TreeRoot, encode_root
 from cloner_core.image.version import Draft, VersionRecord, check_image_name
 from cloner_core.layout import Layout
@@ -33,8 +29,6 @@ _PROGRESS_S = 0.25
 _OS_RELEASE = re.compile(r"""^(ID|VERSION_ID)=["']?([^"'\n]*)["']?$""", re.MULTILINE)
 _PROGRAMS = ("bin/sh", "bin/busybox", "usr/lib/systemd/systemd")
 _ELF_MACHINES = {62: "x86_64", 183: "aarch64"}  # e_machine, elf(5)
-# One descriptor for each directory on the way down; a path of 4095 bytes can have two thousand.
-_DESCRIPTORS = MAX_PATH_BYTES // 2 + 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +48,8 @@ class CaptureOptions:
     indexes: Path | None = None  # the directory of this machine's capture indexes; None: neither used nor kept
     is_rehash: bool = False  # read every file, whatever the index has; the index is kept all the same
     is_dry: bool = False  # the sink keeps nothing, so no index is kept
+    kept: StoredOptions | None = None  # to be kept with the image; None: those that are kept stay
+    kept_revision: int = 0  # those that are kept must still have it, where `kept` says others
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,39 +93,24 @@ def capture(
     options, IntegrityError from the sink; then no version is made.
     """
     check_image_name(options.image)
-    excludes = parse_excludes(options.excludes)
-    book = RuleBook((*excludes, *golden_identity.RULES, *DEFAULTS))
-    _raise_descriptor_limit()
-    real = os.path.realpath(os.fsencode(root))
-    try:
-        mounts = parse_mountinfo(Path("/proc/self/mountinfo").read_bytes())
-        root_fd = _open_quietly(real)
-    except OSError as error:
-        raise CaptureError(f"cannot capture {os.fsdecode(real)}: {error.strerror}") from error
-    try:
-        rooted = Rooted(root_fd)
-    finally:
-        os.close(root_fd)
     base = sink.base(options.image)
-    boundaries = find_boundaries(real, mounts)
     notes = Notes()
-
-    def bind() -> Binding:
-        return bind_index(options.image, rooted, boundaries.crossed)
-
-    memory = open_index(
-        options.indexes, bind, started_ns=clock_ns(), is_rehash=options.is_rehash, say=notes.index.append
-    )
-    with rooted, memory as index:
+    with (
+        opened(root, options.esp, options.excludes, options.layout, allow_secrets=options.allow_secrets) as source,
+        open_index(
+            options.indexes,
+            partial(bind_index, options.image, source.rooted, source.boundaries.crossed),
+            started_ns=clock_ns(),
+            is_rehash=options.is_rehash,
+            say=notes.index.append,
+        ) as index,
+    ):
         with PackStream(sink, base, threads=options.threads) as packs:
-            esp = _find_esp(rooted, options.esp, boundaries.crossed)
-            filesystems = filesystems_of(boundaries, esp, _read(rooted, "etc/fstab"))
-            prelude = {path: _read(rooted, path) for path in PRELUDE}
-            linter = Linter(prelude, layout=options.layout, allow_secrets=options.allow_secrets)
-            walker = Walker(boundaries, book, RecordMaker(boundaries, esp, packs, index, notes), notes, linter)
-            tree = _write_tree(walker, rooted.fd, filesystems, packs, progress)
+            maker = RecordMaker(source.boundaries, source.esp, packs, index, notes)
+            walker = Walker(source.boundaries, source.book, maker, notes, source.linter)
+            tree = _write_tree(walker, source.rooted.fd, source.filesystems, packs, progress)
             offers = packs.finish()
-            facts = _facts(rooted, options)
+            facts = _facts(source.rooted, options)
         tree_root = TreeRoot(FORMAT, facts, tree.filesystems, tree.inodes, tree.data_bytes, tuple(tree.segments))
         record = sink.publish(
             Draft(
@@ -141,13 +122,16 @@ def capture(
                 author=options.author,
                 source=options.source,
                 inexact=tuple(path.decode(errors="backslashreplace") for path in notes.inexact),
-                findings=linter.findings(),
+                findings=source.linter.findings(),
+                options=options.kept,
+                options_revision=options.kept_revision,
             )
         )
         if not options.is_dry:
             index.keep()
-    unmatched = tuple(text for text, rule in zip(options.excludes, excludes, strict=True) if rule not in book.used)
-    return Captured(record, tree.inodes, tree.data_bytes, len(offers), packs.stored_bytes, notes, unmatched)
+    return Captured(
+        record, tree.inodes, tree.data_bytes, len(offers), packs.stored_bytes, notes, source.unmatched_excludes()
+    )
 
 
 @dataclass(slots=True)
@@ -159,7 +143,7 @@ class _Tree:
 
 
 def _write_tree(
-    walker: Walker,
+    walker: Walker[Inode],
     root_fd: int,
     filesystems: tuple[Filesystem, ...],
     packs: PackStream,
@@ -189,63 +173,17 @@ def _write_tree(
     return tree
 
 
-def _raise_descriptor_limit() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < _DESCRIPTORS:
-        wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
-
-
-def _find_esp(rooted: Rooted, path: str | None, crossed: dict[bytes, str]) -> bytes | None:
-    """Return the directory to be taken for the ESP, or None; a FAT mounted there is known as one anyway."""
-    if path is None:
-        return None
-    relative = os.fsencode(path).strip(b"/")
-    if not relative or crossed.get(relative, "vfat") != "vfat":
-        return None
-    try:
-        status = rooted.lstat(relative)
-    except OSError:
-        return None
-    return relative if stat.S_ISDIR(status.st_mode) else None
-
-
-def _open_quietly(directory: bytes) -> int:
-    """Open a directory without touching its access time, where this process may: O_NOATIME is for the owner."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    try:
-        return os.open(directory, flags | os.O_NOATIME)
-    except PermissionError:
-        return os.open(directory, flags)
-
-
-def _read(rooted: Rooted, path: str, limit_bytes: int = 1 << 20) -> bytes:
-    """Return the start of a file of the tree, b"" where there is none: an image need not have it."""
-    for flags in (os.O_NOATIME, 0):
-        try:
-            fd = rooted.open(path, os.O_RDONLY | os.O_NONBLOCK | flags)
-        except PermissionError:
-            continue
-        except OSError:
-            return b""
-        try:
-            return os.pread(fd, limit_bytes, 0) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
-        finally:
-            os.close(fd)
-    return b""
-
-
 def _architecture(rooted: Rooted) -> str:
     """Return what the tree's shell was built for: the tree need not be of this machine."""
     for program in _PROGRAMS:
-        header = _read(rooted, program, 20)
+        header = read_start(rooted, program, 20)
         if header[:4] == b"\x7fELF":
             return _ELF_MACHINES.get(int.from_bytes(header[18:20], "little"), "")
     return ""
 
 
 def _facts(rooted: Rooted, options: CaptureOptions) -> Facts:
-    text = (_read(rooted, "etc/os-release") or _read(rooted, "usr/lib/os-release")).decode(errors="replace")
-    told = dict(_OS_RELEASE.findall(text))
+    text = read_start(rooted, "etc/os-release") or read_start(rooted, "usr/lib/os-release")
+    told = dict(_OS_RELEASE.findall(text.decode(errors="replace")))
     architecture = options.architecture or _architecture(rooted)
     return Facts(architecture, told.get("ID", ""), told.get("VERSION_ID", ""), tuple(sorted(options.excludes)))

@@ -10,10 +10,11 @@ import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from cloner_agent.capture.content import SwapFileError
 from cloner_agent.capture.mounts import Boundaries, open_beneath_mount
-from cloner_agent.capture.records import CaptureError, Notes, Record, RecordMaker
+from cloner_agent.capture.records import CaptureError, Notes
 from cloner_agent.capture.rules import Action, Rule, RuleBook
 from cloner_core.image.limits import MAX_PATH_BYTES
 from cloner_core.image.linting import kinds
@@ -24,6 +25,22 @@ from cloner_core.image.linting.scopes import Scope
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _GONE = (errno.ENOENT, errno.ESTALE)
 _LOST_AND_FOUND = b"lost+found"
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Maker(Protocol[T_co]):
+    """Makes of each entry what the walk gives: see records.RecordMaker and survey.Weigher."""
+
+    def directory(self, fd: int, path: bytes) -> T_co:
+        """Return what becomes of an open directory."""
+
+    def file(self, fd: int, path: bytes, *, is_emptied: bool) -> tuple[T_co, int]:
+        """Return what becomes of an open regular file, and its bytes that are not holes."""
+
+    def special(self, parent_fd: int, name: bytes, path: bytes) -> T_co | None:
+        """Return what becomes of a link, device or fifo; None for what is never captured."""
 
 
 @dataclass(slots=True)
@@ -41,13 +58,11 @@ class _Directory:
         return self.path + b"/" + name if self.path else name
 
 
-class Walker:
+class Walker(Generic[T]):
     """One walk over one tree."""
 
-    def __init__(
-        self, boundaries: Boundaries, book: RuleBook, maker: RecordMaker, notes: Notes, linter: Linter
-    ) -> None:
-        """Take where filesystems end, what to leave out, who makes the records, where to note oddities, the linter."""
+    def __init__(self, boundaries: Boundaries, book: RuleBook, maker: Maker[T], notes: Notes, linter: Linter) -> None:
+        """Take where filesystems end, what to leave out, what becomes of entries, where to note oddities, the lint."""
         self._boundaries = boundaries
         self._book = book
         self._maker = maker
@@ -55,8 +70,8 @@ class Walker:
         self._linter = linter
         self._noatime = os.O_NOATIME
 
-    def walk(self, root_fd: int) -> Iterator[Record]:
-        """Give the records of everything beneath the directory `root_fd`, itself first, in the order of a tree.
+    def walk(self, root_fd: int) -> Iterator[tuple[T, int]]:
+        """Give what is made of everything beneath the directory `root_fd`, itself first, in the order of a tree.
 
         Raises SecretsError when all is seen and there are secrets that nobody allowed.
         """
@@ -145,8 +160,10 @@ class Walker:
         is_hollow = rule is not None and rule.action is Action.HOLLOW
         return self._enter(fd, path, scope, is_top=path in self._boundaries.crossed, is_hollow=is_hollow)
 
-    def _visit_other(self, directory: _Directory, name: bytes, entry: os.DirEntry[str], path: bytes) -> Record | None:
-        """Return the record of anything but a directory, None when it is left out."""
+    def _visit_other(
+        self, directory: _Directory, name: bytes, entry: os.DirEntry[str], path: bytes
+    ) -> tuple[T, int] | None:
+        """Return what is made of anything but a directory, None when it is left out."""
         if entry.is_dir(follow_symlinks=False):
             return None
         is_file = entry.is_file(follow_symlinks=False)
@@ -158,8 +175,8 @@ class Walker:
         if self._linter.is_refused and not lint_rules:
             return None
         if not is_file:
-            inode = self._maker.special(directory.fd, name, path)
-            return None if inode is None else (inode, 0)
+            made = self._maker.special(directory.fd, name, path)
+            return None if made is None else (made, 0)
         fd = self._open(directory, name, _OPEN)
         try:
             if lint_rules:

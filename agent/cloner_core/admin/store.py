@@ -5,6 +5,13 @@ from __future__ import annotations
 from cloner_core.messages import Strict
 
 
+class StoreRoom(Strict, frozen=True):
+    """The filesystem under the store."""
+
+    used_bytes: int
+    free_bytes: int  # that may still be written
+
+
 class VersionShare(Strict, frozen=True):
     """What one version weighs."""
 

@@ -3,7 +3,7 @@
 Pure: `told` is what tools say as texts; asking them is `cloner_agent.detecting`.
 """
 
-from cloner_core.detection.detecting import Detected, detect
+from cloner_core.detection.detecting import Detected, Drive, detect
 from cloner_core.detection.excluded import parse_excluded
 from cloner_core.detection.parsing import Block, parse_blocks, parse_mounts, parse_swap_files
 from cloner_core.detection.told import (
@@ -28,6 +28,7 @@ __all__ = [
     "Block",
     "BtrfsTold",
     "Detected",
+    "Drive",
     "Excluded",
     "Told",
     "detect",

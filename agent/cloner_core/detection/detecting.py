@@ -43,11 +43,21 @@ _PLACE: Final = re.compile(r"disks\[\d+\](?:\.partitions\[\d+\])?|groups\[\d+\]\
 _LARGE_SECTOR: Final = 4096
 
 
+class Drive(msgspec.Struct, frozen=True):
+    """A disk that was found, and what the layout makes of it."""
+
+    path: str
+    size_bytes: int
+    model: str
+    use: str  # "system", as the layout calls it; "left out"; "not used"
+
+
 class Detected(msgspec.Struct, frozen=True):
     """The layout of a machine, and what an admin should know about it."""
 
     layout: Layout
     notes: tuple[str, ...] = ()
+    drives: tuple[Drive, ...] = ()  # all of the machine
 
 
 def detect(told: Told, name: str, excluded: Excluded = _NOTHING) -> Detected:
@@ -88,7 +98,10 @@ def detect(told: Told, name: str, excluded: Excluded = _NOTHING) -> Detected:
     for size in small_esps(layout, fat32_minimum_bytes(_LARGE_SECTOR)):
         told_size = f"the esp of {format_bytes(size)} is too small for disks with sectors of {_LARGE_SECTOR} bytes"
         findings.note(f"{told_size}; 512MiB would do")
-    return Detected(layout, tuple(findings.notes))
+    uses = {disk.path: "left out" for disk in division.excluded}
+    uses |= {disk.path: name for name, disk in zip(ids, used, strict=True)}
+    drives = [Drive(one.path, one.size_bytes, one.model, uses.get(one.path, "not used")) for one in told.disks]
+    return Detected(layout, tuple(findings.notes), tuple(drives))
 
 
 def _check_rules(layout: Layout, origins: Mapping[str, str]) -> None:

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from cloner_core.errors import IntegrityError, InvalidError
 from cloner_core.image.linting.finding import FINDINGS_MOST, Finding
+from cloner_core.image.options import StoredOptions
 from cloner_core.image.packmap import PackMap, decode_map, map_digest
 from cloner_core.image.tree import Count, Digest, Text
 
@@ -96,6 +97,8 @@ class Draft(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: Text = ""
     inexact: tuple[Text, ...] = ()
     findings: Findings = ()
+    options: StoredOptions | None = None  # to be kept with the image from now on; None: they stay as they are
+    options_revision: Count = 0  # those that are kept must still have it, where `options` are to be
 
 
 def check_image_name(name: str) -> str:

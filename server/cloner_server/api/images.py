@@ -13,17 +13,18 @@ from sqlalchemy import Connection, Row
 from sqlalchemy.exc import DBAPIError
 
 from cloner_core.admin.images import CheckReport, Collected, ImageView, Removal
-from cloner_core.admin.store import StoreStats
+from cloner_core.admin.store import StoreRoom, StoreStats
 from cloner_core.decoding import UNREADABLE
-from cloner_core.errors import InvalidError, NotFoundError
+from cloner_core.errors import ClonerError, InvalidError, NotFoundError
 from cloner_core.image.digest import parse_digest
 from cloner_core.image.reference import parse_version
 from cloner_core.image.version import Draft, VersionRecord, check_image_name
 from cloner_core.messages import Granted
 from cloner_server.api.callers import CoreDependency, require_image, who
 from cloner_server.api.faults import AnyRequest
+from cloner_server.api.imageoptions import options_handlers
 from cloner_server.core import Core
-from cloner_server.state import channels, events, images, removal
+from cloner_server.state import channels, events, imageoptions, images, removal
 from cloner_server.state import tasks as rows
 from cloner_server.state.database import DatabaseBusyError, is_undone
 
@@ -102,12 +103,19 @@ def publish(core: CoreDependency, request: AnyRequest, body: RawBody) -> Version
     except UNREADABLE as fault:
         raise InvalidError(f"the body is not a draft: {fault}") from fault
     require_image(request, draft.image)
+    if draft.options is not None:  # told before everything is checked, which takes its time
+        with core.database.read() as connection:
+            imageoptions.require_revision(imageoptions.view(connection, draft.image), draft.options_revision)
     record = core.catalog.store.publish(draft)
     try:
         with core.database.write() as connection:
-            images.add_version(connection, who(core, request), record.image, record.number, record.version)
-    except (DBAPIError, DatabaseBusyError) as fault:
-        if is_undone(fault):  # not shown, so not published: sent again, it would be there twice after the next start
+            act = who(core, request)
+            if (options := draft.options) is not None:
+                imageoptions.keep(connection, act, draft.image, options, revision=draft.options_revision)
+            images.add_version(connection, act, record.image, record.number, record.version)
+    except (DBAPIError, DatabaseBusyError, ClonerError) as fault:
+        # Not shown, so not published: sent again, it would be there twice after the next start.
+        if isinstance(fault, ClonerError) or is_undone(fault):
             core.catalog.store.take_back(record.image, record.number)
         raise
     return record
@@ -117,6 +125,13 @@ def publish(core: CoreDependency, request: AnyRequest, body: RawBody) -> Version
 def check(core: CoreDependency, read_data: FromQuery[bool] = False) -> CheckReport:
     """Verify everything published; with `read_data` every byte of it."""
     return core.catalog.store.check(read_data=read_data)
+
+
+@get("/store/room", sync_to_thread=True)
+def room(core: CoreDependency) -> StoreRoom:
+    """Tell how much room the store has: a capture is to know before it begins."""
+    used, free = core.catalog.store.space()
+    return StoreRoom(used, free)
 
 
 @get("/store/stats", sync_to_thread=True)
@@ -144,7 +159,7 @@ def gc(
 
 def capture_handlers() -> list[Any]:
     """Return the handlers of images that a capture needs."""
-    return [image_show, known, pack_put, segment_put, publish]
+    return [image_show, known, pack_put, segment_put, publish, room, *options_handlers()]
 
 
 def told_maps(connection: Connection) -> set[bytes]:

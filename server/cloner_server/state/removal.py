@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select, text, update
 
 from cloner_core.admin.images import Removal
 from cloner_core.errors import RefusedError
-from cloner_server.state import channels, events, images
+from cloner_server.state import channels, events, imageoptions, images
 from cloner_server.state.database import Act
 from cloner_server.state.tables import LIVE_TASK, nodes, tasks, versions
 
@@ -32,6 +32,8 @@ def remove_version(connection: Connection, act: Act, image: str, number: int) ->
     is_same = versions.c.image == image, versions.c.number == number
     connection.execute(update(versions).where(*is_same).values(removed_s=act.now_s))
     events.record(connection, act, f"image/{image}:{number}", "removed", revision=number, digest=row.digest)
+    if not others:
+        imageoptions.forget(connection, act, image)
     newest = max(others, default=0)
     return Removal(
         image=image,

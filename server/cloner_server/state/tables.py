@@ -139,6 +139,16 @@ keep_rules = Table(
     PrimaryKeyConstraint("image", "channel"),
 )
 
+image_options = Table(
+    "image_options",
+    metadata,
+    Column("image", Text, primary_key=True),
+    Column("revision", Integer, nullable=False),
+    Column("document", Text, nullable=False),  # "": none, its last version was removed; revisions go on after it
+    Column("changed_s", Float, nullable=False),
+    Column("author", Text, nullable=False),
+)
+
 store_sizes = Table(
     "store_sizes",  # noted once a day, to tell when the disk is full
     metadata,
