@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import pytest
 
@@ -147,6 +151,57 @@ def test_only_mounts_beneath_the_root_of_the_capture_count() -> None:
     assert boundaries.crossed == {}
     assert b"nfs" in boundaries.closed
     assert find_boundaries(b"/hom", parse_mountinfo(MOUNTINFO)).closed == frozenset()
+
+
+BTRFS = b"".join(
+    (
+        line(20, "0:40", "/@", "/", "btrfs"),
+        line(21, "0:40", "/@home", "/home", "btrfs"),
+        line(22, "0:40", "/@/srv", "/srv", "btrfs"),  # within /@, mounted where it lies
+        line(23, "0:40", "/@var/log", "/var/log", "btrfs"),
+        line(24, "0:40", "/@home", "/home-again", "btrfs"),
+        line(25, "0:40", "/@/srv", "/srv-again", "btrfs"),
+        line(26, "0:40", "/@/usr/share", "/bind", "btrfs"),
+        line(27, "0:41", "/", "/data", "btrfs"),
+        line(28, "0:41", "/", "/data-again", "btrfs"),
+    )
+)
+
+
+def test_each_subvolume_of_a_btrfs_is_crossed_once() -> None:
+    boundaries = find_boundaries(b"/", parse_mountinfo(BTRFS), lambda path: path != b"/bind")
+    assert boundaries.crossed == dict.fromkeys((b"home", b"srv", b"var/log", b"data"), "btrfs")
+    assert boundaries.closed == {b"home-again", b"srv-again", b"bind", b"data-again"}
+
+
+SUBVOLUMES = """
+set -e
+mkdir $0/top $0/view; mount -o loop $0/disk $0/top; device=$(losetup -nO NAME -j $0/disk)
+for name in @ @home @/nested; do btrfs -q subvolume create $0/top/$name; done
+mkdir $0/top/@/home $0/top/@/dir $0/top/@/bound
+mount -o subvol=@ $device $0/view; mount -o subvol=@home $device $0/view/home
+mount --bind $0/view/dir $0/view/bound
+for name in file dir/file home/file nested/file; do echo $name > $0/view/$name; done
+exec $1 -c "$2" $0/view
+"""
+LOOK = """
+import sys
+from cloner_agent.capture.survey import survey
+told = survey(sys.argv[1], (), None, allow_secrets=False)
+print([one.path for one in told.mounts], list(told.closed), told.data_bytes)
+"""
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+def test_subvolumes_as_the_kernel_shows_them_are_captured_once(tmp_path: Path) -> None:
+    (tmp_path / "disk").touch()
+    os.truncate(tmp_path / "disk", 256 << 20)
+    subprocess.run(["mkfs.btrfs", "-q", tmp_path / "disk"], check=True, capture_output=True)
+    argv: list[str | Path] = ["unshare", "-m", "sh", "-c", SUBVOLUMES, tmp_path, sys.executable, LOOK]
+    told = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=120).stdout
+    size = sum(len(f"{name}\n") for name in ("file", "dir/file", "home/file", "nested/file"))
+    assert told == f"['/', '/home'] ['/bound'] {size}\n"
 
 
 FSTAB = b"""# comment

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from cloner_core.image.tree import ROLE_ESP, ROLE_ROOT, Filesystem
@@ -17,6 +17,7 @@ LOCAL_TYPES = frozenset({"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "j
 _SYS_OPEN_TREE = 428
 _OPEN_TREE_CLONE = 1  # include/uapi/linux/mount.h
 _AT_EMPTY_PATH = 0x1000
+_SUBVOLUME_INODE = 256  # BTRFS_FIRST_FREE_OBJECTID
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -54,25 +55,40 @@ def parse_mountinfo(data: bytes) -> list[Mount]:
     return mounts
 
 
-def find_boundaries(root: bytes, mounts: Iterable[Mount]) -> Boundaries:
-    """Sort the mounts beneath `root`, an absolute real path, into those to cross and those to close."""
+def is_subvolume(path: bytes) -> bool:
+    """Whether the directory at `path` is the top of a subvolume of btrfs, and not one within it."""
+    try:
+        return os.stat(path).st_ino == _SUBVOLUME_INODE
+    except OSError:
+        return False
+
+
+def find_boundaries(
+    root: bytes, mounts: Iterable[Mount], is_subvolume: Callable[[bytes], bool] = is_subvolume
+) -> Boundaries:
+    """Sort the mounts beneath `root`, an absolute real path, into those to cross and those to close.
+
+    Of what is shown at several places the first counts. Subvolumes of one btrfs share a device and are told apart by
+    where they lie in it; `is_subvolume` tells them from a bind mount of a directory.
+    """
     crossed: dict[bytes, str] = {}
     closed: set[bytes] = set()
-    devices: set[bytes] = set()
+    shown: list[Mount] = []
     prefix = root.rstrip(b"/") + b"/"
     for mount in mounts:
         if not (mount.path + b"/").startswith(prefix):
             if prefix.startswith(mount.path.rstrip(b"/") + b"/"):
-                devices = {mount.device}  # the last such mount is the one the root lies on
+                shown = [mount]  # the last such mount is the one the root lies on
             continue
         path = mount.path[len(prefix) :]
         if not path:
-            devices = {mount.device}
+            shown = [mount]
             continue
+        is_btrfs = mount.type == "btrfs"
         # A bind mount shows a part of a filesystem a second time; a btrfs subvolume is a part shown once.
-        is_whole = mount.root == b"/" or mount.type == "btrfs"
-        if mount.type in LOCAL_TYPES and is_whole and mount.device not in devices:
-            devices.add(mount.device)
+        is_whole = mount.root == b"/" or (is_btrfs and is_subvolume(mount.path))
+        if mount.type in LOCAL_TYPES and is_whole and not any(_shows(one, mount) for one in shown):
+            shown.append(mount)
             crossed[path] = mount.type
             closed.discard(path)
         else:
@@ -80,6 +96,20 @@ def find_boundaries(root: bytes, mounts: Iterable[Mount]) -> Boundaries:
             closed.add(path)
     hidden = {path for path in crossed if any(path.startswith(barrier + b"/") for barrier in closed)}
     return Boundaries({path: kind for path, kind in crossed.items() if path not in hidden}, frozenset(closed))
+
+
+def _shows(one: Mount, other: Mount) -> bool:
+    """Whether what `other` shows is seen by `one` already, at another place."""
+    if one.device != other.device:
+        return False
+    if one.type != "btrfs":
+        return True
+    top = one.root.rstrip(b"/")
+    if other.root == one.root:
+        return True
+    # A subvolume within another one is seen through it; mounted just there it is the same thing.
+    within = other.root.startswith(top + b"/")
+    return within and one.path.rstrip(b"/") + other.root[len(top) :] != other.path
 
 
 def filesystems_of(boundaries: Boundaries, esp: bytes | None, fstab: bytes) -> tuple[Filesystem, ...]:
