@@ -18,8 +18,9 @@ import click
 from cloner_cli.commands import json_option, socket_option
 from cloner_cli.invocation import Invocation
 from cloner_cli.reporting import report, silence, tell
+from cloner_cli.statuses import exit_statuses
 from cloner_cli.text import encodable
-from cloner_core.errors import FAILED_BASE, FAILED_MOST, ClonerError, ExitStatus, InvalidError, failed_status
+from cloner_core.errors import ClonerError, ExitStatus, InvalidError
 from cloner_server import VERSION
 
 COMMANDS = {
@@ -51,6 +52,7 @@ COMMANDS = {
     "known-hosts": "cloner_cli.identity",
     "layout": "cloner_cli.layout",
     "machine": "cloner_cli.machine",
+    "manual": "cloner_cli.manual",
     "model": "cloner_cli.model",
     "netboot": "cloner_cli.netboot",
     "new-image": "cloner_cli.capture",
@@ -71,20 +73,6 @@ COMMANDS = {
 }
 """The module of each command; there it is the attribute `NAME_command`, with `_` for `-`."""
 
-MEANINGS = {
-    ExitStatus.OK: "done",
-    ExitStatus.FAILED: "the work was tried and failed",
-    ExitStatus.USAGE: "the command line or a document is wrong; nothing was changed",
-    ExitStatus.NOT_FOUND: "a named node, image, layout or task does not exist; nothing was changed",
-    ExitStatus.REFUSED: "understood, and not allowed now; nothing was changed",
-    ExitStatus.CONFLICT: "somebody else changed it first; read it again",
-    ExitStatus.UNREACHABLE: "the server does not answer",
-    ExitStatus.INTEGRITY: "bytes do not match their digest or signature",
-    ExitStatus.INEXACT: "the capture is complete and lists files that kept changing",
-    ExitStatus.TIMEOUT: "waited as long as asked; the work goes on",
-    ExitStatus.INTERRUPTED: "interrupted (Ctrl-C); what the server has accepted goes on",
-}
-
 
 class _ReaderLeftError(Exception):
     """`cloner events | head`: the reader has what it wanted."""
@@ -102,6 +90,8 @@ def _noticing_who_left() -> Iterator[None]:
 class Root(click.Group):
     """The command `cloner`."""
 
+    example = "cloner deploy --nodes node[01-02] --image debian --wait"
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands, sorted."""
         return sorted(COMMANDS)
@@ -116,11 +106,9 @@ class Root(click.Group):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the exit statuses: scripts rely on them."""
         with formatter.section("Exit status"):
-            formatter.write_dl([(str(int(status)), meaning) for status, meaning in MEANINGS.items()])
-            counted = f"{failed_status(1)}-{failed_status(FAILED_MOST)}"
-            formatter.write_dl([(counted, f"nodes failed: {FAILED_BASE} plus their number, at most {FAILED_MOST}")])
+            formatter.write_dl(exit_statuses())
         formatter.write_paragraph()
-        formatter.write_text("Example: cloner deploy --nodes node[01-02] --image debian --wait")
+        formatter.write_text(f"Example: {self.example}")
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any

@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from cloner_cli.commands import Command
-from cloner_cli.main import COMMANDS, MEANINGS, cli
+from cloner_cli.main import COMMANDS, cli
+from cloner_cli.statuses import MEANINGS
 from cloner_core.errors import ExitStatus
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -29,6 +30,7 @@ CHANGING = {
     "init",
     "initramfs build",
     "machine forget",
+    "manual",
     "model remove",
     "model set",
     "netboot",
