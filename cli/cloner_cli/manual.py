@@ -15,7 +15,12 @@ from cloner_core.errors import InvalidError
 
 def all_pages(root: click.Command) -> dict[str, str]:
     """Return every page of this distribution by file name; `root` is the command `cloner`."""
-    return pages(root, "cloner")
+    from cloner_cli.cv import PROGRAMS
+
+    made = pages(root, "cloner")
+    for name, program in PROGRAMS.items():
+        made |= pages(program, name)
+    return made
 
 
 @command("manual", example="cloner manual --to /usr/local/share/man/man1")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import click
 import httpx2
 import msgspec
 from click.testing import CliRunner, Result
@@ -70,15 +71,16 @@ class Desk:
     transport: InProcess = field(init=False)
     run_program: Callable[[Sequence[str]], int] = lambda _: 0
     detect: Callable[[str, Sequence[str]], Detected] = field(default=undetected)
+    servers: list[str] = field(default_factory=list)  # named on command lines
     now_s: float = 0.0
     sleeps: int = 0
 
     def __post_init__(self) -> None:
         self.transport = InProcess(self.scene, self._pass_time)
 
-    def run(self, *words: str, typed: str = "") -> Result:
+    def run(self, *words: str, typed: str = "", program: click.Command = cli) -> Result:
         """Run one command line with `typed` at its terminal."""
-        result = CliRunner().invoke(cli, list(words), input=typed, obj=self.invocation())
+        result = CliRunner().invoke(program, list(words), input=typed, obj=self.invocation())
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         assert "Traceback" not in result.output
@@ -88,6 +90,7 @@ class Desk:
         """Return what a command line runs with here."""
         world = World(
             open_client=lambda _: httpx2.Client(transport=self.transport, base_url="http://cloner"),
+            open_node=self._open_node,
             author=lambda: "tester",
             monotonic=lambda: self.now_s,
             sleep=self._sleep,
@@ -128,6 +131,10 @@ class Desk:
     def indexes(self) -> Path:
         """Where the captures of this desk have their indexes."""
         return Path(self.scene.core.state_directory).parent / "indexes"
+
+    def _open_node(self, _: Path, server: str) -> tuple[httpx2.Client, str]:
+        self.servers.append(server)
+        return httpx2.Client(transport=self.transport, base_url="http://cloner"), server
 
     def _can_ask(self) -> bool:
         self.on_ask()
