@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from cloner_core.admin.images import VerifyProgress
 from cloner_core.image.digest import digest
 from cloner_server.store.blobs import Blobs, Files
 from cloner_server.store.local import LocalStore
+from clones import scatter
 from store_images import Image, Key, files_from, make_image, some_contents
 
 
@@ -52,14 +54,48 @@ PARTS: dict[str, Callable[[LocalStore, Image], Path]] = {
     "placements": lambda store, image: store.placement_sets.path_of(bytes.fromhex(store.signed_map(image.version).map)),
     "current": lambda store, image: store.current_path(image.version),
 }
+RECORD = {"record": lambda store, image: store.record_path("golden", 1)}
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", [*PARTS, *RECORD])
 @pytest.mark.parametrize("where", [0, 1, 2])
 def test_a_flipped_byte_anywhere_is_found(store: LocalStore, image: Image, part: str, where: int) -> None:
-    path = PARTS[part](store, image)
+    path = (PARTS | RECORD)[part](store, image)
     flip(path, (path.stat().st_size - 1) * where // 2)
     assert store.check(read_data=True).faults != ()
+
+
+def test_each_byte_of_a_record_is_signed(store: LocalStore, image: Image) -> None:
+    path = store.record_path("golden", 1)
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 7):
+        flip(path, at)
+        assert store.check().faults, f"byte {at} of {whole!r}"
+        path.write_bytes(whole)
+    assert store.check().faults == ()
+
+
+def test_a_record_of_an_older_server_has_no_signature_and_no_fault(store: LocalStore, image: Image) -> None:
+    path = store.record_path("golden", 1)
+    told = json.loads(path.read_bytes())
+    assert list(told)[-1] == "record_signature", "it is over all before it"
+    del told["record_signature"]
+    path.write_text(json.dumps(told))
+    assert store.check().faults == ()
+    path.write_text(json.dumps({**told, "record_signatura": "0" * 128}))
+    assert "record_signatura" in store.check().faults[0].why
+
+
+def test_a_record_that_cannot_be_read_is_a_fault_and_the_others_are_checked(store: LocalStore, image: Image) -> None:
+    other = make_image(some_contents(1), "other")
+    other.put(store)
+    store.publish(other.draft)
+    store.record_path("golden", 1).write_bytes(b"{")
+    flip(store.pack_path(other.packs[0].digest), 0)
+    assert {fault.what.split(",")[0] for fault in store.check(read_data=True).faults} == {
+        "version golden/1",
+        "version other/1",
+    }
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -199,3 +235,15 @@ def test_repacking_keeps_the_version_and_its_files(store: LocalStore) -> None:
     store.gc(3600)
     assert files_from(store, image.version) == contents
     assert store.check(read_data=True).unused_bytes == 0
+
+
+def test_a_map_that_was_replaced_lives_for_the_grace(store: LocalStore, image: Image) -> None:
+    age(store)
+    told = bytes.fromhex(store.signed_map(image.version).map)
+    packs = {pack.digest for pack in store.map_of(told).packs}
+    scatter(store, image.version, 1)
+    store.gc(3600)  # a deploy was told the old one a moment ago
+    assert all(store.packs.size(pack) for pack in packs)
+    assert store.placement(told, 0)
+    age(store)
+    assert store.gc(3600).files >= len(packs)

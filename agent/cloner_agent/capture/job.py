@@ -118,6 +118,8 @@ def capture(
                 root=encode_root(tree_root),
                 packs=offers,
                 base=base.version if base else b"",
+                also=base.also if base else (),
+                after=base.number if base else 0,
                 message=options.message,
                 author=options.author,
                 source=options.source,

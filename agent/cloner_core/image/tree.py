@@ -104,6 +104,8 @@ def decode_root(data: bytes, version: bytes) -> TreeRoot:
     mounts = [filesystem.mount for filesystem in root.filesystems]
     if mounts != sorted(set(mounts)) or mounts[0] != b"":
         faults.append("its filesystems are not sorted by mount, or the first is not the root")
+    if any(b"\0" in mount or {b"", b".", b".."} & set(mount.split(b"/")) for mount in mounts[1:]):
+        faults.append("a filesystem of it is mounted at what is no path of a tree")
     number = 1
     for segment in root.segments:
         if segment.first != number:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
 from msgspec import Meta
 
+from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import IntegrityError, InvalidError
+from cloner_core.image.digest import digest
 from cloner_core.image.linting.finding import FINDINGS_MOST, Finding
 from cloner_core.image.options import StoredOptions
 from cloner_core.image.packmap import PackMap, decode_map, map_digest
@@ -17,13 +19,17 @@ from cloner_core.image.tree import Count, Digest, Text
 # Statements begin with what they state, so that no signature can pass for one over something else.
 _VERSION_STATEMENT = b"cloner version 1\0"
 _MAP_STATEMENT = b"cloner pack map 1\0"
+_RECORD_STATEMENT = b"cloner version record 1\0"
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?\Z")
+
+_RECORD_MARK = b',"record_signature":"'
 
 # In the records people read, in JSON, bytes are hexadecimal.
 HexDigest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 HexKey = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 HexSignature = Annotated[str, Meta(pattern="^[0-9a-f]{128}$")]
+_HexSignatureOrNone = Annotated[str, Meta(pattern="^(?:[0-9a-f]{128})?$")]
 
 Findings = Annotated[tuple[Finding, ...], Meta(max_length=FINDINGS_MOST)]
 
@@ -67,6 +73,7 @@ class VersionRecord(msgspec.Struct, frozen=True):
     source: Text = ""  # host name of the machine captured
     inexact: tuple[Text, ...] = ()  # paths that kept changing while they were read
     findings: Findings = ()  # of the lint
+    record_signature: _HexSignatureOrNone = ""  # over all before it, so the last; "" in records of older servers
 
 
 class PackOffer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,10 +86,12 @@ class PackOffer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A published version whose packs the next capture may refer to."""
+    """What the next capture of an image may refer to: the packs of its newest version, and of captures refused late."""
 
-    version: Digest
+    version: bytes  # b"" where the image has no version
     packs: tuple[PackOffer, ...]
+    number: int = 0  # the last one given, of a version that is there or was removed; 0 for none
+    also: tuple[Digest, ...] = ()  # captures that came too late to be published; `packs` has theirs too
 
 
 class Draft(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -92,6 +101,8 @@ class Draft(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     root: bytes  # the tree root, encoded
     packs: tuple[PackOffer, ...]
     base: bytes = b""  # version whose packs may be used too, or b""
+    also: tuple[Digest, ...] = ()  # more of them
+    after: int | None = None  # the last number given when the capture began; None: whatever it was
     message: Text = ""
     author: Text = ""
     source: Text = ""
@@ -119,6 +130,34 @@ def version_statement(version: bytes) -> bytes:
 def map_statement(version: bytes, pack_map: bytes) -> bytes:
     """Return the bytes the server signs for the pack map of this digest of a version."""
     return _MAP_STATEMENT + version + pack_map
+
+
+def seal_record(record: VersionRecord, signer: Signer) -> bytes:
+    """Return `record` as it is stored: JSON, with a signature over everything before it."""
+    body = msgspec.json.encode(msgspec.structs.replace(record, record_signature=""))[: -len(_RECORD_MARK) - 2]
+    signature = signer.sign(_RECORD_STATEMENT + digest(body))
+    return body + _RECORD_MARK + signature.hex().encode() + b'"}'
+
+
+def verify_record(data: bytes, public_key: bytes) -> None:
+    """Raise IntegrityError unless the record in `data` is just what the holder of `public_key` wrote.
+
+    A record of an older server has no signature; then no more is seen than that it has no key nobody knows.
+    """
+    body, mark, rest = data.rpartition(_RECORD_MARK)
+    if mark and len(rest) == 130 and rest.endswith(b'"}'):
+        try:
+            signature = bytes.fromhex(rest[:-2].decode())
+        except ValueError as error:
+            raise IntegrityError(f"the signature of the record is not well-formed: {error}") from error
+        _verify(_RECORD_STATEMENT + digest(body), signature, public_key, "the version record")
+        return
+    try:
+        keys = set(msgspec.json.decode(data, type=dict[str, Any]))
+    except UNREADABLE as error:
+        raise IntegrityError(f"the version record cannot be read: {error}") from error
+    if unknown := keys - set(VersionRecord.__struct_fields__[:-1]):
+        raise IntegrityError(f"the version record is not signed, and nobody knows its {', '.join(sorted(unknown))}")
 
 
 def verify_version(version: bytes, signature: bytes, public_key: bytes) -> None:

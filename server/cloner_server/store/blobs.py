@@ -88,11 +88,14 @@ class Files:
 
     def _full(self, what: str, wanted: int, reserve: int = 0) -> StoreFullError:
         status = os.statvfs(self.root)
-        free = f"{status.f_bavail * status.f_frsize} free"
+        free_bytes = status.f_bavail * status.f_frsize
+        free = f"{free_bytes} free"
         if status.f_files and not status.f_favail:
             free += " but no inode left"
         if reserve:
             free += f", of which {reserve} are reserved for deploys that run"
+        if (missing := wanted + reserve - free_bytes) > 0:
+            free += f": {missing} bytes are missing"
         return StoreFullError(
             f"the store {self.root} has no room for {what}: {wanted} bytes wanted, {free}",
             hint="run 'cloner store gc', or enlarge the filesystem",

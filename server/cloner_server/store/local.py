@@ -60,7 +60,7 @@ class LocalStore(StoreReader):
         return self.segments.put(name, stored)
 
     def publish(self, draft: Draft, *, is_trusted: bool = False) -> VersionRecord:
-        """Check everything, sign, and make the next version of an image appear at once."""
+        """Check everything, sign, and make the next version of an image appear at once; see `Store`."""
         return publish(self, draft, self._key(), self._clock, is_trusted=is_trusted)
 
     def remove_version(self, image: str, number: int) -> None:
@@ -87,9 +87,13 @@ class LocalStore(StoreReader):
         sync_directory(path.parent)
 
     def base(self, image: str) -> Base | None:
-        """Return the packs of the latest version of `image`; gc keeps them for its grace, whatever is removed."""
-        with contextlib.suppress(NotFoundError, FileNotFoundError):
-            os.utime(self.current_path(bytes.fromhex(self.version(image).version)))
+        """Return what the next capture need not send; gc keeps it for its grace, whatever is removed."""
+        versions = self.late_versions(image)
+        with contextlib.suppress(NotFoundError):
+            versions.append(bytes.fromhex(self.version(image).version))
+        for version in versions:
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(self.current_path(version))
         return super().base(image)
 
     def check(self, *, read_data: bool = False) -> CheckReport:

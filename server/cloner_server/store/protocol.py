@@ -29,12 +29,14 @@ class Store(Protocol):
         """Keep a segment of a tree, a zstd frame of `raw_size` bytes with digest `name`; False when it was there."""
 
     def base(self, image: str) -> Base | None:
-        """Return the packs of the latest version of `image` for the next capture, or None when there is none."""
+        """Return what the next capture of `image` need not send, or None when there is nothing."""
 
     def publish(self, draft: Draft, *, is_trusted: bool = False) -> VersionRecord:
         """Check everything, sign, and make the next version of an image appear at once.
 
         With `is_trusted` the packs' content is taken as the draft tells it: only for a capture in this process.
+        Raises IntegrityError for what does not fit together, ConflictError when another capture was published since
+        this one began; then all of it is kept for the next try.
         """
 
     def images(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from datetime import datetime
 
 import msgspec
 
-from cloner_core.errors import IntegrityError, NotFoundError
+from cloner_core.errors import ConflictError, IntegrityError, NotFoundError
 from cloner_core.image.derive import derive_placements
 from cloner_core.image.digest import version_digest
 from cloner_core.image.pack import check_entries, decode_pack
@@ -23,6 +24,7 @@ from cloner_core.image.version import (
     VersionRecord,
     check_image_name,
     map_statement,
+    seal_record,
     version_statement,
 )
 from cloner_server.durable import sync_directory
@@ -35,7 +37,10 @@ Clock = Callable[[], datetime]
 def publish(
     store: StoreReader, draft: Draft, signer: Signer, clock: Clock, *, is_trusted: bool = False
 ) -> VersionRecord:
-    """Publish `draft` as the next version of its image; raises IntegrityError, having shown nothing to any reader."""
+    """Publish `draft` as the next version of its image; raises IntegrityError, having shown nothing to any reader.
+
+    Raises ConflictError when another capture was published since this one began: all of it is kept for the next try.
+    """
     check_image_name(draft.image)
     version = version_digest(draft.root)
     root = decode_root(draft.root, version)
@@ -61,13 +66,16 @@ def publish(
             inexact=draft.inexact,
             findings=draft.findings,
         )
-        return _append(store, record)
+        return _append(store, record, signer, draft.after)
 
 
 def place_map(
     store: StoreReader, version: bytes, root: TreeRoot, offers: Iterable[PackOffer], signer: Signer
 ) -> SignedMap:
-    """Make the map of a version over the packs offered, with its placements, durable and current."""
+    """Make the map of a version over the packs offered, with its placements, durable and current.
+
+    The map it had is touched: a deploy may have been told it just now, and gc keeps it for its grace.
+    """
     builder = MapBuilder()
     for offer in offers:
         builder.add_pack(offer.digest, offer.stored_size, offer.raw_size, offer.entries)
@@ -89,6 +97,8 @@ def place_map(
         signature=signer.sign(map_statement(version, name)).hex(),
         public_key=signer.public_key.hex(),
     )
+    with contextlib.suppress(NotFoundError, IntegrityError, FileNotFoundError):
+        os.utime(store.maps.path_of(bytes.fromhex(store.signed_map(version).map)))
     store.files.replace(store.current_path(version), msgspec.json.encode(signed))
     return signed
 
@@ -115,7 +125,8 @@ def _has_complete_map(store: StoreReader, version: bytes) -> bool:
 def _offers(store: StoreReader, draft: Draft, is_trusted: bool) -> list[PackOffer]:
     """Return the packs a draft may use; raises IntegrityError when one is absent or holds something else."""
     try:
-        offers = list(store.offers(draft.base)) if draft.base else []
+        known = [version for version in (draft.base, *draft.also) if version]
+        offers = [offer for version in known for offer in store.offers(version)]
     except NotFoundError as error:
         raise IntegrityError(f"the base of the capture is gone: {error.message}", hint="capture again") from error
     _require_packs(store, [(offer.digest, offer.stored_size) for offer in draft.packs])
@@ -139,19 +150,31 @@ def _require_packs(store: StoreReader, wanted: list[tuple[bytes, int]]) -> None:
         raise IntegrityError(f"{len(missing)} of {len(wanted)} packs are not in the store: {listed}")
 
 
-def _append(store: StoreReader, record: VersionRecord) -> VersionRecord:
+def _append(store: StoreReader, record: VersionRecord, signer: Signer, after: int | None) -> VersionRecord:
     """Give the record the next free number; link(2) decides between two publishers."""
+    image = record.image
     while True:
-        number = 1 + max((*_present(store, record.image), *store.spent_numbers(record.image)), default=0)
-        numbered = msgspec.structs.replace(record, number=number)
-        path = store.record_path(record.image, number)
-        if store.files.create(path, msgspec.json.encode(numbered)):
+        last = store.last_number(image)
+        if after not in (None, last):
+            # What came late is whole in the store by now: the next capture need not send it again.
+            store.files.create(store.late_path(image, bytes.fromhex(record.version)), b"")
+            raise ConflictError(
+                f"{_named(store, image, last)} was published while this capture ran: it began after {image}:{after}",
+                hint=f"the same command once more makes {image}:{last + 1}; what it has sent is kept for that",
+            )
+        data = seal_record(msgspec.structs.replace(record, number=last + 1), signer)
+        path = store.record_path(image, last + 1)
+        if store.files.create(path, data):
             sync_directory(path.parent.parent)
-            return numbered
+            store.late_path(image, bytes.fromhex(record.version)).unlink(missing_ok=True)
+            return msgspec.json.decode(data, type=VersionRecord)
 
 
-def _present(store: StoreReader, image: str) -> list[int]:
+def _named(store: StoreReader, image: str, number: int) -> str:
+    """Return how a person knows a version that was published first."""
     try:
-        return store.numbers(image)
-    except NotFoundError:
-        return []
+        first = store.version(image, number)
+    except (NotFoundError, IntegrityError):  # removed again
+        return f"{image}:{number}"
+    by = ", ".join(f"{word} {value}" for word, value in (("by", first.author), ("from", first.source)) if value)
+    return f"{image}:{number} ({by})" if by else f"{image}:{number}"

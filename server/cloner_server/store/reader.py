@@ -20,6 +20,7 @@ from cloner_server.store.placements import read_record
 
 _NUMBER = re.compile(r"([1-9][0-9]{0,8})\.json\Z")
 _SPENT = re.compile(r"([1-9][0-9]{0,8})\.removed\Z")
+_LATE = re.compile(r"([0-9a-f]{64})\.late\Z")
 
 
 class StoreReader:
@@ -72,6 +73,25 @@ class StoreReader:
         """Return what the file of a version becomes when it is removed."""
         return self._images / check_image_name(image) / f"{number}.removed"
 
+    def last_number(self, image: str) -> int:
+        """Return the last number that was given to a version of `image`, there or removed; 0 for none."""
+        directory = self._images / check_image_name(image)
+        return max((*self._numbers(directory), *self.spent_numbers(image)), default=0)
+
+    def late_path(self, image: str, version: bytes) -> Path:
+        """Return the file that says that a capture of `image` came too late to be published."""
+        return self._images / check_image_name(image) / f"{version.hex()}.late"
+
+    def late_paths(self) -> list[Path]:
+        """Return every file that `late_path` names."""
+        return sorted(self._images.glob("*/*.late"))
+
+    def late_versions(self, image: str) -> list[bytes]:
+        """Return the trees that came too late to be published and are whole in the store, until a gc takes them."""
+        directory = self._images / check_image_name(image)
+        names = sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
+        return [bytes.fromhex(match.group(1)) for match in map(_LATE.match, names) if match]
+
     def version(self, image: str, number: int | None = None) -> VersionRecord:
         """Return one version, the latest when no number is given; raises NotFoundError."""
         numbers = self.numbers(image)
@@ -91,9 +111,12 @@ class StoreReader:
 
     def records(self) -> Iterator[VersionRecord]:
         """Give every published version."""
-        for image in self.images():
-            for number in self.numbers(image):
-                yield self.version(image, number)
+        for image, number in self.listed():
+            yield self.version(image, number)
+
+    def listed(self) -> list[tuple[str, int]]:
+        """Return image and number of every published version, unread."""
+        return [(image, number) for image in self.images() for number in self._numbers(self._images / image)]
 
     def current_path(self, version: bytes) -> Path:
         """Return the file that says which map a version has."""
@@ -151,12 +174,23 @@ class StoreReader:
             yield PackOffer(pack.digest, pack.stored_size, pack.raw_size, entries)
 
     def base(self, image: str) -> Base | None:
-        """Return the packs of the latest version of `image` for the next capture, or None when there is none."""
+        """Return what the next capture of `image` need not send, or None when there is nothing."""
         try:
             version = bytes.fromhex(self.version(image).version)
         except NotFoundError:
-            return None
-        return Base(version, tuple(self.offers(version)))
+            version = b""
+        packs = {offer.digest: offer for offer in self.offers(version)} if version else {}
+        also = []
+        for late in self.late_versions(image):
+            try:
+                more = list(self.offers(late))
+            except (NotFoundError, IntegrityError):
+                continue  # half collected
+            also.append(late)
+            for offer in more:
+                packs.setdefault(offer.digest, offer)
+        number = self.last_number(image)
+        return Base(version, tuple(packs.values()), number, tuple(also)) if number or also else None
 
     def missing_packs(self, version: bytes) -> list[bytes]:
         """Return the packs of a version that are absent or of another size: a deploy must not begin with any."""

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloner_core.admin.images import CheckReport, Collected, StoreFault, VerifyProgress, VerifyReport
-from cloner_core.errors import ClonerError, IntegrityError
+from cloner_core.errors import ClonerError, IntegrityError, NotFoundError
 from cloner_core.image.derive import derive_placements
 from cloner_core.image.limits import DIGEST_BYTES
 from cloner_core.image.pack import ENTRY, Pack, PackWriter, RawPack, check_entries, compress_pack, decode_pack
 from cloner_core.image.packmap import MapBuilder, PackMap, iter_index
 from cloner_core.image.tree import iter_segment
-from cloner_core.image.version import PackOffer, SignedMap, Signer, VersionRecord, verify_map, verify_version
+from cloner_core.image.version import (
+    PackOffer,
+    SignedMap,
+    Signer,
+    VersionRecord,
+    verify_map,
+    verify_record,
+    verify_version,
+)
 from cloner_server.store.placements import encode_set
 from cloner_server.store.publish import place_map
 from cloner_server.store.reader import StoreReader
@@ -46,12 +55,20 @@ def check(store: StoreReader, *, read_data: bool, public_key: bytes | None) -> C
     seen: dict[bytes, list[StoreFault]] = {}
     packs: dict[bytes, int] = {}
     versions = 0
-    for record in store.records():
+    for image, number in store.listed():
+        name = f"version {image}/{number}"
+        try:
+            record = store.version(image, number)
+        except NotFoundError:  # removed meanwhile
+            continue
+        except (IntegrityError, OSError) as error:
+            versions += 1
+            faults.append(StoreFault(name, _why(error)))
+            continue
         versions += 1
         version = bytes.fromhex(record.version)
-        name = f"version {record.image}/{record.number}"
         key = public_key or bytes.fromhex(record.public_key)
-        faults += _check_signature(record, key)
+        faults += _check_signature(store, record, key)
         if version not in seen:
             seen[version] = list(_check_version(store, version, key, packs, read_data=read_data))
         faults += [StoreFault(f"{name}, {fault.what}", fault.why) for fault in seen[version]]
@@ -67,15 +84,17 @@ def verify(store: StoreReader, image: str, number: int, *, public_key: bytes | N
     record = store.version(image, number)
     version, packs = bytes.fromhex(record.version), dict[bytes, int]()
     key = public_key or bytes.fromhex(record.public_key)
-    faults = [*_check_signature(record, key), *_check_version(store, version, key, packs, read_data=True, watch=watch)]
+    faults = list(_check_signature(store, record, key))
+    faults += _check_version(store, version, key, packs, read_data=True, watch=watch)
     return VerifyReport(image, number, record.version, key.hex(), tuple(faults), len(packs), sum(packs.values()))
 
 
-def _check_signature(record: VersionRecord, key: bytes) -> Iterator[StoreFault]:
+def _check_signature(store: StoreReader, record: VersionRecord, key: bytes) -> Iterator[StoreFault]:
     try:
         verify_version(bytes.fromhex(record.version), bytes.fromhex(record.signature), key)
-    except IntegrityError as error:
-        yield StoreFault(f"version {record.image}/{record.number}", error.message)
+        verify_record(store.record_path(record.image, record.number).read_bytes(), key)
+    except (ClonerError, OSError) as error:
+        yield StoreFault(f"version {record.image}/{record.number}", _why(error))
 
 
 def _check_version(
@@ -92,6 +111,8 @@ def _check_version(
         signed = store.signed_map(version)
         data = store.pack_map(bytes.fromhex(signed.map))
         pack_map = verify_map(data, bytes.fromhex(signed.signature), version, key)
+        if signed.public_key != key.hex():
+            yield StoreFault("pack map", f"it names the key {signed.public_key}, and {key.hex()} signed it")
         builder = MapBuilder()
         offered = list(iter_index(pack_map, store.indexes.read(pack_map.index_digest)))
         for pack, flat in offered:
@@ -221,6 +242,7 @@ def _unneeded(store: StoreReader, live: _Live) -> Iterator[Path]:
     ):
         yield from (Path(entry.path) for name, entry in blobs.names() if name not in keep)
     yield from store.files.temporary.iterdir()
+    yield from store.late_paths()
     for version in _current_versions(store):
         if version not in live.roots:
             yield store.current_path(version)
@@ -232,13 +254,20 @@ def _current_versions(store: StoreReader) -> list[bytes]:
 
 
 def _mark_young(store: StoreReader, since_s: float, live: _Live) -> None:
-    """Keep what was published, or handed to a capture as its base, since then: the capture counts on its packs."""
+    """Keep what was published, or handed to a capture as its base, since then: the capture counts on its packs.
+
+    And the maps that were current until then: a deploy that began just before a repack reads by the old one.
+    """
     for version in _current_versions(store):
         try:
             if store.current_path(version).stat().st_mtime >= since_s:
                 _mark(store, version, live)
         except ClonerError:
             continue  # half removed already: nothing was handed out of it
+    for name, entry in store.maps.names():
+        with contextlib.suppress(ClonerError):
+            if entry.stat().st_mtime >= since_s:
+                _mark_map(store, name, live)
 
 
 def _mark(store: StoreReader, version: bytes, live: _Live) -> None:
