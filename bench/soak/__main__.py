@@ -20,8 +20,12 @@ from soak.runner import run
 CHECKOUT = Path(__file__).parents[2]
 LAWS = (
     "pack-orders",
+    "trees",
     "restore-million",
     "store-kill",
+    "capture-kill",
+    "flipped-bytes",
+    "hostile-images",
     "server-kill",
     "server-full",
     "claim-race",

@@ -12,12 +12,53 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.sharedctypes import RawValue
 from types import FrameType
 
 _CALLS = frozenset(
     {"open", "write", "fsync", "rename", "replace", "link", "unlink", "remove", "mkdir", "rmdir", "utime"}
 )
 _STATEMENTS = frozenset({"execute", "executemany", "commit"})
+_SENDS = frozenset({"send", "sendall", "write"})
+
+IsEffect = Callable[[object], bool]
+"""Tells whether a call of this builtin is one."""
+
+
+class Fuse:
+    """Counts the effects of a process, which is killed right before one that others may choose while it runs.
+
+    Made before the process is forked.
+    """
+
+    def __init__(self) -> None:
+        self._seen = RawValue("q", 0)
+        self._at = RawValue("q", 0)
+
+    @property
+    def seen(self) -> int:
+        """Return how many effects there were; of two at the same instant one may be lost."""
+        return int(self._seen.value)
+
+    def light(self, after: int) -> None:
+        """Have the process killed right before the effect `after` (from 1) from now on."""
+        self._at.value = self._seen.value + after
+
+    def burn(self, is_effect: IsEffect | None = None) -> None:
+        """Count from here to the end of this process, in all threads that it starts; all effects, or just these."""
+
+        def on_effect() -> None:
+            self._seen.value += 1
+            if 0 < self._at.value <= self._seen.value:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        _watch(on_effect, is_effect or _is_effect)
+
+
+def is_sending(called: object) -> bool:
+    """Return whether a builtin sends bytes over a socket, with TLS or without."""
+    kind = type(getattr(called, "__self__", None)).__name__
+    return getattr(called, "__name__", "") in _SENDS and kind in ("_SSLSocket", "SSLSocket", "socket")
 
 
 @contextmanager
@@ -53,18 +94,22 @@ def count_effects(work: Callable[[], object]) -> int:
 
 @contextmanager
 def _watched(on_effect: Callable[[], None]) -> Iterator[None]:
-    def on_call(frame: FrameType, event: str, called: object) -> None:
-        if event == "c_call" and _is_effect(called):
-            on_effect()
-
     former, of_threads = sys.getprofile(), threading.getprofile()
-    threading.setprofile(on_call)
-    sys.setprofile(on_call)
+    _watch(on_effect, _is_effect)
     try:
         yield
     finally:
         sys.setprofile(former)
         threading.setprofile(of_threads)
+
+
+def _watch(on_effect: Callable[[], None], is_effect: IsEffect) -> None:
+    def on_call(frame: FrameType, event: str, called: object) -> None:
+        if event == "c_call" and is_effect(called):
+            on_effect()
+
+    threading.setprofile(on_call)
+    sys.setprofile(on_call)
 
 
 def _is_effect(called: object) -> bool:

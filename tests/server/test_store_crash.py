@@ -13,7 +13,7 @@ import torture
 from cloner_server.store.local import LocalStore
 from cloner_server.store.protocol import StoreFullError
 from soak.book import Entry
-from soak.laws import store_kill
+from soak.laws import flipped_bytes, store_kill
 from store_images import Image, Key, files_from, make_image, some_contents
 
 pytestmark = pytest.mark.root  # starts processes, mounts a small filesystem
@@ -74,3 +74,10 @@ def test_a_full_disk_is_told_and_leaves_nothing_behind(tmp_path: Path) -> None:
         second = make_image(some_contents(1))
         second.put(store)
         assert store.publish(second.draft).number == 2
+
+
+def test_a_byte_changed_anywhere_is_found_by_every_check(tmp_path: Path) -> None:
+    """At length: `./run soak flipped-bytes`."""
+    with flipped_bytes.LAW.open(tmp_path) as case:
+        tried = [case(seed) for seed in range(1000, 1008)]
+    assert len({figures["in"] for figures in tried}) == 8
