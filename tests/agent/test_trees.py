@@ -15,5 +15,5 @@ def test_trees_that_hypothesis_makes_are_restored_as_they_were(tmp_path: Path) -
     """At length: `./run soak trees`."""
     with trees.LAW.open(tmp_path) as case:
         tried = [case(seed) for seed in range(5000, 5008)]
-    for name in ("links", "holes", "inodes"):
+    for name in ("links", "holes", "recalled"):
         assert any(float(figures.get(name, 0)) > 0 for figures in tried), name

@@ -17,6 +17,7 @@ from cloner_agent.capture.sink import CaptureSink
 from cloner_agent.capture.source import opened, read_start
 from cloner_agent.capture.walk import Walker
 from cloner_agent.rooted import Rooted
+from cloner_core.errors import ConflictError
 from cloner_core.image.checker import TreeChecker
 from cloner_core.image.inode import Inode, encode_inode
 from cloner_core.image.limits import FORMAT
@@ -112,23 +113,26 @@ def capture(
             offers = packs.finish()
             facts = _facts(source.rooted, options)
         tree_root = TreeRoot(FORMAT, facts, tree.filesystems, tree.inodes, tree.data_bytes, tuple(tree.segments))
-        record = sink.publish(
-            Draft(
-                image=options.image,
-                root=encode_root(tree_root),
-                packs=offers,
-                base=base.version if base else b"",
-                also=base.also if base else (),
-                after=base.number if base else 0,
-                message=options.message,
-                author=options.author,
-                source=options.source,
-                inexact=tuple(path.decode(errors="backslashreplace") for path in notes.inexact),
-                findings=source.linter.findings(),
-                options=options.kept,
-                options_revision=options.kept_revision,
-            )
+        draft = Draft(
+            image=options.image,
+            root=encode_root(tree_root),
+            packs=offers,
+            base=base.version if base else b"",
+            also=base.also if base else (),
+            after=base.number if base else 0,
+            message=options.message,
+            author=options.author,
+            source=options.source,
+            inexact=tuple(path.decode(errors="backslashreplace") for path in notes.inexact),
+            findings=source.linter.findings(),
+            options=options.kept,
+            options_revision=options.kept_revision,
         )
+        try:
+            record = sink.publish(draft)
+        except ConflictError:
+            index.keep()  # what it names is kept on the server for the next try
+            raise
         if not options.is_dry:
             index.keep()
     return Captured(

@@ -138,7 +138,7 @@ def _serve(words: list[str], writing: int, log: Path, fuse: Fuse) -> None:
 def _run_client(words: list[str], node: Path, said: Path, fuse: Fuse | None) -> None:
     with said.open("wb") as file:
         _become(file.fileno(), file.fileno())
-    os.environ |= {"CLONER_NODE_FILE": str(node), "CLONER_SOCKET": ""}
+    os.environ |= {"CLONER_NODE_FILE": str(node), "CLONER_SOCKET": "", "CLONER_INDEXES": str(node.parent / "indexes")}
     if fuse is not None:
         fuse.burn(is_sending)
     _command(words)

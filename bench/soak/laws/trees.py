@@ -1,8 +1,8 @@
 """Trees that hypothesis makes are captured, changed, captured again and restored, by the word of foreign tools.
 
 A case is one tree and one change of it on ext4. Each of the two versions is restored, and rsync, mtree, getfattr,
-getfacl and lsattr must see no difference; so must a look at the holes. The second capture must have sent no content
-that the first has. A tree that breaks the law is made as small as hypothesis can.
+getfacl and lsattr must see no difference; so must a look at the holes. Captures go by the capture index, and one that
+reads every file must give the same version. A tree that breaks the law is made as small as hypothesis can.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,13 +21,15 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 import torture
-from cloner_server.store.local import LocalStore
-from clones import capture_into, restore_from
+from cloner_agent.capture.job import Captured, CaptureOptions, capture
+from cloner_server.store.local import LocalSink, LocalStore
+from clones import restore_from
 from soak.book import Entry
 from soak.law import Case, Figures, Law, require, share
 from store_images import Key
 
 _MIB = 1 << 20
+_AT_REST_NS = 10_000_000_000
 _TOOLS = (torture.mtree_of, torture.getfattr_of, torture.getfacl_of, torture.lsattr_of, torture.holes_of)
 _SIZES = (0, 1, 4095, 4096, 4097, 60_000, _MIB - 1, _MIB, _MIB + 1, 3 * _MIB)
 
@@ -140,17 +143,17 @@ def _hold(bench: _Bench, tree: list[tuple[int, bytes, Thing]], change: list[tupl
         finally:
             _remove(source)
     bench.figures = {
-        "inodes": second,
-        "first_inodes": first,
+        "inodes": first.inodes,
+        "recalled": second.notes.recalled,
         "links": sum(thing.kind == "link" for _, _, thing in tree),
         "holes": sum(thing.kind == "sparse" for _, _, thing in tree),
         "big": sum(thing.size >= _MIB and thing.kind in ("file", "sparse") for _, _, thing in tree),
     }
 
 
-def _round(bench: _Bench, store: LocalStore, source: Path) -> int:
-    """Capture and restore the tree as it is now; return how many inodes it has."""
-    captured = capture_into(store, source, esp=None, allow_secrets=True)
+def _round(bench: _Bench, store: LocalStore, source: Path) -> Captured:
+    """Capture and restore the tree as it is now."""
+    captured = _captured(bench, store, source)
     require(not captured.notes.inexact and not captured.notes.vanished, "a tree that nobody changes is not exact")
     target = _fresh(bench.target)
     try:
@@ -162,10 +165,18 @@ def _round(bench: _Bench, store: LocalStore, source: Path) -> int:
         require(differences == "", f"rsync sees another tree:\n{differences}")
     finally:
         _remove(target)
-    again = capture_into(store, source, esp=None, allow_secrets=True)
-    require(again.record.version == captured.record.version, "the same tree gives two versions")
+    again = _captured(bench, store, source, is_rehash=True)
+    require(again.record.version == captured.record.version, "a capture that reads every file gives another version")
     require(again.new_packs == 0, "content that is there was sent again")
-    return captured.inodes
+    return captured
+
+
+def _captured(bench: _Bench, store: LocalStore, source: Path, *, is_rehash: bool = False) -> Captured:
+    """Capture as if files had been at rest for a while: else none of them would be in the index."""
+    indexes = store.files.root / "of-the-node"
+    indexes.mkdir(exist_ok=True)
+    options = CaptureOptions("golden", esp=None, allow_secrets=True, indexes=indexes, is_rehash=is_rehash)
+    return capture(source, LocalSink(store), options, clock_ns=lambda: time.time_ns() + _AT_REST_NS)
 
 
 def _first_difference(wanted: str, seen: str) -> str:
@@ -258,7 +269,6 @@ def _say(path: bytes, thing: Thing) -> None:
 
 def _change(root: Path, change: list[tuple[str, int, Thing]]) -> None:
     """Change the tree as people and programs do; times are put back half the time, as rsync and tar do."""
-    torture.clear_locks(root)
     for what, place, thing in change:
         paths = sorted(os.path.join(folder, name) for folder, _, files in os.walk(os.fsencode(root)) for name in files)
         if not paths:
@@ -267,6 +277,8 @@ def _change(root: Path, change: list[tuple[str, int, Thing]]) -> None:
         path = paths[place % len(paths)]
         status = os.lstat(path)
         is_file = stat.S_ISREG(status.st_mode)
+        if is_file:
+            torture.run("chattr", "-ia", "--", path)
         if what == "remove":
             os.unlink(path)
             continue
@@ -294,7 +306,7 @@ def enough(entries: Sequence[Entry]) -> str:
     """See `Law.enough`: trees with links, holes and big files came."""
     lacking = [
         name
-        for name in ("links", "holes", "big")
+        for name in ("links", "holes", "big", "recalled")
         if share(entries, lambda figures, name=name: float(figures.get(name, 0)) > 0) < 0.2  # type: ignore[misc]
     ]
     return f"too few trees have {', '.join(lacking)}" if lacking else ""
