@@ -19,7 +19,7 @@ PACKAGES = ("agent", "server", "pxe", "initramfs", "cli", "vm-tests/vmlab")
 # (of an f-string) or in capitals stands for a value.
 COMMAND = re.compile(r"(?:^|[`'\"]|\$ |: |; |, |\bor |\brun )cloner((?: [^\s`'\";,()]+)+)")
 # What is signed or derived begins with such words (docs/image-format.md, docs/api.md); nobody types them.
-STATEMENT = re.compile(r"cloner (?:proof|receipt|version|pack map) 1\b|cloner \d")
+STATEMENT = re.compile(r"cloner (?:proof|receipt|version|pack map|version record) 1\b|cloner \d")
 
 
 def texts(tree: ast.AST) -> Iterator[str]:
