@@ -35,6 +35,7 @@ class Initrd:
 
     files: set[str] = field(default_factory=set)  # paths without a leading slash
     kept: dict[str, bytes] = field(default_factory=dict)  # the content of those that were wanted
+    raw_bytes: int = 0  # decompressed, headers and padding included
 
     def modules(self, release: str) -> frozenset[str]:
         """Return the kernel modules it has for `release`, spelt with "_"."""
@@ -74,6 +75,7 @@ def read_initrd(
         reader.end()
     if not found.files:
         raise InitrdError("the initramfs is empty")
+    found.raw_bytes = most_bytes - budget.raw_bytes
     return found
 
 

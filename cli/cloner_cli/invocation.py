@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from cloner_cli.api import Api
     from cloner_core.detection import Detected
+    from cloner_initramfs.nodekernel import NodeKernel
 
 DEFAULT_SOCKET = Path("/run/cloner/cloner.sock")
 INDEX_DIRECTORY = "/var/lib/cloner-node"  # never captured: capture/rules.py
@@ -71,6 +72,19 @@ def detect_here(name: str, excludes: Sequence[str]) -> Detected:
     return detect(detecting.ask(run), name, excluded)
 
 
+def kernel_here(root: Path, release: str, modaliases: Sequence[str]) -> NodeKernel:
+    """Return a kernel of the system at `root` with its modules; "" is the running one, or elsewhere the only one.
+
+    Raises as `nodekernel.collect` and `only_release` do.
+    """
+    from cloner_initramfs.nodekernel import collect, only_release
+
+    if root.resolve() != Path("/"):
+        return collect(root, release or only_release(root), (), modaliases)
+    loaded = [line.split(" ", 1)[0] for line in Path("/proc/modules").read_text().splitlines()]
+    return collect(root, release or os.uname().release, loaded, modaliases)
+
+
 def origin_here() -> bytes | None:
     """Return what this machine says of the image it was cloned from; None when it says nothing."""
     from cloner_core.identity import ORIGIN_PATH
@@ -112,6 +126,7 @@ class World:
     is_root: Callable[[], bool] = lambda: os.geteuid() == 0
     run_program: Callable[[Sequence[str]], int] = run_program  # on this terminal, to its end; the exit status
     detect: Callable[[str, Sequence[str]], Detected] = detect_here
+    kernel: Callable[[Path, str, Sequence[str]], NodeKernel] = kernel_here
     origin: Callable[[], bytes | None] = origin_here
     macs: Callable[[], Sequence[str]] = macs_here
     host_name: Callable[[], str] = lambda: os.uname().nodename

@@ -16,6 +16,7 @@ from cloner_cli.commands import (
     COUNT,
     METHODS,
     ORDERS,
+    UNSET_WORD,
     WAYS,
     Group,
     command,
@@ -69,6 +70,9 @@ def _settings(function: Callable[..., Any]) -> Callable[..., Any]:
             "--protect-serial", "protected_serials", multiple=True, metavar="SERIAL", help="Untouchable disk."
         ),
         click.option("--switch", metavar="NAME", help="Switch it hangs on, where LLDP does not tell."),
+        click.option(
+            "--installer", metavar="NAME", help=f"It boots the agent with (installer list); {UNSET_WORD}: not said."
+        ),
         click.option(
             "--file", "files", multiple=True, metavar="PATH=TEMPLATE", help="Extra file of the clone. Repeatable."
         ),
@@ -271,6 +275,7 @@ def node_fields(view: NodeView, *more: tuple[str, object]) -> str:
         ("protected disks", ", ".join(view.protected_serials)),
         ("files", ", ".join(file.path for file in view.files)),
         ("switch", _switch(view)),
+        ("installer", view.installer or "as its image or the site has it"),
         ("uuid", view.uuid),
         ("serial", view.serial),
         ("hardware", view.fingerprint or "none accepted yet"),
@@ -292,8 +297,8 @@ def _changes(checks: Checks, given: dict[str, Any]) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     if given["image"] is not None:
         changes["image"], changes["version"] = checks.image(given["image"])
-    given |= {name: said_setting(given[name]) for name in ("local_method", "boot_order")}
-    for name in ("uuid", "serial", "layout", "local_method", "boot_order", "is_protected", "switch"):
+    given |= {name: said_setting(given[name]) for name in ("local_method", "boot_order", "installer")}
+    for name in ("uuid", "serial", "layout", "local_method", "boot_order", "is_protected", "switch", "installer"):
         if given[name] is not None:
             changes[name] = given[name]
     if given["groups"] is not None:

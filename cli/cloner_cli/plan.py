@@ -49,6 +49,8 @@ def plan_command(run: Invocation, name: str, *, image: str, disklayout: str, fac
     )
     if not run.is_json and view.facts_s is not None:
         run.say(f"planned from what the machine told at {moment(view.facts_s)}")
+    for note in view.notes:
+        run.say(printable(f"note: {note}"))
     run.result(view, lambda: printable(view.rendered.rstrip("\n"), keep="\n\t"))
 
 

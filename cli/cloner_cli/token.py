@@ -29,11 +29,25 @@ def token_command() -> None:
     metavar="NAME",
     help="A layout it may change; one of a new name it may add anyhow. Repeatable.",
 )
+@click.option(
+    "--installer",
+    "installers",
+    multiple=True,
+    metavar="NAME",
+    help="An installer it may replace (make-installer); `site` is that of all nodes. Repeatable.",
+)
 @click.option("--expires", "lifetime_s", type=Duration(), default="24h", show_default=True, help="Good for so long.")
 @click.option("--note", default="", metavar="TEXT", help="What it is for.")
 @dry_run_option
 def token_create(
-    run: Invocation, *, image: str, layouts: tuple[str, ...], lifetime_s: float, note: str, dry_run: bool
+    run: Invocation,
+    *,
+    image: str,
+    layouts: tuple[str, ...],
+    installers: tuple[str, ...],
+    lifetime_s: float,
+    note: str,
+    dry_run: bool,
 ) -> None:
     """Make a token and print it; it is told this once.
 
@@ -42,7 +56,7 @@ def token_create(
     """
     if not 0 < lifetime_s <= MOST_LIFETIME_S:
         raise InvalidError(f"--expires: want more than nothing and at most {MOST_LIFETIME_S // _DAY_S}d")
-    request = TokenRequest(image=image, layouts=layouts, lifetime_s=lifetime_s, note=note)
+    request = TokenRequest(image=image, layouts=layouts, installers=installers, lifetime_s=lifetime_s, note=note)
     view = run.api.post("/v1/tokens", TokenView, request, {"dry_run": dry_run})
     if dry_run:
         run.result(view, lambda: f"would make a token that captures {view.image} until {moment(view.expires_s)}")
@@ -55,12 +69,13 @@ def token_create(
 def token_list(run: Invocation) -> None:
     """List every token, the newest first; what is shown for one is not kept."""
     views = run.api.get("/v1/tokens", list[TokenView])
-    titles = ("TOKEN", "CAPTURES", "LAYOUTS", "MADE", "GOOD UNTIL", "LAST USED", "AUTHOR", "NOTE")
+    titles = ("TOKEN", "CAPTURES", "LAYOUTS", "INSTALLERS", "MADE", "GOOD UNTIL", "LAST USED", "AUTHOR", "NOTE")
     rows = [
         (
             v.id,
             v.image,
             ",".join(v.layouts),
+            ",".join(v.installers),
             moment(v.created_s),
             moment(v.expires_s),
             "never" if v.used_s is None else moment(v.used_s),

@@ -53,6 +53,7 @@ class NodeBoot(msgspec.Struct, frozen=True, kw_only=True):
     boot_order: BootOrder = BootOrder.NETWORK_FIRST
     unconfirmed_local_answers_last_hour: int = 0  # before this request; 0 once the node has confirmed
     memory_bytes: int | None = None  # None until an inventory was taken
+    agent_memory_bytes: int | None = None  # least for the initramfs it is offered; None: that of the policy
 
 
 class BootPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,7 +188,8 @@ def _script(node: NodeBoot | None, policy: BootPolicy) -> Script:
     if not node.has_live_task and node.netboot is not Netboot.DISCOVER:
         why = f"netboot is {node.netboot.value} and no task is live: the node waits for one"
         return _of(node, ScriptKind.WAIT, why)
-    needed, has = policy.agent_memory_bytes, node.memory_bytes
+    needed, has = node.agent_memory_bytes, node.memory_bytes
+    needed = policy.agent_memory_bytes if needed is None else needed
     if has is not None and has < needed:
         # The kernel truncates an initramfs that does not fit without a word, and boots on into the ruin.
         why = f"the agent needs {needed >> 20} MiB of memory, {node.name} has {has >> 20} MiB"

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -38,6 +39,7 @@ from cloner_server.backlog import give_back, take_all
 from cloner_server.confirming import LOCAL_ANSWER
 from cloner_server.core import Core
 from cloner_server.installer import Installer
+from cloner_server.offering import offer_for
 from cloner_server.state import events, leases, machines, nodes, sightings
 from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act, DatabaseBusyError
@@ -204,6 +206,7 @@ class BootDesk:
             return NodeBoot(name=mac, netboot=Netboot.DISCOVER) if is_allowed else None
         live = rows.live_task(connection, node.name)
         known = nodes.last_facts(connection, node.name)
+        offer = offer_for(self.core, connection, node.name, live.image if live is not None else node.image)
         return NodeBoot(
             name=node.name,
             netboot=Netboot(node.netboot),
@@ -212,6 +215,7 @@ class BootDesk:
             boot_order=BootOrder(node.boot_order),
             unconfirmed_local_answers_last_hour=self._local_answers(connection, node),
             memory_bytes=known[0].memory_bytes if known else None,
+            agent_memory_bytes=offer.needed_bytes if offer.build else None,
         )
 
     def _local_answers(self, connection: Connection, node: NodeView) -> int:
@@ -244,9 +248,27 @@ class BootDesk:
                     return Reservation(address=str(address), hostname=node.network.hostname)
         return None
 
+    def file_of(self, kind: str, key: str) -> Path | None:
+        """Return the kernel or initramfs that a boot script named by `key`; None when it is no longer offered."""
+        usual = self.installer
+        if usual is not None and (kind, key) == ("kernel", usual.kernel_key):
+            return usual.kernel
+        if usual is not None and (kind, key) == ("initramfs", usual.initramfs_key):
+            return usual.initramfs
+        return self.core.shelf.file_of(kind, key) if self.core.shelf else None
+
+    def _installer_of(self, mac: str, usual: Installer) -> Installer:
+        with self.core.database.read() as connection:
+            node = nodes.find_by_mac(connection, mac)
+            live = rows.live_task(connection, node.name) if node else None
+            image = live.image if live is not None else node.image if node else ""
+            build = offer_for(self.core, connection, node.name if node else "", image).build
+        return self.core.shelf.installer(build) if self.core.shelf and build else usual
+
     def _agent_boot(self, mac: str) -> AgentBoot:
         if self.installer is None:
             raise RefusedError("this server has no installer", hint="cloner serve --installer DIR")
+        installer = self._installer_of(mac, self.installer)  # may have to be put together, which takes its time
         with self.core.database.write() as connection:
             node, act, rules = nodes.find_by_mac(connection, mac), self.core.act("boot"), self.core.rules
             is_discovery = node is None or Netboot(node.netboot) is Netboot.DISCOVER
@@ -257,8 +279,8 @@ class BootDesk:
         base = self.policy.http_base
         return AgentBoot(
             # The MAC names who asks: with a site's own DHCP the address alone would not.
-            kernel_url=f"{base}/boot/kernel/{self.installer.kernel_key}?mac={mac.replace(':', '-')}",
-            initramfs_url=f"{base}/boot/initramfs/{self.installer.initramfs_key}?mac={mac.replace(':', '-')}",
+            kernel_url=f"{base}/boot/kernel/{installer.kernel_key}?mac={mac.replace(':', '-')}",
+            initramfs_url=f"{base}/boot/initramfs/{installer.initramfs_key}?mac={mac.replace(':', '-')}",
             server_url=self.server_url,
             claim=token,
             arguments=(*self.kernel_arguments, *((DISCOVER_ARGUMENT,) if is_discovery else ())),

@@ -11,6 +11,7 @@ from pathlib import Path
 from cloner_server.audit import NetworkAudit
 from cloner_server.catalog import Catalog
 from cloner_server.imagedrivers import DriverShelf
+from cloner_server.shelf import Shelf
 from cloner_server.site import Site
 from cloner_server.state.database import Act, Database
 from cloner_server.tasks.rules import Rules
@@ -28,7 +29,8 @@ class Core:
     catalog: Catalog
     verifier: Verifier
     drivers: DriverShelf
-    installer: Path | None = None  # the initramfs that nodes are offered; None: none is
+    installer: Path | None = None  # the initramfs that nodes are offered unless another is chosen; None: none is
+    shelf: Shelf | None = None  # the others; None: this server offers no agent
     address: str = ""
     services: tuple[str, ...] = ()
     audit: NetworkAudit = field(default_factory=NetworkAudit)

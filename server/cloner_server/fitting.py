@@ -53,11 +53,13 @@ def fit(
     boot_fault: ClonerError | None,
     drivers: ImageDrivers | None,
     installer: Set[str],
+    kernel_notes: Sequence[str] = (),
 ) -> FitView:
     """Return what a deploy of `task` to `node` would make of the machine that `known` describes.
 
     `boot_fault` says that the version holds nothing that boots as the layout wants it; None when it does. `drivers`
     are None where they cannot be told. `installer` are the modules of the agent's kernel; none when that is not known.
+    `kernel_notes` are what is to be said of that kernel.
     """
     own = tuple(_refused(lambda: nodes.refuse_protected(node), lambda: nodes.refuse_unwritable(node)))
     view = FitView(
@@ -103,7 +105,7 @@ def fit(
         disks=tuple(_disk(name, disk) for name, disk in chosen.items()),
         others=tuple(_others(task.layout, facts, chosen, node.protected_serials)),
         sizes=tuple(_sizes(plan)) if plan else (),
-        notes=(*(plan.notes if plan else ()), *driver_notes, *_undriven(facts)),
+        notes=(*(plan.notes if plan else ()), *driver_notes, *_undriven(facts), *kernel_notes),
     )
 
 

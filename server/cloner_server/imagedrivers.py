@@ -43,7 +43,7 @@ class ImageDrivers:
     rebuilders: frozenset[str]  # those of REBUILDERS that the image has
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def installer_modules(initramfs: Path) -> frozenset[str]:
     """Return the modules that the offered initramfs has, or its kernel has built in; empty when it cannot be read."""
     try:

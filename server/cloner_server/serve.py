@@ -54,8 +54,9 @@ from cloner_server.listeners import (
     unix_socket,
     use_certificate,
 )
+from cloner_server.shelf import Shelf, open_shelf
 from cloner_server.site import Site, open_site
-from cloner_server.state import events, images
+from cloner_server.state import events, images, installers
 from cloner_server.state.database import open_database
 from cloner_server.state.leases import SqlLeases
 from cloner_server.statedir import locked, refuse_unfinished
@@ -222,16 +223,17 @@ def _place(config: ServerConfig) -> _Network:
 
 
 def _boot_desk(config: ServerConfig, core: Core, place: _Network) -> tuple[BootDesk, dict[str, Path]]:
-    installer = None
+    installer, shelf = None, None
     if config.installer:
         boot = core.state_directory / "boot"
         boot.mkdir(exist_ok=True)
         installer = assemble(Path(config.installer), core.site, boot)
         log.info("installer %s needs %d MiB of memory", installer.initramfs_key, installer.memory_bytes >> 20)
+        shelf = ready_shelf(Path(config.installer), core)
     # MemTotal, which nodes report, lacks already what the kernel takes for itself.
     needed_bytes = max(0, installer.memory_bytes - KERNEL_BYTES) if installer else 0
     rules = dataclasses.replace(core.rules, agent_memory_bytes=needed_bytes)
-    core = dataclasses.replace(core, rules=rules, installer=installer.initramfs if installer else None)
+    core = dataclasses.replace(core, rules=rules, installer=installer.initramfs if installer else None, shelf=shelf)
     policy = BootPolicy(
         server_address=place.address,
         http_base=f"http://{place.address}:{config.http_port}",
@@ -247,6 +249,15 @@ def _boot_desk(config: ServerConfig, core: Core, place: _Network) -> tuple[BootD
         kernel_arguments=config.kernel_arguments,
     )
     return desk, find_loaders(policy.offered_files) if needs_loaders else {}
+
+
+def ready_shelf(directory: Path, core: Core) -> Shelf:
+    """Return the installers that were made from nodes, each put together with the userland in `directory`."""
+    shelf = open_shelf(directory, core.site, core.state_directory)
+    with core.database.read() as connection:
+        builds = installers.kept_builds(connection)
+    shelf.ready(builds)
+    return shelf
 
 
 async def _start_netboot(

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from cloner_cli.invocation import Invocation, World
 from cloner_cli.main import cli
 from cloner_core.detection import Detected
+from cloner_initramfs.nodekernel import NodeKernel
 from serverbench.scene import Scene
 
 
@@ -51,7 +52,7 @@ class InProcess(httpx2.BaseTransport):
         return httpx2.Response(answer.status_code, content=answer.content, headers=dict(answer.headers))
 
 
-def undetected(*_: object) -> Detected:
+def undetected(*_: object) -> Any:
     """Stand for the disks of this machine where a test says nothing of them."""
     raise AssertionError("the disks of this machine are looked at")
 
@@ -70,6 +71,7 @@ class Desk:
     on_ask: Callable[[], None] = lambda: None
     transport: InProcess = field(init=False)
     run_program: Callable[[Sequence[str]], int] = lambda _: 0
+    kernel: Callable[[Path, str, Sequence[str]], NodeKernel] = field(default=undetected)
     detect: Callable[[str, Sequence[str]], Detected] = field(default=undetected)
     servers: list[str] = field(default_factory=list)  # named on command lines
     now_s: float = 0.0
@@ -103,6 +105,7 @@ class Desk:
             run_program=self.run_program,
             detect=self.detect,
             indexes=self.indexes,
+            kernel=self.kernel,
             scrypt_log_n=4,
         )
         return Invocation(world=world)

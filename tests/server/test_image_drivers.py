@@ -16,6 +16,8 @@ from cloner_core.facts import Disk, Facts, PciDevice
 from cloner_server.imagedrivers import ImageDrivers, read_drivers
 from cloner_server.state import images, nodes
 from cloner_server.store.local import LocalStore
+from initramfsbench.node_parts import drivers_part
+from serverbench.installers import put_installer, with_shelf
 from serverbench.scene import GIB, Scene, facts
 from store_images import BOOTABLE, make_image
 
@@ -137,6 +139,31 @@ def test_the_installer_must_have_what_the_inventory_was_taken_with(
     view = fit(scene, msgspec.structs.replace(MACHINE, nics=(card,)))
     assert [one.cause for one in view.refusals] == [cause] * bool(cause)
     assert told in "".join(one.message for one in view.refusals)
+
+
+def test_an_installer_of_another_kernel_than_the_images_is_said_and_its_modules_are_judged(
+    scene: Scene, tmp_path: Path
+) -> None:
+    publish(scene, *ALL)
+    with_shelf(scene, tmp_path / "installer")
+    card = msgspec.structs.replace(MACHINE.nics[0], pci_id="8086:10d3")
+    machine = msgspec.structs.replace(MACHINE, nics=(card,))
+    view = fit(scene, machine)
+    assert view.refusals == (), "that of the settings has no modules, and is not judged"
+    answer = put_installer(scene)
+    assert answer.status_code == 200, answer.text
+    told = scene.admin("POST", "/fit", {"nodes": ["n01"], "image": "drivers"}).json()[0]
+    assert "the installer of this server lacks" in told["refusals"][0]["message"]
+    for release, notes in (("5.14.0", 1), (RELEASE, 0)):
+        home = f"usr/lib/modules/{release}/kernel"
+        more = [newc.file(f"{home}/{name}.ko", b"\x7fELF") for name in ("e1000e", "nvme-core")]
+        answer = put_installer(scene, drivers=drivers_part(release, *more), release=release, overwrite=True)
+        assert answer.status_code == 200, answer.text
+        told = scene.admin("POST", "/fit", {"nodes": ["n01"], "image": "drivers"}).json()[0]
+        assert (told["fits"], len(told["notes"])) == (True, notes), told
+        plan = scene.admin("GET", "/plan/n01", image="drivers").json()
+        assert plan["notes"] == told["notes"]
+        assert all(f"the installer has kernel 5.14.0, the image {RELEASE}" in note for note in plan["notes"])
 
 
 def test_an_installer_that_cannot_be_read_is_not_judged(scene: Scene, tmp_path: Path) -> None:

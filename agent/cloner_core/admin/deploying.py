@@ -68,6 +68,7 @@ class PlanView(Strict, frozen=True):
     rendered: str
     digest: str
     facts_s: float | None  # age of the inventory planned from; None when the caller gave the facts
+    notes: tuple[str, ...] = ()  # what is no part of the plan, and good to know
 
 
 class EraseRequest(Strict, frozen=True):

@@ -36,6 +36,7 @@ class NodeSpec(Strict, frozen=True):
     protected_serials: tuple[str, ...] = ()
     files: tuple[ExtraFile, ...] = ()
     switch: str = ""  # as an admin calls it; "": what LLDP or the DHCP relay tells
+    installer: str = ""  # it boots the agent with; "": as its image or the site has it
     uuid: str = ""  # of the machine's DMI table; "" any
     serial: str = ""  # of the machine's DMI table; "" any
 
@@ -57,6 +58,7 @@ class NodePatch(Strict, frozen=True, omit_defaults=True):
     protected_serials: tuple[str, ...] | UnsetType = UNSET
     files: tuple[ExtraFile, ...] | UnsetType = UNSET
     switch: str | UnsetType = UNSET
+    installer: str | UnsetType = UNSET
     uuid: str | UnsetType = UNSET
     serial: str | UnsetType = UNSET
     fingerprint: Literal[""] | UnsetType = UNSET  # "" forgets the accepted hardware: the next hello is believed
@@ -86,6 +88,7 @@ class NodeView(Strict, frozen=True):
     fingerprint: str  # accepted hardware; "" none yet
     seen_s: float | None  # when the machine last told its facts; None never
     switch: str = ""  # as an admin calls it; "" he told none
+    installer: str = ""  # "": as its image or the site has it
     neighbors: tuple[Neighbor, ...] = ()  # as LLDP told at the last deploy, that of the boot interface first
     console_password: str = "default"  # where it comes from: "node", "group NAME", "site", "default"; "off" no consoles
     uuid: str = ""  # what the machine's DMI table must say; "" anything

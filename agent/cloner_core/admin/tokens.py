@@ -17,6 +17,7 @@ class TokenRequest(Strict, frozen=True):
 
     image: str
     layouts: tuple[str, ...] = ()  # that it may change; a layout of a new name it may add without
+    installers: tuple[str, ...] = ()  # likewise; never `site` without being named
     lifetime_s: Annotated[float, Meta(gt=0, le=MOST_LIFETIME_S)] = 86400.0
     note: Annotated[str, Meta(max_length=200)] = ""
 
@@ -32,4 +33,5 @@ class TokenView(Strict, frozen=True):
     created_s: float
     expires_s: float
     used_s: float | None  # when it last opened anything; None never
+    installers: tuple[str, ...] = ()
     token: str = ""  # told once, to whom made it

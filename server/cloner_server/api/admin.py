@@ -25,6 +25,7 @@ from cloner_server.api.fit import fit_handlers
 from cloner_server.api.groups import group_handlers
 from cloner_server.api.identities import identity_handlers
 from cloner_server.api.images import capture_handlers
+from cloner_server.api.installers import installer_handlers, node_installer_handlers
 from cloner_server.api.machines import machine_handlers
 from cloner_server.api.models import model_handlers
 from cloner_server.api.nodes import node_handlers
@@ -110,6 +111,7 @@ def admin_router(more: list[Any]) -> Router:
         *identity_handlers(),
         *console_handlers(),
         *token_handlers(),
+        *installer_handlers(),
     ]
     return Router("/v1", route_handlers=[*own, *more], tags=["admin"])
 
@@ -117,4 +119,4 @@ def admin_router(more: list[Any]) -> Router:
 def capture_router(core: Core) -> Router:
     """Return the routes of the port of nodes that the holder of a token has: the same paths as those of admins."""
     own: list[Any] = [layout_show, layout_add]
-    return Router("/v1", route_handlers=[*own, *capture_handlers()], guards=[admit(core)])
+    return Router("/v1", route_handlers=[*own, *capture_handlers(), *node_installer_handlers()], guards=[admit(core)])

@@ -64,12 +64,7 @@ def boot_app(core: Core, desk: BootDesk, loaders: dict[str, Path]) -> Starlette:
 def _respond(answer: HttpAnswer, desk: BootDesk, loaders: dict[str, Path]) -> Response:
     if not answer.kind:
         return Response(answer.body, answer.status, media_type=answer.content_type)
-    files = dict(loaders) if answer.kind == "loader" else {}
-    if desk.installer is not None and answer.kind == "kernel":
-        files = {desk.installer.kernel_key: desk.installer.kernel}
-    elif desk.installer is not None and answer.kind == "initramfs":
-        files = {desk.installer.initramfs_key: desk.installer.initramfs}
-    path = files.get(answer.name)
+    path = loaders.get(answer.name) if answer.kind == "loader" else desk.file_of(answer.kind, answer.name)
     if path is None or not path.is_file():
         return Response("not found\n", 404, media_type="text/plain")
     response = FileResponse(path, media_type=answer.content_type)

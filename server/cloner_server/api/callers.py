@@ -16,10 +16,11 @@ from litestar.handlers import BaseRouteHandler
 from litestar.params import SkipValidation
 from sqlalchemy import Connection
 
+from cloner_core.admin.installers import SITE
 from cloner_core.errors import NotFoundError, RefusedError
 from cloner_server.api.faults import AnyRequest
 from cloner_server.core import Core
-from cloner_server.state import layouts, tokens
+from cloner_server.state import installers, layouts, tokens
 from cloner_server.state.database import Act
 
 CoreDependency = NamedDependency[SkipValidation[Core]]
@@ -66,6 +67,22 @@ def require_layout(connection: Connection, request: AnyRequest, name: str) -> No
     except NotFoundError:
         return
     raise RefusedError(f"this token may not change the layout '{name}'", hint=f"{_HINT} --disklayout {name}")
+
+
+def require_installer(connection: Connection, request: AnyRequest, name: str) -> None:
+    """Raise RefusedError when the request came by a token that may not put the installer `name`; a new one it may add.
+
+    Nobody boots a new one until an admin says so; but `site` is everybody's, whether there is one or not.
+    """
+    token = _token(request)
+    if token is None or name in token.installers:
+        return
+    try:
+        installers.get_installer(connection, name)
+    except NotFoundError:
+        if name != SITE:
+            return
+    raise RefusedError(f"this token may not change the installer '{name}'", hint=f"{_HINT} --installer {name}")
 
 
 _HINT = "on the server: cloner token create --capture IMAGE"

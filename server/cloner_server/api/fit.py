@@ -20,7 +20,7 @@ from cloner_server import fitting, planning
 from cloner_server.api.callers import CoreDependency
 from cloner_server.catalog import Version
 from cloner_server.core import Core
-from cloner_server.imagedrivers import installer_modules
+from cloner_server.offering import Offer, kernel_notes, modules_of, offer_for, rules_for
 from cloner_server.state import images, nodes
 from cloner_server.tasks.foreseen import task_to_come
 
@@ -33,6 +33,7 @@ class _Asked:
     node: NodeView
     known: tuple[Facts, float] | None
     task: Task | RefusedError
+    offer: Offer
 
 
 @post("/fit", request_max_body_size=_SHOWN_BYTES, status_code=_OK)
@@ -64,22 +65,25 @@ def _look(core: Core, data: FitRequest) -> list[_Asked]:
                 task = task_to_come(core, connection, node.name, image, data.layout)
             except RefusedError as fault:
                 task = fault
-            found.append(_Asked(node, nodes.last_facts(connection, node.name), task))
+            offer = offer_for(core, connection, node.name, row.image)
+            found.append(_Asked(node, nodes.last_facts(connection, node.name), task, offer))
     return found
 
 
 def _fit(core: Core, asked: _Asked, version: Version, boot_fault: ClonerError | None) -> FitView:
     assert isinstance(asked.task, Task)
+    drivers = core.drivers.find(version) if asked.known else None
     return fitting.fit(
         asked.node,
         asked.known,
         asked.task,
         version,
-        rules=core.rules,
+        rules=rules_for(core, asked.offer),
         now_s=core.clock(),
         boot_fault=boot_fault,
-        drivers=core.drivers.find(version) if asked.known else None,
-        installer=installer_modules(core.installer) if core.installer and asked.known else frozenset(),
+        drivers=drivers,
+        installer=modules_of(core, asked.offer) if asked.known else frozenset(),
+        kernel_notes=kernel_notes(asked.offer, drivers),
     )
 
 

@@ -14,9 +14,12 @@ from cloner_core.admin.tasks import LogEntry, ReceiptView, TaskState, TaskView
 from cloner_core.erasing.plan import erase_digest, plan_erase, render_erase
 from cloner_core.errors import NotFoundError, RefusedError
 from cloner_core.facts import Facts
+from cloner_core.messages import Task
 from cloner_server import planning, vault
 from cloner_server.api.callers import CoreDependency, who
 from cloner_server.api.faults import AnyRequest
+from cloner_server.core import Core
+from cloner_server.offering import Offer, kernel_notes, offer_for
 from cloner_server.state import nodes
 from cloner_server.state import tasks as rows
 from cloner_server.tasks import arming, discovery, endings, erasing
@@ -62,7 +65,11 @@ def netboot(core: CoreDependency, request: AnyRequest, data: JSONBody[NetbootReq
     act = who(core, request)
     if data.value == "discover":
         with core.database.trial(data.dry_run) as connection:
-            return discovery.set_discover(connection, act, names, core.rules)
+            needed = {
+                node.name: offer_for(core, connection, node.name, node.image).needed_bytes
+                for node in nodes.get_nodes(connection, names)
+            }
+            return discovery.set_discover(connection, act, names, core.rules, needed)
     with core.database.trial(data.dry_run) as connection:
         held = []
         for node in nodes.get_nodes(connection, names):
@@ -101,8 +108,8 @@ def plan_show(
             plan = plan_erase(known[0], told)
             return PlanView(node=name, rendered=render_erase(plan), digest=erase_digest(plan), facts_s=known[1])
         task = task_to_come(core, connection, name, image, layout)
-    rendered, digest = planning.preview(known[0], task, core.catalog.find(task.version))
-    return PlanView(node=name, rendered=rendered, digest=digest, facts_s=known[1])
+        offer = offer_for(core, connection, name, task.version.image)
+    return _planned(core, name, task, known[0], offer, facts_s=known[1])
 
 
 @post("/plan/{name:str}", sync_to_thread=True, status_code=_OK)
@@ -116,8 +123,15 @@ def plan_for(
     """Show what a node would run if its machine were as given."""
     with core.database.read() as connection:
         task = task_to_come(core, connection, name, image, layout)
-    rendered, digest = planning.preview(data, task, core.catalog.find(task.version))
-    return PlanView(node=name, rendered=rendered, digest=digest, facts_s=None)
+        offer = offer_for(core, connection, name, task.version.image)
+    return _planned(core, name, task, data, offer, facts_s=None)
+
+
+def _planned(core: Core, node: str, task: Task, facts: Facts, offer: Offer, *, facts_s: float | None) -> PlanView:
+    version = core.catalog.find(task.version)
+    rendered, digest = planning.preview(facts, task, version)
+    notes = kernel_notes(offer, core.drivers.find(version))
+    return PlanView(node=node, rendered=rendered, digest=digest, facts_s=facts_s, notes=notes)
 
 
 @get("/tasks", sync_to_thread=True)

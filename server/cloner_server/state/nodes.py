@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -18,8 +18,9 @@ from cloner_core.groups import group_faults
 from cloner_core.lldp import Neighbor
 from cloner_core.models import setting_of
 from cloner_core.network import Interface, NodeNetwork, network_faults
-from cloner_server.state import consoles, events, groups, machines, models
+from cloner_server.state import consoles, events, groups, installers, machines, models
 from cloner_server.state.database import Act
+from cloner_server.state.tables import machines as machine_rows
 from cloner_server.state.tables import node_keys, nodes
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
@@ -52,6 +53,7 @@ def add_node(connection: Connection, act: Act, spec: NodeSpec) -> NodeView:
         raise InvalidError(f"the node '{spec.name}' cannot be added", faults=faults)
     if connection.execute(select(nodes.c.name).where(nodes.c.name == spec.name)).first():
         raise ConflictError(f"the node '{spec.name}' exists already", hint=f"change it: cloner node set {spec.name} …")
+    installers.require_known(connection, spec.installer)
     values = msgspec.structs.asdict(spec) | {"revision": 1, "created_s": act.now_s, "network": network}
     values |= {"groups": sorted(set(spec.groups)), "uuid": uuid, "serial": serial}
     del values["macs"]
@@ -89,6 +91,7 @@ def change_node(connection: Connection, act: Act, name: str, patch: NodePatch) -
         faults += _file_faults(name, changes.get("network", before.network), changes.get("files", before.files))
     if faults:
         raise InvalidError(f"the node '{name}' cannot be changed", faults=faults)
+    installers.require_known(connection, changes.get("installer", ""))
     if changes.pop("macs", None) is not None:
         _set_macs(connection, name, macs)
     elif not changes:
@@ -264,6 +267,13 @@ def last_facts(connection: Connection, name: str) -> tuple[Facts, float] | None:
     if row is None:
         raise NotFoundError(f"no such node: {name}", hint="cloner node list shows all")
     return None if row.facts is None else (msgspec.json.decode(row.facts, type=Facts), row.facts_s)
+
+
+def all_facts(connection: Connection) -> Iterator[Facts]:
+    """Give the last inventory of everything that has told one: nodes, and machines that are none."""
+    for table in (nodes, machine_rows):
+        for text in connection.execute(select(table.c.facts).where(table.c.facts.is_not(None))).scalars():
+            yield msgspec.json.decode(text, type=Facts)
 
 
 def _update(

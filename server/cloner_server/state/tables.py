@@ -54,6 +54,7 @@ nodes = Table(
     Column("offered", Text),  # cloner_core.admin.Hardware, turned away and waiting for an admin; NULL nothing
     Column("fingerprint", Text, nullable=False, server_default=""),  # accepted hardware; "" none yet
     Column("switch", Text, nullable=False, server_default=""),  # as an admin calls it
+    Column("installer", Text, nullable=False, server_default=""),  # it boots; "": as its image or the site has it
     Column("neighbors", Text, nullable=False, server_default="[]"),  # as LLDP told
     Column("relay", Text, nullable=False, server_default=""),  # giaddr of the last DHCP request
     Column("facts", Text),  # NULL: never seen
@@ -88,6 +89,7 @@ tokens = Table(
     Column("digest", Text, nullable=False, unique=True),  # SHA-256 of the token; the token itself is kept nowhere
     Column("image", Text, nullable=False),
     Column("layouts", Text, nullable=False),  # JSON: names that it may change
+    Column("installers", Text, nullable=False, server_default="[]"),  # likewise
     Column("note", Text, nullable=False),
     Column("author", Text, nullable=False),
     Column("created_s", Float, nullable=False),
@@ -154,6 +156,27 @@ store_sizes = Table(
     metadata,
     Column("taken_s", Float, primary_key=True),
     Column("used_bytes", BigInteger, nullable=False),  # of the filesystem under the store
+)
+
+installers = Table(
+    "installers",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("revision", Integer, nullable=False),
+    Column("present", Text),  # cloner_core.admin.installers.InstallerBuild; NULL: removed, revisions go on
+    Column("previous", Text),  # likewise; NULL: there was none
+    Column("changed_s", Float, nullable=False),
+    Column("author", Text, nullable=False),
+)
+
+image_installers = Table(
+    "image_installers",
+    metadata,
+    Column("image", Text, primary_key=True),
+    Column("installer", Text, nullable=False),  # "": as the site has it
+    Column("revision", Integer, nullable=False),
+    Column("changed_s", Float, nullable=False),
+    Column("author", Text, nullable=False),
 )
 
 layouts = Table(

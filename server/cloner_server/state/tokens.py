@@ -18,6 +18,7 @@ from cloner_server.state.layouts import check_name
 from cloner_server.state.tables import tokens
 
 _NOTED_S = 60.0  # `used_s` need not be more exact: a capture makes thousands of requests
+_LISTS = ("layouts", "installers")  # JSON in the table
 
 
 class TokenError(RefusedError):
@@ -31,6 +32,7 @@ class Token:
     id: str
     image: str
     layouts: tuple[str, ...]
+    installers: tuple[str, ...] = ()
     is_to_be_noted: bool = False  # that it is used
 
 
@@ -39,11 +41,14 @@ def make(connection: Connection, act: Act, request: TokenRequest) -> TokenView:
     check_image_name(request.image)
     for name in request.layouts:
         check_name(name, "layout")
+    for name in request.installers:
+        check_name(name, "installer")
     shown = secrets.token_urlsafe(32)
     view = TokenView(
         id=secrets.token_hex(4),
         image=request.image,
         layouts=request.layouts,
+        installers=request.installers,
         note=request.note,
         author=act.author,
         created_s=act.now_s,
@@ -51,7 +56,8 @@ def make(connection: Connection, act: Act, request: TokenRequest) -> TokenView:
         used_s=None,
         token=shown,
     )
-    values = msgspec.structs.asdict(view) | {"layouts": msgspec.json.encode(view.layouts).decode()}
+    values = msgspec.structs.asdict(view)
+    values |= {name: msgspec.json.encode(values[name]).decode() for name in _LISTS}
     del values["token"]
     connection.execute(insert(tokens).values(values | {"digest": _digest(shown)}))
     events.record(
@@ -64,7 +70,8 @@ def list_tokens(connection: Connection) -> list[TokenView]:
     """Return every token, the newest first, those that have expired among them."""
     rows = connection.execute(select(tokens).order_by(tokens.c.created_s.desc(), tokens.c.id)).mappings()
     kept = [{str(name): value for name, value in row.items() if name != "digest"} for row in rows]
-    return [msgspec.convert(row | {"layouts": msgspec.json.decode(row["layouts"])}, TokenView) for row in kept]
+    lists = [{name: msgspec.json.decode(row[name]) for name in _LISTS} for row in kept]
+    return [msgspec.convert(row | more, TokenView) for row, more in zip(kept, lists, strict=True)]
 
 
 def remove(connection: Connection, act: Act, token_id: str) -> TokenView:
@@ -86,8 +93,8 @@ def find(connection: Connection, now_s: float, shown: str) -> Token:
             f"the token is {why}" if shown else "the request carries no token",
             hint="on the server: cloner token create --capture IMAGE",
         )
-    layouts = msgspec.json.decode(row.layouts, type=tuple[str, ...])
-    return Token(row.id, row.image, layouts, row.used_s is None or abs(now_s - row.used_s) >= _NOTED_S)
+    layouts, installers = (msgspec.json.decode(getattr(row, name), type=tuple[str, ...]) for name in _LISTS)
+    return Token(row.id, row.image, layouts, installers, row.used_s is None or abs(now_s - row.used_s) >= _NOTED_S)
 
 
 def note_use(connection: Connection, now_s: float, token: Token) -> None:

@@ -7,7 +7,7 @@ comes of it, netboot goes back to `local`.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import CompoundSelect, Connection, delete, func, insert, select, update
@@ -34,9 +34,12 @@ _OPEN_CLAIMS = 20  # of one machine; anybody on the network can ask for boot scr
 _TEXT = 500
 
 
-def set_discover(connection: Connection, act: Act, names: Sequence[str], rules: Rules) -> list[NodeView]:
+def set_discover(
+    connection: Connection, act: Act, names: Sequence[str], rules: Rules, needed_bytes: Mapping[str, int]
+) -> list[NodeView]:
     """Have nodes tell their facts at their next network boot: all of them, or none.
 
+    `needed_bytes` is the memory that the installer of each node wants.
     Raises RefusedError naming every node with a live task, or with too little memory for the agent.
     """
     _refuse_without_agent(rules)
@@ -45,9 +48,9 @@ def set_discover(connection: Connection, act: Act, names: Sequence[str], rules: 
         live, known = rows.live_task(connection, node.name), nodes.last_facts(connection, node.name)
         if live is not None:
             held.append(f"{node.name} has task {live.id}, which is {live.state}")
-        elif known is not None and known[0].memory_bytes < rules.agent_memory_bytes:
+        elif known is not None and known[0].memory_bytes < needed_bytes[node.name]:
             has = f"{node.name} has {known[0].memory_bytes >> 20} MiB of memory"
-            held.append(f"{has}, the agent needs {rules.agent_memory_bytes >> 20} MiB")
+            held.append(f"{has}, the agent needs {needed_bytes[node.name] >> 20} MiB")
     if held:
         raise RefusedError("; ".join(held), hint="cloner task abort ends a task; less memory wants a smaller installer")
     for node in found:
