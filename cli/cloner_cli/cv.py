@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 import click
@@ -59,17 +58,17 @@ _FIELDS = {
 class CvCloner(Verbs):
     """The verbs of cv-cloner, each a command of `cloner`."""
 
-    modules: ClassVar[Mapping[str, str]] = {name: COMMANDS[name] for name in CLONER_VERBS if name in COMMANDS}
+    modules: ClassVar[Mapping[str, str]] = {name: COMMANDS[name] for name in CLONER_VERBS}
     example = "cv-cloner new-image --server=head --image=node --disklayout=node"
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Return the command `name` of `cloner` with what cv-cloner's users leave out; raises where there is none."""
-        if name in CLONER_VERBS or name.startswith(_MULTICAST):
-            found = super().get_command(ctx, name)
-            if not isinstance(found, Command):
-                raise RefusedError(f"cv-cloner {name}: this version of Cloner cannot do it", hint="cloner --help")
-            return _renamed(found)
-        return None
+        """Return the command `name` of `cloner`; raises RefusedError for what ClusterVisor has and Cloner has not."""
+        if name.startswith(_MULTICAST):
+            raise RefusedError(
+                f"cv-cloner {name}: this version of Cloner does not multicast", hint="cloner deploy --help"
+            )
+        found = super().get_command(ctx, name)
+        return _renamed(found) if isinstance(found, Command) else None
 
 
 class CvConf(Verbs):
@@ -84,21 +83,12 @@ class CvConf(Verbs):
 
 
 def _renamed(found: Command) -> Command:
-    """Return a command of `cloner` as cv-cloner has it: with --server everywhere, and the running system as root."""
+    """Return a command of `cloner` as cv-cloner has it: with --server everywhere."""
     made = copy.copy(found)
     made.example = f"cv-{found.example}"
-    made.params = [_with_default(param) for param in found.params]
     if not any(param.name == "server" or "--server" in param.opts for param in made.params):
         holder = server_option(click.Command("holder"))
         made.params = [*made.params, *holder.params]
-    return made
-
-
-def _with_default(param: click.Parameter) -> click.Parameter:
-    if "--root" not in param.opts or not param.required:
-        return param
-    made = copy.copy(param)
-    made.required, made.default = False, Path("/")
     return made
 
 
@@ -108,7 +98,7 @@ def _with_default(param: click.Parameter) -> click.Parameter:
 def cv_cloner() -> None:
     """Make, update and look at images, in the words of ClusterVisor: each verb is the command of cloner of that name.
 
-    --server may be said to every verb, and without --root the running system is captured.
+    --server may be said to every verb.
     """
 
 

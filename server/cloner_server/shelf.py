@@ -23,6 +23,7 @@ from cloner_core.initrd import InitrdError, read_initrd
 from cloner_initramfs import Layer, concatenate, read_installer
 from cloner_initramfs.memory import KERNEL_BYTES
 from cloner_server.durable import replace_file
+from cloner_server.export.manifest import INSTALLERS
 from cloner_server.installer import Installer, needed_by, short_key, site_layer
 from cloner_server.site import Site
 
@@ -157,7 +158,7 @@ def open_shelf(directory: Path, site: Site, state: Path) -> Shelf:
     """Return the shelf whose userland is that of the installer in `directory`; raises as `read_installer` does."""
     files = read_installer(directory)
     return Shelf(
-        parts=state / "installers",
+        parts=state / INSTALLERS,
         boot=state / "boot",
         base=next(layer for layer in files.layers if layer.name == "base"),
         ours=site_layer(site),

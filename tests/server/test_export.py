@@ -21,6 +21,7 @@ from cloner_server.export.making import export_state
 from cloner_server.export.manifest import Exported, Imported
 from cloner_server.export.sealing import Cost, open_reader, open_writer
 from cloner_server.state import events
+from serverbench.installers import put_installer, with_shelf
 from serverbench.scene import Agent, Scene, open_scene
 
 CHEAP = Cost(4, 1, 1)
@@ -83,6 +84,18 @@ def test_the_same_ca_vault_and_images_come_back(scene: Scene, out: Path, tmp_pat
     with again.core.database.read() as connection:
         seen = [event.what for event in events.list_events(connection)]
     assert ("state export begun" in seen, "state imported" in seen) == (True, True)
+    again.core.database.close()
+
+
+def test_installers_of_nodes_come_along_with_the_packs(scene: Scene, out: Path, tmp_path: Path) -> None:
+    with_shelf(scene, tmp_path / "installer")
+    assert put_installer(scene).status_code == 200
+    export(scene, out, has_packs=True)
+    take(out, tmp_path / "new")
+    again = open_scene(tmp_path / "new")
+    assert tree(tmp_path / "new" / "installers") == tree(scene.core.state_directory / "installers") != {}
+    with_shelf(again, tmp_path / "again")
+    assert again.admin("GET", "/installers/site").json() == scene.admin("GET", "/installers/site").json()
     again.core.database.close()
 
 

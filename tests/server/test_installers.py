@@ -190,7 +190,7 @@ FAULTS = {
 
 @pytest.mark.parametrize(("parts", "told"), FAULTS.values(), ids=list(FAULTS))
 def test_what_cannot_boot_a_node_is_refused_and_nothing_is_offered(
-    stand: Stand, parts: dict[str, bytes], told: str
+    stand: Stand, parts: dict[str, Any], told: str
 ) -> None:
     before = stand.scene.state_dump()
     refused = stand.put(status=400, **parts)

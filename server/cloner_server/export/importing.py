@@ -29,6 +29,7 @@ from cloner_server.export.manifest import (
     CONFIG,
     CONTENT,
     DATABASE,
+    INSTALLERS,
     MANIFEST,
     SITE,
     STORE,
@@ -294,7 +295,7 @@ def _stop_work(connection: Connection, act: Act) -> tuple[str, ...]:
 def _place(work: Path, wanted: Wanted) -> str:
     """Give everything its place; `.import` goes last."""
     config = _place_config(work / CONFIG, wanted)
-    for name in (STORE, DATABASE, SITE):
+    for name in (INSTALLERS, STORE, DATABASE, SITE):
         if (work / name).exists():
             (work / name).rename(wanted.state / name)
     sync_directory(wanted.state)

@@ -24,7 +24,17 @@ from cloner_core.errors import ClonerError, ConflictError, IntegrityError, Inval
 from cloner_core.sizes import format_bytes
 from cloner_server import VERSION
 from cloner_server.durable import sync_directory
-from cloner_server.export.manifest import CONFIG, CONTENT, DATABASE, MANIFEST, SITE, STORE, Exported, Manifest
+from cloner_server.export.manifest import (
+    CONFIG,
+    CONTENT,
+    DATABASE,
+    INSTALLERS,
+    MANIFEST,
+    SITE,
+    STORE,
+    Exported,
+    Manifest,
+)
 from cloner_server.export.sealing import DEFAULT_COST, SALT_BYTES, Cost, SealedWriter, open_writer
 from cloner_server.site import SITE_FILES, open_site
 from cloner_server.statedir import refuse_unfinished
@@ -146,6 +156,9 @@ def _members(wanted: Wanted, site: Path, database: Path, found: Published) -> It
     root = wanted.state / STORE
     for path in [*found.files, *(found.pack_files if wanted.has_packs else ())]:
         yield _member(f"{STORE}/{path.relative_to(root)}", path)
+    parts = wanted.state / INSTALLERS
+    for path in sorted(parts.glob("[0-9a-f]*")) if wanted.has_packs else ():
+        yield _member(f"{INSTALLERS}/{path.name}", path)
 
 
 def _member(name: str, path: Path) -> _Member:

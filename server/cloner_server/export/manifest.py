@@ -12,7 +12,8 @@ CONTENT = 1
 """The number of the form of what is sealed: which members there are and what they mean."""
 
 MANIFEST, DATABASE, CONFIG, SITE, STORE = "export.json", "cloner.db", "server.toml", "site", "store"
-_MEMBER = re.compile(r"store/(?:[A-Za-z0-9][A-Za-z0-9._-]*/)+[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+INSTALLERS = "installers"
+_MEMBER = re.compile(r"(?:store/(?:[A-Za-z0-9][A-Za-z0-9._-]*/)+[A-Za-z0-9][A-Za-z0-9._-]*|installers/[0-9a-f]{64})\Z")
 
 
 class Manifest(msgspec.Struct, frozen=True):
