@@ -8,14 +8,17 @@ from collections.abc import Iterator
 from types import FrameType
 
 import pytest
+from hypothesis import settings
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Take SIGTERM for Ctrl-C: fixtures end, and no machine, namespace or mount outlives them.
 
     Python leaves both signals as they were, and of a job in the background a shell has SIGINT ignored.
+    Examples have no deadline, as in hypothesis' profile `ci`: a busy machine is no fault of what is tested.
     """
     del config
+    settings.register_profile("default", deadline=None)
     signal.signal(signal.SIGTERM, _interrupt)
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
