@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from cloner_core.errors import IntegrityError
 from cloner_core.image.digest import Bytes
-from cloner_core.image.limits import ZSTD_LEVEL, ZSTD_WINDOW_LOG
+from cloner_core.image.limits import PACK_RAW_BYTES, ZSTD_LEVEL, ZSTD_WINDOW_LOG
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -16,8 +16,11 @@ else:
 
 _DECODING: Mapping[int, int] = {zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG}
 
-
-_ENCODING: Mapping[int, int] = {zstd.CompressionParameter.compression_level: ZSTD_LEVEL}
+# A window of the whole pack: level 3 by itself looks back over half of it.
+_ENCODING: Mapping[int, int] = {
+    zstd.CompressionParameter.compression_level: ZSTD_LEVEL,
+    zstd.CompressionParameter.window_log: PACK_RAW_BYTES.bit_length() - 1,
+}
 
 
 class Compressor:
