@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable
 
 BENCHES = {
-    "images": "capture and restore beside tar and zstd (G13, G14, G16)",
+    "images": "capture and restore beside tar and zstd, restic, partclone, casync, fsarchiver (G13, G14, G16)",
+    "update": "an update of 2 % of the files beside restic, casync and tar (G15)",
     "restore": "the restore stage of a node over HTTPS on a link of 1 Gbit/s (G19)",
 }
 

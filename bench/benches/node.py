@@ -38,9 +38,9 @@ def open_store(root: Path) -> LocalStore:
     return LocalStore(root, BenchKey())
 
 
-def run_capture(source: Path, store: Path) -> None:
-    """Capture a tree straight into a store."""
-    capture(source, LocalSink(open_store(store)), CaptureOptions(IMAGE, esp=None))
+def run_capture(source: Path, store: Path, indexes: Path | None = None) -> None:
+    """Capture a tree straight into a store; with a directory of indexes as an update."""
+    capture(source, LocalSink(open_store(store)), CaptureOptions(IMAGE, esp=None, indexes=indexes))
 
 
 def run_restore(
@@ -64,6 +64,6 @@ def run_restore(
 
 if __name__ == "__main__":
     if sys.argv[1] == "capture":
-        run_capture(Path(sys.argv[2]), Path(sys.argv[3]))
+        run_capture(*map(Path, sys.argv[2:]))
     else:
         run_restore(Path(sys.argv[2]), Path(sys.argv[3]), is_read_back="--read-back" in sys.argv)

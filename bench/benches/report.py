@@ -40,19 +40,25 @@ def measure(what: str, who: str, argv: Sequence[str], stored: Path | None = None
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"bench: {' '.join(argv)} failed with status {process.returncode}")
-    size = 0
-    if stored is not None:
-        files = [stored] if stored.is_file() else [path for path in stored.rglob("*") if path.is_file()]
-        size = sum(path.stat().st_size for path in files)
-    return Run(what, who, wall_s, usage.ru_utime, usage.ru_stime, size)
+    return Run(what, who, wall_s, usage.ru_utime, usage.ru_stime, size_of(stored) if stored is not None else 0)
 
 
-def options(name: str, argv: list[str]) -> argparse.Namespace:
-    """Return the options every bench has."""
+def size_of(kept: Path) -> int:
+    """Return the bytes of a file, or of all files beneath a directory."""
+    files = [kept] if kept.is_file() else [path for path in kept.rglob("*") if path.is_file()]
+    return sum(path.stat().st_size for path in files)
+
+
+def options(name: str, argv: list[str], *, peers: Sequence[str] = ()) -> argparse.Namespace:
+    """Return the options every bench has; with `peers` also which of them to run."""
     parser = argparse.ArgumentParser(prog=f"./run bench {name}")
     parser.add_argument("--runs", type=int, default=3, help="of each competitor, alternately (3)")
     parser.add_argument("--small", action="store_true", help="a tenth of the size: to see that it runs")
     parser.add_argument("--evidence", action="store_true", help="write JSON into docs/evidence/")
+    if peers:
+        parser.add_argument(
+            "--peers", type=lambda text: text.split(";"), default=peers, metavar="A;B", help="only these"
+        )
     return parser.parse_args(argv)
 
 
