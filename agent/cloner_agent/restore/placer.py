@@ -9,6 +9,7 @@ from operator import itemgetter
 
 from blake3 import blake3
 
+from cloner_agent.flushing import start_writing
 from cloner_agent.restore.errors import failed
 from cloner_agent.restore.metadata import AT_CREATION, finish, set_flags
 from cloner_agent.restore.table import InodeTable
@@ -23,6 +24,8 @@ from cloner_core.image.placement import Entry, decode_placement
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _ESP_MODE = 0o644
+
+_BIG_BYTES = 256 << 10  # from here on writing early is worth a system call; such pieces are most of an image
 
 Piece = tuple[int, memoryview]  # offset in the file, bytes
 
@@ -142,7 +145,10 @@ def create_file(rooted: Rooted, path: bytes, *, is_on_esp: bool = False) -> int:
 
 def write_at(fd: int, data: memoryview, offset: int) -> None:
     """Write all of `data` at `offset`; pwrite(2) may take less at a time."""
+    start, length = offset, len(data)
     while data:
         written = os.pwrite(fd, data, offset)
         data = data[written:]
         offset += written
+    if length >= _BIG_BYTES:
+        start_writing(fd, start, length)
