@@ -10,7 +10,7 @@ import pytest
 
 from cloner_core.messages import PROTOCOL
 from cloner_initramfs import Cache, build_base, build_drivers, needed_memory_bytes
-from cloner_initramfs.base import checkout
+from cloner_initramfs.interpreter import checkout
 from vmlab import Bus, DirectBoot, Lab, Machine, Nic, Vm, blank_disk
 from vmlab.disk import GIB
 from vmlab.golden_busybox import golden_busybox

@@ -11,6 +11,7 @@ import selectors
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 LOOK_AT_LOG = "the log of the task has the whole output"
 SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+_KIT_TOOLS = os.path.join(sys.prefix, "lib/cloner/tools")
+"""Of the kit on a golden node: `before` goes before the node's own programs, `behind` has what it may lack."""
 # The initramfs has no udev rules for volumes and arrays; a tool that waited for one would wait for ever.
 _ENVIRONMENT = {
     "PATH": SEARCH_PATH,
@@ -279,7 +282,7 @@ def _find(name: str) -> str:
     """Look `name` up in our own path; Popen would use the path of the parent's environment."""
     if "/" in name:
         return name
-    for directory in SEARCH_PATH.split(":"):
+    for directory in (f"{_KIT_TOOLS}/before", *SEARCH_PATH.split(":"), f"{_KIT_TOOLS}/behind"):
         path = f"{directory}/{name}"
         if os.access(path, os.X_OK):
             return path

@@ -38,6 +38,7 @@ COMMANDS = {
     "init": "cloner_cli.init",
     "initramfs": "cloner_cli.initramfs",
     "installer": "cloner_cli.installer",
+    "kit": "cloner_cli.kit",
     "known-hosts": "cloner_cli.identity",
     "layout": "cloner_cli.layout",
     "machine": "cloner_cli.machine",

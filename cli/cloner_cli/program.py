@@ -20,7 +20,7 @@ from cloner_cli.invocation import Invocation
 from cloner_cli.reporting import report, silence, tell
 from cloner_cli.statuses import exit_statuses
 from cloner_cli.text import encodable
-from cloner_core.errors import ClonerError, ExitStatus, InvalidError
+from cloner_core.errors import ClonerError, ExitStatus, InvalidError, RefusedError
 
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 
@@ -86,6 +86,10 @@ class Program(click.Command):
         except _ReaderLeftError:
             silence(sys.stdout)
             return ExitStatus.OK
+        except ModuleNotFoundError as error:
+            if not (error.name or "").startswith("cloner_"):
+                raise
+            fault = RefusedError("this is a command of a server, and here is the kit of a golden node")
         except OSError as error:
             named = f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else str(error)
             fault = ClonerError(named)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import click
+import msgspec
 
 from cloner_cli.api import segment
-from cloner_cli.commands import Duration, Group, command, dry_run_option
+from cloner_cli.commands import Duration, Group, command, dry_run_option, server_option
 from cloner_cli.invocation import Invocation
+from cloner_cli.kit import install_line
 from cloner_cli.text import columns, moment
+from cloner_core.admin.kit import KitView
 from cloner_core.admin.tokens import MOST_LIFETIME_S, TokenRequest, TokenView
-from cloner_core.errors import InvalidError
+from cloner_core.errors import InvalidError, NotFoundError
 
 _DAY_S = 86400
 
@@ -38,6 +41,12 @@ def token_command() -> None:
 )
 @click.option("--expires", "lifetime_s", type=Duration(), default="24h", show_default=True, help="Good for so long.")
 @click.option("--note", default="", metavar="TEXT", help="What it is for.")
+@click.option(
+    "--install-line",
+    "is_line",
+    is_flag=True,
+    help="Print the line that installs `cloner` on a golden node with this token, to be pasted there as root.",
+)
 @dry_run_option
 def token_create(
     run: Invocation,
@@ -47,22 +56,41 @@ def token_create(
     installers: tuple[str, ...],
     lifetime_s: float,
     note: str,
+    is_line: bool,
     dry_run: bool,
 ) -> None:
     """Make a token and print it; it is told this once.
 
-    On the golden node it belongs into /etc/cloner/node.toml, mode 0600, beside the CA of the server as ca.pem
-    (/var/lib/cloner/site/ca.pem here).
+    With --install-line it comes in the line that installs everything on the golden node. By hand it belongs into
+    /etc/cloner/node.toml there, mode 0600, beside the CA of the server as ca.pem (/var/lib/cloner/site/ca.pem here).
     """
     if not 0 < lifetime_s <= MOST_LIFETIME_S:
         raise InvalidError(f"--expires: want more than nothing and at most {MOST_LIFETIME_S // _DAY_S}d")
     request = TokenRequest(image=image, layouts=layouts, installers=installers, lifetime_s=lifetime_s, note=note)
+    kit = run.api.get("/v1/kit", KitView) if is_line else None  # before a token is made that nobody gets
     view = run.api.post("/v1/tokens", TokenView, request, {"dry_run": dry_run})
     if dry_run:
         run.result(view, lambda: f"would make a token that captures {view.image} until {moment(view.expires_s)}")
         return
     run.say(f"note: token {view.id} captures {view.image} until {moment(view.expires_s)}; it is not shown again")
-    run.result(view, lambda: view.token)
+    if kit is None:
+        run.result(view, lambda: view.token)
+    else:
+        line = install_line(kit, view.token)
+        run.result({**msgspec.to_builtins(view), "install_line": line}, lambda: line)
+
+
+@command("show", example="cloner token show", group=token_command)
+@server_option
+def token_show(run: Invocation) -> None:
+    """On a golden node: ask the server what the token in /etc/cloner/node.toml is for."""
+    if not run.is_remote:
+        raise NotFoundError(
+            "this machine has no token, or is the server itself", hint="on the server: cloner token list"
+        )
+    view = run.api.get("/v1/token", TokenView)
+    layouts = f", and changes layout {', '.join(view.layouts)}" if view.layouts else ""
+    run.result(view, lambda: f"token {view.id} captures {view.image} until {moment(view.expires_s)}{layouts}")
 
 
 @command("list", example="cloner token list", group=token_command)

@@ -42,7 +42,6 @@ BASE_PACKAGES = (
 )
 
 PROGRAMS = (
-    f"usr/bin/{PYTHON}",
     "usr/bin/busybox",
     "usr/bin/kmod",
     "usr/sbin/modprobe",

@@ -32,6 +32,7 @@ class Core:
     installer: Path | None = None  # the initramfs that nodes are offered unless another is chosen; None: none is
     shelf: Shelf | None = None  # the others; None: this server offers no agent
     address: str = ""
+    tls_port: int = 0  # of the API of nodes
     services: tuple[str, ...] = ()
     audit: NetworkAudit = field(default_factory=NetworkAudit)
     clock: Callable[[], float] = time.time

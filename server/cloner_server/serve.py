@@ -168,6 +168,7 @@ def open_core(config: ServerConfig, address: str, clock: Callable[[], float] = t
         verifier=Verifier(catalog),
         drivers=DriverShelf(store),
         address=address,
+        tls_port=config.tls_port,
         services=_services(config),
         clock=clock,
     )

@@ -135,3 +135,12 @@ def test_a_token_that_cannot_be(scene: Scene, fields: dict[str, Any], path: str)
     answer = scene.admin("POST", "/tokens", fields)
     assert answer.status_code == 400
     assert scene.admin("GET", "/tokens").json() == [], path
+
+
+def test_a_token_is_told_what_it_is_for(scene: Scene) -> None:
+    made = make(scene, layouts=["simple"])
+    told = ask(scene, made["token"], "GET", "/token").json()
+    assert (told["id"], told["image"], told["layouts"], told["token"]) == (made["id"], "golden", ["simple"], "")
+    assert ask(scene, "nonsense", "GET", "/token").status_code == 401
+    assert ask(scene, "", "GET", "/token").status_code == 401
+    assert scene.admin("GET", "/token").status_code == 404, "root has none"

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from cloner_initramfs import Cache
-from cloner_initramfs.base import checkout
+from cloner_initramfs.interpreter import checkout
 from vmlab.disk import GIB, Bus, Disk, blank_disk
 from vmlab.lab import Lab
 from vmlab.workbench import run_on_node

@@ -26,10 +26,11 @@ from cloner_server.api.groups import group_handlers
 from cloner_server.api.identities import identity_handlers
 from cloner_server.api.images import capture_handlers
 from cloner_server.api.installers import installer_handlers, node_installer_handlers
+from cloner_server.api.kit import kit_handlers
 from cloner_server.api.machines import machine_handlers
 from cloner_server.api.models import model_handlers
 from cloner_server.api.nodes import node_handlers
-from cloner_server.api.tokens import token_handlers
+from cloner_server.api.tokens import token_handlers, token_mine
 from cloner_server.api.work import work_handlers
 from cloner_server.consoles import default_warning
 from cloner_server.core import Core
@@ -112,11 +113,12 @@ def admin_router(more: list[Any]) -> Router:
         *console_handlers(),
         *token_handlers(),
         *installer_handlers(),
+        *kit_handlers(),
     ]
     return Router("/v1", route_handlers=[*own, *more], tags=["admin"])
 
 
 def capture_router(core: Core) -> Router:
     """Return the routes of the port of nodes that the holder of a token has: the same paths as those of admins."""
-    own: list[Any] = [layout_show, layout_add]
+    own: list[Any] = [token_mine, layout_show, layout_add]
     return Router("/v1", route_handlers=[*own, *capture_handlers(), *node_installer_handlers()], guards=[admit(core)])

@@ -1,4 +1,4 @@
-"""Plain HTTP: boot scripts, loaders, kernel and initramfs, and the call of a finished clone. No secret but claims."""
+"""Plain HTTP: boot scripts, loaders, kernel and initramfs, the kit, the call of a clone. No secret but claims."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from cloner_core.messages import Confirm, Fault, Granted
 from cloner_core.sightings import BootStep
 from cloner_pxe.http import HttpAnswer, answer_http
 from cloner_server.api.faults import http_status, trouble_of
+from cloner_server.api.kit import kit_routes
 from cloner_server.boot import BootDesk
 from cloner_server.core import Core
 from cloner_server.tasks import endings
@@ -58,6 +59,7 @@ def boot_app(core: Core, desk: BootDesk, loaders: dict[str, Path]) -> Starlette:
         return _json(Granted(), 200)
 
     routes = [Route("/boot/{path:path}", boot, methods=["GET"]), Route("/confirm", confirm, methods=["POST"])]
+    routes += kit_routes(core)
     return Starlette(routes=routes)
 
 

@@ -47,6 +47,14 @@ def admit(core: Core) -> Callable[[AnyConnection, BaseRouteHandler], Awaitable[N
     return look
 
 
+def require_token(request: AnyRequest) -> str:
+    """Return the id of the token that the request came by; raises RefusedError when it came by none."""
+    token = _token(request)
+    if token is None:
+        raise RefusedError("this is for the holder of a token", hint=_HINT)
+    return token.id
+
+
 def require_image(request: AnyRequest, image: str) -> None:
     """Raise RefusedError when the request came by a token that is for another image."""
     token = _token(request)

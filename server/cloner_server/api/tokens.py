@@ -9,7 +9,7 @@ from litestar import delete, get, post
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from cloner_core.admin.tokens import TokenRequest, TokenView
-from cloner_server.api.callers import CoreDependency, who
+from cloner_server.api.callers import CoreDependency, require_token, who
 from cloner_server.api.faults import AnyRequest
 from cloner_server.state import tokens
 
@@ -21,6 +21,14 @@ def token_list(core: CoreDependency) -> list[TokenView]:
     """List every token, the newest first; none of them says what is shown for it."""
     with core.database.read() as connection:
         return tokens.list_tokens(connection)
+
+
+@get("/token", sync_to_thread=True)
+def token_mine(core: CoreDependency, request: AnyRequest) -> TokenView:
+    """Show the token by which this request came."""
+    token_id = require_token(request)
+    with core.database.read() as connection:
+        return tokens.get(connection, token_id)
 
 
 @post("/tokens", sync_to_thread=True, status_code=_OK)

@@ -74,14 +74,20 @@ def list_tokens(connection: Connection) -> list[TokenView]:
     return [msgspec.convert(row | more, TokenView) for row, more in zip(kept, lists, strict=True)]
 
 
-def remove(connection: Connection, act: Act, token_id: str) -> TokenView:
-    """Withdraw a token: what is shown from now on opens nothing. Raises NotFoundError."""
+def get(connection: Connection, token_id: str) -> TokenView:
+    """Return one token; raises NotFoundError."""
     for view in list_tokens(connection):
         if view.id == token_id:
-            connection.execute(delete(tokens).where(tokens.c.id == token_id))
-            events.record(connection, act, f"token/{token_id}", "withdrawn", image=view.image)
             return view
     raise NotFoundError(f"no such token: '{token_id}'", hint="cloner token list shows all")
+
+
+def remove(connection: Connection, act: Act, token_id: str) -> TokenView:
+    """Withdraw a token: what is shown from now on opens nothing. Raises NotFoundError."""
+    view = get(connection, token_id)
+    connection.execute(delete(tokens).where(tokens.c.id == token_id))
+    events.record(connection, act, f"token/{token_id}", "withdrawn", image=view.image)
+    return view
 
 
 def find(connection: Connection, now_s: float, shown: str) -> Token:
