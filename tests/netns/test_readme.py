@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cloner_initramfs import Cache, default_cache
+from cloner_initramfs import Cache, build_kit, default_cache
 from netns.netboot_lab import inside
 from netns.page_reader import INSTALL, MAC, Page, Reader
 from vmlab.golden_busybox import golden_busybox
@@ -51,6 +51,8 @@ ANSWERS = {
         r"debian:1  [0-9a-f]{64}"
     ),
     "cloner image-list": r"debian:1 ",
+    "cloner kit build": r"^kit [0-9a-f]{12}: .* MiB",
+    "cloner token create --capture debian --disklayout one-disk --install-line": r"CLONER_TOKEN=\S{43} sh ",
     "cloner node add node01 --mac 52:54:00:12:34:56 --address 10.77.0.11/24 --image debian --disklayout one-disk": (
         r"added node01"
     ),
@@ -72,6 +74,7 @@ def reader() -> Iterator[Reader]:
     cache = Cache(default_cache())
     with Lab(title="readme") as lab:
         build_installer(cache, lab.directory / "downloaded", drivers="full")  # no mirror can be reached from inside
+        build_kit(cache)
         yield Reader(lab, golden_busybox(cache))
 
 
