@@ -91,6 +91,12 @@ def make_busybox(root: Path, *more: str) -> None:
     (root / "etc/motd").write_text("a tree of its own\n")
 
 
+def make_curl(root: Path) -> None:
+    """Make a tree with busybox and curl, which brings a C library along."""
+    make_busybox(root)
+    _take_program(root, "/usr/bin/curl")
+
+
 def make_old_python(root: Path) -> None:
     """Make a tree with bash as its shell, nothing that fetches, and a `python3` that says it is 3.6.
 
@@ -98,15 +104,17 @@ def make_old_python(root: Path) -> None:
     """
     make_busybox(root)
     (root / "bin/sh").unlink()
+    _take_program(root, "/usr/bin/bash")
+    (root / "bin/bash").symlink_to("../usr/bin/bash")
     (root / "bin/sh").symlink_to("bash")
-    shutil.copy2("/usr/bin/bash", root / "bin/bash")
-    for line in subprocess.run(
-        ["ldd", "/usr/bin/bash"], capture_output=True, text=True, check=True
-    ).stdout.splitlines():
-        for word in line.split():
-            if word.startswith("/"):
-                (root / word.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(word, root / word.lstrip("/"))
     for name in ("python3", "python3.6"):
         (root / "usr/bin" / name).write_text(_PYTHON_36)
         (root / "usr/bin" / name).chmod(0o755)
+
+
+def _take_program(root: Path, program: str) -> None:
+    """Copy a program of this machine, with the libraries it asks for."""
+    told = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+    for path in (program, *(word for word in told.split() if word.startswith("/"))):
+        (root / path.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, root / path.lstrip("/"))

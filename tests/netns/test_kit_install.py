@@ -19,7 +19,7 @@ import pytest
 
 from cloner_initramfs import Cache, build_kit, default_cache, put_kit
 from cloner_initramfs.kit import ARCHIVE, archive_name, describe, read_kit
-from netns.golden_tree import GoldenTree, make_busybox, make_old_python
+from netns.golden_tree import GoldenTree, make_busybox, make_curl, make_old_python
 from netns.netboot_lab import lab_with_client
 from serverbench.scene import LAYOUT
 from serverbench.served import Served
@@ -33,7 +33,6 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root"),
 ]
-CAPTURE = "cloner new-image --root / --image debian --disklayout simple"
 # Serves the files of a directory beneath /kit/; of `kit-*` the first half, and then it hangs up or goes silent.
 CUT_OFF = """
 import http.server, os, sys, time
@@ -62,11 +61,14 @@ class Site:
     nodes: GoldenTree  # without a tree
     trees: int = 0
 
-    def node(self, *, has_wget: bool = True) -> GoldenTree:
-        """Return a new machine: a busybox that fetches with wget, or a bash with an old Python that has none."""
+    def node(self, fetches_by: str = "wget") -> GoldenTree:
+        """Return a new machine: busybox with wget or with curl, or bash with an old Python and neither."""
         self.trees += 1
         root = self.nodes.lab.directory / f"tree{self.trees}"
-        make_busybox(root, "wget") if has_wget else make_old_python(root)
+        if fetches_by == "wget":
+            make_busybox(root, "wget")
+        else:
+            {"curl": make_curl, "bash": make_old_python}[fetches_by](root)
         return GoldenTree(self.nodes.lab, root)
 
     def line(self, *more: str, image: str = "debian") -> str:
@@ -117,20 +119,23 @@ def refused(node: GoldenTree, line: str) -> str:
     return done.stderr
 
 
-@pytest.mark.parametrize("has_wget", [True, False], ids=["busybox, no libc", "bash, python 3.6"])
-def test_a_machine_without_a_usable_python_installs_and_captures(site: Site, has_wget: bool) -> None:
-    node = site.node(has_wget=has_wget)
-    assert re.search(r"^token \w+ captures debian until ", node.type(site.line()))
+@pytest.mark.parametrize(
+    ("fetches_by", "image"), [("wget", "small"), ("bash", "old")], ids=["busybox, no libc", "bash, python 3.6"]
+)
+def test_a_machine_without_a_usable_python_installs_and_captures(site: Site, fetches_by: str, image: str) -> None:
+    node = site.node(fetches_by)
+    assert re.search(rf"^token \w+ captures {image} until ", node.type(site.line(image=image)))
     assert (node.root / "etc/cloner/node.toml").stat().st_mode & 0o777 == 0o600
-    told = node.type(f"{CAPTURE} --json")
-    number = msgspec.json.decode(told)["number"]
+    node.type(f"cloner new-image --image {image} --disklayout simple")
+    node.type("echo news >/etc/motd")
+    updated = msgspec.json.decode(node.type(f"cloner update-filesystem --image {image} --json"))
+    assert (updated["number"], updated["new_stored_bytes"] < 4096) == (2, True)
     into = site.nodes.lab.directory / f"out{site.trees}"
-    site.head.cloner("image-extract", "--image", f"debian:{number}", "--path", "/etc", "--to", into)
-    assert (into / "etc/motd").read_text() == "a tree of its own\n"
+    site.head.cloner("image-extract", "--image", f"{image}:2", "--path", "/etc", "--to", into)
+    assert (into / "etc/motd").read_text() == "news\n"
     assert not (into / "etc/cloner/node.toml").exists()
     assert (into / "etc/cloner/ca.pem").exists()
     assert not (node.root / "python-was-called").exists()
-    assert site.head.json("store", "check", "--read-data")["faults"] == []
 
 
 def test_what_the_command_starts_is_the_nodes_own_with_nothing_of_the_kit(site: Site) -> None:
@@ -150,13 +155,13 @@ def test_what_the_command_starts_is_the_nodes_own_with_nothing_of_the_kit(site: 
 
 
 def test_bash_forgets_the_line(site: Site) -> None:
-    node = GoldenTree(site.nodes.lab, site.node(has_wget=False).root, shell=("/bin/bash", "-i"))
+    node = GoldenTree(site.nodes.lab, site.node("bash").root, shell=("/bin/bash", "-i"))
     line = site.line()
     history = {"HISTFILE": "/root/.bash_history", "HISTCONTROL": "ignoreboth"}
     done = node.paste(f"echo before\n{line}\necho after $?\nexit", environment=history)
     assert "after 0" in done.stdout, done.stderr
     assert (node.root / "root/.bash_history").read_text() == "echo before\necho after $?\nexit\n"
-    assert "history-secret" not in node.paste(f"{CAPTURE} --dry-run").stderr
+    assert "history-secret" not in node.paste("cloner new-image --image debian --disklayout simple --dry-run").stderr
 
 
 def test_a_line_that_is_not_the_servers_installs_nothing(site: Site) -> None:
@@ -187,7 +192,7 @@ def test_a_download_that_ends_too_early_installs_nothing(site: Site, how: str, t
     argv = [sys.executable, "-c", CUT_OFF, str(tmp_path / "kit"), str(CUT_PORT), how]
     serving = subprocess.Popen(site.head.lab.inside(argv), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
-        node = site.node(has_wget=how == "cut off")
+        node = site.node("curl" if how == "cut off" else "bash")
         line = site.line().replace(f"{SERVER_ADDRESS}:8080", f"{SERVER_ADDRESS}:{CUT_PORT}")
         line = line.replace(f"{SERVER_ADDRESS}/8080", f"{SERVER_ADDRESS}/{CUT_PORT}")
         wait_for_port(site.head, CUT_PORT)
@@ -221,7 +226,7 @@ def wait_for_port(head: Head, port: int) -> None:
 
 
 def test_run_again_it_upgrades_and_then_goes_away_whole(site: Site, tmp_path: Path) -> None:
-    node = site.node()
+    node = site.node("curl")
     before = node.files()
     node.type(site.line())
     old = read_kit(site.kit)
@@ -264,7 +269,7 @@ def test_what_is_there_already_is_not_replaced(site: Site) -> None:
     ids=["aarch64", "not root", "full"],
 )
 def test_a_machine_it_cannot_be_on_is_told(site: Site, program: str, body: str, said: str) -> None:
-    node = site.node(has_wget=False)  # the shell of busybox takes its own
+    node = site.node("bash")  # the shell of busybox takes its own
     (node.root / "bin" / program).unlink()
     (node.root / "bin" / program).write_text(f"#!/bin/sh\n{body}\n")
     (node.root / "bin" / program).chmod(0o755)
