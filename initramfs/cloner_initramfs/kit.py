@@ -34,8 +34,8 @@ from cloner_initramfs.staging import Staging
 
 MANIFEST, ARCHIVE, INSTALL = "kit.json", "kit.tar.gz", "install"
 KEPT_KITS = 3
-COMMANDS = {"cloner": "cloner_cli.main"}
-"""What is installed, and the module whose `main` it is."""
+COMMANDS = {"cloner": "cloner_cli.main:main", "cv-cloner": "cloner_cli.cv:cloner"}
+"""What is installed, and the function that it is."""
 
 # Read only, and older ones lack what we ask of them: lsblk of EL 7 knows no JSON.
 TOOLS_BEFORE = ("usr/bin/lsblk", "usr/bin/findmnt", "usr/sbin/blkid", "usr/sbin/wipefs", "usr/sbin/cryptsetup")
@@ -156,9 +156,9 @@ def _stage(staging: Staging, wheels: Path, own: list[Path], server: bytes) -> No
     # Under the interpreter's own name: it finds its library by the name it was called by, and calls itself by it.
     staging.write(python, _launcher(_PYTHON, python, f'--argv0 "$kit/{python}"'), 0o755)
     staging.write(_START, (resources.files(__package__) / "files/kit-start.py").read_bytes())
-    for name, module in COMMANDS.items():
+    for name, function in COMMANDS.items():
         path = f"usr/bin/{name}"
-        isolated = f'-I -X utf8 "$kit/{_START}" {module}'
+        isolated = f'-I -X utf8 "$kit/{_START}" {function}'
         staging.write(path, _launcher(_PYTHON, path, f'--argv0 "$kit/{python}"', isolated), 0o755)
     for folder, programs in (("before", TOOLS_BEFORE), ("behind", TOOLS_BEHIND)):
         for program in programs:

@@ -245,6 +245,7 @@ def test_run_again_it_upgrades_and_then_goes_away_whole(site: Site, tmp_path: Pa
         put_kit(build_kit(Cache(default_cache())), site.kit)
     assert {path.name for path in (node.root / "opt/cloner").iterdir()} == {new.version, "install"}
     assert re.match(r"token \w+ captures other", node.type("cloner token show"))
+    assert "--disklayout" in node.type("cv-cloner new-image --help")
     assert "cloner: removed" in node.paste("sh /opt/cloner/install --uninstall").stderr
     assert node.files() - before == {"opt", "usr/local", "usr/local/bin"}
     assert node.paste("cloner token show").returncode == 127

@@ -1,4 +1,4 @@
-"""Starts a command of the kit: `kit-start.py MODULE ARGUMENTS…` calls MODULE.main().
+"""Starts a command of the kit: `kit-start.py MODULE:FUNCTION ARGUMENTS…` calls it.
 
 Must not do anything a program that it starts would inherit: those are the node's own.
 """
@@ -24,4 +24,5 @@ os.environ["OPENSSL_CONF"] = os.devnull
 importlib.import_module("ssl")
 del os.environ["OPENSSL_CONF"]
 del sys.argv[0]
-sys.exit(importlib.import_module(sys.argv[0]).main())
+module, _, function = sys.argv[0].partition(":")
+sys.exit(getattr(importlib.import_module(module), function)())
