@@ -29,6 +29,7 @@ CHANGING = {
     "image-extract",
     "init",
     "initramfs build",
+    "kit build",
     "machine forget",
     "installer remove",
     "installer use",
@@ -79,6 +80,7 @@ READING = {
     "image-verify",
     "installer list",
     "installer show",
+    "kit show",
     "known-hosts",
     "layout check",
     "layout picture",
@@ -102,6 +104,7 @@ READING = {
     "task show",
     "task wait",
     "token list",
+    "token show",
     "watch",
 }
 
