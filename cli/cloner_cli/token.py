@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 import click
 import msgspec
 
@@ -68,6 +70,8 @@ def token_create(
         raise InvalidError(f"--expires: want more than nothing and at most {MOST_LIFETIME_S // _DAY_S}d")
     request = TokenRequest(image=image, layouts=layouts, installers=installers, lifetime_s=lifetime_s, note=note)
     kit = run.api.get("/v1/kit", KitView) if is_line else None  # before a token is made that nobody gets
+    if kit is not None and ipaddress.ip_address(kit.address).is_loopback:
+        run.say(f"note: this server is at {kit.address}, where no other machine reaches it (cloner serve --address)")
     view = run.api.post("/v1/tokens", TokenView, request, {"dry_run": dry_run})
     if dry_run:
         run.result(view, lambda: f"would make a token that captures {view.image} until {moment(view.expires_s)}")
