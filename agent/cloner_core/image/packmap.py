@@ -104,14 +104,21 @@ class MapBuilder:
 
     def __init__(self) -> None:
         self._candidates: list[tuple[bytes, int, int]] = []  # digest, stored size, raw size
+        self._numbers: dict[bytes, int] = {}  # digest → place among the candidates
         self._where: dict[bytes, int] = {}
         self._ordinals: dict[int, int] = {}  # candidate → place in the map
         self._entries: list[dict[int, tuple[bytes, int]]] = []  # of each pack of the map: offset → digest, length
 
     def add_pack(self, name: bytes, stored_size: int, raw_size: int, entries: bytes) -> None:
-        """Offer a pack and what it holds; raises IntegrityError when the entries cannot be of one pack."""
-        candidate = len(self._candidates)
-        self._candidates.append((name, stored_size, raw_size))
+        """Offer a pack and what it holds, or more of what it holds: two versions may use different chunks of it.
+
+        Raises IntegrityError when the entries cannot be of one pack.
+        """
+        candidate = self._numbers.setdefault(name, len(self._candidates))
+        if candidate == len(self._candidates):
+            self._candidates.append((name, stored_size, raw_size))
+        elif self._candidates[candidate] != (name, stored_size, raw_size):
+            raise IntegrityError(f"pack {name.hex()} is offered with two sizes")
         for chunk, offset, length in iter_entries(entries, raw_size):
             packed = (candidate << self._OFFSET_BITS | offset) << self._LENGTH_BITS | length
             self._where.setdefault(chunk, packed)

@@ -152,6 +152,20 @@ def test_hostile_maps_are_refused(data: bytes) -> None:
         decode_map(data, VERSION)
 
 
+def test_a_pack_that_two_versions_use_in_part_is_one_pack_of_the_map() -> None:
+    builder = MapBuilder()
+    for name, offset in ((b"a" * 32, 0), (b"b" * 32, 10)):
+        builder.add_pack(PACK, 50, 20, ENTRY.pack(name, offset, 10))
+    assert builder.use(b"b" * 32, 10) == (0, 10)
+    assert builder.use(b"a" * 32, 10) == (0, 0)
+    pack_map, index = builder.finish(VERSION)
+    assert pack_map.packs == (PackRef(PACK, 50, 20, 2),)
+    assert decode_map(encode_map(pack_map)) == pack_map
+    assert index == ENTRY.pack(b"a" * 32, 0, 10) + ENTRY.pack(b"b" * 32, 10, 10)
+    with pytest.raises(IntegrityError, match="two sizes"):
+        builder.add_pack(PACK, 51, 20, b"")
+
+
 def test_a_map_of_another_version_or_with_a_pack_twice_is_refused() -> None:
     ref = PackRef(PACK, 1, 1, 1)
     good = PackMap(1, VERSION, digest(b""), (ref,))
