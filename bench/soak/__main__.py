@@ -26,6 +26,7 @@ LAWS = (
     "capture-kill",
     "flipped-bytes",
     "hostile-images",
+    "store-beside",
     "server-kill",
     "server-full",
     "claim-race",

@@ -37,6 +37,7 @@ AWAY_HERE = "is 'cloner serve' running? (another socket: --socket PATH or CLONER
 AWAY_THERE = (
     "does 'cloner serve' run there, does a firewall let its TLS port through, is ca.pem beside node.toml its CA?"
 )
+_PIECE_BYTES = 1 << 20
 _CLASSES: tuple[type[ClonerError], ...] = (
     NotFoundError,
     RefusedError,
@@ -100,6 +101,22 @@ class Api:
                 raise _error(answer)
             for line in answer.iter_lines():
                 yield self._decode(line.encode(), kind)
+
+    @contextmanager
+    def get_stream(self, path: str, query: Query = NOTHING) -> Iterator[tuple[int, Iterator[bytes]]]:
+        """Give the length of the answer to GET `path`, and its pieces as they come.
+
+        Raises UnreachableError for an answer that is cut off.
+        """
+        timeout = httpx2.Timeout(10.0, read=LONG_S)
+        with (
+            self._reaching(),
+            self._client.stream("GET", path, params=_params(query), headers=self._headers, timeout=timeout) as answer,
+        ):
+            if answer.status_code >= 400:
+                answer.read()
+                raise _error(answer)
+            yield int(answer.headers.get("content-length", 0)), answer.iter_bytes(_PIECE_BYTES)
 
     def put_bytes(self, path: str, content: bytes, query: Query = NOTHING, pacer: Pacer | None = None) -> None:
         """Send `content` as it is, at the rate of `pacer`; doing it twice is no harm."""

@@ -59,6 +59,8 @@ def image_fields(view: ImageView) -> str:
         ("files", detail.get("inodes", "-")),
     ]
     shown += [(name, detail[name]) for name in ("message", "source") if detail.get(name)]
+    if origin := detail.get("origin_key"):
+        shown.append(("imported", f"it was signed by {origin}"))
     if inexact := detail.get("inexact"):
         shown.append(("inexact", "\n".join(map(str, inexact))))
     if findings := _findings(view):

@@ -14,7 +14,7 @@ from cloner_cli.invocation import Invocation
 from cloner_cli.text import columns, duration, fields, moment, parse_duration, printable
 from cloner_core.admin.images import CheckReport, Collected, StoreFault
 from cloner_core.admin.keeping import Applied, GcPlan, LetGo
-from cloner_core.admin.store import ImageShare, StoreStats, VersionShare
+from cloner_core.admin.store import ImageShare, Repacked, StoreStats, VersionShare
 from cloner_core.errors import IntegrityError
 from cloner_core.growth import Growth
 from cloner_core.sizes import format_bytes
@@ -113,6 +113,36 @@ def store_gc(run: Invocation, *, grace_s: float, apply_keep_rules: bool, yes: bo
     collected = run.api.post("/v1/store/gc", Collected, None, query, is_long=True)
     told = f"{collected.files} files, {format_bytes(collected.stored_bytes)}"
     run.result(collected, lambda: f"{'would remove' if dry_run else 'removed'} {told}")
+
+
+@command("repack", example="cloner store repack --below 50 --dry-run", group=store_command)
+@click.option(
+    "--below",
+    "below_percent",
+    type=click.FloatRange(min=0, max=100, min_open=True),
+    default=50.0,
+    show_default=True,
+    metavar="PERCENT",
+    help="Packs of which versions use less than this.",
+)
+@dry_run_option
+def store_repack(run: Invocation, *, below_percent: float, dry_run: bool) -> None:
+    """Write packs of which little is used anew: removed versions leave holes in packs that others still need.
+
+    No version changes, nor its digest; deploys and captures go on. What it frees goes with 'cloner store gc', when the
+    grace is over; until then the new packs take room beside the old ones. It may be ended anywhere and begun again.
+    """
+    query: Query = {"below": str(below_percent / 100), "dry_run": dry_run}
+    repacked = run.api.post("/v1/store/repack", Repacked, None, query, is_long=True)
+    run.result(repacked, lambda: _repacked_text(repacked))
+
+
+def _repacked_text(repacked: Repacked) -> str:
+    old = f"{repacked.packs} packs, {format_bytes(repacked.stored_bytes)}, used {format_bytes(repacked.live_bytes)} of"
+    if repacked.dry_run:
+        return f"would write anew {old} their content, for {repacked.versions} versions"
+    new = f"{repacked.new_packs} packs, {format_bytes(repacked.new_stored_bytes)}"
+    return f"wrote anew {old} their content: {new}; {repacked.versions} versions have another map"
 
 
 def _apply(run: Invocation, query: Query, *, is_dry: bool, is_yes: bool) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 
+import msgspec
 import pytest
 
 from clibench.desk import Desk
 from cloner_core.errors import ExitStatus
+from cloner_core.image.compression import compress
 from cloner_core.image.digest import digest
+from store_images import make_image
 
 
 def leave_a_stray(desk: Desk, age_s: float) -> bytes:
@@ -73,3 +76,26 @@ def test_stats_tell_what_images_and_versions_weigh(desk: Desk) -> None:
     assert told["images"][0]["only_bytes"] == told["stored_bytes"] > 0
     assert desk.run("store", "stats", "--image", "golden").stdout.splitlines()[1].startswith("golden:1")
     assert desk.refused("store", "stats", "--image", "nosuch").exit_code == ExitStatus.NOT_FOUND
+
+
+def test_repack_tells_what_it_would_write_anew_and_then_does(desk: Desk) -> None:
+    store = desk.scene.core.catalog.store
+    contents = {b"%02d" % number: os.urandom(5000) for number in range(40)}
+    whole = make_image(contents, "thin", pack_every=40)
+    whole.put(store)
+    store.publish(whole.draft)
+    few = make_image({b"02": contents[b"02"]}, "thin")
+    for segment in few.segments:
+        store.put_segment(segment.ref.digest, len(segment.raw), compress(segment.raw))
+    store.publish(msgspec.structs.replace(few.draft, packs=(), base=whole.version))
+    store.remove_version("thin", 1)
+    before = desk.stored()
+    shown = desk.run("store", "repack", "--dry-run")
+    assert (shown.exit_code, "would write anew 1 packs" in shown.stdout) == (0, True)
+    assert desk.stored() == before
+    told = desk.json("store", "repack", "--below", "60")
+    assert (told["packs"], told["new_packs"], told["live_bytes"], told["versions"]) == (1, 1, 5000, 1)
+    assert "repacked" in desk.run("events").stdout
+    assert desk.json("store", "check", "--read-data")["faults"] == []
+    assert desk.json("store", "repack")["packs"] == 0
+    assert desk.refused("store", "repack", "--below", "0").exit_code == ExitStatus.USAGE

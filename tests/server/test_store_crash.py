@@ -13,7 +13,7 @@ import torture
 from cloner_server.store.local import LocalStore
 from cloner_server.store.protocol import StoreFullError
 from soak.book import Entry
-from soak.laws import flipped_bytes, store_kill
+from soak.laws import flipped_bytes, store_beside, store_kill
 from store_images import Image, Key, files_from, make_image, some_contents
 
 pytestmark = pytest.mark.root  # starts processes, mounts a small filesystem
@@ -81,3 +81,11 @@ def test_a_byte_changed_anywhere_is_found_by_every_check(tmp_path: Path) -> None
     with flipped_bytes.LAW.open(tmp_path) as case:
         tried = [case(seed) for seed in range(1000, 1008)]
     assert len({figures["in"] for figures in tried}) == 8
+
+
+def test_captures_and_deploys_beside_all_upkeep_are_whole_or_told_why_not(tmp_path: Path) -> None:
+    """At length: `./run soak store-beside`."""
+    with store_beside.LAW.open(tmp_path) as case:
+        tried = [case(seed) for seed in (1000, 1001)]
+    for word in ("published", "deployed"):
+        assert all(float(figures.get(word, 0)) > 0 for figures in tried), word

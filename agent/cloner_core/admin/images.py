@@ -49,6 +49,18 @@ class SignedVersion(Strict, frozen=True):
     server_key: str  # hex; the public key of the server that answers
 
 
+class ServerKey(Strict, frozen=True):
+    """By what the signatures of a server are verified."""
+
+    server_key: str  # hex; public
+
+
+class WantedPacks(Strict, frozen=True):
+    """Packs that an import would bring."""
+
+    packs: dict[str, int]  # digest → stored bytes
+
+
 class Publish(Strict, frozen=True):
     """Make a captured tree a version; everything it names was stored before."""
 

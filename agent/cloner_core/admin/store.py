@@ -34,6 +34,18 @@ class ImageShare(Strict, frozen=True):
     only_bytes: int
 
 
+class Repacked(Strict, frozen=True):
+    """What a repack of sparse packs wrote anew, or would write."""
+
+    packs: int  # that were sparse
+    stored_bytes: int  # of these; a gc removes them when their grace is over
+    live_bytes: int  # of their content that versions use, not compressed
+    new_packs: int  # 0 when it was only asked what would be done
+    new_stored_bytes: int
+    versions: int  # trees that have another map now
+    dry_run: bool
+
+
 class StoreStats(Strict, frozen=True):
     """What the store holds."""
 

@@ -29,6 +29,7 @@ _RECORD_MARK = b',"record_signature":"'
 HexDigest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 HexKey = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 HexSignature = Annotated[str, Meta(pattern="^[0-9a-f]{128}$")]
+_HexKeyOrNone = Annotated[str, Meta(pattern="^(?:[0-9a-f]{64})?$")]
 _HexSignatureOrNone = Annotated[str, Meta(pattern="^(?:[0-9a-f]{128})?$")]
 
 Findings = Annotated[tuple[Finding, ...], Meta(max_length=FINDINGS_MOST)]
@@ -73,6 +74,7 @@ class VersionRecord(msgspec.Struct, frozen=True):
     source: Text = ""  # host name of the machine captured
     inexact: tuple[Text, ...] = ()  # paths that kept changing while they were read
     findings: Findings = ()  # of the lint
+    origin_key: _HexKeyOrNone = ""  # whose version it was before it was imported here; "" for our own
     record_signature: _HexSignatureOrNone = ""  # over all before it, so the last; "" in records of older servers
 
 
@@ -108,6 +110,7 @@ class Draft(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: Text = ""
     inexact: tuple[Text, ...] = ()
     findings: Findings = ()
+    origin_key: _HexKeyOrNone = ""  # of an import: who signed it elsewhere
     options: StoredOptions | None = None  # to be kept with the image from now on; None: they stay as they are
     options_revision: Count = 0  # those that are kept must still have it, where `options` are to be
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 from litestar import Response, delete, get, post, put
-from litestar.params import FromPath, FromQuery, RawBody
+from litestar.params import FromPath, FromQuery, JSONBody, RawBody
 from sqlalchemy import Connection, Row
 from sqlalchemy.exc import DBAPIError
 
-from cloner_core.admin.images import CheckReport, Collected, ImageView, Removal
-from cloner_core.admin.store import StoreRoom, StoreStats
+from cloner_core.admin.images import CheckReport, Collected, ImageView, Removal, WantedPacks
+from cloner_core.admin.store import Repacked, StoreRoom, StoreStats
 from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import ClonerError, InvalidError, NotFoundError
 from cloner_core.image.digest import parse_digest
@@ -88,6 +88,13 @@ def pack_put(core: CoreDependency, digest: FromPath[str], body: RawBody) -> Gran
     return Granted()
 
 
+@post("/packs/missing", sync_to_thread=True, status_code=_OK)
+def packs_missing(core: CoreDependency, data: JSONBody[WantedPacks]) -> list[str]:
+    """Tell which of these packs the store does not have; those it has are kept for the grace of a gc."""
+    wanted = {parse_digest(name): size for name, size in data.packs.items()}
+    return [name.hex() for name in core.catalog.store.keep_packs(wanted)]
+
+
 @put("/segments/{digest:str}", sync_to_thread=True, request_max_body_size=_PACK_BYTES, status_code=_OK)
 def segment_put(core: CoreDependency, digest: FromPath[str], raw_size: FromQuery[int], body: RawBody) -> Granted:
     """Keep a compressed segment of a tree; unpacked it must have this size and digest."""
@@ -157,6 +164,19 @@ def gc(
     return collected
 
 
+@post("/store/repack", sync_to_thread=True, status_code=_OK)
+def repack(
+    core: CoreDependency, request: AnyRequest, below: FromQuery[float] = 0.5, dry_run: FromQuery[bool] = False
+) -> Repacked:
+    """Write packs of which less than `below` (a share of 1) is used anew; a gc then frees the old ones."""
+    repacked = core.catalog.store.repack_sparse(below, dry_run=dry_run)
+    if not dry_run:
+        with core.database.write() as connection:
+            detail = msgspec.to_builtins(repacked)
+            events.record(connection, who(core, request), "store", "repacked", below=below, **detail)
+    return repacked
+
+
 def capture_handlers() -> list[Any]:
     """Return the handlers of images that a capture needs."""
     return [image_show, known, pack_put, segment_put, publish, room, *options_handlers()]
@@ -169,7 +189,7 @@ def told_maps(connection: Connection) -> set[bytes]:
 
 def image_handlers() -> list[Any]:
     """Return the handlers of images and of the store."""
-    return [*capture_handlers(), image_list, version_remove, check, stats, gc]
+    return [*capture_handlers(), image_list, version_remove, check, stats, gc, repack, packs_missing]
 
 
 def _view(core: Core, row: Row[tuple[Any, ...]], channel_names: Sequence[str]) -> ImageView:

@@ -15,8 +15,8 @@ from litestar.response import Stream
 from litestar.types import ASGIApp
 
 from cloner_core.admin.differences import ImageDiff
-from cloner_core.admin.images import SignedVersion, StoreFault, VerifyProgress, VerifyReport
-from cloner_core.errors import ClonerError, NotFoundError
+from cloner_core.admin.images import ServerKey, SignedVersion, StoreFault, VerifyProgress, VerifyReport
+from cloner_core.errors import ClonerError, NotFoundError, RefusedError
 from cloner_core.image.digest import parse_digest
 from cloner_core.image.reference import parse_version
 from cloner_server.api.callers import CoreDependency
@@ -25,6 +25,7 @@ from cloner_server.catalog import Part
 from cloner_server.comparing import Published, compare_versions
 from cloner_server.core import Core
 from cloner_server.state import images
+from cloner_server.store.exporting import END, Member, members_of, total_bytes
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +76,36 @@ async def image_verify(core: CoreDependency, name: FromPath[str], number: FromQu
     return Stream(_verifying(core, image, chosen, digest), media_type="application/x-ndjson")
 
 
+@get("/key", sync_to_thread=False)
+def server_key(core: CoreDependency) -> ServerKey:
+    """Show the public key by which this server's versions and receipts are verified."""
+    return ServerKey(core.site.public_key.hex())
+
+
+@get("/images/{name:str}/export")
+async def image_export(core: CoreDependency, name: FromPath[str], number: FromQuery[str] = "") -> Stream:
+    """Send a version as one file, a tar of a store that holds it alone (docs/image-format.md)."""
+    image, chosen, _ = await asyncio.to_thread(_named, core, name, number)
+    members = await asyncio.to_thread(members_of, core.catalog.store, image, chosen)
+    headers = {"content-length": str(total_bytes(members)), "cloner-version": f"{image}:{chosen}"}
+    return Stream(_exporting(core, members), media_type="application/x-tar", headers=headers)
+
+
+async def _exporting(core: Core, members: list[Member]) -> AsyncGenerator[bytes, None]:
+    for member in members:
+        yield member.header
+        pieces = member.pieces()
+        while (piece := await asyncio.to_thread(next, pieces, b"")) and not core.stopping.is_set():
+            yield piece
+        if core.stopping.is_set():
+            raise RefusedError("the server is being stopped")  # the answer is cut off, and so seen to be
+        yield member.padding
+    yield END
+
+
 def looking_handlers() -> list[Any]:
     """Return the handlers of looking at versions."""
-    return [image_diff, image_signed, version_part, image_verify]
+    return [image_diff, image_signed, version_part, image_verify, image_export, server_key]
 
 
 class _StoppedError(Exception):

@@ -159,6 +159,10 @@ class Blobs:
                 raise
         return True
 
+    def touch(self, name: bytes, size: int) -> bool:
+        """Have gc count its grace for a blob from now; return False when it is absent or of another size."""
+        return self._is_there(self.path_of(name), size)
+
     def _is_there(self, path: Path, size: int) -> bool:
         try:
             if os.stat(path).st_size != size:

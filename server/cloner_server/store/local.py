@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cloner_core.admin.images import CheckReport, Collected, VerifyReport
-from cloner_core.admin.store import StoreStats
+from cloner_core.admin.store import Repacked, StoreStats
 from cloner_core.errors import NotFoundError, RefusedError
 from cloner_core.image.compression import decompress
 from cloner_core.image.digest import require_digest
@@ -22,6 +22,7 @@ from cloner_server.durable import sync_directory
 from cloner_server.store.protocol import VersionNumber
 from cloner_server.store.publish import Clock, publish
 from cloner_server.store.reader import StoreReader
+from cloner_server.store.repacking import repack_sparse
 from cloner_server.store.stats import freed, measure
 from cloner_server.store.upkeep import Watch, check, gc, repack, verify
 
@@ -134,6 +135,10 @@ class LocalStore(StoreReader):
     def repack(self, version: bytes) -> SignedMap:
         """Write the chunks of a version into new packs, in tree order; its digest stays."""
         return repack(self, version, self._key())
+
+    def repack_sparse(self, below: float, *, dry_run: bool = False) -> Repacked:
+        """Write packs of which less than `below` is used anew, without what nobody uses; digests of versions stay."""
+        return repack_sparse(self, self._key(), below=below, dry_run=dry_run)
 
     def _trusted_key(self) -> bytes | None:
         return self._signer.public_key if self._signer else None

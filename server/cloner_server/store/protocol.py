@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from cloner_core.admin.images import CheckReport, Collected, VerifyProgress, VerifyReport
-from cloner_core.admin.store import StoreStats
+from cloner_core.admin.store import Repacked, StoreStats
 from cloner_core.errors import ClonerError
 from cloner_core.image.version import Base, Draft, SignedMap, VersionRecord
 
@@ -75,6 +75,16 @@ class Store(Protocol):
     def placement(self, pack_map: bytes, ordinal: int) -> bytes:
         """Return the placement record of pack `ordinal` (from 0) of the map of this digest; raises NotFoundError."""
 
+    def paths_of(self, image: str, number: int) -> list[Path]:
+        """Return the files that a version is made of, each after what names it; raises NotFoundError."""
+
+    @property
+    def files_root(self) -> Path:
+        """The directory that `paths_of` gives paths beneath."""
+
+    def keep_packs(self, wanted: Mapping[bytes, int]) -> list[bytes]:
+        """Return which of these packs (by digest: stored bytes) are not there; gc keeps the others for its grace."""
+
     def missing_packs(self, version: bytes) -> list[bytes]:
         """Return the packs of a version that are absent or of another size: a deploy must not begin with any."""
 
@@ -111,3 +121,6 @@ class Store(Protocol):
 
     def repack(self, version: bytes) -> SignedMap:
         """Write the chunks of a version into new packs, in tree order; its digest stays."""
+
+    def repack_sparse(self, below: float, *, dry_run: bool = False) -> Repacked:
+        """Write packs of which less than `below` is used anew, without what nobody uses; digests of versions stay."""

@@ -65,6 +65,7 @@ def publish(
             source=draft.source,
             inexact=draft.inexact,
             findings=draft.findings,
+            origin_key=draft.origin_key,
         )
         return _append(store, record, signer, draft.after)
 

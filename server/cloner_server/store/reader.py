@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -179,23 +179,47 @@ class StoreReader:
             version = bytes.fromhex(self.version(image).version)
         except NotFoundError:
             version = b""
-        packs = {offer.digest: offer for offer in self.offers(version)} if version else {}
+        packs = list(self.offers(version)) if version else []
         also = []
         for late in self.late_versions(image):
             try:
-                more = list(self.offers(late))
+                packs += list(self.offers(late))
             except (NotFoundError, IntegrityError):
                 continue  # half collected
             also.append(late)
-            for offer in more:
-                packs.setdefault(offer.digest, offer)
         number = self.last_number(image)
-        return Base(version, tuple(packs.values()), number, tuple(also)) if number or also else None
+        return Base(version, tuple(packs), number, tuple(also)) if number or also else None
 
     def missing_packs(self, version: bytes) -> list[bytes]:
         """Return the packs of a version that are absent or of another size: a deploy must not begin with any."""
         packs = self.current_map(version).packs
         return [pack.digest for pack in packs if self.packs.size(pack.digest) != pack.stored_size]
+
+    @property
+    def files_root(self) -> Path:
+        """The directory of the store."""
+        return self.files.root
+
+    def paths_of(self, image: str, number: int) -> list[Path]:
+        """Return the files that a version is made of, each after what names it; raises NotFoundError."""
+        version = bytes.fromhex(self.version(image, number).version)
+        name = bytes.fromhex(self.signed_map(version).map)
+        pack_map = self.map_of(name)
+        return [
+            self.record_path(image, number),
+            self.current_path(version),
+            self.roots.existing_path(version),
+            *(self.segments.existing_path(ref.digest) for ref in self.tree_root(version).segments),
+            self.maps.existing_path(name),
+            self.indexes.existing_path(pack_map.index_digest),
+            self.placement_sets.existing_path(name),
+            *(self.packs.existing_path(pack.digest) for pack in pack_map.packs),
+        ]
+
+    def keep_packs(self, wanted: Mapping[bytes, int]) -> list[bytes]:
+        """Return which of these packs (by digest: stored bytes) are not there; gc keeps the others for its grace."""
+        with self.files.locked():
+            return [name for name, size in wanted.items() if not self.packs.touch(name, size)]
 
     def segment_path(self, name: bytes) -> Path:
         """Return the file of a compressed segment; raises NotFoundError."""
