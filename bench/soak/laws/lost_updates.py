@@ -1,4 +1,4 @@
-"""Eight admins change channels, keep rules and scripts of one image at once, by compare-and-swap over the API.
+"""Eight admins change options, channels, keep rules and scripts of one image at once, by compare-and-swap over the API.
 
 Each writer notes what it was granted. In the end the objects, and the audit, must be just that: every granted change
 under a revision of its own, none skipped, the last of them in force.
@@ -73,7 +73,19 @@ def _write_scripts(_: Any, revision: int, chance: random.Random) -> tuple[str, s
     return "POST", f"/v1/images/{_IMAGE}/scripts?version=1", {"put": put, "number": revision}, content
 
 
+def _read_options(client: TestClient[Any]) -> tuple[int, Any]:
+    view = client.get(f"/v1/images/{_IMAGE}/options").json()
+    return view["revision"], view["options"]["exclude_paths"] if view["options"] else None
+
+
+def _write_options(_: Any, revision: int, chance: random.Random) -> tuple[str, str, Any, Any]:
+    paths = [f"/srv/{chance.getrandbits(64):016x}"]
+    body = {"options": {"exclude_paths": paths}, "revision": revision}
+    return "PATCH", f"/v1/images/{_IMAGE}/options", body, paths
+
+
 _OBJECTS = (
+    _Object(f"image/{_IMAGE}", "options changed", _read_options, _write_options),
     _channel("prod"),
     _channel("test"),
     _Object(f"image/{_IMAGE}", "keep rule set", _read_rule, _write_rule),
@@ -154,7 +166,7 @@ def open_lost_updates(work: Path) -> Iterator[Case]:
 
 LAW = Law(
     "lost-updates",
-    "8 writers, 1000 changes to channels, keep rules and scripts of one image: none is lost, each is in the audit",
+    "8 writers, 1000 changes to options, channels, keep rules and scripts of one image: none is lost, all are audited",
     8,
     open_lost_updates,
 )
