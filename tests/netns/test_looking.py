@@ -52,6 +52,12 @@ def test_a_version_is_compared_verified_and_extracted_over_the_socket(served: Se
     rsync = ["rsync", "-aHAXn", "--checksum", "--delete", "--itemize-changes", f"{golden}/", f"{target}/"]
     assert subprocess.run(rsync, capture_output=True, text=True, check=True).stdout == ""
 
+    file = tmp_path / "tree.cloner"
+    exported = cloner(served, "image-export", "tree", str(file))
+    assert exported.returncode == ExitStatus.OK, exported.stderr
+    imported = cloner(served, "image-import", str(file), "--image", "again", "--json")
+    assert (imported.returncode, json.loads(imported.stdout)["sent_bytes"]) == (ExitStatus.OK, 0)
+
     pack = max((served.state / "store/packs").rglob("*"), key=lambda path: path.stat().st_size)
     pack.write_bytes(pack.read_bytes()[:-1] + b"?")
     verified = cloner(served, "image-verify", "--image", "tree")
