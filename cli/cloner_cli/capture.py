@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -90,6 +91,9 @@ _OPTIONS = (
     click.option(
         "--rehash", is_flag=True, help="Read every file, those that did not change since the last capture too."
     ),
+    click.option(
+        "--snapshot", is_flag=True, help="Capture this system as it is at one moment: / must be on btrfs or LVM."
+    ),
     yes_option,
     dry_run_option,
 )
@@ -146,6 +150,7 @@ class _Wanted:
     bytes_per_s: int | None
     allow_secrets: bool
     is_rehash: bool
+    is_snapshot: bool
     is_yes: bool
     is_dry: bool
 
@@ -166,6 +171,7 @@ def _wanted(words: dict[str, Any]) -> _Wanted:
         bytes_per_s=words["bytes_per_s"],
         allow_secrets=words["allow_secrets"],
         is_rehash=words["rehash"],
+        is_snapshot=words["snapshot"],
         is_yes=words["yes"],
         is_dry=words["dry_run"],
     )
@@ -187,11 +193,12 @@ def _run(run: Invocation, wanted: _Wanted, *, is_new: bool) -> None:
     if lacking := boot_lacks(wanted.root):
         run.say(f"note: a clone of {printable(str(wanted.root))} would not boot: it lacks {' and '.join(lacking)}")
     lint_layout = layout or _kept_layout(run, name)
-    surveyed = _survey(run, wanted, agreed, lint_layout)
-    _show(run, wanted, agreed, detected, surveyed)
-    if to_store is not None:
-        store(run, to_store, is_dry=wanted.is_dry)
-    captured = _capture(run, wanted, agreed, lint_layout, surveyed)
+    with _seen(run, wanted) as tree:
+        surveyed = _survey(run, wanted, agreed, lint_layout, tree)
+        _show(run, wanted, agreed, detected, surveyed)
+        if to_store is not None:
+            store(run, to_store, is_dry=wanted.is_dry)
+        captured = _capture(run, wanted, agreed, lint_layout, tree, surveyed=surveyed)
     conclude(run, captured, surveyed, agreed, is_dry=wanted.is_dry)
 
 
@@ -315,6 +322,8 @@ def _check(run: Invocation, wanted: _Wanted, *, is_new: bool) -> Layout | None:
             checks.wrong += [f"{path}: {each}" for each in fault.faults] or [str(fault)]
         if wanted.given.layout is None:
             checks.wrong.append("--disklayout-file: --disklayout says which layout it is")
+    if wanted.is_snapshot and wanted.root.resolve() != Path("/"):
+        checks.wrong.append("--snapshot: only the system that runs here can be snapshot, with --root /")
     if wanted.given.exclude_devices and not wanted.is_this_machine:
         checks.wrong.append("--exclude-devices: the layout is found out only with --root /, without a file")
     is_named = wanted.given.layout is not None and path is None and not wanted.is_this_machine
@@ -324,22 +333,51 @@ def _check(run: Invocation, wanted: _Wanted, *, is_new: bool) -> Layout | None:
     return layout
 
 
-def _survey(run: Invocation, wanted: _Wanted, agreed: Agreed, layout: Layout | None) -> Survey:
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """What is walked: the tree as it is, or a snapshot of it."""
+
+    root: Path
+    closed: frozenset[bytes] = frozenset()
+    indexes: Path | None = None
+
+
+@contextmanager
+def _seen(run: Invocation, wanted: _Wanted) -> Iterator[_Tree]:
+    if not wanted.is_snapshot:
+        yield _Tree(wanted.root, indexes=run.world.indexes)
+        return
+    from cloner_agent.capture.snapshot import snapshotted
+    from cloner_agent.host import run as run_tool
+
+    with snapshotted(run_tool) as view:
+        for text in view.live:
+            run.say(printable(f"note: no snapshot, captured as it runs: {text}"))
+        run.say("note: every file is read: in a snapshot all are on another device than at the last capture")
+        yield _Tree(view.root, view.closed)
+    for text in view.troubles:
+        run.say(printable(f"note: {text}"))
+
+
+def _survey(run: Invocation, wanted: _Wanted, agreed: Agreed, layout: Layout | None, tree: _Tree) -> Survey:
     from cloner_agent.capture.survey import survey
 
     with showing(run, "looking at what is there") as show:
         return survey(
-            wanted.root,
+            tree.root,
             agreed.options.exclude_paths,
             layout,
             allow_secrets=wanted.allow_secrets,
+            closed=tree.closed,
             image=wanted.image,
-            indexes=None if wanted.is_rehash else run.world.indexes,
+            indexes=None if wanted.is_rehash else tree.indexes,
             progress=lambda entries: show(f"{entries} entries"),
         )
 
 
-def _capture(run: Invocation, wanted: _Wanted, agreed: Agreed, layout: Layout | None, surveyed: Survey) -> Captured:
+def _capture(
+    run: Invocation, wanted: _Wanted, agreed: Agreed, layout: Layout | None, tree: _Tree, *, surveyed: Survey
+) -> Captured:
     from cloner_agent.capture.job import CaptureOptions, capture
     from cloner_cli.pacing import Pacer
     from cloner_cli.upload import DrySink, ServerSink
@@ -354,14 +392,15 @@ def _capture(run: Invocation, wanted: _Wanted, agreed: Agreed, layout: Layout | 
         allow_secrets=wanted.allow_secrets,
         kept=agreed.options if agreed.is_new else None,
         kept_revision=agreed.revision,
-        indexes=run.world.indexes,
+        closed=tree.closed,
+        indexes=tree.indexes,
         is_rehash=wanted.is_rehash,
         is_dry=wanted.is_dry,
     )
     sink = ServerSink(run.api, Pacer(wanted.bytes_per_s) if wanted.bytes_per_s else None)
     with showing(run, "capturing") as show:
         told = partial(_tell_progress, show, surveyed)
-        return capture(wanted.root, DrySink(sink) if wanted.is_dry else sink, options, told)
+        return capture(tree.root, DrySink(sink) if wanted.is_dry else sink, options, told)
 
 
 def _tell_progress(show: Callable[[str], None], surveyed: Survey, progress: CaptureProgress) -> None:

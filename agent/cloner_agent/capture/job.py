@@ -43,6 +43,7 @@ class CaptureOptions:
     author: str = ""
     source: str = ""  # host name of the machine captured
     architecture: str = ""  # as uname shows it; read from the tree's own programs when ""
+    closed: frozenset[bytes] = frozenset()  # directories whose content is not taken; see source.opened
     threads: int | None = None  # that compress; the number of CPUs when None
     layout: Layout | None = None  # of the nodes it is for; the lint compares it
     allow_secrets: bool = False  # publish what the lint calls a secret
@@ -97,7 +98,14 @@ def capture(
     base = sink.base(options.image)
     notes = Notes()
     with (
-        opened(root, options.esp, options.excludes, options.layout, allow_secrets=options.allow_secrets) as source,
+        opened(
+            root,
+            options.esp,
+            options.excludes,
+            options.layout,
+            allow_secrets=options.allow_secrets,
+            closed=options.closed,
+        ) as source,
         open_index(
             options.indexes,
             partial(bind_index, options.image, source.rooted, source.boundaries.crossed),

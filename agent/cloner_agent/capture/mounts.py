@@ -32,6 +32,7 @@ class Mount:
     device: bytes  # major:minor
     root: bytes  # of the mount within its filesystem
     type: str
+    source: bytes = b""  # the device, as it was said to mount(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,9 @@ def parse_mountinfo(data: bytes) -> list[Mount]:
         if len(fields) < 5 or not right:
             continue
         root, path = (_OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field) for field in fields[3:5])
-        mounts.append(Mount(path, fields[2], root, right.split(b" ")[0].decode(errors="replace")))
+        kind, source, *_ = *right.split(b" "), b""
+        source = _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), source)
+        mounts.append(Mount(path, fields[2], root, kind.decode(errors="replace"), source))
     return mounts
 
 

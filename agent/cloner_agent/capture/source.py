@@ -43,9 +43,17 @@ class Source:
 
 @contextmanager
 def opened(
-    root: str | Path, esp: str | None, excludes: Sequence[str], layout: Layout | None, *, allow_secrets: bool
+    root: str | Path,
+    esp: str | None,
+    excludes: Sequence[str],
+    layout: Layout | None,
+    *,
+    allow_secrets: bool,
+    closed: frozenset[bytes] = frozenset(),
 ) -> Iterator[Source]:
     """Give the tree beneath `root`; `esp` is taken for the ESP where it is a directory.
+
+    `closed` are directories whose content is not taken, beside mount points: those a snapshot has in place of mounts.
 
     Raises InvalidError for wrong excludes, CaptureError when the tree cannot be opened.
     """
@@ -63,6 +71,7 @@ def opened(
         os.close(root_fd)
     with rooted:
         boundaries = find_boundaries(real, mounts)
+        boundaries = Boundaries(boundaries.crossed, boundaries.closed | closed)
         esp_path = _find_esp(rooted, esp, boundaries.crossed)
         prelude = {path: read_start(rooted, path) for path in PRELUDE}
         yield Source(

@@ -130,6 +130,7 @@ def survey(
     *,
     allow_secrets: bool,
     esp: str | None = "/boot/efi",
+    closed: frozenset[bytes] = frozenset(),
     image: str = "",
     indexes: Path | None = None,
     progress: Callable[[int], None] = lambda entries: None,
@@ -140,7 +141,7 @@ def survey(
     everything that is found, InvalidError, CaptureError.
     """
     with (
-        opened(root, esp, excludes, layout, allow_secrets=allow_secrets) as source,
+        opened(root, esp, excludes, layout, allow_secrets=allow_secrets, closed=closed) as source,
         peek_index(indexes, partial(bind_index, image, source.rooted, source.boundaries.crossed)) as index,
     ):
         weigher = Weigher(source.boundaries, lambda path, status: index.recall(path, status, _is_sent) is not None)
