@@ -40,6 +40,7 @@ LAWS = (
     "disk-errors",
     "layouts",
     "disks",
+    "golden-machine",
     "disk-orders",
     "power-cut-apply",
     "power-cut-bios",
