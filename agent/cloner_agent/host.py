@@ -40,7 +40,7 @@ _TAIL_BYTES = 2000
 _READ_BYTES = 64 << 10
 _WATCH_S = 1.0
 _WRITE_BYTES = 512  # a pipe that is ready takes at least so much: PIPE_BUF of POSIX
-_EINVAL_STATUS = 127  # what a shell answers for a program that does not exist
+MISSING_STATUS = 127  # what a shell answers for a program that does not exist
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ def _start(
             executable=_find(argv[0]),
         )
     except OSError as error:
-        raise ToolError(argv, _EINVAL_STATUS, str(error), hint=f"the initramfs lacks a working '{argv[0]}'") from error
+        raise ToolError(argv, MISSING_STATUS, str(error), hint=f"the initramfs lacks a working '{argv[0]}'") from error
 
 
 def _end(process: subprocess.Popen[bytes], grace_s: float) -> None:

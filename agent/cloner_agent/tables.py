@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cloner_agent.host import Runner, ToolError
+from cloner_agent.host import MISSING_STATUS, Runner, ToolError
 from cloner_core.facts import MAX_PARTITIONS, DiskPartition
 
 _TOOL_S = 60.0
@@ -33,10 +33,15 @@ class Table:
 
 
 def read_table(run: Runner, disk: str) -> Table:
-    """Return the partition table of `disk` ("/dev/sda"); an empty one where sfdisk finds none."""
+    """Return the partition table of `disk` ("/dev/sda"); an empty one where sfdisk finds none.
+
+    Raises ToolError where there is no sfdisk: without it a disk would seem to have no partitions.
+    """
     try:
         listed = run(("sfdisk", "--json", disk), timeout_s=_TOOL_S).stdout
-    except ToolError:
+    except ToolError as error:
+        if error.status == MISSING_STATUS:
+            raise
         return Table()
     told = json.loads(listed or "{}", strict=False).get("partitiontable", {})
     kind = told.get("label", "")

@@ -37,8 +37,15 @@ KEPT_KITS = 3
 COMMANDS = {"cloner": "cloner_cli.main:main", "cv-cloner": "cloner_cli.cv:cloner"}
 """What is installed, and the function that it is."""
 
-# Read only, and older ones lack what we ask of them: lsblk of EL 7 knows no JSON.
-TOOLS_BEFORE = ("usr/bin/lsblk", "usr/bin/findmnt", "usr/sbin/blkid", "usr/sbin/wipefs", "usr/sbin/cryptsetup")
+# Used for reading alone, and older ones lack what we ask of them: lsblk and sfdisk of EL 7 know no JSON.
+TOOLS_BEFORE = (
+    "usr/bin/lsblk",
+    "usr/bin/findmnt",
+    "usr/sbin/blkid",
+    "usr/sbin/cryptsetup",
+    "usr/sbin/sfdisk",
+    "usr/sbin/wipefs",
+)
 # The node's own know its daemons, locks and settings; these are for a node that has none.
 TOOLS_BEHIND = (
     "usr/sbin/lvm",
