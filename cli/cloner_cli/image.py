@@ -61,6 +61,11 @@ def image_fields(view: ImageView) -> str:
     shown += [(name, detail[name]) for name in ("message", "source") if detail.get(name)]
     if origin := detail.get("origin_key"):
         shown.append(("imported", f"it was signed by {origin}"))
+    if (options := view.options) is not None:
+        shown += [
+            ("next layout", options.layout),
+            ("next without", "\n".join((*options.exclude_paths, *options.exclude_devices))),
+        ]
     if inexact := detail.get("inexact"):
         shown.append(("inexact", "\n".join(map(str, inexact))))
     if findings := _findings(view):

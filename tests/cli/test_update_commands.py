@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -64,6 +65,8 @@ def test_an_update_is_made_with_the_options_of_the_capture_before(captured: Desk
     assert listed(captured, "2") - listed(captured, "1") == {"etc/motd"}
     assert not any(path.startswith("srv/data") for path in listed(captured, "2"))
     assert kept(captured)["revision"] == 1
+    shown = captured.run("image-details", "--image", "debian:1").stdout
+    assert re.search(r"next layout +simple\nnext without +/srv/data\n", shown)
 
 
 def test_an_update_of_an_image_there_is_not_changes_nothing(desk: Desk, tree: Path) -> None:

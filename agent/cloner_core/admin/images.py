@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cloner_core.image.options import StoredOptions
 from cloner_core.layout import Layout
 from cloner_core.messages import Strict, VersionRef
 
@@ -28,6 +29,7 @@ class ImageView(Strict, frozen=True):
     author: str
     detail: dict[str, Any]  # the store's version record: message, source facts, sizes
     channels: tuple[str, ...] = ()  # that point to it
+    options: StoredOptions | None = None  # by which the next version is captured; told of one version alone
 
 
 class Removal(Strict, frozen=True):

@@ -52,7 +52,8 @@ def image_show(
     with core.database.read() as connection:
         row = images.get_version(connection, name, parse_version(number))
         pointing = channels.pointing(connection, name)
-    return _view(core, row, pointing.get((row.image, row.number), ()))
+        options = imageoptions.view(connection, name).options
+    return msgspec.structs.replace(_view(core, row, pointing.get((row.image, row.number), ())), options=options)
 
 
 @delete("/images/{name:str}/versions/{number:int}", sync_to_thread=True, status_code=_OK)
