@@ -135,9 +135,10 @@ def _hold(bench: _Bench, tree: list[tuple[int, bytes, Thing]], change: list[tupl
         store = LocalStore(Path(directory), Key())
         source = _fresh(bench.source)
         try:
-            _make(source, tree)
+            # Not at the top: names drawn by chance have been `proc`, of which no capture takes the content.
+            _make(source / "in", tree)
             first = _round(bench, store, source)
-            _change(source, change)
+            _change(source / "in", change)
             second = _round(bench, store, source)
             require(store.check(read_data=True).faults == (), "the store has faults")
         finally:
@@ -198,6 +199,7 @@ def _remove(path: Path) -> None:
 
 def _make(root: Path, tree: list[tuple[int, bytes, Thing]]) -> None:
     """Add things one after the other; metadata of directories at the end, flags last of all."""
+    root.mkdir()
     directories, files, late = [os.fsencode(root)], list[bytes](), list[tuple[bytes, Thing]]()
     for place, name, thing in tree:
         path = directories[place % len(directories)] + b"/" + name
