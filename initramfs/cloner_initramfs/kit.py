@@ -55,7 +55,6 @@ TOOLS_BEHIND = (
     "usr/bin/mount",
     "usr/bin/umount",
     "usr/sbin/debugfs",
-    "usr/sbin/depmod",
 )
 TOOLS = "usr/lib/cloner/tools"  # cloner_agent.host looks there
 _LOADER = f"{LIBRARIES}/ld-linux-x86-64.so.2"

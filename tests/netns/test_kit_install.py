@@ -52,6 +52,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(("10.77.0.1", int(sys.argv[2])), Handler).serve_forever()
 """
 CUT_PORT = 8099
+# What is imported late would be missed by no other test than that of the command that does.
+IMPORT_ALL = """
+import importlib, pkgutil
+missing = {}
+for name in ("cloner_core", "cloner_agent", "cloner_cli", "cloner_initramfs"):
+    for found in pkgutil.walk_packages(importlib.import_module(name).__path__, f"{name}."):
+        try:
+            found.name.endswith("__main__") or importlib.import_module(found.name)
+        except ImportError as fault:
+            missing[found.name] = str(fault)
+print(missing)
+"""
 
 
 @dataclass
@@ -155,6 +167,13 @@ def test_what_the_command_starts_is_the_nodes_own_with_nothing_of_the_kit(site: 
     assert "/opt/cloner" not in seen
 
 
+def test_everything_that_is_imported_is_in_the_kit(site: Site) -> None:
+    node = site.node()
+    node.type(site.line())
+    (node.root / "look.py").write_text(IMPORT_ALL)
+    assert node.type("/opt/cloner/*/usr/bin/python3.11 -I -X utf8 /look.py") == "{}\n"
+
+
 def test_bash_forgets_the_line(site: Site) -> None:
     node = GoldenTree(site.nodes.lab, site.node("bash").root, shell=("/bin/bash", "-i"))
     line = site.line()
@@ -201,10 +220,11 @@ def test_a_download_that_ends_too_early_installs_nothing(site: Site, how: str, t
             assert "was not fetched whole" in refused(node, line)
             return
         before = node.files()
+        # Whatever runs the tests in the background may have them ignore it.
+        argv = ["env", "--default-signal=INT", *node.argv()]
         typing = subprocess.Popen(
-            node.argv({}), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            text=True, start_new_session=True,
-        )  # fmt: skip
+            argv, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+        )
         assert typing.stdin is not None
         typing.stdin.write(f"{line}\n")
         typing.stdin.close()
