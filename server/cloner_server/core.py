@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cloner_server.admission import Admission
 from cloner_server.audit import NetworkAudit
 from cloner_server.catalog import Catalog
 from cloner_server.imagedrivers import DriverShelf
@@ -35,6 +36,7 @@ class Core:
     tls_port: int = 0  # of the API of nodes
     services: tuple[str, ...] = ()
     audit: NetworkAudit = field(default_factory=NetworkAudit)
+    admission: Admission = field(default_factory=Admission)
     clock: Callable[[], float] = time.time
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 

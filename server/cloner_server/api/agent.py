@@ -40,7 +40,7 @@ from cloner_core.steps import BootFiles
 from cloner_server import planning, vault
 from cloner_server.api.callers import CoreDependency
 from cloner_server.api.faults import AnyRequest
-from cloner_server.api.parts import send_part
+from cloner_server.api.parts import admitted, send_part
 from cloner_server.catalog import Part, Version
 from cloner_server.core import Core
 from cloner_server.state import tasks as rows
@@ -220,8 +220,8 @@ def pack_map(core: CoreDependency, request: AnyRequest, digest: FromPath[str]) -
 
 @get("/versions/{digest:str}/packs/{pack:str}", sync_to_thread=True)
 def pack(core: CoreDependency, request: AnyRequest, digest: FromPath[str], pack: FromPath[str]) -> ASGIApp:
-    """Send one pack of the task's version."""
-    return send_part(core.catalog, _task_version(core, request, digest), Part.PACK, pack)
+    """Send one pack of the task's version, when it is its turn."""
+    return admitted(core.admission, send_part(core.catalog, _task_version(core, request, digest), Part.PACK, pack))
 
 
 @get("/versions/{digest:str}/placements/{pack:str}", sync_to_thread=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, Receive, Scope, Send
 from starlette.responses import FileResponse, Response
 
 from cloner_core.image.digest import parse_digest
+from cloner_server.admission import Admission
 from cloner_server.catalog import Catalog, Part, Version
 
 _CHUNK_BYTES = 1 << 20  # Starlette's 64 KiB costs two to four times the CPU
@@ -20,6 +21,16 @@ def send_part(catalog: Catalog, version: Version, part: Part, digest: str) -> AS
     response = FileResponse(found, media_type=_BYTES)
     response.chunk_size = _CHUNK_BYTES
     return _as_asgi(response)
+
+
+def admitted(admission: Admission, answer: ASGIApp) -> ASGIApp:
+    """Return `answer`, sent when there is a place for it."""
+
+    async def wait_and_send(scope: Scope, receive: Receive, send: Send) -> None:
+        async with admission.place():
+            await answer(scope, receive, send)
+
+    return wait_and_send
 
 
 def _as_asgi(response: Response) -> ASGIApp:
