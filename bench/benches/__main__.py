@@ -9,6 +9,7 @@ from collections.abc import Callable
 BENCHES = {
     "images": "capture and restore beside tar and zstd, restic, partclone, casync, fsarchiver (G13, G14, G16)",
     "update": "an update of 2 % of the files beside restic, casync and tar (G15)",
+    "https": "packs from the server to many clients on a link of 1 Gbit/s, beside nginx (G12)",
     "restore": "the restore stage of a node over HTTPS on a link of 1 Gbit/s (G19)",
 }
 

@@ -14,6 +14,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -105,7 +109,7 @@ def ratio(runs: Sequence[Run], what: str, ours: str, theirs: str) -> dict[str, f
     }
 
 
-def write_evidence(name: str, runs: Sequence[Run], **more: object) -> Path:
+def write_evidence(name: str, runs: Sequence[DataclassInstance], **more: object) -> Path:
     """Write everything measured into docs/evidence/ and return the path."""
     path = ROOT / "docs/evidence" / f"bench-{name}-{datetime.now(UTC):%Y%m%d}.json"
     document = {"bench": name, "machine": machine(), **more, "runs": [asdict(run) for run in runs]}
