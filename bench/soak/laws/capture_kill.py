@@ -41,7 +41,6 @@ _LATE = 25  # effects of a server at the end of a capture that are tried more of
 _MOST_TRIES = 12
 _DISK_BYTES = 80 << 20
 _ENOUGH = {"server": 200, "client": 50, "disk": 20}
-_READY_S = 120.0
 
 
 @dataclass(frozen=True)
