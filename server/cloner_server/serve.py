@@ -22,7 +22,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from cloner_core.decoding import settle_types
-from cloner_core.errors import RefusedError
+from cloner_core.errors import ConflictError, RefusedError
 from cloner_initramfs.memory import KERNEL_BYTES
 from cloner_pxe.boot_files import GrubFiles, tftp_files
 from cloner_pxe.decision import BootPolicy
@@ -56,7 +56,7 @@ from cloner_server.listeners import (
 )
 from cloner_server.shelf import Shelf, open_shelf
 from cloner_server.site import Site, open_site
-from cloner_server.state import events, images, installers
+from cloner_server.state import events, images, installers, publishing
 from cloner_server.state.database import open_database
 from cloner_server.state.leases import SqlLeases
 from cloner_server.statedir import locked, refuse_unfinished
@@ -184,8 +184,12 @@ def open_core(config: ServerConfig, address: str, clock: Callable[[], float] = t
                 if (image, number) in removed:  # a kill came between our removal and the store's
                     store.remove_version(image, number)
                     continue
-                # A kill between the store's publish and ours leaves a version that is whole: it is shown now.
-                images.add_version(connection, act, image, number, store.version(image, number).version)
+                # A kill between the store's publish and ours leaves a version that is whole: it is shown now,
+                # unless it would have been refused: its options were changed by somebody else meanwhile.
+                try:
+                    publishing.show(connection, act, store.version(image, number))
+                except ConflictError:
+                    store.take_back(image, number)
     return core
 
 

@@ -75,6 +75,8 @@ class VersionRecord(msgspec.Struct, frozen=True):
     inexact: tuple[Text, ...] = ()  # paths that kept changing while they were read
     findings: Findings = ()  # of the lint
     origin_key: _HexKeyOrNone = ""  # whose version it was before it was imported here; "" for our own
+    options: StoredOptions | None = None  # those of the image from this version on; None: it left them as they were
+    options_revision: Count = 0  # that those before them had
     record_signature: _HexSignatureOrNone = ""  # over all before it, so the last; "" in records of older servers
 
 

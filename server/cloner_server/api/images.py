@@ -24,9 +24,9 @@ from cloner_server.api.callers import CoreDependency, require_image, who
 from cloner_server.api.faults import AnyRequest
 from cloner_server.api.imageoptions import options_handlers
 from cloner_server.core import Core
-from cloner_server.state import channels, events, imageoptions, images, removal
+from cloner_server.state import channels, events, imageoptions, images, publishing, removal
 from cloner_server.state import tasks as rows
-from cloner_server.state.database import DatabaseBusyError, is_undone
+from cloner_server.state.database import is_undone
 
 _PACK_BYTES, _DRAFT_BYTES = 64 << 20, 1 << 30
 _MESSAGEPACK = "application/vnd.msgpack"
@@ -117,11 +117,8 @@ def publish(core: CoreDependency, request: AnyRequest, body: RawBody) -> Version
     record = core.catalog.store.publish(draft)
     try:
         with core.database.write() as connection:
-            act = who(core, request)
-            if (options := draft.options) is not None:
-                imageoptions.keep(connection, act, draft.image, options, revision=draft.options_revision)
-            images.add_version(connection, act, record.image, record.number, record.version)
-    except (DBAPIError, DatabaseBusyError, ClonerError) as fault:
+            publishing.show(connection, who(core, request), record)
+    except (DBAPIError, ClonerError) as fault:
         # Not shown, so not published: sent again, it would be there twice after the next start.
         if isinstance(fault, ClonerError) or is_undone(fault):
             core.catalog.store.take_back(record.image, record.number)

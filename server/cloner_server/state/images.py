@@ -15,12 +15,17 @@ _THERE = versions.c.removed_s.is_(None)
 
 def add_version(connection: Connection, act: Act, image: str, number: int, digest: str) -> None:
     """Make a stored version visible; doing it twice changes nothing, nor does it for one that was removed."""
-    query = select(versions.c.digest).where(versions.c.image == image, versions.c.number == number)
-    if connection.execute(query).first():
+    if is_known(connection, image, number):
         return
     values = {"image": image, "number": number, "digest": digest}
     connection.execute(insert(versions).values(values | {"published_s": act.now_s, "author": act.author}))
     events.record(connection, act, f"image/{image}:{number}", "published", revision=number, digest=digest)
+
+
+def is_known(connection: Connection, image: str, number: int) -> bool:
+    """Whether a version is or was visible."""
+    query = select(versions.c.digest).where(versions.c.image == image, versions.c.number == number)
+    return connection.execute(query).first() is not None
 
 
 def get_version(connection: Connection, image: str, version: VersionName | None = None) -> Row[tuple[object, ...]]:

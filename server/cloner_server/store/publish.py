@@ -66,6 +66,8 @@ def publish(
             inexact=draft.inexact,
             findings=draft.findings,
             origin_key=draft.origin_key,
+            options=draft.options,
+            options_revision=draft.options_revision,
         )
         return _append(store, record, signer, draft.after)
 
