@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from click.testing import Result
 
 from clibench.desk import Desk
+from cloner_cli.pacing import Pacer
 from cloner_core.errors import ExitStatus
 from serverbench.scene import LAYOUT
 
@@ -182,10 +184,24 @@ def test_a_store_without_room_is_told_before_anything_is_sent(
     )
 
 
-def test_a_rate_is_kept_to(captured: Desk, tree: Path) -> None:
+def test_a_rate_is_kept_to(captured: Desk, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[int, int]] = []
+
+    class Watched(Pacer):
+        def __init__(self, bytes_per_s: int) -> None:
+            super().__init__(bytes_per_s)
+            self.bytes_per_s = bytes_per_s
+
+        def pieces(self, content: bytes) -> Iterator[bytes]:
+            sent.append((self.bytes_per_s, len(content)))
+            return super().pieces(content)
+
+    monkeypatch.setattr("cloner_cli.pacing.Pacer", Watched)
     result = captured.refused(*words("update-filesystem", tree, "--rate", "fast"))
     assert "'fast' is not a rate" in result.stderr
-    assert captured.json(*words("update-filesystem", tree, "--rate", "1Gbit"))["number"] == 2
+    (tree / "etc/motd").write_text("news\n")
+    told = captured.json(*words("update-filesystem", tree, "--rate", "1Gbit"))
+    assert sent == [(125_000_000, told["new_stored_bytes"])]
 
 
 # update-options

@@ -11,10 +11,12 @@ import ctypes
 import json
 import os
 import re
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from cloner_agent.capture.mounts import Boundaries, Mount, find_boundaries, is_subvolume, parse_mountinfo
 from cloner_agent.host import Runner, ToolError
@@ -53,6 +55,7 @@ def snapshotted(run: Runner) -> Iterator[View]:
     shown = {mount.path: mount for mount in mounts}  # the last one on a path is the one that is seen
     points = [shown[b"/"], *(shown[b"/" + path] for path in sorted(boundaries.crossed))]
     with ExitStack() as made:
+        made.enter_context(_ended_in_order())
         maker = _Maker(run, boundaries, made)
         maker.remove_leftovers(points)
         sources = [maker.snapshot(mount) for mount in points]
@@ -66,6 +69,21 @@ def snapshotted(run: Runner) -> Iterator[View]:
         seen = zip(points, sources, strict=True)
         live = tuple(f"{os.fsdecode(mount.path)} {one.why}" for mount, one in seen if isinstance(one, _Live))
         yield View(VIEW, boundaries.closed, live, maker.troubles)
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Have a lost terminal and SIGTERM end us as Ctrl-C does: a snapshot that stays slows the machine down."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    former = {number: signal.signal(number, interrupt) for number in (signal.SIGHUP, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 @dataclass(frozen=True, slots=True)
