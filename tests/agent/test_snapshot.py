@@ -34,7 +34,7 @@ echo hidden > $root/covered/file
 PYTHONPATH=$4 exec chroot $root $3 -c "$5"
 """
 LOOK = """
-import os, sys
+import os, signal, sys, time
 from pathlib import Path
 from cloner_agent.capture.snapshot import snapshotted
 from cloner_agent.capture.survey import survey
@@ -57,6 +57,13 @@ with snapshotted(run) as view:
     excludes = ("/bin", "/sbin", "/lib", "/lib64", "/usr", "/nested/deep")
     told = survey(view.root, excludes, None, allow_secrets=False, closed=view.closed)
     print([one.path for one in told.mounts], told.data_bytes, view.live, view.troubles)
+for ending in (signal.SIGHUP, signal.SIGTERM):
+    try:
+        with snapshotted(run):
+            os.kill(os.getpid(), ending)
+            time.sleep(60)
+    except KeyboardInterrupt:
+        print(ending.name, left())
 print(left(), [Path("/", name).read_text() for name in names])
 """
 
@@ -72,12 +79,13 @@ def test_a_system_on_btrfs_is_seen_as_it_was(tmp_path: Path) -> None:
     argv += [sys.executable, ":".join(sys.path), LOOK]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    killed, before, mtime, surveyed, after = done.stdout.splitlines()
+    killed, before, mtime, surveyed, hung_up, ended, after = done.stdout.splitlines()
     assert killed == "2", "the snapshots of / and /home that a kill leaves"
     assert before == str(["before"] * 4)
     assert mtime == "1000000000.0", "a nested subvolume put in its place is no change"
     # Three files: what is beneath the mount on /covered is not seen on the running system either.
     assert surveyed == f"['/', '/home'] {3 * len('before' + chr(10))} () []"
+    assert (hung_up, ended) == ("SIGHUP []", "SIGTERM []"), "who loses the terminal leaves no snapshot"
     assert after == f"[] {['after'] * 4}"
 
 
