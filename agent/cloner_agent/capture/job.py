@@ -17,6 +17,7 @@ from cloner_agent.capture.sink import CaptureSink
 from cloner_agent.capture.source import opened, read_start
 from cloner_agent.capture.walk import Walker
 from cloner_agent.rooted import Rooted
+from cloner_core.allocation import keep_freed_memory
 from cloner_core.errors import ConflictError
 from cloner_core.image.checker import TreeChecker
 from cloner_core.image.inode import Inode, encode_inode
@@ -95,6 +96,7 @@ def capture(
     options, IntegrityError from the sink; then no version is made.
     """
     check_image_name(options.image)
+    keep_freed_memory()
     base = sink.base(options.image)
     notes = Notes()
     with (

@@ -17,6 +17,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
 from cloner_agent.restore.errors import RestoreError
+from cloner_core.allocation import keep_freed_memory
 from cloner_core.errors import ClonerError
 
 Task = TypeVar("Task")
@@ -124,6 +125,7 @@ def _serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it ends us
     for end in (other_end, *inherited):
         end.close()  # else a worker would never see its parent go
+    keep_freed_memory()
     try:
         work.start()
         with ThreadPoolExecutor(1) as ahead:
