@@ -11,6 +11,7 @@ from pathlib import Path
 from cloner_server.admission import Admission
 from cloner_server.audit import NetworkAudit
 from cloner_server.catalog import Catalog
+from cloner_server.grants import Grants
 from cloner_server.imagedrivers import DriverShelf
 from cloner_server.shelf import Shelf
 from cloner_server.site import Site
@@ -37,6 +38,7 @@ class Core:
     services: tuple[str, ...] = ()
     audit: NetworkAudit = field(default_factory=NetworkAudit)
     admission: Admission = field(default_factory=Admission)
+    grants: Grants = field(default_factory=Grants)
     clock: Callable[[], float] = time.time
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.responses import FileResponse, Response
 
@@ -18,36 +24,73 @@ _BYTES = "application/octet-stream"
 def send_part(catalog: Catalog, version: Version, part: Part, digest: str) -> ASGIApp:
     """Return the answer that is this part of `version`, Range allowed where it is a file; raises NotFoundError."""
     found = catalog.locate(version, part, parse_digest(digest))
-    if isinstance(found, bytes):
-        return _as_asgi(Response(found, media_type=_BYTES))
-    response = FileResponse(found, media_type=_BYTES)
-    response.chunk_size = _CHUNK_BYTES
-    return _as_asgi(response)
+    return _as_asgi(Response(found, media_type=_BYTES)) if isinstance(found, bytes) else _send_file(found)
 
 
-def admitted(admission: Admission, answer: ASGIApp) -> ASGIApp:
-    """Return `answer`, sent when there is a place for it; it has the place until the last of it is on the wire."""
+def send_pack(admission: Admission, catalog: Catalog, version: Version, digest: str) -> ASGIApp:
+    """Return the answer that is this pack, sent when there is a place for it; Range allowed.
+
+    It has the place until the last of it is on the wire. The answer raises NotFoundError when the version has no such
+    pack.
+    """
+    name = parse_digest(digest)
 
     async def wait_and_send(scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_and_drain(message: Message) -> None:
-            if message["type"] != "http.response.body":
-                await send(message)
-                return
-            content = message.get("body", b"")
-            for start in range(0, len(content), _PIECE_BYTES):
-                await send(_body(content[start : start + _PIECE_BYTES], more=True))
-            if not message.get("more_body", False):
-                # uvicorn waits for its buffer to empty before it takes a piece, not after: one more piece, of nothing.
-                await send(_body(b"", more=False))
-
         async with admission.place():
-            await answer(scope, receive, send_and_drain)
+            if any(header == b"range" for header, _ in scope["headers"]):
+                path = await asyncio.to_thread(_path_of, catalog, version, name)
+                await _send_file(path)(scope, receive, send)
+            else:
+                await _stream(lambda: _path_of(catalog, version, name), send)
 
     return wait_and_send
 
 
-def _body(content: bytes, *, more: bool) -> Message:
-    return {"type": "http.response.body", "body": content, "more_body": more}
+def _path_of(catalog: Catalog, version: Version, pack: bytes) -> Path:
+    path = catalog.locate(version, Part.PACK, pack)
+    assert isinstance(path, Path)
+    return path
+
+
+def _send_file(path: Path) -> ASGIApp:
+    response = FileResponse(path, media_type=_BYTES)
+    response.chunk_size = _CHUNK_BYTES
+    return _as_asgi(response)
+
+
+async def _stream(find: Callable[[], Path], send: Send) -> None:
+    """Send a whole file, which `find` finds; a third of the CPU of Starlette's answer for a file of a MiB or two.
+
+    Threads do what may wait for a disk, as seldom as can be: each errand costs a tenth of the TLS of a pack.
+    """
+
+    def begin() -> tuple[int, int, bytes]:
+        fd = os.open(find(), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return fd, os.fstat(fd).st_size, os.pread(fd, _CHUNK_BYTES, 0)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    fd, size, content = await asyncio.to_thread(begin)
+    try:
+        headers = [(b"content-type", _BYTES.encode()), (b"content-length", b"%d" % size), (b"accept-ranges", b"bytes")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        sent = 0
+        while content:
+            view = memoryview(content)
+            for start in range(0, len(content), _PIECE_BYTES):
+                await send(_body(view[start : start + _PIECE_BYTES], more=True))
+            sent += len(content)
+            content = await asyncio.to_thread(os.pread, fd, _CHUNK_BYTES, sent) if sent < size else b""
+        # uvicorn waits for its buffer to empty before it takes a piece, not after: one more piece, of nothing.
+        await send(_body(b"", more=False))
+    finally:
+        os.close(fd)
+
+
+def _body(content: bytes | memoryview, *, more: bool) -> Message:
+    return cast(Message, {"type": "http.response.body", "body": content, "more_body": more})
 
 
 def _as_asgi(response: Response) -> ASGIApp:
