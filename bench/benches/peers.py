@@ -132,8 +132,7 @@ def target_of(peer: Peer, place: Place) -> Iterator[tuple[str, Callable[[], Path
             yield str(mount), lambda: mount
         return
     image, mount = place.room / "target.img", place.room / "target"
-    with image.open("wb") as file:
-        file.truncate(place.image.stat().st_size)
+    disks.make_disk(image, place.image.stat().st_size)
     mount.mkdir()
 
     def mounted() -> Path:

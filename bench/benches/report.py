@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benches.memory import warm
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -37,6 +39,7 @@ class Run:
 
 def measure(what: str, who: str, argv: Sequence[str], stored: Path | None = None) -> Run:
     """Run a program and return what it cost, processes it waited for included; exits the bench when it fails."""
+    warm()
     start = time.monotonic()
     process = subprocess.Popen(argv)
     _, status, usage = os.wait4(process.pid, 0)
