@@ -106,8 +106,8 @@ async def _run(config: ServerConfig, announce: Callable[[str], None]) -> None:
         tls = tcp_socket(place.address, config.tls_port, "the API of nodes (TLS)")
         plain = tcp_socket(place.address, config.http_port, "boot HTTP")
         listeners = [
-            listener(admin_app(core)),
-            listener(audited(agent_app(core), core.audit, clock), core.site),  # type: ignore[arg-type]  # one protocol, two names
+            listener(admin_app(lambda: core)),
+            listener(audited(agent_app(lambda: core), core.audit, clock), core.site),  # type: ignore[arg-type]  # one protocol, two names
             listener(audited(boot_app(core, desk, loaders), core.audit, clock)),
         ]
         # Netboot first: when another DHCP server answers here, nobody has been served anything yet.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from serverbench.apps import one_loop
 from serverbench.scene import Scene, make_template, open_scene
 
 
@@ -16,6 +17,12 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = tmp_path_factory.mktemp("template") / "state"
     make_template(state)
     return state
+
+
+@pytest.fixture(scope="session", autouse=True)
+def requests_on_one_loop() -> Iterator[None]:
+    with one_loop():
+        yield
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,13 +40,13 @@ from cloner_core.messages import (
 from cloner_core.plan import Plan, plan_digest, plan_task, render, written_by
 from cloner_core.plan.contents import contents_of
 from cloner_server import vault
-from cloner_server.api.app import admin_app, agent_app
 from cloner_server.config import ServerConfig
 from cloner_server.core import Core
 from cloner_server.serve import open_core
 from cloner_server.state import images, layouts, nodes
 from cloner_server.state import tasks as rows
 from cloner_server.tasks import arming, claims
+from serverbench.apps import admins_client, agents_client
 from store_images import BOOTABLE, Image, make_image, some_contents
 
 T = TypeVar("T")
@@ -96,19 +96,12 @@ class Scene:
     @cached_property
     def agents(self) -> TestClient[Any]:
         """What agents talk to."""
-        app = agent_app(self.core)
-        inner = app.asgi_handler
-
-        async def with_address(scope: Any, receive: Any, send: Any) -> None:
-            await inner(scope | {"client": (self.sent_from, 50000)}, receive, send)
-
-        app.asgi_handler = with_address
-        return TestClient(app)
+        return agents_client(lambda: self.core, lambda: self.sent_from)
 
     @cached_property
     def admins(self) -> TestClient[Any]:
         """What the command line talks to."""
-        return TestClient(admin_app(self.core))
+        return admins_client(lambda: self.core)
 
     def add_node(self, name: str = "n01", mac: str = "52:54:00:00:00:01", **fields: Any) -> None:
         """Add a node with image and layout."""
@@ -146,7 +139,8 @@ class Scene:
         from cloner_server.state.tables import metadata
 
         with self.core.database.read() as connection:
-            return [tuple(row) for table in metadata.sorted_tables for row in connection.execute(table.select())]
+            tables = [connection.exec_driver_sql(f'SELECT * FROM "{table.name}"') for table in metadata.sorted_tables]
+            return [tuple(row) for table in tables for row in table]
 
     def admin(self, method: str, path: str, body: object = None, **query: Any) -> httpx.Response:
         """Send one request of an admin."""
@@ -285,7 +279,7 @@ def make_template(state: Path) -> None:
     """Make the state of a server with one image, one layout and identities for two nodes; it takes a second."""
     scene = open_scene(state)
     core = scene.core
-    image = make_image(some_contents() | BOOTABLE)
+    image = _image()
     for segment in image.segments:
         core.catalog.store.put_segment(segment.ref.digest, len(segment.raw), compress(segment.raw))
     for pack in image.packs:
@@ -304,7 +298,12 @@ def open_scene(state: Path) -> Scene:
     clock = Clock()
     config = ServerConfig(state=str(state), tftp_port=0)
     core = dataclasses.replace(open_core(config, "10.77.0.1"), clock=clock)
-    return Scene(core, clock, make_image(some_contents() | BOOTABLE))
+    return Scene(core, clock, _image())
+
+
+@cache
+def _image() -> Image:
+    return make_image(some_contents() | BOOTABLE)
 
 
 def make_scene(state: Path) -> Scene:

@@ -90,7 +90,7 @@ def served(scene: Scene) -> Iterator[Wire]:
     """Serve the agents' application of `scene` with TLS on loopback; its agents talk over it from now on."""
     core = scene.core
     opened = tcp_socket("127.0.0.1", 0, "the API of nodes (TLS)")
-    server = listener(audited(cast(Any, agent_app(core)), core.audit, core.clock), core.site)
+    server = listener(audited(cast(Any, agent_app(lambda: core)), core.audit, core.clock), core.site)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([opened])), name="agents-listener")
     thread.start()
     wire = Wire(Endpoint("127.0.0.1", opened.getsockname()[1], core.site.ca_pem.decode()))

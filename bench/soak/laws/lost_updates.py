@@ -103,7 +103,7 @@ class _Granted:
 
 def contend(scene: Scene, seed: int, changes: int) -> Figures:
     """Have the writers make `changes` changes together; raises LawBrokenError when one of them was lost."""
-    share, late, app = changes // WRITERS, [0] * WRITERS, admin_app(scene.core)
+    share, late, app = changes // WRITERS, [0] * WRITERS, admin_app(lambda: scene.core)
 
     def write(writer: int) -> list[_Granted]:
         chance, author, granted = random.Random(seed * WRITERS + writer), f"writer{writer}", list[_Granted]()

@@ -6,6 +6,7 @@ What a capture on another machine needs of it is on the port of nodes as well, f
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 from litestar import Router, get, post
@@ -118,7 +119,9 @@ def admin_router(more: list[Any]) -> Router:
     return Router("/v1", route_handlers=[*own, *more], tags=["admin"])
 
 
-def capture_router(core: Core) -> Router:
+def capture_router(core_of: Callable[[], Core]) -> Router:
     """Return the routes of the port of nodes that the holder of a token has: the same paths as those of admins."""
     own: list[Any] = [token_mine, layout_show, layout_add]
-    return Router("/v1", route_handlers=[*own, *capture_handlers(), *node_installer_handlers()], guards=[admit(core)])
+    return Router(
+        "/v1", route_handlers=[*own, *capture_handlers(), *node_installer_handlers()], guards=[admit(core_of)]
+    )

@@ -1,8 +1,11 @@
-"""Puts the applications together: one for agents, one for admins. They share nothing but the errors' form."""
+"""Puts the applications together: one for agents, one for admins. They share nothing but the errors' form.
+
+An application knows no server: `core_of` is asked at each request, so that tests make one for many of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from litestar import Litestar, Router
@@ -27,12 +30,12 @@ from cloner_server.api.stream import stream_handlers
 from cloner_server.core import Core
 
 
-def agent_app(core: Core) -> Litestar:
+def agent_app(core_of: Callable[[], Core]) -> Litestar:
     """Return the application of the TLS port."""
-    return _app(core, (agent_router(), capture_router(core)), openapi=None)
+    return _app(core_of, (agent_router(), capture_router(core_of)), openapi=None)
 
 
-def admin_app(core: Core) -> Litestar:
+def admin_app(core_of: Callable[[], Core]) -> Litestar:
     """Return the application of the Unix socket; its OpenAPI description is at /schema/openapi.json."""
     more: list[Any] = [
         *image_handlers(),
@@ -43,10 +46,10 @@ def admin_app(core: Core) -> Litestar:
         *failure_handlers(),
         *stream_handlers(),
     ]
-    return _app(core, (admin_router(more),), openapi=OpenAPIConfig(title="Cloner", version=VERSION))
+    return _app(core_of, (admin_router(more),), openapi=OpenAPIConfig(title="Cloner", version=VERSION))
 
 
-def _app(core: Core, routers: Sequence[Router], openapi: OpenAPIConfig | None) -> Litestar:
+def _app(core_of: Callable[[], Core], routers: Sequence[Router], openapi: OpenAPIConfig | None) -> Litestar:
     def plainly(config: AppConfig) -> AppConfig:
         config.logging_config = None  # ours is set up by `serve`; Litestar would log request lines of its own
         return config
@@ -58,7 +61,7 @@ def _app(core: Core, routers: Sequence[Router], openapi: OpenAPIConfig | None) -
     }
     return Litestar(
         list(routers),
-        dependencies={"core": Provide(lambda: core, sync_to_thread=False)},
+        dependencies={"core": Provide(core_of, sync_to_thread=False)},
         exception_handlers=handlers,
         openapi_config=openapi,
         on_app_init=[plainly],

@@ -37,12 +37,14 @@ def who(core: Core, request: AnyRequest) -> Act:
     return core.act(name if token is None else f"token {token.id} ({name})")
 
 
-def admit(core: Core) -> Callable[[AnyConnection, BaseRouteHandler], Awaitable[None]]:
+def admit(core_of: Callable[[], Core]) -> Callable[[AnyConnection, BaseRouteHandler], Awaitable[None]]:
     """Return the guard of a door that takes tokens; it raises TokenError."""
 
     async def look(connection: AnyConnection, _handler: BaseRouteHandler) -> None:
         scheme, _, shown = connection.headers.get("authorization", "").partition(" ")
-        connection.scope["state"][_TOKEN] = await asyncio.to_thread(_use, core, shown if scheme == "Bearer" else "")
+        connection.scope["state"][_TOKEN] = await asyncio.to_thread(
+            _use, core_of(), shown if scheme == "Bearer" else ""
+        )
 
     return look
 

@@ -13,14 +13,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from cloner_core.errors import ClonerError, UnreachableError
+
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_S = 5.0  # agents read for 60 s
@@ -118,9 +122,7 @@ def is_undone(fault: Exception) -> bool:
 
 def known_schemas() -> frozenset[str]:
     """Return the revisions of databases that this program can bring to the present form."""
-    from alembic.script import ScriptDirectory
-
-    return frozenset(script.revision for script in ScriptDirectory(str(_MIGRATIONS)).walk_revisions())
+    return frozenset(script.revision for script in _scripts().walk_revisions())
 
 
 def _prepare(raw: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
@@ -136,14 +138,24 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
 
 
+@cache
+def _scripts() -> ScriptDirectory:
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory(str(_MIGRATIONS))
+
+
 def _migrate(engine: Engine) -> None:
     from alembic import command
     from alembic.config import Config
+    from alembic.migration import MigrationContext
     from alembic.util import CommandError
 
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     with engine.connect().execution_options(cloner_write=True) as connection, connection.begin():
+        if MigrationContext.configure(connection).get_current_heads() == (_scripts().get_current_head(),):
+            return
         attributes: dict[str, Any] = config.attributes
         attributes["connection"] = connection
         try:
