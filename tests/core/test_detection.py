@@ -1,8 +1,7 @@
-"""Detection: what a deploy made of a layout is told as that layout; what no layout describes is named."""
+"""Detection: what no layout describes is named with its device, and where there is a choice, which one is taken."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -12,11 +11,10 @@ from hypothesis import strategies as st
 
 from cloner_core.detection import Excluded, detect, parse_blocks
 from cloner_core.errors import InvalidError
-from cloner_core.facts import Disk, Facts, Firmware
+from cloner_core.facts import Disk, Facts
 from cloner_core.layout import (
     Array,
     ArrayMember,
-    Content,
     DiskLayout,
     EspCopy,
     Filesystem,
@@ -32,168 +30,21 @@ from cloner_core.layout import (
     Size,
     Subvolume,
     Swap,
-    SwapFile,
     Unlock,
     VolumeGroup,
 )
-from cloner_core.layout.containing import role_of
-from cloner_core.layout.rules import layout_faults
-from cloner_core.plan import Plan
-from cloner_core.selectors import select_disks
 from cloner_core.sizes import GIB, MIB
+from core.drawnlayouts import REST, partition, sized
 from core.machines import disk, machine
-from core.test_golden_layouts import NAMES
-from core.test_golden_layouts import scene as reviewed
 from core.worlds import blkid_of, built, told_of, without_measure
 
-REST = Size(MIB, weight=1)
 NOTHING = Excluded()
-
-
-def sized(mib: int) -> Size:
-    return Size(mib * MIB, mib * MIB)
-
-
-@dataclass
-class Draft:
-    """A layout in the making: `carry` puts a content on so many devices below."""
-
-    draw: Any
-    arrays: list[Array]
-    groups: list[VolumeGroup]
-    mappings: int = 0
-
-    def filesystem(self, mount: str) -> Filesystem:
-        kind = self.draw(st.sampled_from(["ext4", "xfs", "btrfs"]))
-        options = self.draw(st.sampled_from(["defaults", "noatime", "noatime,nodev"]))
-        label = self.draw(st.sampled_from(["", "some", "A b"]))
-        if kind != "btrfs" or self.draw(st.booleans()):
-            return Filesystem(kind=kind, mount=mount, label=label, options=options)
-        inner = mount.rstrip("/")
-        subvolumes = (
-            Subvolume("@", mount),
-            Subvolume("@/var", f"{inner}/var", "nodatacow"),
-            Subvolume("@snapshots"),
-        )
-        return Filesystem(kind=kind, mount="", label=label, subvolumes=subvolumes[: self.draw(st.integers(1, 3))])
-
-    def luks(self, content: Filesystem | Swap | PhysicalVolume) -> Luks:
-        ways = [Unlock("tpm2"), Unlock("tpm2", (7,)), Unlock("tpm2", (0, 7)), Unlock("passphrase")]
-        ways += [Unlock("random")] if isinstance(content, Swap) else []
-        unlock = self.draw(st.sampled_from(ways))
-        self.mappings += 1
-        return Luks(name=f"crypt-{self.mappings}", unlock=unlock, content=content)
-
-    def stacked(self, content: Filesystem, *, may_group: bool = True) -> Filesystem | PhysicalVolume | Luks:
-        """Put `content` on a stack that one device carries."""
-        way = self.draw(st.sampled_from(["plain", "luks", "lvm", "luks lvm", "lvm luks"]))
-        if way == "plain" or (not may_group and "lvm" in way):
-            return content
-        if way == "luks":
-            return self.luks(content)
-        name = f"vg-{len(self.groups)}"
-        inside = self.luks(content) if way == "lvm luks" else content
-        size = self.draw(st.sampled_from([REST, sized(6144), Size(4096 * MIB, max_bytes=6000 * MIB, weight=2)]))
-        volumes = [LogicalVolume("main", size, inside)]
-        volumes += [LogicalVolume("a-swap", sized(512), Swap(label="s"))] if self.draw(st.booleans()) else []
-        self.groups.append(VolumeGroup(name, tuple(volumes), extent_mib=self.draw(st.sampled_from([4, 32]))))
-        return self.luks(PhysicalVolume(name)) if way == "luks lvm" else PhysicalVolume(name)
-
-
-@st.composite
-def scenes(draw: Any) -> tuple[Facts, Layout]:
-    """Draw a machine and a layout that it takes."""
-    draft = Draft(draw, [], [])
-    count = draw(st.integers(1, 4))
-    size = draw(st.sampled_from([40, 64])) * GIB
-    bus, name = draw(st.sampled_from([("virtio", "/dev/vd{}"), ("nvme", "/dev/nvme{}n1"), ("ata", "/dev/sd{}")]))
-    disks = [
-        disk(name.format(at if bus == "nvme" else "abcd"[at]), size, serial=f"S{at}", bus=bus, by_path=f"pci-{at}")
-        for at in range(count)
-    ]
-    table = draw(st.sampled_from(["gpt", "gpt", "mbr"]))
-    is_logical = table == "mbr" and draw(st.booleans())
-    contents = _on_disks(draft, count, draw)
-    layouts = []
-    for at in range(count):
-        partitions = [_partition(sized(1024), Filesystem("ext4", "/boot"), is_active=table == "mbr")] if at == 0 else []
-        if table == "gpt":
-            content: Content = Filesystem("vfat", "/boot/efi", label="EFI") if at == 0 else EspCopy()
-            partitions.insert(0, _partition(sized(512), content, role="esp"))
-            partitions += [_partition(sized(1), Nothing(), role="bios-boot")] if at == 0 and draw(st.booleans()) else []
-        swap: Content = Swap(label="sw") if draw(st.booleans()) else draft.luks(Swap())
-        if at == 0:
-            partitions.append(_partition(sized(1024), swap, is_logical=is_logical))
-        rest = draw(st.sampled_from([REST, Size(8 * GIB, max_bytes=20 * GIB, weight=3), sized(12288)]))
-        label = draw(st.sampled_from(["", "big one"])) if table == "gpt" else ""
-        partitions.append(_partition(rest, contents[at], is_logical=is_logical, label=label))
-        if at and draw(st.booleans()) and not isinstance(contents[at], Filesystem):
-            layouts.append(DiskLayout(f"d{at}", Selector(serial=f"S{at}"), table="none", content=contents[at]))
-        else:
-            layouts.append(DiskLayout(f"d{at}", Selector(serial=f"S{at}"), tuple(partitions), table=table))
-    swapfiles = (SwapFile("/swapfile", 64 * MIB),) if draw(st.booleans()) else ()
-    layout = Layout(
-        "drawn", tuple(layouts), arrays=tuple(draft.arrays), groups=tuple(draft.groups), swapfiles=swapfiles
-    )
-    assert not layout_faults(layout), layout_faults(layout)
-    return machine(*disks, firmware=draw(st.sampled_from(list(Firmware)))), layout
-
-
-def _on_disks(draft: Draft, count: int, draw: Any) -> list[Content]:
-    """Return what the large partition of each disk holds: the root, on one of them or over all."""
-    root = draft.filesystem("/")
-    levels = {1: [], 2: ["raid0", "raid1", "raid10"], 3: ["raid5", "raid1"], 4: ["raid6", "raid10", "raid5"]}[count]
-    way = draw(st.sampled_from(["each", "group", *levels]))
-    if way == "group":
-        inside = draft.luks(root) if draw(st.booleans()) else root
-        draft.groups.append(VolumeGroup("vg-all", (LogicalVolume("root", REST, inside),)))
-        return [PhysicalVolume("vg-all")] * count
-    if way == "each":
-        others = [draft.stacked(draft.filesystem(f"/srv/{at}")) for at in range(1, count)]
-        return [draft.stacked(root), *others]
-    name = f"array-{len(draft.arrays)}"
-    metadata = draw(st.sampled_from(["1.0", "1.2"]))
-    chunk = draw(st.sampled_from([64, 512])) if way != "raid1" else 512
-    draft.arrays.append(Array(name, way, draft.stacked(root), metadata=metadata, chunk_kib=chunk))
-    return [ArrayMember(name)] * count
-
-
-def _partition(size: Size, content: Content, *, role: Any = None, **more: Any) -> Partition:
-    return Partition(role=role or role_of(content), size=size, content=content, **more)
-
-
-@given(scenes())
-@settings(max_examples=25, deadline=None)
-def test_what_was_made_from_a_layout_is_detected_as_that_layout(scene: tuple[Facts, Layout]) -> None:
-    facts, layout = scene
-    plan = built(facts, layout)
-    detected = detect(told_of(plan, facts), layout.name).layout
-    assert without_measure(detected) == without_measure(layout)
-    again = built(facts, detected)
-    assert _sizes(again, plan) == _sizes(plan, plan)
-    assert without_measure(detect(told_of(again, facts, is_running=False), layout.name).layout) == without_measure(
-        layout
-    )
-
-
-def _sizes(plan: Plan, of: Plan) -> list[int]:
-    """Return the sizes of all partitions on disks that `of` fills."""
-    full = {one.id for one, disk in zip(plan.disks, of.disks, strict=True) if _is_full(disk)}
-    return [one.size_sectors for disk in plan.disks if disk.id in full for one in disk.partitions]
-
-
-def _is_full(planned: Any) -> bool:
-    if not planned.partitions:
-        return False
-    last = max(one.start_sectors + one.size_sectors for one in planned.partitions)
-    left: int = planned.disk.size_bytes - last * planned.disk.sector_bytes
-    return left < 3 * MIB
 
 
 def simple(*partitions: Partition, disks: tuple[Disk, ...] = (), **more: Any) -> tuple[Facts, Layout]:
     """Return a machine and a layout with an ESP and `partitions` on its first disk."""
-    esp = _partition(sized(512), Filesystem("vfat", "/boot/efi"), role="esp")
-    rest = partitions or (_partition(REST, Filesystem("ext4", "/")),)
+    esp = partition(sized(512), Filesystem("vfat", "/boot/efi"), role="esp")
+    rest = partitions or (partition(REST, Filesystem("ext4", "/")),)
     serial = Selector(serial="CL0001")
     return machine(disk(), *disks), Layout("simple", (DiskLayout("d", serial, (esp, *rest)),), **more)
 
@@ -267,7 +118,7 @@ def test_what_no_layout_describes_is_named_with_its_device(changes: dict[str, An
 
 def test_a_filesystem_nobody_mounts_is_named_rather_than_left_out() -> None:
     facts, layout = simple(
-        _partition(REST, Filesystem("ext4", "/")), _partition(sized(1024), Filesystem("xfs", "/srv", label="L"))
+        partition(REST, Filesystem("ext4", "/")), partition(sized(1024), Filesystem("xfs", "/srv", label="L"))
     )
     told = world(facts, layout)
     lines = [line for line in told.fstab.splitlines(keepends=True) if b"/srv" not in line]
@@ -277,15 +128,15 @@ def test_a_filesystem_nobody_mounts_is_named_rather_than_left_out() -> None:
 
 def test_a_btrfs_on_several_devices_is_named() -> None:
     btrfs = Filesystem("btrfs", "/")
-    told = world(*simple(_partition(REST, btrfs), _partition(sized(1024), Swap())))
-    uuid = next(found.uuid for found in built(*simple(_partition(REST, btrfs))).volumes if found.mount == "/")
+    told = world(*simple(partition(REST, btrfs), partition(sized(1024), Swap())))
+    uuid = next(found.uuid for found in built(*simple(partition(REST, btrfs))).volumes if found.mount == "/")
     told = with_block(told, "/dev/vda3", fstype="btrfs", uuid=uuid)
     assert all("is one of 2 devices of a btrfs (/dev/vda2, /dev/vda3)" in fault for fault in faults_of(told))
 
 
 def lvm() -> tuple[Facts, Layout]:
     volume = LogicalVolume("root", REST, Filesystem("ext4", "/"))
-    return simple(_partition(REST, PhysicalVolume("vg0")), groups=(VolumeGroup("vg0", (volume,)),))
+    return simple(partition(REST, PhysicalVolume("vg0")), groups=(VolumeGroup("vg0", (volume,)),))
 
 
 @pytest.mark.parametrize(
@@ -307,12 +158,12 @@ def test_a_volume_that_is_not_plain_is_named(field: str, value: str, wanted: str
 
 def mirror() -> tuple[Facts, Layout]:
     facts, layout = simple(
-        _partition(REST, ArrayMember("root")),
+        partition(REST, ArrayMember("root")),
         disks=(disk("/dev/vdb", serial="CL0002", by_path="pci-2"),),
         arrays=(Array("root", "raid1", Filesystem("ext4", "/")),),
     )
     facts = msgspec.structs.replace(facts, disks=(disk(by_path="pci-1"), facts.disks[1]))
-    member = (_partition(sized(512), EspCopy(), role="esp"), _partition(REST, ArrayMember("root")))
+    member = (partition(sized(512), EspCopy(), role="esp"), partition(REST, ArrayMember("root")))
     return facts, msgspec.structs.replace(
         layout, disks=(*layout.disks, DiskLayout("e", Selector(serial="CL0002"), member))
     )
@@ -382,7 +233,7 @@ def test_an_excluded_disk_is_never_to_be_touched() -> None:
 
 def test_an_excluded_partition_is_kept_where_it_is() -> None:
     facts, layout = simple(
-        _partition(REST, Filesystem("ext4", "/")), _partition(sized(1024), Filesystem("xfs", "/scratch"))
+        partition(REST, Filesystem("ext4", "/")), partition(sized(1024), Filesystem("xfs", "/scratch"))
     )
     found = detect(world(facts, layout), "golden", Excluded(devices=("/dev/vda3",))).layout
     assert found.disks[0].partitions[2].content == Kept(3, "/scratch")
@@ -394,9 +245,9 @@ def test_excluding_what_is_not_there_is_a_fault() -> None:
 
 def test_the_largest_of_a_disk_grows_and_the_rest_stays_as_it_is() -> None:
     partitions = (
-        _partition(sized(2048), Filesystem("ext4", "/")),
-        _partition(sized(3072), Filesystem("xfs", "/home")),
-        _partition(sized(1500), Nothing()),
+        partition(sized(2048), Filesystem("ext4", "/")),
+        partition(sized(3072), Filesystem("xfs", "/home")),
+        partition(sized(1500), Nothing()),
     )
     found = detect(world(*simple(*partitions)), "golden").layout.disks[0].partitions
     assert [one.size for one in found] == [sized(512), sized(2048), REST, sized(1500)]
@@ -412,7 +263,7 @@ def test_what_a_group_leaves_free_stays_free() -> None:
 
 @pytest.mark.parametrize("spec", ["LABEL=Root", "PARTLABEL=sys", "/dev/vda2", "/dev/disk/by-label/Root"])
 def test_fstab_may_call_a_filesystem_by_any_of_its_names(spec: str) -> None:
-    root = _partition(REST, Filesystem("ext4", "/", label="Root"), label="sys")
+    root = partition(REST, Filesystem("ext4", "/", label="Root"), label="sys")
     told = world(*simple(root), fstab=f"{spec} / ext4 noatime 0 1\nnas:/home /home nfs defaults 0 0\n".encode())
     told = msgspec.structs.replace(told, fstab=told.fstab + b"LABEL=EFI /boot/efi vfat umask=0077 0 2\n")
     told = with_block(told, "/dev/vda1", label="EFI")
@@ -427,12 +278,12 @@ def _uuid(told: Any, path: str) -> str:
 
 
 def test_without_an_fstab_what_is_mounted_counts() -> None:
-    facts, layout = simple(_partition(REST, Filesystem("btrfs", "", subvolumes=(Subvolume("@", "/"),))))
+    facts, layout = simple(partition(REST, Filesystem("btrfs", "", subvolumes=(Subvolume("@", "/"),))))
     assert without_measure(detect(world(facts, layout, fstab=b""), "simple").layout) == without_measure(layout)
 
 
 def test_the_default_subvolume_is_where_a_mount_without_a_name_leads() -> None:
-    facts, layout = simple(_partition(REST, Filesystem("btrfs", "", subvolumes=(Subvolume("@", "/"),))))
+    facts, layout = simple(partition(REST, Filesystem("btrfs", "", subvolumes=(Subvolume("@", "/"),))))
     told = world(facts, layout)
     told = msgspec.structs.replace(told, fstab=told.fstab.replace(b"subvol=@", b"defaults"))
     listed = {uuid: msgspec.structs.replace(one, default="ID 256 gen 1 path @") for uuid, one in told.btrfs.items()}
@@ -442,7 +293,7 @@ def test_the_default_subvolume_is_where_a_mount_without_a_name_leads() -> None:
 
 def test_snapshots_are_not_made_on_clones_and_that_is_told() -> None:
     subvolumes = (Subvolume("@", "/"), Subvolume("@snap/1"))
-    facts, layout = simple(_partition(REST, Filesystem("btrfs", "", subvolumes=subvolumes)))
+    facts, layout = simple(partition(REST, Filesystem("btrfs", "", subvolumes=subvolumes)))
     told = world(facts, layout)
     listed = {
         uuid: msgspec.structs.replace(
@@ -458,7 +309,7 @@ def test_snapshots_are_not_made_on_clones_and_that_is_told() -> None:
 
 
 def test_former_identifiers_are_kept_for_the_references_of_the_image() -> None:
-    facts, layout = simple(_partition(REST, Filesystem("xfs", "/")), _partition(sized(512), Swap()))
+    facts, layout = simple(partition(REST, Filesystem("xfs", "/")), partition(sized(512), Swap()))
     told = world(facts, layout)
     found = detect(told, "golden").layout.disks[0].partitions
     sources = [getattr(one.content, "source_uuid", "") for one in found]
@@ -490,22 +341,9 @@ def test_whatever_a_tool_prints_is_detected_or_refused(text: str) -> None:
 TOLD = world(*lvm())
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_reviewed_layout_is_detected_once_it_was_made(name: str) -> None:
-    facts, layout = reviewed(name)
-    plan = built(facts, layout)
-    kept = tuple(one.device for one in plan.partitions if one.is_kept)
-    detected = detect(told_of(plan, facts), layout.name, Excluded(kept, layout.untouched)).layout
-    assert without_measure(detected) == without_measure(layout)
-    assert detected.untouched == layout.untouched
-    assert {disk.path for disk in select_disks(detected, facts.disks).values()} == {
-        disk.disk.path for disk in plan.disks
-    }
-
-
 def test_swap_with_a_new_key_at_each_boot_is_told_by_crypttab_whatever_was_there_before() -> None:
     swap = Luks("cryptswap", Unlock("random"), Swap())
-    facts, layout = simple(_partition(REST, Filesystem("ext4", "/")), _partition(sized(512), swap))
+    facts, layout = simple(partition(REST, Filesystem("ext4", "/")), partition(sized(512), swap))
     told = msgspec.structs.replace(world(facts, layout), crypttab="cryptswap /dev/vda3 /dev/urandom swap\n")
     found = detect(with_block(told, "/dev/vda3", fstype="ext4", uuid="old", children=[]), "golden").layout
     assert found.disks[0].partitions[2].content == swap
@@ -522,7 +360,7 @@ def test_swap_with_a_new_key_at_each_boot_is_told_by_crypttab_whatever_was_there
 )
 def test_how_a_container_is_unlocked_is_read_from_its_tokens(told: str, wanted: Unlock) -> None:
     crypt = Luks("cryptroot", Unlock("tpm2"), Filesystem("ext4", "/srv"))
-    facts, layout = simple(_partition(REST, Filesystem("ext4", "/")), _partition(sized(2048), crypt))
+    facts, layout = simple(partition(REST, Filesystem("ext4", "/")), partition(sized(2048), crypt))
     detected = detect(world(facts, layout, luks={"/dev/vda3": told}), "golden")
     content = detected.layout.disks[0].partitions[2].content
     assert isinstance(content, Luks)

@@ -18,7 +18,7 @@ from cloner_core.errors import InvalidError
 from cloner_core.facts import Facts
 from cloner_core.layout import Layout, layout_document, parse_layout
 from cloner_core.layout.schema import layout_schema
-from core.test_detection import scenes
+from core.drawnlayouts import scenes
 from core.test_layout import document, spoil
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cloner_core.facts import Facts
 from cloner_core.layout import Layout
 from cloner_core.picturing import as_svg, as_text, draw
-from core.test_detection import scenes
+from core.drawnlayouts import scenes
 from core.test_golden_layouts import NAMES, scene
 
 GOLDEN = Path(__file__).parent / "golden/pictures"
