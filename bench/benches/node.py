@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloner_agent.capture.job import CaptureOptions, capture
@@ -12,6 +13,9 @@ from cloner_agent.restore.job import restore
 from cloner_agent.restore.readback import read_back
 from cloner_agent.restore.source import DirectorySource, PackSource
 from cloner_agent.restore.table import spill_tree
+from cloner_core.image.pack import Pack
+from cloner_core.image.tree import SegmentDelta, SegmentRef
+from cloner_core.image.version import Draft, VersionRecord
 from cloner_server.store.local import LocalSink, LocalStore
 
 IMAGE = "golden"
@@ -38,9 +42,41 @@ def open_store(root: Path) -> LocalStore:
     return LocalStore(root, BenchKey())
 
 
+class _Wire(LocalSink):
+    """Puts into the store what would go over the wire to a server, and counts it."""
+
+    def __init__(self, store: LocalStore) -> None:
+        super().__init__(store)
+        self._own = store
+        self.sent_bytes = 0
+
+    def put_pack(self, pack: Pack) -> None:
+        self.sent_bytes += len(pack.stored)
+        super().put_pack(pack)
+
+    def put_segment(self, ref: SegmentRef, stored: bytes, delta: SegmentDelta | None = None) -> None:
+        if delta is None:
+            self.sent_bytes += len(stored)
+            super().put_segment(ref, stored)
+        else:
+            self.sent_bytes += len(delta.frame)
+            self._own.put_segment(ref.digest, ref.raw_size, delta.frame, delta.onto)
+
+    def publish(self, draft: Draft) -> VersionRecord:
+        self.sent_bytes += len(msgspec.msgpack.encode(draft))
+        return super().publish(draft)
+
+
 def run_capture(source: Path, store: Path, indexes: Path | None = None) -> None:
-    """Capture a tree straight into a store; with a directory of indexes as an update."""
-    capture(source, LocalSink(open_store(store)), CaptureOptions(IMAGE, esp=None, indexes=indexes))
+    """Capture a tree straight into a store, with a directory of indexes as an update; see `sent_by`."""
+    wire = _Wire(open_store(store))
+    capture(source, wire, CaptureOptions(IMAGE, esp=None, indexes=indexes))
+    sent_by(store).write_text(str(wire.sent_bytes))
+
+
+def sent_by(store: Path) -> Path:
+    """Return the file that says how many bytes the last capture into a store would have sent."""
+    return store.with_name(f"{store.name}.sent")
 
 
 def run_restore(

@@ -14,7 +14,7 @@ from pathlib import Path
 from benches import chart, disks, report
 from benches.golden import FULL, MIB, SMALL, make_golden
 from benches.memory import peak_of
-from benches.node import run_restore
+from benches.node import run_restore, sent_by
 from benches.peers import OURS, PEERS, TAR, Peer, Place
 from benches.report import Run, measure, size_of
 
@@ -57,11 +57,6 @@ def _other(data: bytes, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
-def _sent(place: Place) -> int:
-    """Return the bytes of all that captures sent so far; maps and placements are the server's own."""
-    return sum(size_of(place.room / "store" / kind) for kind in ("packs", "segments", "roots"))
-
-
 def _capture(place: Place, peer: Peer) -> str:
     if peer.name == OURS:
         return f"{peer.capture(place)} {place.room}/indexes"
@@ -71,9 +66,10 @@ def _capture(place: Place, peer: Peer) -> str:
 
 def _update(place: Place, peer: Peer) -> Run:
     kept = place.room / peer.stored
-    before, sent = size_of(kept), _sent(place)
+    before = size_of(kept)
     run = measure("update", peer.name, peer.command(_capture(place, peer)))
-    new = {OURS: _sent(place) - sent, TAR: size_of(kept)}.get(peer.name, size_of(kept) - before)
+    grown = size_of(kept) - before
+    new = int(sent_by(kept).read_text()) if peer.name == OURS else {TAR: size_of(kept)}.get(peer.name, grown)
     return replace(run, stored_bytes=new)
 
 

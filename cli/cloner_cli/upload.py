@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import msgspec
 
 from cloner_cli.api import Api
 from cloner_cli.pacing import Pacer
 from cloner_core.decoding import UNREADABLE
-from cloner_core.errors import ClonerError
+from cloner_core.errors import ClonerError, IntegrityError, NotFoundError
 from cloner_core.image.pack import Pack
-from cloner_core.image.tree import SegmentRef
+from cloner_core.image.tree import SegmentDelta, SegmentRef
 from cloner_core.image.version import Base, Draft, VersionRecord
 
 _MESSAGEPACK = "application/vnd.msgpack"
@@ -35,9 +37,16 @@ class ServerSink:
         """Send a pack; it is durable when this returns."""
         self._api.put_bytes(f"/v1/packs/{pack.digest.hex()}", pack.stored, pacer=self._pacer)
 
-    def put_segment(self, ref: SegmentRef, stored: bytes) -> None:
-        """Send a segment of the tree."""
-        self._api.put_bytes(f"/v1/segments/{ref.digest.hex()}", stored, {"raw_size": ref.raw_size})
+    def put_segment(self, ref: SegmentRef, stored: bytes, delta: SegmentDelta | None = None) -> None:
+        """Send a segment of the tree, as its difference to others where that is shorter and the server has them."""
+        path = f"/v1/segments/{ref.digest.hex()}"
+        if delta is not None and len(delta.frame) < len(stored):
+            onto = ",".join(f"{name.hex()}:{size}" for name, size in delta.onto)
+            # They went with a gc, or the server is older than this program: then as a whole.
+            with suppress(NotFoundError, IntegrityError):
+                self._api.put_bytes(path, delta.frame, {"raw_size": ref.raw_size, "onto": onto})
+                return
+        self._api.put_bytes(path, stored, {"raw_size": ref.raw_size})
 
     def publish(self, draft: Draft) -> VersionRecord:
         """Have the version appear, whole."""
@@ -58,7 +67,7 @@ class DrySink:
     def put_pack(self, pack: Pack) -> None:
         """Drop a pack."""
 
-    def put_segment(self, ref: SegmentRef, stored: bytes) -> None:
+    def put_segment(self, ref: SegmentRef, stored: bytes, delta: SegmentDelta | None = None) -> None:
         """Drop a segment."""
 
     def publish(self, draft: Draft) -> VersionRecord:

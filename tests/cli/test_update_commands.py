@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +16,8 @@ from click.testing import Result
 from clibench.desk import Desk
 from cloner_cli.pacing import Pacer
 from cloner_core.errors import ExitStatus
+from cloner_server.store.local import LocalStore
+from cloner_server.store.protocol import SizedSegment
 from serverbench.scene import LAYOUT
 
 
@@ -172,6 +174,33 @@ def test_what_will_be_captured_is_shown(captured: Desk, tree: Path) -> None:
         {"path": "/", "type": "", "entries": told["entries"], "data_bytes": (5 << 20) + len("golden\nstarted\n")}
     ]
     assert told["largest"][0] == {"path": "/home/alice", "data_bytes": 3 << 20}
+
+
+def test_an_update_sends_what_differs_of_the_tree(captured: Desk, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[int, int]] = []
+    put = LocalStore.put_segment
+
+    def watched(store: LocalStore, name: bytes, size: int, stored: bytes, onto: Sequence[SizedSegment] = ()) -> bool:
+        sent.append((len(stored), len(onto)))
+        return put(store, name, size, stored, onto)
+
+    monkeypatch.setattr(LocalStore, "put_segment", watched)
+    store = captured.scene.core.catalog.store
+    assert isinstance(store, LocalStore)
+    for number in range(200):
+        (tree / f"usr/bin/program-{number}").write_bytes(os.urandom(40))
+    captured.json(*words("update-filesystem", tree))
+    (tree / "etc/motd").write_text("news\n")
+    captured.json(*words("update-filesystem", tree))
+    [(_, _), (whole, known), (differing, onto)] = [(0, 0), *sent]
+    assert (known, onto) == (1, 1)
+    assert differing < whole / 10
+    before = {name for name, _ in store.segments.names()}
+    for name in before:
+        store.segments.path_of(name).unlink()  # as if a gc had taken them
+    sent.clear()
+    captured.json(*words("update-filesystem", tree))
+    assert [onto for _, onto in sent] == [1, 0]
 
 
 def test_a_store_without_room_is_told_before_anything_is_sent(

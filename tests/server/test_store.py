@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from cloner_core.errors import IntegrityError, InvalidError, NotFoundError, RefusedError
+from cloner_core.image.compression import compress, compress_onto, decompress
 from cloner_core.image.digest import digest
 from cloner_core.image.linting.finding import Finding, Grade, Place
 from cloner_core.image.pack import ENTRY
@@ -169,6 +170,32 @@ def test_bytes_under_a_wrong_digest_are_never_kept(store: LocalStore, image: Ima
     with pytest.raises(RefusedError):
         store.put_segment(digest(b"x"), 1 << 40, b"")
     assert list(store.packs.names()) == list(store.segments.names()) == []
+
+
+def test_a_segment_comes_as_what_others_have_not(store: LocalStore, image: Image) -> None:
+    known, new = image.segments[0], make_image({b"a": b"1", b"b": b"2", b"c": b"other"}).segments[0]
+    store.put_segment(known.ref.digest, len(known.raw), compress(known.raw))
+    frame, onto = compress_onto(new.raw, known.raw), (known.ref.digest, len(known.raw))
+    assert store.put_segment(new.ref.digest, len(new.raw), frame, [onto])
+    assert decompress(store.segments.read(new.ref.digest), len(new.raw), "it") == new.raw
+
+
+def test_a_segment_that_is_not_what_its_parts_give_is_never_kept(store: LocalStore, image: Image) -> None:
+    known, new = image.segments[0], make_image({b"a": b"1", b"b": b"2", b"c": b"other"}).segments[0]
+    name, size, onto = new.ref.digest, len(new.raw), (known.ref.digest, len(known.raw))
+    frame = compress_onto(new.raw, known.raw)
+    with pytest.raises(NotFoundError):
+        store.put_segment(name, size, frame, [onto])
+    store.put_segment(known.ref.digest, len(known.raw), compress(known.raw))
+    with pytest.raises(IntegrityError):
+        store.put_segment(name, size, compress_onto(new.raw[::-1], known.raw), [onto])
+    with pytest.raises(IntegrityError):
+        store.put_segment(name, size, frame, [(known.ref.digest, len(known.raw) - 1)])
+    with pytest.raises(RefusedError):
+        store.put_segment(name, size, frame, [onto] * 3)
+    with pytest.raises(RefusedError):
+        store.put_segment(name, size, frame, [(known.ref.digest, 1 << 40)])
+    assert [found for found, _ in store.segments.names()] == [known.ref.digest]
 
 
 def test_a_pack_is_kept_once(store: LocalStore, image: Image) -> None:

@@ -12,7 +12,7 @@ import pytest
 from cloner_agent.capture.job import Captured, CaptureOptions, capture
 from cloner_core.errors import ConflictError
 from cloner_core.image.pack import Pack
-from cloner_core.image.tree import SegmentRef
+from cloner_core.image.tree import SegmentDelta, SegmentRef
 from cloner_core.image.version import Base, Draft, VersionRecord
 from cloner_server.store.local import LocalSink, LocalStore
 from store_images import Key
@@ -31,8 +31,8 @@ class Interrupted:
     def put_pack(self, pack: Pack) -> None:
         self.sink.put_pack(pack)
 
-    def put_segment(self, ref: SegmentRef, stored: bytes) -> None:
-        self.sink.put_segment(ref, stored)
+    def put_segment(self, ref: SegmentRef, stored: bytes, delta: SegmentDelta | None = None) -> None:
+        self.sink.put_segment(ref, stored, delta)
 
     def publish(self, draft: Draft) -> VersionRecord:
         while self.meanwhile:

@@ -23,6 +23,15 @@ from msgspec import Meta
 
 from cloner_agent.capture.binding import Binding, decode_binding, difference, encode_binding
 from cloner_agent.capture.content import Content
+from cloner_agent.capture.formertree import FormerTree, open_reader, open_writer
+from cloner_agent.capture.keeping import (
+    BUFFER_BYTES,
+    UnusableError,
+    create_beside,
+    open_own,
+    put_in_place,
+    walk_key,
+)
 from cloner_core.decoding import UNREADABLE
 from cloner_core.image.limits import DIGEST_BYTES, MAX_RECORD_BYTES
 from cloner_core.image.spans import Spans
@@ -30,7 +39,6 @@ from cloner_core.image.spans import Spans
 MARGIN_NS = 2_000_000_000
 _MAGIC = b"cloner capture index\n"
 _LENGTH = struct.Struct("<I")
-_BUFFER_BYTES = 1 << 20
 
 Say = Callable[[str], None]
 
@@ -40,10 +48,6 @@ class _Entry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     state: tuple[int, int, int, int, int]  # see _state
     holes: bytes
     chunks: Annotated[bytes, Meta(min_length=DIGEST_BYTES)]
-
-
-class _UnusableError(Exception):
-    """Why an index is not used; the capture does without and says so."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -57,13 +61,15 @@ class CaptureIndex:
         self,
         former: _Reader | None = None,
         following: _Writer | None = None,
+        tree: FormerTree | None = None,
         *,
         started_ns: int = 0,
         say: Say = lambda _: None,
     ) -> None:
-        """Take both, when this capture began, and whom to tell of trouble, which never ends a capture."""
+        """Take both, the former tree, when this capture began, and whom to tell of trouble, which never ends it."""
         self._former = former
         self._following = following
+        self.tree = tree or FormerTree()
         self._newest_ns = started_ns - MARGIN_NS
         self._say = say
 
@@ -100,6 +106,7 @@ class CaptureIndex:
             return
         try:
             self._following.finish()
+            self.tree.keep()
         except OSError as error:
             self._give_up(error)
 
@@ -121,22 +128,23 @@ def open_index(
         yield CaptureIndex()
         return
     with ExitStack() as opened:
-        former = following = None
+        former = following = tree = None
         try:
             binding = bind()
             path = directory / f"{binding.image}.index"
             following = _open_writer(path, binding, opened)
+            tree = _open_tree(directory / f"{binding.image}.tree", opened)
             former = None if is_rehash else _open_reader(path, binding, opened)
         except FileNotFoundError as error:
             if following is None:
                 say(f"no capture index is used, every file is read: {error}")
-        except _UnusableError as why:
+        except UnusableError as why:
             say(f"the capture index {path} is not used, every file is read: {why}")
         except BlockingIOError:
             say("no capture index is used, every file is read: another capture on this machine has it")
         except OSError as error:
             say(f"no capture index is used, every file is read: {error}")
-        yield CaptureIndex(former, following, started_ns=started_ns, say=say)
+        yield CaptureIndex(former, following, tree, started_ns=started_ns, say=say)
 
 
 @contextmanager
@@ -145,7 +153,7 @@ def peek_index(directory: Path | None, bind: Callable[[], Binding]) -> Iterator[
     with ExitStack() as opened:
         former = None
         if directory is not None:
-            with suppress(OSError, _UnusableError):  # the capture that follows says why
+            with suppress(OSError, UnusableError):  # the capture that follows says why
                 binding = bind()
                 former = _open_reader(directory / f"{binding.image}.index", binding, opened)
         yield CaptureIndex(former)
@@ -153,11 +161,6 @@ def peek_index(directory: Path | None, bind: Callable[[], Binding]) -> Iterator[
 
 def _state(status: os.stat_result) -> tuple[int, int, int, int, int]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def _key(path: bytes) -> bytes:
-    """Return bytes that sort as the walk goes: a directory's entries before what follows its name."""
-    return path.replace(b"/", b"\0")
 
 
 class _Reader:
@@ -171,7 +174,7 @@ class _Reader:
         self._advance()
 
     def find(self, path: bytes) -> _Entry | None:
-        key = _key(path)
+        key = walk_key(path)
         while self._entry is not None and self._entry_key < key:
             self._advance()
         return self._entry if self._entry_key == key else None
@@ -179,9 +182,9 @@ class _Reader:
     def _advance(self) -> None:
         try:
             self._entry = _decode_entry(_read_framed(self._file)) if self._file.tell() < self._end else None
-        except (OSError, *UNREADABLE, _UnusableError):
+        except (OSError, *UNREADABLE, UnusableError):
             self._entry = None  # its digest was right a moment ago: the disk fails, and files are read instead
-        self._entry_key = _key(self._entry.path) if self._entry else b""
+        self._entry_key = walk_key(self._entry.path) if self._entry else b""
 
 
 class _Writer:
@@ -199,9 +202,7 @@ class _Writer:
 
     def finish(self) -> None:
         self._file.write(self._digest.digest())
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        os.rename(_beside(self._path), self._path)
+        put_in_place(self._path, self._file)
 
     def _write_framed(self, data: bytes) -> None:
         self._write(_LENGTH.pack(len(data)) + data)
@@ -211,51 +212,41 @@ class _Writer:
         self._file.write(data)
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(path.name + ".new")
-
-
 def _open_writer(path: Path, binding: Binding, opened: ExitStack) -> _Writer:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     opened.callback(os.close, folder)
     fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    _beside(path).unlink(missing_ok=True)  # of a capture that was killed
-    fd = os.open(_beside(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    opened.callback(_beside(path).unlink, missing_ok=True)
-    file = os.fdopen(fd, "wb", _BUFFER_BYTES)
-    opened.callback(_close, file)
-    return _Writer(path, file, binding)
+    return _Writer(path, create_beside(path, opened), binding)
 
 
-def _close(file: BinaryIO) -> None:
-    with suppress(OSError):  # what could not be written is told, and goes with the file
-        file.close()
+def _open_tree(path: Path, opened: ExitStack) -> FormerTree:
+    """Return the former tree; one that cannot be used costs bytes on the wire alone, so nothing is said of it."""
+    following = open_writer(path, opened)
+    with suppress(UnusableError, OSError):
+        return FormerTree(open_reader(path, opened), following)
+    return FormerTree(None, following)
 
 
 def _open_reader(path: Path, binding: Binding, opened: ExitStack) -> _Reader:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    file = opened.enter_context(os.fdopen(fd, "rb", _BUFFER_BYTES))
-    status = os.fstat(fd)
-    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        raise _UnusableError("others can write or read it")
-    end = status.st_size - DIGEST_BYTES
+    file, size = open_own(path, opened)
+    end = size - DIGEST_BYTES
     if end < len(_MAGIC) or file.read(len(_MAGIC)) != _MAGIC:
-        raise _UnusableError("it is none")
+        raise UnusableError("it is none")
     file.seek(0)
     digest, left = blake3(), end
-    while left and (data := file.read(min(left, _BUFFER_BYTES))):
+    while left and (data := file.read(min(left, BUFFER_BYTES))):
         digest.update(data)
         left -= len(data)
     if file.read(DIGEST_BYTES) != digest.digest():
-        raise _UnusableError("it is damaged")
+        raise UnusableError("it is damaged")
     file.seek(len(_MAGIC))
     try:
         seen = decode_binding(_read_framed(file))
     except UNREADABLE:
-        raise _UnusableError("it is of another version of this program") from None
+        raise UnusableError("it is of another version of this program") from None
     if seen != binding:
-        raise _UnusableError(f"it is of another {difference(seen, binding)}")
+        raise UnusableError(f"it is of another {difference(seen, binding)}")
     return _Reader(file, end)
 
 
@@ -264,5 +255,5 @@ def _read_framed(file: BinaryIO) -> bytes:
     size = _LENGTH.unpack(length)[0] if len(length) == _LENGTH.size else MAX_RECORD_BYTES + 1
     data = file.read(size) if size <= MAX_RECORD_BYTES else b""
     if len(data) != size:
-        raise _UnusableError("it is cut short")
+        raise UnusableError("it is cut short")
     return data

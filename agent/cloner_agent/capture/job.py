@@ -116,7 +116,7 @@ def capture(
             say=notes.index.append,
         ) as index,
     ):
-        with PackStream(sink, base, threads=options.threads) as packs:
+        with PackStream(sink, base, index.tree, threads=options.threads) as packs:
             maker = RecordMaker(source.boundaries, source.esp, packs, index, notes)
             walker = Walker(source.boundaries, source.book, maker, notes, source.linter)
             tree = _write_tree(walker, source.rooted.fd, source.filesystems, packs, progress)

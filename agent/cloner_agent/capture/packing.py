@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
+from cloner_agent.capture.formertree import FormerTree
 from cloner_agent.capture.sink import CaptureSink
 from cloner_core.image.compression import Compressor
 from cloner_core.image.digest import digest
@@ -26,9 +27,12 @@ _WAITING = 2  # packs beyond the one each thread works on: bounds memory
 class PackStream:
     """Takes chunks, stores each content once, and remembers which packs it made."""
 
-    def __init__(self, sink: CaptureSink, base: Base | None, *, threads: int | None = None) -> None:
-        """Take the sink and the packs that are in it already."""
+    def __init__(
+        self, sink: CaptureSink, base: Base | None, former: FormerTree | None = None, *, threads: int | None = None
+    ) -> None:
+        """Take the sink, the packs that are in it already, and the tree it has of the last capture."""
         self._sink = sink
+        self._former = former or FormerTree()
         self._known: set[bytes] = set()
         for offer in base.packs if base else ():
             self._known.update(name for name, _, _ in ENTRY.iter_unpack(offer.entries))
@@ -118,4 +122,5 @@ class PackStream:
         compressor = self._compressors.pop()
         stored = compressor.compress(segment.raw)
         self._compressors.append(compressor)
-        self._sink.put_segment(segment.ref, stored)
+        self._sink.put_segment(segment.ref, stored, self._former.delta(segment))
+        self._former.note(segment, stored)

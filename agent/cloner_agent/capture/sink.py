@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from cloner_core.image.pack import Pack
-from cloner_core.image.tree import SegmentRef
+from cloner_core.image.tree import SegmentDelta, SegmentRef
 from cloner_core.image.version import Base, Draft, VersionRecord
 
 
@@ -18,8 +18,11 @@ class CaptureSink(Protocol):
     def put_pack(self, pack: Pack) -> None:
         """Keep a pack, durably, before this returns; one that is there already is no error."""
 
-    def put_segment(self, ref: SegmentRef, stored: bytes) -> None:
-        """Keep a segment: `stored` is one zstd frame of the raw bytes `ref` names."""
+    def put_segment(self, ref: SegmentRef, stored: bytes, delta: SegmentDelta | None = None) -> None:
+        """Keep a segment: `stored` is one zstd frame of the raw bytes `ref` names.
+
+        `delta` says the same in fewer bytes where the sink still has what it builds on.
+        """
 
     def publish(self, draft: Draft) -> VersionRecord:
         """Make the version appear, whole; raises IntegrityError when something it needs is not there."""

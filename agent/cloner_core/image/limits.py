@@ -20,6 +20,10 @@ ZSTD_WINDOW_LOG = 23  # a frame asking for a window above 8 MiB is refused
 SEGMENT_INODES = 16384  # a segment is closed at this many records …
 SEGMENT_RAW_BYTES = 4 * MIB  # … or before it would exceed this; a longer record is alone in its segment
 
+# A segment may be sent as what it has and others have not; both ends hold all of them in memory meanwhile.
+ONTO_MOST = 2
+ZSTD_ONTO_WINDOW_LOG = 24  # ONTO_MOST segments and the one made of them
+
 MAX_FILE_BYTES = 16 * TIB  # logical, holes included
 MAX_FILE_CHUNKS = 1 << 21  # 2 TiB of data in one file
 MAX_FILE_HOLES = 1 << 18

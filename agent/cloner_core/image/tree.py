@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
@@ -153,6 +154,24 @@ class SegmentWriter:
         self._first += len(self._records)
         self._records, self._size, self._data_bytes = [], 0, 0
         return Segment(ref, raw)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentDelta:
+    """A segment as what it has and others, which the receiver keeps, have not."""
+
+    onto: tuple[tuple[bytes, int], ...]  # digest and raw size of the others, in the order in which they are the prefix
+    frame: bytes  # of zstd, with that prefix
+
+
+def first_path(raw: bytes) -> bytes:
+    """Return the path of the first record in the raw bytes of a segment that was made here."""
+    unpacker = msgpack.Unpacker(io.BytesIO(raw))
+    unpacker.read_array_header()
+    unpacker.skip()
+    unpacker.skip()
+    path: bytes = unpacker.unpack()
+    return path
 
 
 def record_ends(raw: bytes, count: int) -> list[int]:

@@ -27,6 +27,7 @@ from cloner_server.core import Core
 from cloner_server.state import channels, events, imageoptions, images, publishing, removal
 from cloner_server.state import tasks as rows
 from cloner_server.state.database import is_undone
+from cloner_server.store.protocol import SizedSegment
 
 _PACK_BYTES, _DRAFT_BYTES = 64 << 20, 1 << 30
 _MESSAGEPACK = "application/vnd.msgpack"
@@ -97,10 +98,21 @@ def packs_missing(core: CoreDependency, data: JSONBody[WantedPacks]) -> list[str
 
 
 @put("/segments/{digest:str}", sync_to_thread=True, request_max_body_size=_PACK_BYTES, status_code=_OK)
-def segment_put(core: CoreDependency, digest: FromPath[str], raw_size: FromQuery[int], body: RawBody) -> Granted:
-    """Keep a compressed segment of a tree; unpacked it must have this size and digest."""
-    core.catalog.store.put_segment(parse_digest(digest), raw_size, body)
+def segment_put(
+    core: CoreDependency, digest: FromPath[str], raw_size: FromQuery[int], body: RawBody, onto: FromQuery[str] = ""
+) -> Granted:
+    """Keep a compressed segment of a tree; unpacked, with those in `onto` before it, it has this size and digest."""
+    core.catalog.store.put_segment(
+        parse_digest(digest), raw_size, body, [_sized(one) for one in onto.split(",") if one]
+    )
     return Granted()
+
+
+def _sized(text: str) -> SizedSegment:
+    name, _, size = text.partition(":")
+    if not size.isdecimal():
+        raise InvalidError(f"{text[:90]!r} is not digest:size of a segment")
+    return parse_digest(name), int(size)
 
 
 @post("/publish", sync_to_thread=True, request_max_body_size=_DRAFT_BYTES, status_code=_OK)

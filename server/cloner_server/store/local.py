@@ -5,21 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cloner_core.admin.images import CheckReport, Collected, VerifyReport
 from cloner_core.admin.store import Repacked, StoreStats
 from cloner_core.errors import NotFoundError, RefusedError
-from cloner_core.image.compression import decompress
+from cloner_core.image.compression import compress, decompress
 from cloner_core.image.digest import require_digest
-from cloner_core.image.limits import MAX_RECORD_BYTES, PACK_STORED_BYTES
+from cloner_core.image.limits import MAX_RECORD_BYTES, ONTO_MOST, PACK_STORED_BYTES, SEGMENT_RAW_BYTES
 from cloner_core.image.pack import Pack
-from cloner_core.image.tree import SegmentRef
+from cloner_core.image.tree import SegmentDelta, SegmentRef
 from cloner_core.image.version import Base, Draft, SignedMap, Signer, VersionRecord
 from cloner_server.durable import sync_directory
-from cloner_server.store.protocol import VersionNumber
+from cloner_server.store.protocol import SizedSegment, VersionNumber
 from cloner_server.store.publish import Clock, publish
 from cloner_server.store.reader import StoreReader
 from cloner_server.store.repacking import repack_sparse
@@ -52,13 +52,24 @@ class LocalStore(StoreReader):
         require_digest(data, name, f"pack {name.hex()}")
         return self.packs.put(name, data)
 
-    def put_segment(self, name: bytes, raw_size: int, stored: bytes) -> bool:
-        """Keep a segment of a tree, a zstd frame of `raw_size` bytes with digest `name`; False when it was there."""
-        if not 0 < raw_size <= MAX_RECORD_BYTES:
-            raise RefusedError(f"a segment of {raw_size} bytes is above {MAX_RECORD_BYTES}")
+    def put_segment(self, name: bytes, raw_size: int, stored: bytes, onto: Sequence[SizedSegment] = ()) -> bool:
+        """Keep a segment of a tree, a zstd frame of `raw_size` bytes with digest `name`; False when it was there.
+
+        With `onto` the frame is what it has and those segments have not. Raises NotFoundError when one of them is not
+        here, IntegrityError when what it gives is not `name`, RefusedError above a bound.
+        """
+        bound = SEGMENT_RAW_BYTES if onto else MAX_RECORD_BYTES
+        if not all(0 < size <= bound for size in (raw_size, *(size for _, size in onto))):
+            raise RefusedError(f"a segment of {raw_size} bytes, or one that it builds on, is above {bound}")
+        if len(onto) > ONTO_MOST:
+            raise RefusedError(f"a segment that builds on {len(onto)} others is above {ONTO_MOST}")
         what = f"segment {name.hex()}"
-        require_digest(decompress(stored, raw_size, what), name, what)
-        return self.segments.put(name, stored)
+        raw = decompress(stored, raw_size, what, b"".join(self._raw_segment(*other) for other in onto))
+        require_digest(raw, name, what)
+        return self.segments.put(name, compress(raw) if onto else stored)
+
+    def _raw_segment(self, name: bytes, raw_size: int) -> bytes:
+        return decompress(self.segments.read(name), raw_size, f"segment {name.hex()}")
 
     def publish(self, draft: Draft, *, is_trusted: bool = False) -> VersionRecord:
         """Check everything, sign, and make the next version of an image appear at once; see `Store`."""
@@ -164,8 +175,8 @@ class LocalSink:
         """Keep a pack whose digest this process has just computed."""
         self._store.packs.put(pack.digest, pack.stored)
 
-    def put_segment(self, ref: SegmentRef, stored: bytes) -> None:
-        """Keep a segment whose digest this process has just computed."""
+    def put_segment(self, ref: SegmentRef, stored: bytes, delta: SegmentDelta | None = None) -> None:
+        """Keep a segment whose digest this process has just computed; nothing is sent, so nothing is saved."""
         self._store.segments.put(ref.digest, stored)
 
     def publish(self, draft: Draft) -> VersionRecord:

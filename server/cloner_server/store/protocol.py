@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +13,9 @@ from cloner_core.image.version import Base, Draft, SignedMap, VersionRecord
 
 VersionNumber = tuple[str, int]
 """Image and number of a version."""
+
+SizedSegment = tuple[bytes, int]
+"""Digest of a segment of a tree, and its raw size in bytes."""
 
 
 class StoreFullError(ClonerError):
@@ -25,8 +28,11 @@ class Store(Protocol):
     def put_pack(self, name: bytes, data: bytes) -> bool:
         """Keep a pack; return False when it was there. Raises IntegrityError when `name` is not its digest."""
 
-    def put_segment(self, name: bytes, raw_size: int, stored: bytes) -> bool:
-        """Keep a segment of a tree, a zstd frame of `raw_size` bytes with digest `name`; False when it was there."""
+    def put_segment(self, name: bytes, raw_size: int, stored: bytes, onto: Sequence[SizedSegment] = ()) -> bool:
+        """Keep a segment of a tree, a zstd frame of `raw_size` bytes with digest `name`; False when it was there.
+
+        With `onto` the frame is what it has and those segments, which are here, have not.
+        """
 
     def base(self, image: str) -> Base | None:
         """Return what the next capture of `image` need not send, or None when there is nothing."""
