@@ -23,7 +23,7 @@ from cloner_cli.captureoptions import (
     given_options,
 )
 from cloner_cli.checking import Checks
-from cloner_cli.commands import Rate, command, dry_run_option, server_option, yes_option
+from cloner_cli.commands import FilePath, Rate, command, dry_run_option, server_option, yes_option
 from cloner_cli.detected import (
     decide,
     exclude_devices_option,
@@ -64,7 +64,7 @@ _OPTIONS = (
     server_option,
     click.option(
         "--root",
-        type=click.Path(path_type=Path),
+        type=FilePath(),
         default=Path("/"),
         show_default=True,
         metavar="DIR",
@@ -74,7 +74,7 @@ _OPTIONS = (
     disklayout_option,
     click.option(
         "--disklayout-file",
-        type=click.Path(path_type=Path),
+        type=FilePath(),
         metavar="FILE",
         help="The layout, JSON or YAML; stored where it is new.",
     ),

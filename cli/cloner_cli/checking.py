@@ -79,6 +79,7 @@ class Checks:
         image: str = "",
         version: VersionName | None = None,
         layout: str = "",
+        layout_number: int | None = None,
     ) -> None:
         """Note which of these the server does not know."""
         try:
@@ -87,8 +88,8 @@ class Checks:
                 self._lack("node", [name for name in nodes if name not in known], "cloner node list")
             if image:
                 self._check_image(api, image, version)
-            if layout and not self._is_known(api, f"/v1/layouts/{segment(layout)}", LayoutView):
-                self._lack("layout", [layout], "cloner disklayout-list")
+            if layout:
+                self._check_layout(api, layout, layout_number)
         except UnreachableError:
             self.settle()  # what is wrong without asking anybody comes first
             raise
@@ -110,6 +111,13 @@ class Checks:
             self._lack("channel", [f"{image}:{version}"], "cloner channel list")
         else:
             self._lack("image", [f"{image}:{version}"], "cloner image-list")
+
+    def _check_layout(self, api: Api, layout: str, number: int | None) -> None:
+        path = f"/v1/layouts/{segment(layout)}"
+        if self._is_known(api, path, LayoutView, {"number": number}):
+            return
+        is_numbered = number is not None and self._is_known(api, path, LayoutView)
+        self._lack("layout", [f"{layout}:{number}" if is_numbered else layout], "cloner disklayout-list")
 
     @staticmethod
     def _is_known(api: Api, path: str, kind: type[object], query: Query = NOTHING) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +31,19 @@ COUNT = click.IntRange(0, (1 << 63) - 1)
 def said_setting(word: str | None) -> str | None:
     """Return `word` of METHODS or ORDERS as the server takes it: "" for `default`, None for nothing said."""
     return "" if word == UNSET_WORD else word
+
+
+class FilePath(click.Path):
+    """A path; an empty one, which a shell makes of a variable that is not set, is not this directory but a mistake."""
+
+    def __init__(self, *, file_okay: bool = True, readable: bool = True, allow_dash: bool = False) -> None:
+        super().__init__(path_type=Path, file_okay=file_okay, readable=readable, allow_dash=allow_dash)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        if value == "":
+            self.fail("it is empty, and wants a path", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class Seconds(click.FloatRange):
@@ -97,7 +111,7 @@ def _note_socket(ctx: click.Context, _param: click.Parameter, value: Path | None
 # Before the command and after it: people write both.
 socket_option = click.option(
     "--socket",
-    type=click.Path(path_type=Path, readable=False),  # whoever may not open it is told so by the attempt
+    type=FilePath(readable=False),  # whoever may not open it is told so by the attempt
     expose_value=False,
     callback=_note_socket,
     help="The server's socket; $CLONER_SOCKET or /run/cloner/cloner.sock by default.",
@@ -150,6 +164,21 @@ kernel_argument_option = click.option(
 )
 
 
+_UNCLEAR = (
+    (re.compile(r"\n\t"), " "),  # choices, one a line
+    (re.compile(r"is not a valid integer( range)?"), "is not a whole number"),
+    (re.compile(r"is not a valid (float( range)?|seconds)"), "is not a number"),
+)
+
+
+def wording(fault: click.UsageError) -> str:
+    """Return what click says of a command line, in one line and in words of ours where its own tell nothing."""
+    text = fault.format_message()
+    for unclear, clear in _UNCLEAR:
+        text = unclear.sub(clear, text)
+    return text
+
+
 class Command(click.Command):
     """A command that names every wrong option, not only the first, and ends its help with an example."""
 
@@ -181,7 +210,7 @@ class Command(click.Command):
             try:
                 _, left_over = param.handle_parse_result(ctx, given, left_over)
             except click.UsageError as fault:
-                faults.append(fault.format_message().rstrip("."))
+                faults.append(wording(fault).rstrip("."))
         if left_over:
             faults.append(f"Got unexpected extra arguments: {' '.join(left_over)}")
         return faults

@@ -26,7 +26,7 @@ def config_command(run: Invocation, image: str, layout: str) -> None:
     layout_name, layout_number = parse_layout_reference(layout)
     checks = Checks()
     name, number = checks.image(image)
-    checks.exist(run.api, image=name, version=number, layout=layout_name)
+    checks.exist(run.api, image=name, version=number, layout=layout_name, layout_number=layout_number)
     checks.settle("nothing can be shown")
     query = {"number": number, "layout": layout_name, "layout_number": layout_number}
     view = run.api.get(f"/v1/images/{segment(name)}/config", ImageConfig, query)

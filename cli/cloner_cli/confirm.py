@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cloner_cli.commands import command, dry_run_option
+from cloner_cli.commands import FilePath, command, dry_run_option
 from cloner_cli.documents import read_input
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import columns
@@ -21,7 +21,7 @@ _MOST_BYTES = 256 << 20
 @click.option(
     "--console",
     "path",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     required=True,
     metavar="FILE",
     help="What consoles said, of one node or of many; - is stdin.",

@@ -11,7 +11,7 @@ import msgspec
 
 from cloner_cli.api import segment
 from cloner_cli.checking import Checks
-from cloner_cli.commands import command, dry_run_option, server_option, yes_option
+from cloner_cli.commands import FilePath, command, dry_run_option, server_option, yes_option
 from cloner_cli.detected import (
     decide,
     exclude_devices_option,
@@ -30,12 +30,12 @@ from cloner_core.layout import Layout, layout_document, parse_layout
 from cloner_core.picturing import as_svg, as_text, draw
 
 output_option = click.option(
-    "--output", "-o", type=click.Path(path_type=Path), metavar="FILE", help="Write it there; - is standard output."
+    "--output", "-o", type=FilePath(), metavar="FILE", help="Write it there; - is standard output."
 )
 picture_option = click.option("--picture", "is_picture", is_flag=True, help="Show disks and what is on them as bars.")
 svg_option = click.option(
     "--svg",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FILE",
     help="Write the picture there as SVG; - is standard output.",
 )
@@ -91,7 +91,7 @@ image_option = click.option(
 @command("disklayout-upload", example="cloner disklayout-upload --disklayout debian --file debian.yaml")
 @image_option
 @click.option("--disklayout", "-l", "name", required=True, metavar="NAME", help="Name of the layout.")
-@click.option("--file", "-f", "path", required=True, type=click.Path(path_type=Path), help="JSON or YAML; - is stdin.")
+@click.option("--file", "-f", "path", required=True, type=FilePath(), help="JSON or YAML; - is stdin.")
 @dry_run_option
 def disklayout_upload_command(run: Invocation, *, image: str, name: str, path: Path, dry_run: bool) -> None:
     """Keep a layout under the next number of its name. The same layout again keeps its number."""

@@ -15,7 +15,7 @@ import click
 
 from cloner_cli.api import segment
 from cloner_cli.checking import Checks
-from cloner_cli.commands import command, dry_run_option
+from cloner_cli.commands import FilePath, command, dry_run_option
 from cloner_cli.download import ServerParts, Verified, parse_key, verify_parts
 from cloner_cli.invocation import Invocation
 from cloner_cli.showing import showing
@@ -43,9 +43,7 @@ _HINTS = {
 @command("image-extract", example="cloner image-extract --image debian:3 --path /etc --to /tmp/etc-of-3")
 @click.option("--image", "-i", required=True, metavar="NAME[:VERSION]", help="Image; the newest version unless told.")
 @click.option("--path", "paths", multiple=True, metavar="PATH", help="Only this and what is beneath it. Repeatable.")
-@click.option(
-    "--to", "target", required=True, type=click.Path(path_type=Path), metavar="DIR", help="New, or an empty directory."
-)
+@click.option("--to", "target", required=True, type=FilePath(), metavar="DIR", help="New, or an empty directory.")
 @click.option("--no-owners", is_flag=True, help="All files are yours: without owners, attributes and devices.")
 @click.option("--key", "key_text", metavar="HEX", help="The server's public key, known from elsewhere.")
 @dry_run_option

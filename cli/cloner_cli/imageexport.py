@@ -14,7 +14,7 @@ import click
 
 from cloner_cli.api import segment
 from cloner_cli.checking import Checks
-from cloner_cli.commands import command, dry_run_option
+from cloner_cli.commands import FilePath, command, dry_run_option
 from cloner_cli.imagefile import open_image_file
 from cloner_cli.invocation import Invocation
 from cloner_cli.showing import showing
@@ -26,7 +26,7 @@ from cloner_core.sizes import format_bytes
 
 @command("image-export", example="cloner image-export debian:3 /srv/debian-3.cloner")
 @click.argument("image", metavar="NAME[:VERSION]")
-@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.argument("file", type=FilePath(), metavar="FILE")
 @click.option("--force", is_flag=True, help="Replace FILE.")
 @dry_run_option
 def image_export_command(run: Invocation, image: str, file: Path, *, force: bool, dry_run: bool) -> None:
@@ -77,6 +77,8 @@ def image_export_command(run: Invocation, image: str, file: Path, *, force: bool
 
 def _refuse_target(file: Path, *, is_forced: bool) -> None:
     """Refuse what is there: a file unless forced, anything else always."""
+    if str(file) == "-":
+        raise InvalidError("'-': an export is read back, and so goes to a file", hint="name a file; ./- is one")
     if not file.parent.is_dir():
         raise InvalidError(f"there is no directory {file.parent}", hint="make it, or name another")
     if os.path.lexists(file):
@@ -91,7 +93,10 @@ def _require_room(file: Path, size_bytes: int) -> None:
     free_bytes = status.f_bavail * status.f_frsize
     if size_bytes > free_bytes:
         missing = format_bytes(size_bytes - free_bytes)
-        raise RefusedError(f"{file.parent} has no room for {format_bytes(size_bytes)}: {missing} are missing")
+        raise RefusedError(
+            f"{file.parent} has no room for {format_bytes(size_bytes)}: {missing} are missing",
+            hint="make room there, or name a file on another filesystem",
+        )
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import click
 
 from cloner_cli.api import Api
 from cloner_cli.checking import Checks
-from cloner_cli.commands import command, dry_run_option
+from cloner_cli.commands import FilePath, command, dry_run_option
 from cloner_cli.download import parse_key
 from cloner_cli.imagefile import ImageFile, open_image_file
 from cloner_cli.invocation import Invocation
@@ -26,7 +26,7 @@ _ASKED_AT_ONCE = 10_000
 
 
 @command("image-import", example="cloner image-import /srv/debian-3.cloner --key 9f86d081884c7d659a2feaa0c55ad015…")
-@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.argument("file", type=FilePath(), metavar="FILE")
 @click.option(
     "--image", "-i", default="", metavar="NAME", help="The image that gets the version; its own name unless told."
 )

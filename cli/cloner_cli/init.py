@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from cloner_cli.commands import command, dry_run_option
+from cloner_cli.commands import FilePath, command, dry_run_option
 from cloner_cli.invocation import Invocation
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option("--firewall", is_flag=True, help="Run the commands that let nodes through the firewall that is found.")
 @click.option("--enable", is_flag=True, help="Have systemd start the server now and at each boot.")
 @click.option("--force", is_flag=True, help="Replace files that were edited by hand; a copy is kept beside each.")
-@click.option("--config", type=click.Path(path_type=Path), help="Settings file; /etc/cloner/server.toml by default.")
+@click.option("--config", type=FilePath(), help="Settings file; /etc/cloner/server.toml by default.")
 @dry_run_option
 def init_command(
     run: Invocation,

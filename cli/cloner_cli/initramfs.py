@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from cloner_cli.commands import Group, command, dry_run_option
+from cloner_cli.commands import FilePath, Group, command, dry_run_option
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import columns
 from cloner_core.sizes import format_bytes
@@ -20,13 +20,11 @@ def initramfs_command() -> None:
 
 
 @command("build", example="cloner initramfs build --out /var/lib/cloner-installer", group=initramfs_command)
-@click.option(
-    "--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Given to serve --installer."
-)
+@click.option("--out", type=FilePath(), required=True, metavar="DIR", help="Given to serve --installer.")
 @click.option(
     "--drivers", default="vm", show_default=True, metavar="FLAVOUR", help="Which kernel and modules: vm, full."
 )
-@click.option("--cache", type=click.Path(path_type=Path), metavar="DIR", help="Where built layers are kept.")
+@click.option("--cache", type=FilePath(), metavar="DIR", help="Where built layers are kept.")
 @dry_run_option
 def initramfs_build(run: Invocation, *, out: Path, drivers: str, cache: Path | None, dry_run: bool) -> None:
     """Build the layers from Debian packages and put them, with the kernel, into DIR; what is cached is not rebuilt."""

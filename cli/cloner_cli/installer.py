@@ -15,6 +15,7 @@ from cloner_cli.checking import Checks, fold_nodes
 from cloner_cli.commands import (
     COUNT,
     UNSET_WORD,
+    FilePath,
     Group,
     command,
     dry_run_option,
@@ -34,6 +35,7 @@ from cloner_core.admin.installers import (
     InstallerSpec,
     InstallerView,
 )
+from cloner_core.admin.names import check_name
 from cloner_core.admin.nodes import NodePatch, NodeView
 from cloner_core.errors import ConflictError, NotFoundError
 from cloner_core.sizes import format_bytes
@@ -142,7 +144,7 @@ def installer_remove(run: Invocation, name: str, *, revision: int | None, yes: b
 @click.option("--overwrite", is_flag=True, help="Replace the one of that name; it is kept as the previous.")
 @click.option(
     "--root",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FilePath(file_okay=False),
     default="/",
     show_default=True,
     metavar="DIR",
@@ -165,6 +167,7 @@ def make_installer_command(
     and network cards of all machines that have told their hardware. What no module of this kernel drives is named.
     The one that is replaced is kept: `cloner installer use NAME --previous` puts it back.
     """
+    check_name(name, "installer")
     _refuse_taken(run, name, overwrite=overwrite)
     devices = run.api.get("/v1/fleet-devices", list[FleetDevice])
     found = run.world.kernel(root, release, [one.modalias for one in devices])

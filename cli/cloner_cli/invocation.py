@@ -82,7 +82,8 @@ def kernel_here(root: Path, release: str, modaliases: Sequence[str]) -> NodeKern
 
     if root.resolve() != Path("/"):
         return collect(root, release or only_release(root), (), modaliases)
-    loaded = [line.split(" ", 1)[0] for line in Path("/proc/modules").read_text().splitlines()]
+    listed = Path("/proc/modules")  # not there when this kernel takes no modules
+    loaded = [line.split(" ", 1)[0] for line in listed.read_text().splitlines()] if listed.exists() else []
     return collect(root, release or os.uname().release, loaded, modaliases)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from cloner_cli.commands import Group, command, dry_run_option
+from cloner_cli.commands import FilePath, Group, command, dry_run_option
 from cloner_cli.invocation import Invocation
 from cloner_core.admin.kit import KitView
 from cloner_core.sizes import format_bytes
@@ -21,11 +21,11 @@ def kit_command() -> None:
 @command("build", example="cloner kit build", group=kit_command)
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FilePath(file_okay=False),
     metavar="DIR",
     help="Where the server looks for it: `kit` in its state directory, by default the one of its settings file.",
 )
-@click.option("--cache", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Where builds are kept.")
+@click.option("--cache", type=FilePath(file_okay=False), metavar="DIR", help="Where builds are kept.")
 @dry_run_option
 def kit_build(run: Invocation, *, out: Path | None, cache: Path | None, dry_run: bool) -> None:
     """Build the kit from Debian packages and locked wheels (downloads); what is cached is not built again.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cloner_cli.commands import Group, command
+from cloner_cli.commands import FilePath, Group, command
 from cloner_cli.disklayout import picture_width, read_layout, svg_option
 from cloner_cli.documents import write_result
 from cloner_cli.invocation import Invocation
@@ -22,7 +22,7 @@ def layout_command() -> None:
 
 
 @command("check", example="cloner layout check debian.yaml", group=layout_command)
-@click.argument("path", type=click.Path(path_type=Path), metavar="FILE")
+@click.argument("path", type=FilePath(), metavar="FILE")
 def layout_check(run: Invocation, path: Path) -> None:
     """Say every mistake in a layout, each with its path; status 2 when there is one. FILE - is standard input."""
     layout = read_named(path)
@@ -34,7 +34,7 @@ def layout_check(run: Invocation, path: Path) -> None:
 
 
 @command("picture", example="cloner layout picture debian.yaml --svg debian.svg", group=layout_command)
-@click.argument("path", type=click.Path(path_type=Path), metavar="FILE")
+@click.argument("path", type=FilePath(), metavar="FILE")
 @svg_option
 def layout_picture(run: Invocation, path: Path, svg: Path | None) -> None:
     """Show a layout document as bars: disks, what lies on what, and sizes. FILE - is standard input."""

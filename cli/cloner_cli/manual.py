@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cloner_cli.commands import command, dry_run_option
+from cloner_cli.commands import FilePath, command, dry_run_option
 from cloner_cli.documents import write_result
 from cloner_cli.invocation import Invocation
 from cloner_cli.manpage import is_ours, pages
@@ -24,9 +24,7 @@ def all_pages(root: click.Command) -> dict[str, str]:
 
 
 @command("manual", example="cloner manual --to /usr/local/share/man/man1")
-@click.option(
-    "--to", "directory", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Made when missing."
-)
+@click.option("--to", "directory", type=FilePath(), required=True, metavar="DIR", help="Made when missing.")
 @dry_run_option
 def manual_command(run: Invocation, *, directory: Path, dry_run: bool) -> None:
     """Write the manual pages of all commands into DIR, as --help knows them: one for each, cloner(1) lists them.

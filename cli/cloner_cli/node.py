@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -18,6 +17,7 @@ from cloner_cli.commands import (
     ORDERS,
     UNSET_WORD,
     WAYS,
+    FilePath,
     Group,
     command,
     dry_run_option,
@@ -49,7 +49,7 @@ def _settings(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--disklayout", "-l", "layout", metavar="NAME", help="Layout of its disks."),
         click.option(
             "--network",
-            type=click.Path(path_type=Path),
+            type=FilePath(),
             metavar="FILE",
             help="Interfaces, bonds, VLANs as JSON or YAML; for one node.",
         ),

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from cloner_cli.checking import Checks
-from cloner_cli.commands import command, dry_run_option
+from cloner_cli.commands import FilePath, command, dry_run_option
 from cloner_cli.documents import read_input
 from cloner_cli.invocation import Invocation
 from cloner_cli.network import asked_network
@@ -23,7 +23,7 @@ _MOST_BYTES = 16 << 20
 
 
 @command("import", example="cloner node import nodes.csv --dry-run")
-@click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("path", metavar="FILE", type=FilePath())
 @click.option("--format", "form", type=click.Choice(FORMATS), help="What FILE is; told from its content unless named.")
 @click.option("--update", is_flag=True, help="Change nodes that exist and differ from what FILE says of them.")
 @click.option("--image", "-i", default="", metavar="NAME[:VERSION]", help="For the nodes that FILE names no image for.")

@@ -9,7 +9,7 @@ import msgspec
 
 from cloner_cli.api import LONG_S, segment
 from cloner_cli.checking import Checks
-from cloner_cli.commands import command, image_option, layout_option
+from cloner_cli.commands import FilePath, command, image_option, layout_option
 from cloner_cli.documents import read_document
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import moment, printable
@@ -23,7 +23,7 @@ from cloner_core.facts import Facts
 @click.argument("name", metavar="NODE")
 @image_option
 @layout_option
-@click.option("--facts", type=click.Path(path_type=Path), metavar="FILE", help="A machine as JSON, for one never seen.")
+@click.option("--facts", type=FilePath(), metavar="FILE", help="A machine as JSON, for one never seen.")
 def plan_command(run: Invocation, name: str, *, image: str, disklayout: str, facts: Path | None) -> None:
     """Print every command a deploy would run on NODE, and what each destroys; nothing is touched.
 

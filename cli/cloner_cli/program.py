@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import click
 
-from cloner_cli.commands import Command
+from cloner_cli.commands import Command, wording
 from cloner_cli.invocation import Invocation
 from cloner_cli.reporting import report, silence, tell
 from cloner_cli.statuses import exit_statuses
@@ -78,7 +78,7 @@ class Program(click.Command):
             return ExitStatus.USAGE
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else self.name
-            fault = InvalidError(error.format_message(), hint=f"{path} --help")
+            fault = InvalidError(wording(error), hint=f"{path} --help")
         except click.ClickException as error:
             fault = InvalidError(error.format_message())
         except (click.Abort, KeyboardInterrupt):

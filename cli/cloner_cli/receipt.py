@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from cloner_cli.api import segment
-from cloner_cli.commands import Group, command
+from cloner_cli.commands import FilePath, Group, command
 from cloner_cli.documents import read_document
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import duration, fields, moment
@@ -39,7 +39,7 @@ def receipt_show(run: Invocation, key: str) -> None:
 
 @command("verify", example="cloner receipt verify --file node01-receipt.json --key 3f0c…", group=receipt_command)
 @click.argument("key", metavar="[NODE|TASK]", required=False)
-@click.option("--file", "-f", "path", type=click.Path(path_type=Path), help="A receipt kept as JSON; - is stdin.")
+@click.option("--file", "-f", "path", type=FilePath(), help="A receipt kept as JSON; - is stdin.")
 @click.option("--key", "server_key", metavar="HEX", help="The server's public key, known from elsewhere.")
 def receipt_verify(run: Invocation, key: str | None, *, path: Path | None, server_key: str | None) -> None:
     """Verify the signature of a receipt; exit status 7 when it does not hold.

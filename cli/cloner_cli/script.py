@@ -10,7 +10,7 @@ import click
 
 from cloner_cli.api import segment
 from cloner_cli.checking import Checks
-from cloner_cli.commands import COUNT, command, dry_run_option
+from cloner_cli.commands import COUNT, FilePath, command, dry_run_option
 from cloner_cli.documents import read_input
 from cloner_cli.invocation import Invocation
 from cloner_cli.text import columns, moment, printable
@@ -34,7 +34,7 @@ _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 @command("script", example="cloner script --image debian --type post --set motd.sh --order 20")
 @click.option("--image", "-i", required=True, metavar="NAME[:VERSION]", help="Image; the newest version unless told.")
 @click.option("--type", "-t", "kind", type=click.Choice([kind.value for kind in ScriptType]), help="When it runs.")
-@click.option("--set", "path", type=click.Path(path_type=Path), metavar="FILE", help="Put this script; - is stdin.")
+@click.option("--set", "path", type=FilePath(), metavar="FILE", help="Put this script; - is stdin.")
 @click.option("--get", "is_get", is_flag=True, help="Print a script.")
 @click.option("--list", "is_list", is_flag=True, help="List the scripts; with --history every set there was.")
 @click.option("--remove", "is_remove", is_flag=True, help="Remove a script.")

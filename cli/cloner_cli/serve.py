@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cloner_cli.commands import WAYS, command
+from cloner_cli.commands import WAYS, FilePath, command
 from cloner_cli.invocation import Invocation
 from cloner_cli.reporting import give
 
@@ -16,7 +16,7 @@ from cloner_cli.reporting import give
     "serve",
     example="cloner serve --interface eth1 --dhcp 10.77.0.100-10.77.0.200 --installer /var/lib/cloner-installer",
 )
-@click.option("--config", type=click.Path(path_type=Path), help="Settings file; /etc/cloner/server.toml by default.")
+@click.option("--config", type=FilePath(), help="Settings file; /etc/cloner/server.toml by default.")
 @click.option("--state", metavar="DIR", help="Where everything that lasts is kept.")
 @click.option("--installer", metavar="DIR", help="Kernel and initramfs layers, made by 'cloner initramfs build'.")
 @click.option("--interface", metavar="IF", help="Where nodes are; needed for DHCP.")

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from cloner_cli.commands import Group, command, dry_run_option
+from cloner_cli.commands import FilePath, Group, command, dry_run_option
 from cloner_cli.documents import read_first_line
 from cloner_cli.invocation import Invocation
 from cloner_cli.showing import showing
@@ -28,11 +28,11 @@ def state_command() -> None:
 
 def _place_options(function: F) -> F:
     for option in (
-        click.option("--config", type=click.Path(path_type=Path), help="Settings; /etc/cloner/server.toml by default."),
+        click.option("--config", type=FilePath(), help="Settings; /etc/cloner/server.toml by default."),
         click.option("--state", metavar="DIR", help="The server's state directory; as in its settings by default."),
         click.option(
             "--passphrase-file",
-            type=click.Path(path_type=Path, allow_dash=True),
+            type=FilePath(allow_dash=True),
             help="Its first line is the passphrase; - is stdin. Asked for on a terminal by default.",
         ),
     ):
@@ -45,7 +45,7 @@ def _place_options(function: F) -> F:
     example="cloner state export /mnt/usb/cloner.state --images",
     group=state_command,
 )
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FilePath())
 @click.option("--images", is_flag=True, help="The packs of all versions too: everything, and as big as that.")
 @click.option("--force", is_flag=True, help="Replace FILE.")
 @_place_options
@@ -90,7 +90,7 @@ def state_export(
 
 
 @command("import", example="cloner state import /mnt/usb/cloner.state", group=state_command)
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FilePath())
 @click.option("--resume", is_flag=True, help="Let work go on as it stood; only if the old server did nothing since.")
 @_place_options
 @dry_run_option

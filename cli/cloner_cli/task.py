@@ -10,6 +10,7 @@ import msgspec
 
 from cloner_cli.api import segment
 from cloner_cli.commands import (
+    FilePath,
     Group,
     command,
     dry_run_option,
@@ -153,7 +154,7 @@ def task_retry(
 
 @command("bundle", example="cloner task bundle 12 --to bundle-12.txt", group=task_command)
 @click.argument("task_id", metavar="TASK")
-@click.option("--to", "path", type=click.Path(path_type=Path), help="Write it to this new file.")
+@click.option("--to", "path", type=FilePath(), help="Write it to this new file.")
 def task_bundle(run: Invocation, task_id: str, path: Path | None) -> None:
     """Show what the node saw of its failure: logs, disks, partition tables and boot entries before and after, links.
 

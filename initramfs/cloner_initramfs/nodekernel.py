@@ -30,6 +30,7 @@ _MODULES = ("usr/lib/modules", "lib/modules")
 _FIRMWARE = ("lib/firmware/updates/{}", "lib/firmware/updates", "lib/firmware/{}", "lib/firmware")
 _PACKED = ("", ".xz", ".zst")
 _TABLES = ("modules.order", "modules.builtin", "modules.builtin.modinfo")
+_NO_KERNEL = "install a kernel with its modules there, or name another system with --root"
 _UNPACKS = re.compile(r"^CONFIG_RD_ZSTD=y$", re.MULTILINE)
 
 
@@ -61,9 +62,10 @@ def collect(
     home = next((root / one / release for one in _MODULES if (root / one / release / "modules.dep").is_file()), None)
     if kernel is None or home is None:
         what = "kernel in /boot" if kernel is None else "modules in /lib/modules"
+        there = ", ".join(_releases(root))
         raise NotFoundError(
-            f"this system has no {what} of the release {release}",
-            hint="it runs a kernel that was removed: reboot it, or name one with --kernel",
+            f"the system at {root} has no {what} of the release {release}",
+            hint=f"--kernel names one of those with modules: {there}" if there else _NO_KERNEL,
         )
     config = _first(root, _CONFIGS, release)
     if config is not None and not _UNPACKS.search(config.read_text(errors="replace")):
@@ -100,13 +102,17 @@ def collect(
 
 def only_release(root: Path) -> str:
     """Return the release of the one kernel with modules in the system at `root`; raises InvalidError naming several."""
-    found = sorted({path.parent.name for one in _MODULES for path in (root / one).glob("*/modules.dep")})
+    found = _releases(root)
     if len(found) != 1:
         raise InvalidError(
-            f"{root} has {len(found)} kernels with modules{': ' if found else ''}{', '.join(found)}",
-            hint="--kernel RELEASE names one",
+            f"the system at {root} has {len(found)} kernels with modules{': ' if found else ''}{', '.join(found)}",
+            hint="--kernel RELEASE names one" if found else _NO_KERNEL,
         )
     return found[0]
+
+
+def _releases(root: Path) -> list[str]:
+    return sorted({path.parent.name for one in _MODULES for path in (root / one).glob("*/modules.dep")})
 
 
 def _stage_modules(home: Path, staged: Path, release: str, paths: Sequence[str], run: Run) -> None:

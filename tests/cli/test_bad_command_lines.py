@@ -57,7 +57,10 @@ CASES = {
         ExitStatus.USAGE,
         ["--max", "many", "--timeout"],
     ),
-    "a missing option": (["netboot", "-n", "n01"], ExitStatus.USAGE, ["--set"]),
+    "a missing option": (["netboot", "-n", "n01"], ExitStatus.USAGE, ["'--set'. Choose from: local, cloner,"]),
+    "no number": (["store", "repack", "--below", "x"], ExitStatus.USAGE, ["--below", "'x' is not a number"]),
+    "no whole number": (["events", "--limit", "x"], ExitStatus.USAGE, ["'x' is not a whole number"]),
+    "no time": (["deploy", "-n", "n01", "--timeout", "x"], ExitStatus.USAGE, ["'x' is not a number"]),
     "unknown command": (["depoly"], ExitStatus.USAGE, ["depoly"]),
     "unknown option": (["deploy", "--nodse", "n01"], ExitStatus.USAGE, ["--nodse"]),
     "a node with five faults": (
@@ -110,6 +113,18 @@ CASES = {
         ["disklayout-upload", "-l", "x", "-f", "/nonexistent"],
         ExitStatus.USAGE,
         ["/nonexistent", "No such file"],
+    ),
+    "nothing for a path": (
+        ["new-image", "--root", "", "-i", "x", "-l", "simple"],
+        ExitStatus.USAGE,
+        ["--root", "empty"],
+    ),
+    "an image to the standard output": (["image-export", "golden", "-"], ExitStatus.USAGE, ["'-'", "read back"]),
+    "an installer's name": (["make-installer", "--name", "x y"], ExitStatus.USAGE, ["'x y' cannot name installers"]),
+    "number of an unknown layout, and an image": (
+        ["config", "-i", "nosuch", "-l", "simple:9"],
+        ExitStatus.NOT_FOUND,
+        ["no such image: nosuch", "no such layout: simple:9"],
     ),
     "a tree that is not there": (
         ["new-image", "--root", "/nonexistent", "--image", "a:b", "--disklayout", "nolay", "--exclude-paths", "x/../y"],

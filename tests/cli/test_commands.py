@@ -152,6 +152,14 @@ def test_every_option_says_what_it_is_for(name: str) -> None:
     assert unsaid == []
 
 
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_no_path_of_a_command_may_be_empty(name: str) -> None:
+    for param in ALL[name].params:
+        if isinstance(param.type, click.Path):
+            with pytest.raises(click.BadParameter, match="empty"):
+                param.type.convert("", param, None)
+
+
 def test_the_help_lists_every_exit_status() -> None:
     shown = CliRunner().invoke(cli, ["--help"]).stdout
     assert set(MEANINGS) == set(ExitStatus)

@@ -122,8 +122,16 @@ def test_modules_that_are_lacking_are_named(root: Path) -> None:
 @pytest.mark.parametrize("gone", [f"boot/vmlinuz-{RELEASE}", f"lib/modules/{RELEASE}/modules.dep"])
 def test_a_kernel_that_is_not_there_any_more_is_told(root: Path, gone: str) -> None:
     (root / gone).unlink()
-    with pytest.raises(NotFoundError, match=RELEASE):
+    other = root / "lib/modules/6.1.0-other"
+    other.mkdir()
+    with pytest.raises(NotFoundError, match=RELEASE) as told:
         taken(root)
+    assert str(root) in told.value.message
+    assert told.value.hint.endswith("with --root" if "modules.dep" in gone else RELEASE)
+    (other / "modules.dep").write_text("")
+    with pytest.raises(NotFoundError) as told:
+        taken(root)
+    assert "6.1.0-other" in told.value.hint
 
 
 def test_a_kernel_beside_its_modules_is_found(root: Path) -> None:
@@ -152,6 +160,12 @@ def test_the_only_kernel_is_found_and_of_several_one_is_to_be_named(root: Path) 
     (other / "modules.dep").write_text("")
     with pytest.raises(InvalidError, match=f"{RELEASE}, 6.1.0-other"):
         only_release(root)
+
+
+def test_a_system_without_a_kernel_is_told_what_it_lacks(tmp_path: Path) -> None:
+    with pytest.raises(InvalidError, match="0 kernels") as told:
+        only_release(tmp_path)
+    assert "install a kernel" in told.value.hint
 
 
 @pytest.mark.root

@@ -13,10 +13,10 @@ from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection, Row, insert, select, update
 
 from cloner_core.admin.installers import SITE, ImageInstaller, ImageInstallerView, InstallerBuild, InstallerView
+from cloner_core.admin.names import check_name
 from cloner_core.errors import ConflictError, NotFoundError, RefusedError
 from cloner_server.state import events
 from cloner_server.state.database import Act
-from cloner_server.state.layouts import check_name
 from cloner_server.state.tables import image_installers, installers, nodes
 
 _LISTING = "cloner installer list shows all"

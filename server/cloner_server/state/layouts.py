@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 from sqlalchemy import Connection, func, insert, select
 
 from cloner_core.admin.images import LayoutView
-from cloner_core.errors import InvalidError, NotFoundError
+from cloner_core.admin.names import check_name
+from cloner_core.errors import NotFoundError
 from cloner_core.layout import Layout
 from cloner_server.state import events
 from cloner_server.state.database import Act
 from cloner_server.state.tables import layouts
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def add_layout(connection: Connection, act: Act, layout: Layout) -> LayoutView:
@@ -49,11 +46,3 @@ def list_layouts(connection: Connection) -> list[LayoutView]:
     """Return the newest number of every layout, by name."""
     names = connection.execute(select(layouts.c.name, func.max(layouts.c.number)).group_by(layouts.c.name))
     return [get_layout(connection, name, number) for name, number in sorted(tuple(row) for row in names)]
-
-
-def check_name(name: str, what: str) -> None:
-    """Raise InvalidError unless `name` can name an image or a layout."""
-    if not _NAME.fullmatch(name):
-        raise InvalidError(
-            f"'{name}' cannot name {what}s", hint="letters, digits, dot, underscore, hyphen; 64 at most; no colon"
-        )

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import msgspec
 from sqlalchemy import Connection, delete, insert, select, update
 
+from cloner_core.admin.names import check_name
 from cloner_core.admin.tokens import TokenRequest, TokenView
 from cloner_core.errors import NotFoundError, RefusedError
 from cloner_core.image.version import check_image_name
 from cloner_server.state import events
 from cloner_server.state.database import Act
-from cloner_server.state.layouts import check_name
 from cloner_server.state.tables import tokens
 
 _NOTED_S = 60.0  # `used_s` need not be more exact: a capture makes thousands of requests
