@@ -1,0 +1,106 @@
+"""Mends a parcel: which combinations give which missing block, and the blocks themselves.
+
+Counting (`Equations`) needs no data and is cheap; a driver may have `mend` done by another process.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+
+from cloner_core.multicast.combining import PLACES, combine_prefixes, places, read_blocks, strides
+
+_GROUP_BITS = 5
+
+
+class Equations:
+    """What combinations say of the blocks that are missing: linear equations over GF(2)."""
+
+    def __init__(self, parcel: int, blocks: int, missing: Sequence[int]) -> None:
+        """`missing` holds the numbers of blocks, sorted."""
+        self.missing = tuple(missing)
+        self.used: list[int] = []
+        """The combinations that said something new."""
+        self._parcel = parcel
+        self._blocks = blocks
+        self._mask = (1 << len(missing)) - 1
+        self._rows: list[tuple[int, int]] = []  # pivot bit, row: bits of missing blocks, above them those of `used`
+        self._orders = [self._order(stride) for stride in strides(blocks)]
+
+    def _order(self, stride: int) -> tuple[list[int], list[int]]:
+        """Return where the missing blocks lie in an order, and which of them come before each of these places."""
+        inverse = pow(stride, -1, self._blocks)
+        laid = sorted((block * inverse % self._blocks, bit) for bit, block in enumerate(self.missing))
+        before = [0]
+        for _, bit in laid:
+            before.append(before[-1] ^ 1 << bit)
+        return [place for place, _ in laid], before
+
+    @property
+    def rank(self) -> int:
+        """How many missing blocks are worth of equations there are."""
+        return len(self._rows)
+
+    @property
+    def is_solvable(self) -> bool:
+        return len(self._rows) == len(self.missing)
+
+    def add(self, combination: int) -> bool:
+        """Take a combination; return whether it says something the others do not."""
+        drawn = places(self._parcel, combination, self._blocks)
+        row = 0
+        for order, (laid, before) in enumerate(self._orders):
+            for place in drawn[order * PLACES : (order + 1) * PLACES]:
+                row ^= before[bisect_left(laid, place)]
+        row |= 1 << len(self.missing) + len(self.used)
+        for pivot, other in self._rows:
+            if row & pivot:
+                row ^= other
+        bits = row & self._mask
+        if not bits:
+            return False
+        self._rows.append((bits & -bits, row))
+        self.used.append(combination)
+        return True
+
+    def solve(self) -> list[tuple[int, int]]:
+        """Return for each missing block its number and which of `used` (bits) add up to it; needs `is_solvable`."""
+        solved: list[tuple[int, int]] = []
+        for pivot, unsolved in reversed(self._rows):
+            row = unsolved
+            for other_pivot, other in solved:
+                if row & other_pivot:
+                    row ^= other
+            solved.append((pivot, row))
+        width = len(self.missing)
+        return [(self.missing[pivot.bit_length() - 1], row >> width) for pivot, row in solved]
+
+
+def mend(buffer: bytearray, block_bytes: int, parcel: int, equations: Equations, payloads: Mapping[int, bytes]) -> None:
+    """Write the missing blocks of the parcel into `buffer`; `payloads` are those of the combinations, by number."""
+    view = memoryview(buffer)
+    blocks = read_blocks(view, block_bytes)
+    for block in equations.missing:
+        blocks[block] = 0
+    known = combine_prefixes(blocks, [places(parcel, number, len(blocks)) for number in equations.used])
+    said = [
+        have ^ int.from_bytes(payloads[number], "little") for have, number in zip(known, equations.used, strict=True)
+    ]
+    solution = equations.solve()
+    for (block, _), value in zip(solution, _sums([mask for _, mask in solution], said), strict=True):
+        at = block * block_bytes
+        size = min(block_bytes, len(buffer) - at)
+        # A false combination may say more than the last block has room for: the digest finds it out.
+        view[at : at + size] = value.to_bytes(block_bytes, "little")[:size]
+
+
+def _sums(masks: Sequence[int], values: Sequence[int]) -> list[int]:
+    """Return for each mask the XOR of the values whose bits it has, by tables of groups of values (four Russians)."""
+    sums = [0] * len(masks)
+    low = (1 << _GROUP_BITS) - 1
+    for start in range(0, len(values), _GROUP_BITS):
+        table = [0]
+        for value in values[start : start + _GROUP_BITS]:
+            table += [value ^ other for other in table]
+        sums = [total ^ table[mask >> start & low] for total, mask in zip(sums, masks, strict=True)]
+    return sums
