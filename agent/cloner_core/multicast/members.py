@@ -1,0 +1,222 @@
+"""What a sender knows of its receivers: who answers, who holds the others up, who asks for too much."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from math import inf
+from statistics import median
+
+from cloner_core.multicast.session import Leaving
+from cloner_core.multicast.wire import POLLS_MOST, Flag, Report
+
+WATCHED_MOST = 16
+"""Receivers polled with every sync: all of a small group, of a greater one those that lag."""
+_POLLED_PER_S = 200.0
+_POLLED_PER_DATAGRAM = 0.01
+_POLLS_AHEAD = 128.0
+_POLLED_AGAIN_S = 0.1  # one that is watched and does not lag; five times that for the others
+SILENT_S = 5.0
+_UNANSWERED_MOST = 5
+_PATIENCE_S = 1.0  # that the others wait for one receiver, before it leaves
+_LATE_S = 3.0  # behind the sender's clock, after which nobody catches up
+_LOSSY, _LOSSY_S = 0.3, 2.0
+_HEARD_S = 0.5  # of a receiver not heard for so long nobody waits
+_SHARE = 0.3  # of all datagrams, that a receiver may ask for as repair
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """One receiver, as its reports tell."""
+
+    number: int
+    acked: int
+    heard_s: float
+    counter: int = 0
+    loss: float = 0.0
+    room: int = 0xFFFF
+    done: int = 0
+    is_done: bool = False
+    left: Leaving | None = None
+    unanswered: int = 0
+    polled_s: float = -inf  # when a poll was last counted as unanswered
+    asked_s: float = -inf  # when it was last polled
+    waited_s: float = 0.0
+    lossy_since_s: float = inf
+    claimed: int = 0  # combinations it alone asked for
+    wanted: int = 0  # parcels it had sent again
+
+    @property
+    def is_served(self) -> bool:
+        return self.left is None and not self.is_done
+
+
+@dataclass(slots=True)
+class Members:
+    """All receivers of an epoch. They are few words each, and what is done for each report does not grow with them."""
+
+    members: dict[int, Member] = field(default_factory=dict)
+    leavings: deque[tuple[int, Leaving, int]] = field(default_factory=deque)
+    """(receiver, reason, how often to say so)."""
+    served: int = 0
+    _numbers: list[int] = field(default_factory=list)
+    _watched: dict[int, Member] = field(default_factory=dict)
+    _recent: deque[Member] = field(default_factory=lambda: deque(maxlen=64))
+    _turn: int = 0
+    _tokens: float = 0.0
+    _tokens_s: float = 0.0
+    _tokens_sequence: int = 0
+
+    def admit(self, number: int, acked: int, now_s: float) -> None:
+        """Take in a receiver; `acked` is the sequence sent last."""
+        if number not in self.members:
+            self.members[number] = Member(number, acked, now_s)
+            self._numbers.append(number)
+            self.served += 1
+            if len(self._watched) < WATCHED_MOST:
+                self._watched[number] = self.members[number]
+
+    def take(self, report: Report, sequence: int, window: int, clock_s: float, now_s: float) -> Member | None:
+        """Take a report; return who sent it, or None for one that is old or of somebody who is not served.
+
+        `clock_s` is the sender's clock, which syncs tell.
+        """
+        member = self.members.get(report.receiver)
+        if member is None or report.counter <= member.counter or report.acked > sequence or member.left is not None:
+            return None
+        member.counter = report.counter
+        member.heard_s = now_s
+        member.unanswered = 0
+        member.acked = max(member.acked, report.acked)
+        member.loss, member.room, member.done = report.loss, report.room, report.done
+        if report.flags & Flag.DONE:
+            self.settle(member)
+            return member
+        if report.clock_ms and clock_s - report.clock_ms / 1000 > _LATE_S:
+            self.leave(member.number, Leaving.SLOW)
+            return None
+        self._recent.append(member)
+        lags = sequence - member.acked > window // 4 or member.room <= 2
+        if lags and len(self._watched) < WATCHED_MOST:
+            self._watched[member.number] = member
+        return member
+
+    def settle(self, member: Member) -> None:
+        """Take that a receiver has everything."""
+        if member.is_served:
+            self.served -= 1
+        member.is_done = True
+        self._watched.pop(member.number, None)
+
+    def leave(self, number: int, reason: Leaving) -> None:
+        """Serve a receiver no more, and have it told so."""
+        member = self.members.get(number)
+        if member is not None and member.is_served:
+            self.served -= 1
+            member.left = reason
+            self._watched.pop(number, None)
+            self.leavings.append((number, reason, 10))
+
+    def told(self, most: int) -> tuple[tuple[int, int], ...]:
+        """Return (receiver, reason) of those to be told of in the next sync."""
+        listed = [self.leavings.popleft() for _ in range(min(most, len(self.leavings)))]
+        self.leavings.extend((number, reason, times - 1) for number, reason, times in listed if times > 1)
+        return tuple((number, int(reason)) for number, reason, _ in listed)
+
+    def heard(self, now_s: float) -> list[Member]:
+        """Return for whom a sender may have to wait: those watched that were heard just now."""
+        return [one for one in self._watched.values() if now_s - one.heard_s < _HEARD_S]
+
+    def waited(self, member: Member, seconds: float, ahead: int) -> None:
+        """Count what the group waited for one receiver; it leaves when the others are by `ahead` further for long."""
+        others = [one for one in self._watched.values() if one is not member]
+        if not others:
+            return
+        is_behind = median(one.acked for one in others) - member.acked > ahead
+        is_fuller = not member.room and median(one.room for one in others) > 2
+        if is_behind or is_fuller:
+            member.waited_s += seconds
+            if member.waited_s > _PATIENCE_S:
+                self.leave(member.number, Leaving.SLOW)
+
+    def common_loss(self) -> float | None:
+        """Return the loss that half of those heard of lately exceed; None when nobody was."""
+        served = [member.loss for member in self._recent if member.is_served]
+        return median(served) if served else None
+
+    def asked(self, member: Member, combinations: int, sent: int) -> None:
+        """Count combinations that one receiver asked for beyond all others; `sent` datagrams were sent in all."""
+        member.claimed += combinations
+        if member.claimed > _SHARE * sent + 2048:
+            self.leave(member.number, Leaving.GREEDY)
+
+    def wanted(self, member: Member, parcels: int, of_all: int) -> None:
+        """Count parcels that are sent again for one receiver."""
+        member.wanted += parcels
+        if member.wanted > of_all + 64:
+            self.leave(member.number, Leaving.GREEDY)
+
+    def review(self, now_s: float) -> None:
+        """Let those go that do not answer, and those that lose far more than the others."""
+        common = self.common_loss() or 0.0
+        for member in {*self._watched.values(), *self._recent}:
+            member.waited_s *= 0.98
+            if not member.is_served:
+                continue
+            if member.loss < _LOSSY or common > _LOSSY / 3:
+                member.lossy_since_s = inf
+            elif member.lossy_since_s == inf:
+                member.lossy_since_s = now_s
+            elif now_s - member.lossy_since_s > _LOSSY_S:
+                self.leave(member.number, Leaving.LOSS)
+
+    def polls(self, sequence: int, window: int, now_s: float) -> tuple[tuple[int, int], ...]:
+        """Return (first, count) of the receivers to poll now: those watched that lag, and the others in turn.
+
+        There are some every second and some for each datagram, however many receivers there are.
+        """
+        earned = (now_s - self._tokens_s) * _POLLED_PER_S + (sequence - self._tokens_sequence) * _POLLED_PER_DATAGRAM
+        self._tokens = min(_POLLS_AHEAD, self._tokens + earned)
+        self._tokens_s, self._tokens_sequence = now_s, sequence
+        chosen = list(islice(self._next(sequence - window // 3, now_s), int(self._tokens)))
+        ranges = _ranges(sorted(chosen))[:POLLS_MOST]
+        for first, count in ranges:
+            self._tokens -= count
+            for number in range(first, first + count):
+                self._polled(self.members[number], now_s)
+        return ranges
+
+    def _next(self, acked: int, now_s: float) -> Iterator[int]:
+        for member in list(self._watched.values()):
+            if member.acked < acked or now_s - member.asked_s > _POLLED_AGAIN_S:
+                yield member.number
+        for _ in range(min(len(self._numbers), 1024)):
+            self._turn = (self._turn + 1) % len(self._numbers)
+            member = self.members[self._numbers[self._turn]]
+            is_new = member.number not in self._watched and now_s - member.asked_s > 5 * _POLLED_AGAIN_S
+            if member.is_served and is_new:
+                yield member.number
+
+    def _polled(self, member: Member, now_s: float) -> None:
+        member.asked_s = now_s
+        # Polls that follow each other before an answer can be there count as one.
+        if now_s - member.polled_s < SILENT_S / _UNANSWERED_MOST:
+            return
+        if member.unanswered >= _UNANSWERED_MOST and now_s - member.heard_s > SILENT_S:
+            self.leave(member.number, Leaving.SILENT)
+            return
+        member.polled_s = now_s
+        member.unanswered += 1
+
+
+def _ranges(numbers: list[int]) -> tuple[tuple[int, int], ...]:
+    """Return sorted numbers as (first, count)."""
+    found: list[tuple[int, int]] = []
+    for number in numbers:
+        if found and number == sum(found[-1]):
+            found[-1] = found[-1][0], found[-1][1] + 1
+        else:
+            found.append((number, 1))
+    return tuple(found)

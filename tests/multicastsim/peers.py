@@ -1,0 +1,294 @@
+"""The peers of a sender: nodes with a receiver, at their speed and with their losses, and others that mean harm."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field, replace
+from math import inf
+from typing import TYPE_CHECKING
+
+from cloner_core.multicast.gathering import Gathering
+from cloner_core.multicast.receiver import Receiver
+from cloner_core.multicast.sealing import Opener, ReportSealer
+from cloner_core.multicast.session import Leaving
+from cloner_core.multicast.wire import Flag, Kind, Report, Run, Sync
+from multicastsim.losses import Loss, Losses
+
+if TYPE_CHECKING:
+    from multicastsim.world import World
+
+_SERVER_S = 0.05  # that an answer of the server takes
+_ASK_S = 1.0  # between two questions to the server
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """How one node is."""
+
+    loss: Loss = field(default=Loss(0.0))
+    report_loss: float = 0.0
+    delay_s: float = 0.0002
+    jitter_s: float = 0.0  # some runs come later than others that were sent after them
+    duplicates: float = 0.0  # part of the runs that come twice
+    rate: float = inf  # datagrams a second it can take; what is beyond its buffer is lost
+    buffer: int = 20_000  # datagrams
+    write_s: float = 0.0  # for one parcel; the next waits for it
+    joins_s: float = 0.0
+    dies_s: float = inf
+    returns_s: float = inf  # after it died, with the parcels it had written
+
+    @property
+    def is_ordinary(self) -> bool:
+        """Whether it must get everything by multicast alone."""
+        return self.loss.part <= 0.15 and self.rate == inf and self.dies_s == inf and self.write_s < 0.02
+
+
+class Peer:
+    """A node: a receiver, and what a driver does for it."""
+
+    def __init__(self, world: World, traits: Traits, seed: int) -> None:
+        self.traits = traits
+        self.left: Leaving | None = None
+        self.finished_s = inf
+        self.written: set[int] = set()
+        self.over_https = 0
+        self.receiver: Receiver | None = None
+        self.most_held = 0
+        self._world = world
+        self._chance = random.Random(seed)
+        self._losses = Losses(traits.loss, self._chance)
+        self._opener: Opener | None = None
+        self._sealer: ReportSealer | None = None
+        self._tick_s = inf
+        self._backlog = self._backlog_s = 0.0
+        self._disk_free_s = 0.0
+        self._asked_s = 0.0
+        self._life = 0  # how often it died
+
+    @property
+    def is_alive(self) -> bool:
+        return self.receiver is not None
+
+    @property
+    def is_finished(self) -> bool:
+        return len(self.written) == len(self._world.truth)
+
+    def join(self) -> None:
+        """Check in at the server and begin to listen."""
+        now_s = self._world.events.now_s
+        seat = self._world.check_in()
+        if seat is None:
+            if self._world.is_over:
+                self._leave(Leaving.OVER)
+            else:
+                self._world.events.at(now_s + _ASK_S, self.join)
+            return
+        session, number = seat
+        if self.receiver is None:
+            self.receiver = Receiver(session, number, self._chance.random, now_s)
+            for parcel in self.written:
+                self.receiver.note(parcel)
+            self._watch()
+        else:
+            self.receiver.enter(session.stream, number, now_s)
+        if self._world.is_sealed:
+            self._opener = Opener(self._world.group_key, session.stream)
+            self._sealer = ReportSealer(self._world.receiver_key(number), session.stream)
+
+    def die(self) -> None:
+        """Lose power: what was not written is lost."""
+        self.receiver = None
+        self._life += 1
+
+    def hear(self, message: Run | Sync) -> None:
+        """Have what the sender sent arrive here, or not, now or later."""
+        if self.receiver is None or self.left is not None:
+            return
+        if isinstance(message, Sync):
+            if any(True for _ in self._losses.arrive(1, self._world.events.now_s)):
+                self._pass(message)
+            return
+        for first, count in self._losses.arrive(message.count, self._world.events.now_s):
+            self._pass(message if count == message.count else self._world.cut(message, first, count))
+
+    def _pass(self, message: Run | Sync) -> None:
+        traits, world = self.traits, self._world
+        delay_s = 0.0
+        if traits.rate != inf:
+            count = message.count if isinstance(message, Run) else 1
+            now_s = world.events.now_s
+            self._backlog = max(0.0, self._backlog - (now_s - self._backlog_s) * traits.rate)
+            self._backlog_s = now_s
+            if self._backlog + count > traits.buffer:
+                return
+            self._backlog += count
+            delay_s = self._backlog / traits.rate
+        if traits.jitter_s and self._chance.random() < 0.1:
+            delay_s += self._chance.random() * traits.jitter_s
+        if delay_s:
+            life, epoch = self._life, world.epoch
+            world.events.at(
+                world.events.now_s + delay_s,
+                lambda: self._take(message) if (life, epoch) == (self._life, world.epoch) else None,
+            )
+        else:
+            self._take(message)
+        if traits.duplicates and self._chance.random() < traits.duplicates:
+            self._take(message)
+
+    def _take(self, message: Run | Sync) -> None:
+        if self.receiver is None or self.receiver.session.stream != self._world.epoch:
+            return  # of an epoch whose key it has not yet
+        messages: list[Run | Sync] = [message]
+        if self._opener is not None:
+            messages = self._world.seal_and_open(message, self._opener)
+        self.receiver.accept(messages, self._world.events.now_s)
+        self._work()
+
+    def hear_bytes(self, data: bytes, segment_bytes: int) -> None:
+        """Have datagrams of a stranger arrive."""
+        if self.receiver is None or self._opener is None:
+            return
+        self.receiver.accept(self._opener.open(data, segment_bytes), self._world.events.now_s)
+        self._work()
+
+    def _work(self) -> None:
+        """Do what a driver does after each datagram and timer."""
+        receiver, world = self.receiver, self._world
+        assert receiver is not None
+        while receiver.ready:
+            self._write(receiver.ready.popleft())
+        if receiver.reports:
+            for report in receiver.reports:
+                if self._chance.random() >= self.traits.report_loss:
+                    world.report(report, self._sealer, self.traits.delay_s)
+            receiver.reports.clear()
+        self.most_held = max(self.most_held, world.session.window_parcels - receiver.room)
+        if receiver.left is not None and self.left is None and not self.is_finished:
+            self._leave(receiver.left)
+            return
+        due_s = receiver.due_s
+        if due_s < self._tick_s:
+            self._tick_s = due_s
+            world.events.at(due_s, self._tick)
+
+    def _tick(self) -> None:
+        self._tick_s = inf
+        if self.receiver is not None:
+            self.receiver.tick(self._world.events.now_s)
+            self._work()
+
+    def _write(self, gathering: Gathering) -> None:
+        world, parcel = self._world, gathering.parcel
+        data = gathering.finish(world.session.parcels[parcel].digest)
+        if data is None:
+            assert self.receiver is not None
+            self.receiver.settle(parcel, is_good=False)
+            return
+        if data != world.truth[parcel]:
+            world.wrong += 1
+        if not self.traits.write_s:
+            self._written(parcel)
+            return
+        life = self._life
+        self._disk_free_s = max(self._disk_free_s, world.events.now_s) + self.traits.write_s
+        world.events.at(self._disk_free_s, lambda: self._written(parcel) if life == self._life else None)
+
+    def _written(self, parcel: int) -> None:
+        assert self.receiver is not None
+        self.receiver.settle(parcel, is_good=True)
+        self.written.add(parcel)
+        if self.is_finished:
+            self.finished_s = self._world.events.now_s
+            self._world.finished(self)
+
+    def _watch(self) -> None:
+        """Beat, as every agent does: the server tells who is no longer served, and which epoch it is."""
+        receiver, events = self.receiver, self._world.events
+        if receiver is None or self.left is not None or self.is_finished:
+            return
+        told = self._world.told(receiver)
+        if told is not None:
+            self._leave(told)
+            return
+        if receiver.is_stale(events.now_s) and self._world.is_up and self._world.epoch != receiver.session.stream:
+            self.join()
+        life = self._life
+        events.at(events.now_s + _ASK_S, lambda: self._watch() if life == self._life else None)
+
+    def _leave(self, reason: Leaving) -> None:
+        """Fetch the rest over HTTPS."""
+        self.left = reason
+        world = self._world
+        missing = [parcel for parcel in range(len(world.truth)) if parcel not in self.written]
+        self.over_https = len(missing)
+        self.written.update(missing)
+        self.finished_s = world.events.now_s + _SERVER_S
+        if self.receiver is not None:
+            for parcel in missing:
+                self.receiver.note(parcel)
+        world.finished(self)
+
+
+class Greedy(Peer):
+    """A member that asks for everything, again and again."""
+
+    def _work(self) -> None:
+        receiver, world = self.receiver, self._world
+        assert receiver is not None
+        if receiver.reports:
+            last = receiver.reports[-1]
+            parcels = len(world.truth)
+            needs = tuple((self._chance.randrange(parcels), 0xFFFF) for _ in range(16))
+            receiver.reports[-1] = replace(last, flags=Flag(0), needs=needs, wants=((0, parcels),))
+        super()._work()
+
+
+class Silent(Peer):
+    """A member that listens and never says a word."""
+
+    def _work(self) -> None:
+        assert self.receiver is not None
+        self.receiver.reports.clear()
+        super()._work()
+
+
+class Liar(Peer):
+    """A member that sends well-sealed reports of nonsense."""
+
+    def _work(self) -> None:
+        chance, receiver = self._chance, self.receiver
+        assert receiver is not None
+        receiver.reports[:] = [
+            Report(
+                report.receiver,
+                report.counter,
+                chance.getrandbits(32),
+                chance.choice((0, report.acked, 0xFFFFFFFF)),
+                Flag(chance.randrange(4)),
+                chance.random(),
+                chance.choice((0, 1, 0xFFFF)),
+                chance.getrandbits(32),
+                tuple((chance.getrandbits(chance.choice((3, 32))), chance.getrandbits(16)) for _ in range(20)),
+                tuple((chance.getrandbits(chance.choice((3, 32))), chance.getrandbits(32)) for _ in range(16)),
+            )
+            for report in receiver.reports
+        ]
+        super()._work()
+
+
+class Poisoner(Peer):
+    """A member that has the group's key, and sends false blocks and combinations in the sender's name."""
+
+    falsehoods = 6
+
+    def hear(self, message: Run | Sync) -> None:
+        super().hear(message)
+        if self.falsehoods and isinstance(message, Run) and self._chance.random() < 0.1:
+            self.falsehoods -= 1
+            payload = self._chance.randbytes(len(message.payload))
+            kind = self._chance.choice((message.kind, message.kind, Kind.COMBINATIONS))
+            false = replace(message, kind=kind, payload=payload)
+            for peer in self._world.peers:
+                if peer is not self and self._chance.random() < 0.5:
+                    peer._take(false)
