@@ -35,6 +35,7 @@ LAWS = (
     "fleet",
     "tftp-names",
     "tree-codec",
+    "multicast-sim",
     "power-cut",
     "power-cut-nvram",
     "disk-errors",

@@ -54,6 +54,8 @@ class Peer:
         self.over_https = 0
         self.receiver: Receiver | None = None
         self.most_held = 0
+        self.poisoned = 0
+        self.rejected = 0
         self._world = world
         self._chance = random.Random(seed)
         self._losses = Losses(traits.loss, self._chance)
@@ -149,7 +151,11 @@ class Peer:
         """Have datagrams of a stranger arrive."""
         if self.receiver is None or self._opener is None:
             return
-        self.receiver.accept(self._opener.open(data, segment_bytes), self._world.events.now_s)
+        messages = self._opener.open(data, segment_bytes)
+        rejects = self._opener.rejects
+        self.rejected = rejects.foreign + rejects.forged
+        self._world.wrong += len(messages)  # nothing of a stranger is ever opened
+        self.receiver.accept(messages, self._world.events.now_s)
         self._work()
 
     def _work(self) -> None:
@@ -182,6 +188,7 @@ class Peer:
         world, parcel = self._world, gathering.parcel
         data = gathering.finish(world.session.parcels[parcel].digest)
         if data is None:
+            self.poisoned += 1
             assert self.receiver is not None
             self.receiver.settle(parcel, is_good=False)
             return

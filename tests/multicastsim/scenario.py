@@ -19,7 +19,7 @@ def draw(seed: int, most_blocks: int = 3000) -> Scenario:
     rate_bps = chance.choice((1e8, 1e9, 1e9, 1e10))
     parcels = _parcels(chance, most_blocks)
     takes_s = sum(parcels) * _DATAGRAM_BITS / rate_bps
-    receivers = chance.choice((1, 2, 3, 5, 8, 8, 20))
+    receivers = chance.choice((1, 1, 2, 2, 3, 3, 5, 5, 8, 8, 20))
     harm = chance.random() < 0.35
     common = _loss(chance)
     peers: list[tuple[str, Traits]] = [("node", _node(chance, common, takes_s, rate_bps)) for _ in range(receivers)]
@@ -37,7 +37,7 @@ def draw(seed: int, most_blocks: int = 3000) -> Scenario:
         shared_loss=_loss(chance) if chance.random() < 0.2 else Loss(0.0),
         block_bytes=chance.choice((2, 16, 16, 33, WIRE_BLOCK_BYTES if sum(parcels) < 600 else 16)),
         window_parcels=chance.choice((2, 3, 8, 16)),
-        is_sealed=chance.random() < 0.25,
+        is_sealed=chance.random() < 0.12,
         forged=chance.choice((0.0, 0.1, 1.0)),
         restarts_s=tuple(restarts),
     )

@@ -60,7 +60,10 @@ class Outcome:
     sent: Sent = field(default_factory=Sent)
     left: dict[str, int] = field(default_factory=dict)
     over_https: int = 0  # parcels
-    accepted_forged: int = 0
+    receivers: int = 0
+    epochs: int = 0
+    poisoned: int = 0  # parcels that were whole and not what they should be
+    forged: int = 0  # datagrams of strangers that receivers dropped
     done_s: float = 0.0  # when the last ordinary node had everything
 
 
@@ -81,6 +84,7 @@ class World:
         self.is_up = False
         self._numbers = 0
         self._unfinished = len(scenario.peers)
+        self._finished: set[Peer] = set()
         self._shared = Losses(scenario.shared_loss, self._chance)
         self._wire_free_s = 0.0
         self._next_s = inf
@@ -163,8 +167,9 @@ class World:
 
     def finished(self, peer: Peer) -> None:
         """Take that a peer has everything."""
-        del peer
-        self._unfinished -= 1
+        if peer not in self._finished:
+            self._finished.add(peer)
+            self._unfinished -= 1
 
     # The wire
 
@@ -283,7 +288,7 @@ class World:
             if peer.traits.returns_s < inf:
                 self.events.at(peer.traits.returns_s, peer.join)
             else:
-                self._unfinished -= 1
+                self.finished(peer)
 
         return kill
 
@@ -313,6 +318,9 @@ class World:
                 outcome.done_s = max(outcome.done_s, peer.finished_s)
         blocks = sum(scenario.parcel_blocks)
         sent = self.sents
+        outcome.receivers, outcome.epochs = len(self.peers), len(sent)
+        outcome.poisoned = sum(peer.poisoned for peer in self.peers)
+        outcome.forged = sum(peer.rejected for peer in self.peers)
         data = sum(one.blocks + one.combinations for one in sent)
         outcome.overhead = data / blocks - 1
         outcome.sent = sent[-1]

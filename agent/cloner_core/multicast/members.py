@@ -20,11 +20,12 @@ _POLLS_AHEAD = 128.0
 _POLLED_AGAIN_S = 0.1  # one that is watched and does not lag; five times that for the others
 SILENT_S = 5.0
 _UNANSWERED_MOST = 5
-_PATIENCE_S = 1.0  # that the others wait for one receiver, before it leaves
+_PATIENCE_S = 0.5  # that the others wait for one receiver, before it leaves
 _LATE_S = 3.0  # behind the sender's clock, after which nobody catches up
 _LOSSY, _LOSSY_S = 0.3, 2.0
 _HEARD_S = 0.5  # of a receiver not heard for so long nobody waits
-_SHARE = 0.3  # of all datagrams, that a receiver may ask for as repair
+_SHARE = 0.15  # of all datagrams, that a receiver may have as repair which nobody else asked for
+_SHARE_LEAST = 1024
 
 
 @dataclass(slots=True, eq=False)
@@ -149,13 +150,13 @@ class Members:
     def asked(self, member: Member, combinations: int, sent: int) -> None:
         """Count combinations that one receiver asked for beyond all others; `sent` datagrams were sent in all."""
         member.claimed += combinations
-        if member.claimed > _SHARE * sent + 2048:
+        if self.served > 1 and member.claimed > _SHARE * sent + _SHARE_LEAST:
             self.leave(member.number, Leaving.GREEDY)
 
     def wanted(self, member: Member, parcels: int, of_all: int) -> None:
         """Count parcels that are sent again for one receiver."""
         member.wanted += parcels
-        if member.wanted > of_all + 64:
+        if member.wanted > of_all + 16:
             self.leave(member.number, Leaving.GREEDY)
 
     def review(self, now_s: float) -> None:

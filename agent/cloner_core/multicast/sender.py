@@ -42,7 +42,7 @@ _BACKOFF_MS = 10.0
 _BACKOFF_MOST_MS = 500.0
 _UNASKED_PER_S = 200.0  # reports that nobody asked for, above which they are spread over more time
 _FORESEEN = 0.8  # of what earlier parcels needed, that is sent before anybody asks
-_FORESEEN_MOST = 0.25  # of a parcel's blocks
+_FORESEEN_MOST = 0.15  # of a parcel's blocks
 _LATE_EVERY = 8  # bursts, of which one may mend what one receiver asks for late
 _SPENT_SEQUENCES = 0xFFFF0000
 _GOODBYES = 8
@@ -66,6 +66,7 @@ class Repair:
     asked: int  # the highest target that anybody asked for
     changed_s: float
     is_late: bool
+    claimant: int = -1  # who asked for the most
 
 
 @dataclass(slots=True)
@@ -205,11 +206,19 @@ class Sender:
         if target > repair.target:
             self.members.asked(member, target - repair.target, self.sent.datagrams)
             if member.left is not None:
+                self._forget_claims(member)
                 return
-            repair.target = target
+            repair.target, repair.claimant = target, member.number
             repair.changed_s = now_s
             self._news = True
         repair.asked = max(repair.asked, target)
+
+    def _forget_claims(self, member: Member) -> None:
+        """Send nothing that only one who asked for too much asked for; who needs some of it says so again."""
+        self._foreseen = 0.0
+        for repair in self._repairs.values():
+            if repair.claimant == member.number:
+                repair.target = repair.asked = repair.sent
 
     # What is to be sent
 
