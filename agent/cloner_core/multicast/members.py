@@ -17,7 +17,7 @@ WATCHED_MOST = 16
 _POLLED_PER_S = 200.0
 _POLLED_PER_DATAGRAM = 0.01
 _POLLS_AHEAD = 128.0
-_POLLED_AGAIN_S = 0.1  # one that is watched and does not lag; five times that for the others
+_POLLED_AGAIN_S = 0.05  # one that is watched and does not lag; ten times that for the others
 SILENT_S = 5.0
 _UNANSWERED_MOST = 5
 _PATIENCE_S = 0.5  # that the others wait for one receiver, before it leaves
@@ -147,10 +147,14 @@ class Members:
         served = [member.loss for member in self._recent if member.is_served]
         return median(served) if served else None
 
-    def asked(self, member: Member, combinations: int, sent: int) -> None:
-        """Count combinations that one receiver asked for beyond all others; `sent` datagrams were sent in all."""
+    def asked(self, member: Member, combinations: int, sent: int, of_all: int) -> None:
+        """Count combinations that one receiver asked for beyond all others.
+
+        `sent` datagrams were sent in all; one that is alone may ask for as many as there are blocks, `of_all`.
+        """
         member.claimed += combinations
-        if self.served > 1 and member.claimed > _SHARE * sent + _SHARE_LEAST:
+        share = _SHARE * sent if self.served > 1 else max(_SHARE * sent, of_all)
+        if member.claimed > min(share, of_all) + _SHARE_LEAST:
             self.leave(member.number, Leaving.GREEDY)
 
     def wanted(self, member: Member, parcels: int, of_all: int) -> None:
@@ -173,15 +177,17 @@ class Members:
             elif now_s - member.lossy_since_s > _LOSSY_S:
                 self.leave(member.number, Leaving.LOSS)
 
-    def polls(self, sequence: int, window: int, now_s: float) -> tuple[tuple[int, int], ...]:
+    def polls(self, sequence: int, window: int, now_s: float, *, is_ending: bool) -> tuple[tuple[int, int], ...]:
         """Return (first, count) of the receivers to poll now: those watched that lag, and the others in turn.
 
-        There are some every second and some for each datagram, however many receivers there are.
+        When nothing is left to send, all that are watched. There are some every second and some for each datagram,
+        however many receivers there are.
         """
-        earned = (now_s - self._tokens_s) * _POLLED_PER_S + (sequence - self._tokens_sequence) * _POLLED_PER_DATAGRAM
+        earned = (sequence - self._tokens_sequence) * _POLLED_PER_DATAGRAM
+        earned += (now_s - self._tokens_s) * _POLLED_PER_S
         self._tokens = min(_POLLS_AHEAD, self._tokens + earned)
         self._tokens_s, self._tokens_sequence = now_s, sequence
-        chosen = list(islice(self._next(sequence - window // 3, now_s), int(self._tokens)))
+        chosen = list(islice(self._next(sequence if is_ending else sequence - window // 3, now_s), int(self._tokens)))
         ranges = _ranges(sorted(chosen))[:POLLS_MOST]
         for first, count in ranges:
             self._tokens -= count
@@ -196,7 +202,7 @@ class Members:
         for _ in range(min(len(self._numbers), 1024)):
             self._turn = (self._turn + 1) % len(self._numbers)
             member = self.members[self._numbers[self._turn]]
-            is_new = member.number not in self._watched and now_s - member.asked_s > 5 * _POLLED_AGAIN_S
+            is_new = member.number not in self._watched and now_s - member.asked_s > 10 * _POLLED_AGAIN_S
             if member.is_served and is_new:
                 yield member.number
 

@@ -63,6 +63,7 @@ class Receiver:
         self._sync: Sync | None = None
         self._acked = self._since_sync = self._counter = 0
         self._report_due_s = inf
+        self._backoff_ms = 0  # of the sync by which it was set
         self._reported_s = -inf
 
     @property
@@ -197,7 +198,9 @@ class Receiver:
             self._report_due_s = inf
             self._report(Flag.POLLED, *self._demands(sync), now_s)
         elif self._speaks_up(sync, now_s):
-            if self._report_due_s == inf:
+            # A sender that hears too many has them wait longer: also those that wait already.
+            if self._report_due_s == inf or sync.backoff_ms > self._backoff_ms:
+                self._backoff_ms = sync.backoff_ms
                 self._report_due_s = now_s + self._backoff_s(sync)
         else:
             self._report_due_s = inf
@@ -239,10 +242,12 @@ class Receiver:
         needs: list[tuple[int, int]] = []
         wants: list[tuple[int, int]] = []
         for parcel, gathering in self._gatherings.items():
-            if any(0 <= parcel - first < count for first, count in plan):
+            # What is mended is not waited for until its blocks come again, which somebody else may want.
+            if parcel not in promised and any(0 <= parcel - first < count for first, count in plan):
                 continue
             if gathering.missing > SOLVED_MOST:
-                wants.append((parcel, 1))
+                if not any(0 <= parcel - first < count for first, count in plan):
+                    wants.append((parcel, 1))
                 continue
             # Of combinations drawn at random one or two more than are needed are, and of these some are lost.
             needed = gathering.needed

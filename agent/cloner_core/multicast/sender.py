@@ -39,13 +39,16 @@ _SYNC_LEAST_S = 0.002
 _IDLE_SYNC_S = 0.1
 _REVIEW_S = 0.25
 _BACKOFF_MS = 10.0
-_BACKOFF_MOST_MS = 500.0
-_UNASKED_PER_S = 200.0  # reports that nobody asked for, above which they are spread over more time
+_BACKOFF_MOST_MS = 400.0
+_UNASKED_PER_S = 500.0  # reports that nobody asked for, above which they are spread over more time
+_UNASKED_LEAST = 8
+_CALMER = 0.98
 _FORESEEN = 0.8  # of what earlier parcels needed, that is sent before anybody asks
 _FORESEEN_MOST = 0.15  # of a parcel's blocks
 _LATE_EVERY = 8  # bursts, of which one may mend what one receiver asks for late
 _SPENT_SEQUENCES = 0xFFFF0000
 _GOODBYES = 8
+_UNHURRIED_S = 1.0  # that a parcel stays open while there is room for others
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,7 @@ class Sender:
         self._pacer = Pacer(now_s)
         self._plan = Plan(len(session.parcels), parcels if parcels is not None else range(len(session.parcels)))
         self._first_combination = first_combination
+        self._blocks = sum(session.blocks(parcel) for parcel in range(len(session.parcels)))
         self._sequence = 0
         self._current: tuple[int, Bytes, int] | None = None  # parcel, its bytes, the next block
         self._starts: deque[int] = deque(maxlen=256)  # sequences at which parcels were begun
@@ -123,7 +127,7 @@ class Sender:
         self._sync_s = now_s
         self._synced = 0
         self._reviewed_s = now_s
-        self._waiting_s = self._room_s = self._begun_s = now_s
+        self._waiting_s = self._room_s = self._begun_s = self._spread_s = now_s
         self._floor_parcel_s = 0.0
         self._bursts = 0
         self._goodbyes = 0
@@ -193,18 +197,18 @@ class Sender:
                 self.members.wanted(member, added, len(self.session.parcels))
 
     def _take_need(self, member: Member, parcel: int, target: int, now_s: float) -> None:
-        is_current = self._current is not None and self._current[0] == parcel
-        if parcel >= len(self.session.parcels) or is_current or self._plan.has(parcel):
-            return
         repair = self._repairs.get(parcel)
         if repair is None:
+            is_current = self._current is not None and self._current[0] == parcel
+            if parcel >= len(self.session.parcels) or is_current or self._plan.has(parcel):
+                return
             if len(self._repairs) >= REPAIRS_MOST:
                 return
             sent = self._combined.get(parcel, 0)
             repair = self._repairs[parcel] = Repair(sent, sent, 0, now_s, is_late=True)
         target = min(target, repair.sent + self.session.blocks(parcel) + 64, 0xFFFF)
         if target > repair.target:
-            self.members.asked(member, target - repair.target, self.sent.datagrams)
+            self.members.asked(member, target - repair.target, self.sent.datagrams, self._blocks)
             if member.left is not None:
                 self._forget_claims(member)
                 return
@@ -280,7 +284,11 @@ class Sender:
 
     def _may_begin(self, now_s: float) -> bool:
         """Return whether receivers have room for one more parcel beside those being mended."""
-        if sum(not one.is_late for one in self._repairs.values()) >= self.session.window_parcels - 1:
+        settled_s = now_s - (1.5 * self._backoff_ms / 1000 + 1.5 * _SYNC_S)
+        open_parcels = sum(
+            one.changed_s > settled_s or one.target > one.sent for one in self._repairs.values() if not one.is_late
+        )
+        if open_parcels >= self.session.window_parcels - 1 or len(self._repairs) >= REPAIRS_MOST:
             return False
         since_s, self._room_s = now_s - self._room_s, now_s
         fullest = min(self.members.heard(now_s), key=lambda one: one.room, default=None)
@@ -358,7 +366,10 @@ class Sender:
         plan = self._plan.ranges(RANGES_MOST - 1)
         if self._current is not None:
             plan = ((self._current[0], 1), *plan)
+        self._spread_reports(now_s)
         self._sequence += 1
+        is_ending = self._current is None and not self._plan.left
+        polls = self.members.polls(self._sequence, self._pace.window_datagrams, now_s, is_ending=is_ending)
         sync = Sync(
             self._sequence,
             int((now_s - self._began_s) * 1000) & 0xFFFFFFFF,
@@ -367,9 +378,7 @@ class Sender:
             len(self.members.members),
             tuple((parcel, one.sent & 0xFFFF, one.target) for parcel, one in self._repairs.items()),
             plan,
-            ()
-            if self._goodbyes or self.is_over
-            else self.members.polls(self._sequence, self._pace.window_datagrams, now_s),
+            () if self._goodbyes or self.is_over else polls,
             self.members.told(LEAVINGS_MOST),
         )
         self._synced = self._sequence
@@ -387,6 +396,8 @@ class Sender:
     def _close_repairs(self, now_s: float) -> None:
         """Forget parcels that nobody has asked about for long enough."""
         quiet_s = 3 * self._backoff_ms / 1000 + 4 * _SYNC_S
+        if self._plan.left and len(self._repairs) < REPAIRS_MOST // 2:
+            quiet_s = max(quiet_s, _UNHURRIED_S)
         for parcel, repair in list(self._repairs.items()):
             if repair.sent >= repair.target and now_s - repair.changed_s > quiet_s:
                 del self._repairs[parcel]
@@ -396,15 +407,19 @@ class Sender:
                     needed = repair.asked / self.session.blocks(parcel)
                     self._foreseen = min(_FORESEEN_MOST, max(needed, self._foreseen * 0.9))
 
+    def _spread_reports(self, now_s: float) -> None:
+        """Have reports that nobody asks for come over more time when there are too many."""
+        passed_s, self._spread_s = now_s - self._spread_s, now_s
+        if self._unasked > _UNASKED_PER_S * passed_s + _UNASKED_LEAST:
+            self._backoff_ms = min(_BACKOFF_MOST_MS, self._backoff_ms * 1.5)
+        else:
+            base_ms = _BACKOFF_MS * (1 + log(max(1, len(self.members.members))))
+            self._backoff_ms = max(base_ms, self._backoff_ms * _CALMER)
+        self._unasked = 0
+
     def _review(self, now_s: float) -> None:
-        passed_s, self._reviewed_s = now_s - self._reviewed_s, now_s
+        self._reviewed_s = now_s
         self.members.review(now_s)
         loss = self.members.common_loss()
         if loss is not None:
             self.rate.observe(loss)
-        base_ms = _BACKOFF_MS * (1 + log(max(1, len(self.members.members))))
-        if self._unasked > _UNASKED_PER_S * passed_s:
-            self._backoff_ms = min(_BACKOFF_MOST_MS, self._backoff_ms * 1.5)
-        else:
-            self._backoff_ms = max(base_ms, self._backoff_ms * 0.9)
-        self._unasked = 0

@@ -57,8 +57,8 @@ class Session:
             faults.append(f"blocks of {self.block_bytes} bytes, wanted 2 to {BLOCK_BYTES}")
         elif not all(0 < parcel.size <= BLOCKS_MOST * self.block_bytes for parcel in self.parcels):
             faults.append(f"a parcel of no byte or of more than {BLOCKS_MOST} blocks")
-        if not 2 <= self.window_parcels <= 60:
-            faults.append(f"a window of {self.window_parcels} parcels, wanted 2 to 60")
+        if not 4 <= self.window_parcels <= 60:
+            faults.append(f"a window of {self.window_parcels} parcels, wanted 4 to 60")
         if faults:
             raise InvalidError("a multicast session cannot be so", faults=faults)
 
@@ -80,9 +80,9 @@ def choose_version(theirs: Sequence[int]) -> int:
 
 def group_key(master: bytes) -> bytes:
     """Return the key of what the sender says, from the `master` (bytes of length 32) of an epoch."""
-    return blake3.blake3(b"cloner multicast 1 group", key=master).digest(KEY_BYTES)
+    return blake3.blake3(b"cloner 1 multicast group", key=master).digest(KEY_BYTES)
 
 
 def receiver_key(master: bytes, receiver: int) -> bytes:
     """Return the key of what one receiver says; the sender makes it from its number, so it keeps none."""
-    return blake3.blake3(b"cloner multicast 1 receiver" + receiver.to_bytes(4, "big"), key=master).digest(KEY_BYTES)
+    return blake3.blake3(b"cloner 1 multicast receiver" + receiver.to_bytes(4, "big"), key=master).digest(KEY_BYTES)
