@@ -37,7 +37,19 @@ class Flavour:
 FILESYSTEMS = ("ext4", "vfat", "nls_cp437", "nls_ascii", "nls_utf8", "nls_iso8859_1", "efivarfs", "loop")
 VIRTUAL = ("virtio_pci", "virtio_net", "virtio_blk", "virtio_scsi", "virtio_rng", "nvme", "sd_mod")
 # What a layout may build: arrays, volumes, encryption, btrfs and xfs. The TPM's drivers are built into both kernels.
-VOLUMES = ("md_mod", "linear", "raid0", "raid1", "raid10", "raid456", "dm_mod", "dm_crypt", "dm_mirror", "dm_raid")
+VOLUMES = (
+    "md_mod",
+    "linear",
+    "raid0",
+    "raid1",
+    "raid10",
+    "raid456",
+    "dm_mod",
+    "dm_crypt",
+    "dm_mirror",
+    "dm_raid",
+    "dm_snapshot",
+)
 VOLUME_FILESYSTEMS = ("btrfs", "xfs")
 ENCRYPTION = (
     "xts",
