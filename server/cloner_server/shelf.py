@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
+import secrets
 import threading
 import time
 from collections.abc import Collection, Iterator
@@ -22,7 +24,7 @@ from cloner_core.errors import ClonerError, IntegrityError, InvalidError, Refuse
 from cloner_core.initrd import InitrdError, read_initrd
 from cloner_initramfs import Layer, concatenate, read_installer
 from cloner_initramfs.memory import KERNEL_BYTES
-from cloner_server.durable import replace_file
+from cloner_server.durable import sync_directory
 from cloner_server.export.manifest import INSTALLERS
 from cloner_server.installer import Installer, needed_by, short_key, site_layer
 from cloner_server.site import Site
@@ -37,6 +39,42 @@ _INODE_BYTES = 1024 + 4096  # of each file in a tmpfs: itself, and its last page
 _BZIMAGE = 0x202, b"HdrS"
 
 
+class PartFile:
+    """A part that is coming in, under a name that nobody asks for until it is whole; no two of them share one.
+
+    A kill leaves what had come; `Shelf.sweep` takes it away when a day has passed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Make the file beside `path`, which is named by the digest."""
+        self._path = path
+        self._fresh = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+        self._file = open(self._fresh, "xb")  # noqa: SIM115 — for several calls; `drop` closes it
+        self._hash = blake3()
+
+    def write(self, piece: bytes | bytearray) -> None:
+        """Add the next bytes."""
+        self._file.write(piece)
+        self._hash.update(piece)
+
+    def keep(self) -> None:
+        """Have the part under its digest, on the disk; raises IntegrityError unless it has that digest."""
+        wanted, found = self._path.name, self._hash.hexdigest()
+        if found != wanted:
+            raise IntegrityError(f"the part is {found[:12]}…, not {wanted[:12]}… as it was named: send it again")
+        self._file.flush()
+        os.fchmod(self._file.fileno(), 0o644)  # whatever the umask is
+        os.fsync(self._file.fileno())
+        self._fresh.rename(self._path)
+        sync_directory(self._path.parent)
+
+    def drop(self) -> None:
+        """Close the file, and take away what was not kept."""
+        with contextlib.suppress(OSError):  # what is buffered finds no room
+            self._file.close()
+        self._fresh.unlink(missing_ok=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Shelf:
     """Parts on disk, and the installers put together of them; safe for several threads."""
@@ -49,14 +87,12 @@ class Shelf:
     _made: dict[tuple[str, str], Installer] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def put_part(self, digest: str, content: bytes) -> None:
-        """Keep a part; raises IntegrityError unless it has this digest."""
+    def open_part(self, digest: str) -> PartFile:
+        """Return the file that a part of this digest is written to; raises InvalidError for what is no digest."""
         if not _DIGEST.fullmatch(digest):
             raise InvalidError(f"'{digest[:80]}' is no digest: want 64 hexadecimal digits")
-        if (found := blake3(content).hexdigest()) != digest:
-            raise IntegrityError(f"the part is {found[:12]}…, not {digest[:12]}… as it was named: send it again")
         self.parts.mkdir(exist_ok=True)
-        replace_file(self.parts / digest, content, 0o644)
+        return PartFile(self.parts / digest)
 
     def build(self, spec: InstallerSpec, author: str, now_s: float) -> InstallerBuild:
         """Return what the parts of `spec` make; raises InvalidError with every fault when they boot none."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 from litestar import delete, get, patch, post, put
-from litestar.params import FromPath, FromQuery, JSONBody, RawBody
+from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET
 
 from cloner_core.admin.installers import (
@@ -26,6 +28,7 @@ from cloner_server.shelf import MOST_PART_BYTES, Shelf
 from cloner_server.state import images, installers, nodes
 
 _OK = 200
+_PIECE_BYTES = 1 << 20
 
 
 @get("/installers", sync_to_thread=True)
@@ -56,10 +59,16 @@ def fleet_devices(core: CoreDependency) -> list[FleetDevice]:
     return [FleetDevice(one, known[one].id, known[one].is_storage, counts[one]) for one in sorted(known)]
 
 
-@put("/installer-parts/{digest:str}", sync_to_thread=True, request_max_body_size=MOST_PART_BYTES, status_code=_OK)
-def part_put(core: CoreDependency, digest: FromPath[str], body: RawBody) -> Granted:
-    """Keep a kernel or a layer of drivers; it must have this digest."""
-    _shelf(core).put_part(digest, body)
+@put("/installer-parts/{digest:str}", request_max_body_size=MOST_PART_BYTES, status_code=_OK)
+async def part_put(core: CoreDependency, request: AnyRequest, digest: FromPath[str]) -> Granted:
+    """Keep a kernel or a layer of drivers; it must have this digest. It goes to the disk as it comes."""
+    part = await asyncio.to_thread(_shelf(core).open_part, digest)
+    try:
+        async for piece in _pieces(request):
+            await asyncio.to_thread(part.write, piece)
+        await asyncio.to_thread(part.keep)
+    finally:
+        part.drop()
     return Granted()
 
 
@@ -158,3 +167,14 @@ def _with_memory(core: Core, view: InstallerView) -> InstallerView:
     if core.shelf is None:
         return view
     return msgspec.structs.replace(view, needed_bytes=core.shelf.needed_bytes(view.present))
+
+
+async def _pieces(request: AnyRequest) -> AsyncIterator[bytearray]:
+    """Give the body in pieces of about a mebibyte: a thread is asked less often than the network brings something."""
+    piece = bytearray()
+    async for block in request.stream():
+        piece += block
+        if len(piece) >= _PIECE_BYTES:
+            yield piece
+            piece = bytearray()
+    yield piece
