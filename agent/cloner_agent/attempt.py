@@ -5,7 +5,6 @@ Holds values and seams only; the order is `deploy`, the work is `stages`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from cloner_agent.partitions import WaitForDevice, wait_for_device
 from cloner_agent.probe import EFIVARS
 from cloner_agent.protocol import Server
 from cloner_agent.reporter import Reporter
+from cloner_agent.restore.workers import usual_workers
 from cloner_core.erasing.words import EraseReply
 from cloner_core.facts import Facts
 from cloner_core.messages import HelloReply, Secret, Task
@@ -47,7 +47,7 @@ class Tools:
     accepted: Callable[[HelloReply | EraseReply], None] = lambda _: None  # called once the attempt is known
     target: str = TARGET
     efivars: EfiVars = field(default_factory=lambda: EfiVars(EFIVARS))
-    workers: int = os.cpu_count() or 1
+    workers: int = field(default_factory=usual_workers)
     stop_holders: Callable[[str, Runner], None] = stop_holders
     wait_for_device: WaitForDevice = wait_for_device
     esp_copy: str = "/mnt/esp-copy"  # where a second ESP is mounted while it is filled

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from cloner_agent.host import Runner, run
 from cloner_agent.machine import Machine
 from cloner_agent.partitions import WaitForDevice, wait_for_device
 from cloner_agent.probe import EFIVARS, probe
+from cloner_agent.restore.workers import usual_workers
 from cloner_agent.screens import Screens
 from cloner_core.facts import Facts
 from cloner_core.steps import TARGET
@@ -42,7 +42,7 @@ class Hardware:
     machine: Machine = field(default_factory=Machine)
     efivars: EfiVars = field(default_factory=lambda: EfiVars(EFIVARS))
     target: str = TARGET
-    workers: int = os.cpu_count() or 1
+    workers: int = field(default_factory=usual_workers)
     stop_holders: Callable[[str, Runner], None] = stop_holders
     wait_for_device: WaitForDevice = wait_for_device
     set_clock: Callable[[float], bool] = set_clock

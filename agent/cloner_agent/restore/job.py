@@ -22,7 +22,7 @@ from cloner_agent.restore.finishing import (
 from cloner_agent.restore.placer import Placed, Placer
 from cloner_agent.restore.source import PackSource
 from cloner_agent.restore.table import SpilledTree
-from cloner_agent.restore.workers import Work, run
+from cloner_agent.restore.workers import Work, run, usual_workers
 from cloner_agent.rooted import Rooted
 from cloner_core.errors import IntegrityError
 from cloner_core.image.packmap import PackMap
@@ -92,10 +92,10 @@ def restore(
     """Restore a verified tree beneath `target`, whose filesystems are all mounted, and make it durable.
 
     `order` gives the packs of the map by ordinal in any order, some maybe twice, and may wait for the next; without
-    it they come in the order of the map. `workers` is the number of processes, of CPUs when None. Raises
+    it they come in the order of the map. `workers` is the number of processes, `usual_workers` when None. Raises
     IntegrityError for bytes that are not of this version, RestoreError for a target that fails.
     """
-    count = workers or os.cpu_count() or 1
+    count = workers or usual_workers()
     with Rooted(target) as rooted, _Shared(spilled.table.count + 1) as done:
         _require_fresh(rooted)
         previous_umask = os.umask(0)

@@ -16,7 +16,7 @@ from cloner_agent.restore.errors import failed
 from cloner_agent.restore.finishing import Range, is_fat_directory, ranges
 from cloner_agent.restore.metadata import get_flags
 from cloner_agent.restore.table import SpilledTree
-from cloner_agent.restore.workers import Work, run
+from cloner_agent.restore.workers import Work, run, usual_workers
 from cloner_agent.rooted import Rooted
 from cloner_core.errors import IntegrityError
 from cloner_core.image.inode import FLAGS_REQUIRED, XATTRS_OF_FILESYSTEM, Inode, Kind
@@ -65,7 +65,7 @@ def read_back(
     """
     work = CompareRange(target, spilled, frozenset(skip), frozenset(extra))
     inodes = data = 0
-    for (first, end), read in run(work, ranges(spilled.table.count), workers or os.cpu_count() or 1):
+    for (first, end), read in run(work, ranges(spilled.table.count), workers or usual_workers()):
         inodes += end - first
         data += read
         progress(ReadBackProgress(inodes, spilled.table.count, data))

@@ -24,6 +24,10 @@ Task = TypeVar("Task")
 Prepared = TypeVar("Prepared")
 Result = TypeVar("Result")
 
+MOST_WORKERS = 8
+"""However many CPUs there are. Over HTTPS each worker has a pack on its way; eight are half of the places that a server
+has for all nodes (`cloner_server.admission`), so that one large node never keeps the others waiting. Two keep up with
+about 1 Gbit/s (docs/performance.md), eight with four times that; and the memory of a worker is needed for each."""
 _AHEAD = 2  # tasks a worker holds: one being performed, one being prepared
 
 
@@ -40,6 +44,11 @@ class Work(Generic[Task, Prepared, Result]):
 
     def start(self) -> None:
         """Make ready what a worker needs for itself; called once in each, after the fork."""
+
+
+def usual_workers(cpus: int | None = None) -> int:
+    """Return how many workers a machine of so many CPUs has, this one when None."""
+    return min(cpus or os.cpu_count() or 1, MOST_WORKERS)
 
 
 def run(work: Work[Task, Prepared, Result], tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, Result]]:
