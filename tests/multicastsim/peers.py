@@ -192,7 +192,7 @@ class Peer:
             assert self.receiver is not None
             self.receiver.settle(parcel, is_good=False)
             return
-        if data != world.truth[parcel]:
+        if bytes(data) != world.truth[parcel]:
             world.wrong += 1
         if not self.traits.write_s:
             self._written(parcel)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from cloner_core.image.digest import digest
-from cloner_core.multicast.solving import Equations, mend
+from cloner_core.multicast.solving import Buffer, Equations, mend
 
-SOLVED_MOST = 1024
-"""Missing blocks that combinations are to replace; who misses more wants the blocks sent again."""
+_SOLVED_MOST = 1024
+_SOLVED_LEAST = 64
 _SPARE = 64  # combinations held beyond what is missing
 
 
@@ -26,11 +26,13 @@ class Gathering:
         "touched_s",
     )
 
-    def __init__(self, parcel: int, size: int, block_bytes: int, now_s: float) -> None:
+    def __init__(self, parcel: int, buffer: Buffer, block_bytes: int, now_s: float) -> None:
+        """`buffer` is of the size of the parcel; what is in it does not matter."""
+        size = len(buffer)
         self.parcel = parcel
         self.block_bytes = block_bytes
         self.blocks = -(-size // block_bytes)
-        self.buffer = bytearray(size)
+        self.buffer = buffer
         self.missing = self.blocks
         self.sent = 0
         """Combinations the sender says it has sent."""
@@ -74,7 +76,7 @@ class Gathering:
     def _count_anew(self) -> None:
         """Count what the combinations say, once they are enough for the missing blocks."""
         self._equations = None
-        if 0 < self.missing <= min(len(self._combinations), SOLVED_MOST):
+        if 0 < self.missing <= len(self._combinations) and not self.lacks_blocks:
             self._equations = Equations(self.parcel, self.blocks, self._missing_blocks())
             for number in self._combinations:
                 self._equations.add(number)
@@ -93,13 +95,21 @@ class Gathering:
         return not self.missing or (self._equations is not None and self._equations.is_solvable)
 
     @property
+    def lacks_blocks(self) -> bool:
+        """Whether so much is missing that its blocks are to be sent again.
+
+        Combinations for it would cost others more than they lost, and this one more time than it takes to receive.
+        """
+        return self.missing > min(_SOLVED_MOST, max(_SOLVED_LEAST, self.blocks // 4))
+
+    @property
     def needed(self) -> int:
         """How many more combinations make it whole, as far as one can say; 0 when it is whole."""
         if self._equations is not None:
             return self.missing - self._equations.rank
         return max(self.missing - len(self._combinations), min(1, self.missing))
 
-    def finish(self, wanted: bytes) -> bytearray | None:
+    def finish(self, wanted: bytes) -> Buffer | None:
         """Return the bytes of a whole parcel, None when `wanted` is not their digest.
 
         What combinations stand for is computed now, in some milliseconds: another process may do it.

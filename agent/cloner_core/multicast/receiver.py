@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from math import exp, inf, log, log1p
 
-from cloner_core.multicast.gathering import SOLVED_MOST, Gathering
+from cloner_core.multicast.gathering import Gathering
 from cloner_core.multicast.session import Leaving, Session
+from cloner_core.multicast.solving import Buffer
 from cloner_core.multicast.wire import RANGES_MOST, REPAIRS_MOST, Flag, Kind, Phase, Report, Run, Sync
 
 STALE_S = 3.0
@@ -43,8 +44,22 @@ class Counters:
 class Receiver:
     """Gathers the parcels of one session. Memory is bounded by the window of the session."""
 
-    def __init__(self, session: Session, number: int, random: Callable[[], float], now_s: float) -> None:
-        """`random` gives numbers from 0 to below 1; `number` was given to this receiver for this epoch alone."""
+    def __init__(
+        self,
+        session: Session,
+        number: int,
+        random: Callable[[], float],
+        now_s: float,
+        *,
+        allocate: Callable[[int], Buffer] = bytearray,
+        free: Callable[[Buffer], None] = lambda _: None,
+    ) -> None:
+        """`random` gives numbers from 0 to below 1; `number` was given to this receiver for this epoch alone.
+
+        `allocate` gives room for a parcel of so many bytes, and `free` takes that of parcels that are given up; that of
+        whole parcels is the driver's. It may be shared with other processes, and used again: new memory costs more,
+        in page faults, than what is put into it.
+        """
         self.session = session
         self.number = number
         self.left: Leaving | None = None
@@ -56,6 +71,8 @@ class Receiver:
         self.reports: list[Report] = []
         """To be sealed and sent by the driver, which empties the list."""
         self._random = random
+        self._allocate = allocate
+        self._free = free
         self._state = bytearray(len(session.parcels))
         self._gatherings: dict[int, Gathering] = {}
         self._held = 0
@@ -116,7 +133,8 @@ class Receiver:
     def note(self, parcel: int) -> None:
         """Take the driver's word that it has a parcel from elsewhere: before a power cut, or over HTTPS."""
         if self._state[parcel] in (_State.MISSING, _State.GATHERING):
-            self._gatherings.pop(parcel, None)
+            if parcel in self._gatherings:
+                self._free(self._gatherings.pop(parcel).buffer)
             self._state[parcel] = _State.DONE
             self._undone -= 1
 
@@ -169,9 +187,10 @@ class Receiver:
             stalest = min(self._gatherings.values(), key=lambda one: one.touched_s, default=None)
             if stalest is None or now_s - stalest.touched_s < _IDLE_S:
                 return None
-            del self._gatherings[stalest.parcel]
+            self._free(self._gatherings.pop(stalest.parcel).buffer)
             self._state[stalest.parcel] = _State.MISSING
-        gathering = Gathering(parcel, self.session.parcels[parcel].size, self.session.block_bytes, now_s)
+        buffer = self._allocate(self.session.parcels[parcel].size)
+        gathering = Gathering(parcel, buffer, self.session.block_bytes, now_s)
         self._gatherings[parcel] = gathering
         self._state[parcel] = _State.GATHERING
         return gathering
@@ -245,7 +264,7 @@ class Receiver:
             # What is mended is not waited for until its blocks come again, which somebody else may want.
             if parcel not in promised and any(0 <= parcel - first < count for first, count in plan):
                 continue
-            if gathering.missing > SOLVED_MOST:
+            if gathering.lacks_blocks:
                 if not any(0 <= parcel - first < count for first, count in plan):
                     wants.append((parcel, 1))
                 continue
@@ -262,7 +281,7 @@ class Receiver:
 
     def _want_between(self, at: int, end: int, wants: list[tuple[int, int]]) -> None:
         """Add the parcels from `at` to before `end` of which there is nothing."""
-        find = self._state.find
+        find, end = self._state.find, min(end, len(self._state))
         while len(wants) < RANGES_MOST and (at := find(_State.MISSING, at, end)) >= 0:
             first = at
             while at < end and self._state[at] == _State.MISSING:

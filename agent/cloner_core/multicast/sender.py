@@ -45,6 +45,7 @@ _UNASKED_LEAST = 8
 _CALMER = 0.98
 _FORESEEN = 0.8  # of what earlier parcels needed, that is sent before anybody asks
 _FORESEEN_MOST = 0.15  # of a parcel's blocks
+_MADE_AHEAD = 16  # combinations: one more costs little once the first is made
 _LATE_EVERY = 8  # bursts, of which one may mend what one receiver asks for late
 _SPENT_SEQUENCES = 0xFFFF0000
 _GOODBYES = 8
@@ -347,7 +348,8 @@ class Sender:
         """Return the next combinations; they are made many at once, as the first of them costs most."""
         at, made = self._ready.get(parcel, (repair.sent, []))
         if at != repair.sent or len(made) < count:
-            wanted = max(count, repair.target - repair.sent) + 4
+            more = _MADE_AHEAD + int(self._foreseen * self.session.blocks(parcel) / 2)
+            wanted = max(count, repair.target - repair.sent) + more
             numbers = [(self._first_combination + repair.sent + one) & 0xFFFF for one in range(wanted)]
             at, made = repair.sent, make_combinations(self._source(parcel), self.session.block_bytes, parcel, numbers)
         self._ready[parcel] = at + count, made[count:]

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from cloner_core.multicast.combining import PLACES, combine_prefixes, places, read_blocks, strides
 
+Buffer = bytearray | memoryview
+
 _GROUP_BITS = 5
 
 
@@ -76,7 +78,7 @@ class Equations:
         return [(self.missing[pivot.bit_length() - 1], row >> width) for pivot, row in solved]
 
 
-def mend(buffer: bytearray, block_bytes: int, parcel: int, equations: Equations, payloads: Mapping[int, bytes]) -> None:
+def mend(buffer: Buffer, block_bytes: int, parcel: int, equations: Equations, payloads: Mapping[int, bytes]) -> None:
     """Write the missing blocks of the parcel into `buffer`; `payloads` are those of the combinations, by number."""
     view = memoryview(buffer)
     blocks = read_blocks(view, block_bytes)

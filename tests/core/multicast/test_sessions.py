@@ -40,13 +40,13 @@ SLICE = 20
 
 @pytest.mark.parametrize("first", range(1, SEEDS, SLICE))
 def test_whatever_happens_every_live_node_ends_with_every_parcel(first: int) -> None:
-    """As `./run soak multicast-sim`, with smaller sessions; `draw(SEED, 120)` is what failed."""
+    """As `./run soak multicast-sim`, with smaller sessions; `draw(SEED, 60)` is what failed."""
     faults = {seed: outcome.faults for seed in range(first, first + SLICE) if (outcome := small(seed)).faults}
     assert faults == {}
 
 
 def small(seed: int) -> Outcome:
-    return World(draw(seed, most_blocks=120)).run()
+    return World(draw(seed, most_blocks=60)).run()
 
 
 def test_a_seed_decides_everything() -> None:
