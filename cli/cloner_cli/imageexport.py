@@ -59,7 +59,8 @@ def image_export_command(run: Invocation, image: str, file: Path, *, force: bool
                     raise UnreachableError("the server ended the export before its end", hint="is it being stopped?")
                 target.flush()
                 os.fsync(target.fileno())
-                with open_image_file(part, (bytes.fromhex(signed.server_key),)) as whole:
+                key = bytes.fromhex(signed.server_key)
+                with part.open("rb") as written, open_image_file(written, str(part), (key,)) as whole:
                     whole.verify(lambda done, total: show(f"{format_bytes(done)} of {format_bytes(total)} read back"))
     told = {
         "image": ref.image,

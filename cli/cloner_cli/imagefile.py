@@ -6,18 +6,18 @@ them is checked from the signatures down.
 
 from __future__ import annotations
 
+import os
 import re
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import msgspec
 
 from cloner_core.decoding import UNREADABLE
-from cloner_core.errors import IntegrityError, InvalidError, NotFoundError, RefusedError
+from cloner_core.errors import IntegrityError, InvalidError, RefusedError
 from cloner_core.image.compression import decompress
 from cloner_core.image.derive import derive_placements
 from cloner_core.image.digest import require_digest
@@ -84,57 +84,53 @@ class ImageFile:
 
 
 @contextmanager
-def open_image_file(path: Path, keys: tuple[bytes, ...], *, hint: str = "") -> Iterator[ImageFile]:
-    """Give the version in the file at `path`, if the holder of one of `keys` signed it.
+def open_image_file(file: BinaryIO, name: str, keys: tuple[bytes, ...], *, hint: str = "") -> Iterator[ImageFile]:
+    """Give the version in a file that stands at its begin, if the holder of one of `keys` signed it.
 
-    Raises RefusedError for another signer, IntegrityError for a file that is cut off or altered, InvalidError for
-    something else, NotFoundError when there is none. `hint` says what makes a signer trusted.
+    `name` is how the file is called in messages; `hint` says what makes a signer trusted. Raises RefusedError for
+    another signer, IntegrityError for a file that is cut off or altered, InvalidError for something else.
     """
-    if not path.exists():
-        raise NotFoundError(f"there is no file {path}")
-    if not path.is_file():
-        raise InvalidError(f"{path} is no regular file")
     try:
-        with tarfile.open(path, "r:") as tar:
-            yield _check(path, tar, keys, hint)
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            yield _check(name, tar, os.fstat(file.fileno()).st_size, keys, hint)
     except tarfile.TarError as fault:
-        raise IntegrityError(f"{path} is no export of an image, or it is cut off: {fault}", hint=_AGAIN) from fault
+        raise IntegrityError(f"{name} is no export of an image, or it is cut off: {fault}", hint=_AGAIN) from fault
 
 
-def _check(path: Path, tar: tarfile.TarFile, keys: tuple[bytes, ...], hint: str) -> ImageFile:
+def _check(name: str, tar: tarfile.TarFile, end: int, keys: tuple[bytes, ...], hint: str) -> ImageFile:
     members: dict[str, tarfile.TarInfo] = {}
-    for entry in _entries(path, tar):
+    for entry in _entries(tar, end):
         if not entry.isreg() or entry.name in members:
-            raise IntegrityError(f"{path} has a member {entry.name[:200]!r} that no export has")
+            raise IntegrityError(f"{name} has a member {entry.name[:200]!r} that no export has")
         members[entry.name] = entry
 
-    def read(name: str, most: int) -> bytes:
-        entry = members.get(name)
+    def read(part: str, most: int) -> bytes:
+        entry = members.get(part)
         content = tar.extractfile(entry) if entry is not None and entry.size <= most else None
         if content is None:
-            raise IntegrityError(f"{path} has no {name}, or an impossible one", hint=_AGAIN)
+            raise IntegrityError(f"{name} has no {part}, or an impossible one", hint=_AGAIN)
         return content.read()
 
     first = next(iter(members), "")
     if not _RECORD.fullmatch(first):
-        raise InvalidError(f"{path} is no export of an image: it does not begin with the record of a version")
+        raise InvalidError(f"{name} is no export of an image: it does not begin with the record of a version")
     data = read(first, _MOST_RECORD_BYTES)
-    record = _decoded(data, VersionRecord, f"the version record of {path}")
+    record = _decoded(data, VersionRecord, f"the version record of {name}")
     if not record.record_signature:
         raise IntegrityError(
-            f"the version record of {path} is not signed as a whole", hint="export it with a newer server"
+            f"the version record of {name} is not signed as a whole", hint="export it with a newer server"
         )
     key = bytes.fromhex(record.public_key)
     if key not in keys:
-        raise RefusedError(f"{path} is signed by {record.public_key}, which is not trusted here", hint=hint)
+        raise RefusedError(f"{name} is signed by {record.public_key}, which is not trusted here", hint=hint)
     version = bytes.fromhex(record.version)
     verify_version(version, bytes.fromhex(record.signature), key)
     verify_record(data, key)
     signed = _decoded(
-        read(f"current/{record.version}.json", _MOST_RECORD_BYTES), SignedMap, f"the signed map of {path}"
+        read(f"current/{record.version}.json", _MOST_RECORD_BYTES), SignedMap, f"the signed map of {name}"
     )
-    name = bytes.fromhex(signed.map)
-    pack_map = verify_map(read(_name("packmaps", name), MAX_MAP_BYTES), bytes.fromhex(signed.signature), version, key)
+    digest = bytes.fromhex(signed.map)
+    pack_map = verify_map(read(_name("packmaps", digest), MAX_MAP_BYTES), bytes.fromhex(signed.signature), version, key)
     root_bytes = read(_name("roots", version), MAX_ROOT_BYTES)
     root = decode_root(root_bytes, version)
     index = read(_name("packindexes", pack_map.index_digest), MAX_MAP_BYTES)
@@ -147,13 +143,12 @@ def _check(path: Path, tar: tarfile.TarFile, keys: tuple[bytes, ...], hint: str)
     missing += [part for part in map(_segment_name, (ref.digest for ref in root.segments)) if part not in members]
     if missing:
         whole = len(sizes) + len(root.segments)
-        raise IntegrityError(f"{path} is cut off: {len(missing)} of {whole} parts are missing", hint=_AGAIN)
+        raise IntegrityError(f"{name} is cut off: {len(missing)} of {whole} parts are missing", hint=_AGAIN)
     return ImageFile(record, root_bytes, root, pack_map, offers, read)
 
 
-def _entries(path: Path, tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Give the members; one that reaches beyond the end of the file is none: tarfile takes its word for it."""
-    end = path.stat().st_size
+def _entries(tar: tarfile.TarFile, end: int) -> Iterator[tarfile.TarInfo]:
+    """Give the members; one that reaches beyond `end`, the end of the file, is none: tarfile takes its word for it."""
     for entry in tar:
         if entry.offset_data + entry.size <= end:
             yield entry

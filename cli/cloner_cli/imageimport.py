@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
@@ -13,6 +16,7 @@ from cloner_cli.download import parse_key
 from cloner_cli.imagefile import ImageFile, open_image_file
 from cloner_cli.invocation import Invocation
 from cloner_cli.showing import showing
+from cloner_cli.spool import opened
 from cloner_cli.text import printable
 from cloner_cli.upload import ServerSink
 from cloner_core.admin.images import ServerKey, WantedPacks
@@ -41,6 +45,8 @@ def image_import_command(run: Invocation, *, file: Path, image: str, key_texts: 
     of that site by another way than the file came, 'cloner image-export' prints it there. The version keeps its digest,
     message and author, gets a number here, and this server's signature. All of it appears, or nothing. When an import
     was broken off, the same command sends only what is missing.
+
+    FILE may be a pipe; - is standard input. What comes by one is written to $TMPDIR first (/var/tmp without one).
     """
     checks = Checks()
     if image:
@@ -57,7 +63,10 @@ def image_import_command(run: Invocation, *, file: Path, image: str, key_texts: 
     checks.settle("nothing was imported")
     own = bytes.fromhex(run.api.get("/v1/key", ServerKey).server_key)
     hint = "--key HEX trusts it: make sure, by another way than the file came, that it is the key of that site"
-    with open_image_file(file, (own, *keys), hint=hint) as whole:
+    with (
+        _opened(run, file) as content,
+        open_image_file(content, str(file), (own, *keys), hint=hint) as whole,
+    ):
         record, name = whole.record, image or whole.record.image
         missing = _missing(run.api, whole)
         _require_room(run.api, missing)
@@ -88,6 +97,14 @@ def image_import_command(run: Invocation, *, file: Path, image: str, key_texts: 
     size = f"{record.inodes} files, {format_bytes(record.data_bytes)}; {format_bytes(sent_bytes)} new"
     text = f"{what}  {record.version}\n{size}"
     run.result(told, lambda: printable(text, keep="\n"))
+
+
+@contextmanager
+def _opened(run: Invocation, file: Path) -> Iterator[BinaryIO]:
+    with ExitStack() as stack:
+        with showing(run, "reading") as show:
+            content = stack.enter_context(opened(file, lambda done: show(format_bytes(done))))
+        yield content
 
 
 def _missing(api: Api, whole: ImageFile) -> list[PackOffer]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -170,3 +172,72 @@ def test_a_dry_run_of_an_export_says_how_long_the_file_is(desk: Desk, exported: 
     told = desk.json("image-export", "golden", str(exported) + "2", "--dry-run")
     assert told["size_bytes"] == exported.stat().st_size
     assert not Path(str(exported) + "2").exists()
+
+
+@pytest.fixture
+def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return where what comes by a pipe is kept."""
+    (tmp_path / "spool").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "spool"))
+    return tmp_path / "spool"
+
+
+def test_a_version_comes_by_standard_input(desk: Desk, other: Desk, exported: Path, spool: Path) -> None:
+    result = other.run("image-import", "-", "--key", key_of(desk), typed=exported.read_bytes())
+    assert result.exit_code == 0, result.output
+    assert other.scene.core.catalog.store.check(read_data=True).faults == ()
+    assert list(spool.iterdir()) == []
+
+
+def test_a_version_comes_by_a_named_pipe(desk: Desk, other: Desk, exported: Path, tmp_path: Path, spool: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as beside:
+        written = beside.submit((tmp_path / "pipe").write_bytes, exported.read_bytes())
+        other.json("image-import", str(tmp_path / "pipe"), "--key", key_of(desk))
+        assert written.result() == exported.stat().st_size
+    assert list(spool.iterdir()) == []
+
+
+@pytest.mark.parametrize("sent", [b"", b"x" * 100, None], ids=["nothing", "another thing", "a part"])
+def test_of_a_pipe_that_ends_early_nothing_is_taken(
+    desk: Desk, other: Desk, exported: Path, spool: Path, sent: bytes | None
+) -> None:
+    content = exported.read_bytes()[:-4096] if sent is None else sent
+    result = other.refused("image-import", "-", "--key", key_of(desk), typed=content)
+    assert result.exit_code == ExitStatus.INTEGRITY
+    assert "- is " in result.stderr
+    assert list(spool.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "told"),
+    [
+        (("/dev/null",), ExitStatus.USAGE, "neither a file nor a pipe"),
+        ((".",), ExitStatus.USAGE, "neither a file nor a pipe"),
+        (("/nonexistent",), ExitStatus.NOT_FOUND, "no file /nonexistent"),
+        (("/dev/null/x",), ExitStatus.NOT_FOUND, "no file /dev/null/x"),
+    ],
+)
+def test_what_is_no_file_is_told(desk: Desk, words: tuple[str, ...], status: ExitStatus, told: str) -> None:
+    result = desk.refused("image-import", *words)
+    assert (result.exit_code, told in result.stderr) == (status, True)
+
+
+def test_a_directory_that_is_not_there_cannot_keep_what_comes(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", "/nonexistent")
+    result = desk.refused("image-import", "-", typed=b"x")
+    assert (result.exit_code, "/nonexistent" in result.stderr) == (ExitStatus.USAGE, True)
+
+
+@pytest.mark.root
+def test_what_finds_no_room_is_refused_and_leaves_the_room_it_took(desk: Desk, spool: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", spool], check=True)
+    try:
+        result = desk.refused("image-import", "-", typed=bytes(3 << 20))
+        left = os.statvfs(spool)
+    finally:
+        subprocess.run(["umount", spool], check=True)
+    assert result.exit_code == ExitStatus.REFUSED
+    assert str(spool) in result.stderr
+    assert "TMPDIR" in result.stderr
+    assert left.f_bavail == left.f_blocks

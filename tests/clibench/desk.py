@@ -80,7 +80,7 @@ class Desk:
     def __post_init__(self) -> None:
         self.transport = InProcess(self.scene, self._pass_time)
 
-    def run(self, *words: str, typed: str = "", program: click.Command = cli) -> Result:
+    def run(self, *words: str, typed: str | bytes = "", program: click.Command = cli) -> Result:
         """Run one command line with `typed` at its terminal."""
         result = CliRunner().invoke(program, list(words), input=typed, obj=self.invocation())
         if result.exception is not None and not isinstance(result.exception, SystemExit):
@@ -116,7 +116,7 @@ class Desk:
         assert result.exit_code == 0, result.output
         return msgspec.json.decode(result.stdout)
 
-    def refused(self, *words: str, typed: str = "") -> Result:
+    def refused(self, *words: str, typed: str | bytes = "") -> Result:
         """Run a command line that must fail and change nothing in the database or the store."""
         before, stored = self.scene.state_dump(), self.stored()
         result = self.run(*words, typed=typed)
