@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator
 from hashlib import sha256
@@ -119,7 +120,7 @@ def test_a_failure_ends_the_deploy_or_is_noted_as_the_script_says(scene: Scene, 
 
 @pytest.mark.parametrize("kind", ScriptType)
 def test_a_time_limit_ends_a_script_and_all_it_has_started(scene: Scene, clone: Path, kind: ScriptType) -> None:
-    marker = "876543.25"
+    marker = f"876543.{os.getpid()}"  # another run of the tests may be beside this one
     attempt = attempt_with(scene, sh(kind, f"trap '' TERM; setsid sleep {marker} & sleep {marker}", timeout_s=1))
     with pytest.raises(StageError, match="was killed at its time limit"):
         run_all(attempt)
