@@ -11,7 +11,7 @@ import os
 import struct
 import threading
 from bisect import bisect_right
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -80,7 +80,8 @@ class FormerTree:
     def keep(self) -> None:
         """Put the tree of this capture in the place of the former one."""
         if self._following is not None:
-            self._following.finish()
+            with suppress(OSError):
+                self._following.finish()
 
 
 class Reader:

@@ -222,10 +222,12 @@ def _open_writer(path: Path, binding: Binding, opened: ExitStack) -> _Writer:
 
 def _open_tree(path: Path, opened: ExitStack) -> FormerTree:
     """Return the former tree; one that cannot be used costs bytes on the wire alone, so nothing is said of it."""
-    following = open_writer(path, opened)
+    former = following = None
     with suppress(UnusableError, OSError):
-        return FormerTree(open_reader(path, opened), following)
-    return FormerTree(None, following)
+        former = open_reader(path, opened)
+    with suppress(OSError):
+        following = open_writer(path, opened)
+    return FormerTree(former, following)
 
 
 def _open_reader(path: Path, binding: Binding, opened: ExitStack) -> _Reader:
