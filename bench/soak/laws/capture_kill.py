@@ -39,6 +39,7 @@ _IMAGE = "debian"
 _ROUND = ("client",) * 5 + ("disk",) * 2 + ("server",) * 20
 _LATE = 25  # effects of a server at the end of a capture that are tried more often: they publish
 _MOST_TRIES = 12
+_DYING_S = 20.0
 _DISK_BYTES = 80 << 20
 _ENOUGH = {"server": 200, "client": 50, "disk": 20}
 
@@ -251,6 +252,8 @@ def _kill_server(yard: _Yard, golden: _Golden, chance: random.Random, effects: i
         time.sleep(chance.uniform(0, seconds))
         yard.end()
     status, said = client.wait()
+    if yard.process is not None and status != ExitStatus.OK:
+        yard.process.join(_DYING_S)  # the kernel closes the sockets of a killed process before it is gone
     if yard.process is not None and yard.process.is_alive():
         require(status == ExitStatus.OK, f"the server lives, and the client ended with {status}: {said}")
         return None
