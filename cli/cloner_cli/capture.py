@@ -190,7 +190,7 @@ def _run(run: Invocation, wanted: _Wanted, *, is_new: bool) -> None:
     detected = _detect(run, name, agreed.options.exclude_devices) if wanted.is_this_machine else None
     layout = detected.layout if detected else layout
     to_store = layout if layout is not None and _is_to_be_stored(run, wanted, layout) else None
-    if lacking := boot_lacks(wanted.root):
+    if lacking := _boot_lacks(wanted.root):
         run.say(f"note: a clone of {printable(str(wanted.root))} would not boot: it lacks {' and '.join(lacking)}")
     lint_layout = layout or _kept_layout(run, name)
     with _seen(run, wanted) as tree:
@@ -265,15 +265,12 @@ def conclude(
         )
 
 
-def boot_lacks(root: Path) -> tuple[str, ...]:
-    """Return what a clone of the tree at `root` would lack to boot; a deploy of it is refused."""
-    from cloner_core import bootfiles
+def _boot_lacks(root: Path) -> tuple[str, ...]:
+    from cloner_agent.capture.booting import boot_lacks
+    from cloner_agent.rooted import Rooted
 
-    esp = "/boot/efi"
-    here = [path for name in ("boot", "boot/grub", "boot/grub2") for path in root.joinpath(name).glob("*")]
-    here += [path for pattern in ("EFI/*/*", "loader/entries/*") for path in root.glob(f"boot/efi/{pattern}")]
-    here += [root / path.lstrip("/") for path in bootfiles.LOADERS if root.joinpath(path.lstrip("/")).exists()]
-    return bootfiles.boot_lacks((f"/{path.relative_to(root)}" for path in here), esp, platform.machine())
+    with Rooted(root) as tree:
+        return boot_lacks(tree, platform.machine())
 
 
 def _is_to_be_stored(run: Invocation, wanted: _Wanted, layout: Layout) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from clibench.desk import Desk
-from cloner_cli.capture import InexactError, boot_lacks, conclude
+from cloner_cli.capture import InexactError, conclude
 from cloner_cli.invocation import Invocation
 from cloner_core.errors import ExitStatus
 from cloner_core.image.version import VersionRecord
@@ -122,14 +122,6 @@ def test_files_that_kept_changing_end_with_their_own_status(capsys: pytest.Captu
 def test_what_a_tree_lacks_to_boot_is_said_in_one_sentence(desk: Desk, tree: Path) -> None:
     words = ["new-image", "--root", str(tree), "--image", "x", "--disklayout", "simple", "--dry-run"]
     assert "would not boot: it lacks a kernel (/boot/vmlinuz-VERSION) and a signed GRUB (" in desk.run(*words).stderr
-
-
-def test_a_tree_that_could_not_boot_is_told_at_its_capture(tmp_path: Path) -> None:
-    assert len(boot_lacks(tmp_path)) == 2
-    for name in ("boot/vmlinuz-6.1.0-1-amd64", "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"):
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).touch()
-    assert boot_lacks(tmp_path) == ()
 
 
 def test_what_the_lint_found_is_told_and_kept_with_the_version(desk: Desk, tree: Path) -> None:
