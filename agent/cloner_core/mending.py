@@ -66,6 +66,11 @@ _RULES: dict[Cause, Remedy] = {
     ),
     Cause.NETWORK: Remedy("check cable, switch port and that 'cloner serve' runs"),
     Cause.REFUSED: Remedy("the server said no: 'cloner task show' has the reason"),
+    Cause.UNCLEAN: Remedy(
+        "start the node from its disk once and shut it down properly: the filesystem was not unmounted, and a capture"
+        " at rest writes nothing"
+    ),
+    Cause.LOCKED: Remedy("capture the node while it runs: cloner new-image", "deploy"),
     Cause.NO_METHOD: Remedy(
         "the disk cannot erase itself in that way now: where its security is frozen, have the machine sleep and wake or"
         " cut the disk's power; or erase again with another --method"
@@ -120,6 +125,13 @@ _BY_STAGE: dict[tuple[Cause, Stage], Remedy] = {
 }
 
 
+_ANEW = {
+    "deploy": "cloner deploy --nodes",
+    "erase": "cloner erase --disks … --nodes",
+    "capture": "cloner capture --image … --node",
+}
+
+
 def remedy(cause: Cause, stage: Stage | None = None) -> Remedy:
     """Return what to do about `cause`; what is known of it in `stage` goes before."""
     known = None if stage is None else _BY_STAGE.get((cause, stage))
@@ -129,10 +141,10 @@ def remedy(cause: Cause, stage: Stage | None = None) -> Remedy:
 def mending_line(cause: Cause, stage: Stage | None, nodes: str, kind: str = "deploy") -> str:
     """Return the one line that mends a failure of the node set `nodes`: what to do, then the command to type.
 
-    `kind` is that of the tasks; "erase" is begun anew by `cloner erase`.
+    `kind` is that of the tasks; "erase" is begun anew by `cloner erase`, "capture" by `cloner capture`.
     """
     what = remedy(cause, stage)
-    command = f"cloner deploy --nodes '{nodes}'" if kind == "deploy" else f"cloner {kind} --disks … --nodes '{nodes}'"
+    command = f"{_ANEW[kind]} '{nodes}'"
     if what.again == "retry":
         command = f"cloner task retry --failed --cause {cause} --nodes '{nodes}'"
     return f"{what.do}; then: {command}"

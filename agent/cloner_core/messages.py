@@ -47,6 +47,10 @@ class Stage(StrEnum):
     PLAN = "plan"  # disks selected, fit proven, digest confirmed by the server
     PRE_SCRIPT = "pre-script"  # the site's own, in the initramfs; entered only where there is one
     GUARD = "guard"  # nothing else carries our UUIDs; old holders stopped
+    ASSEMBLE = "assemble"  # of a capture at rest: arrays, volumes, the mounted tree, all of it read-only
+    SURVEY = "survey"  # of a capture at rest: what it would take, and what the lint finds
+    CAPTURE = "capture"  # of a capture at rest
+    PUBLISH = "publish"  # of a capture at rest
     PARTITION = "partition"  # the first destructive stage
     ERASE = "erase"  # of a task that erases, in place of what a deploy does to disks
     MKFS = "mkfs"
@@ -66,7 +70,19 @@ class Stage(StrEnum):
 SCRIPT_STAGES = frozenset({Stage.PRE_SCRIPT, Stage.POST_SCRIPT})
 """Entered only where the image has scripts."""
 
-DEPLOY_STAGES = tuple(stage for stage in Stage if stage is not Stage.ERASE)
+CAPTURE_STAGES = (
+    Stage.HELLO,
+    Stage.GUARD,
+    Stage.ASSEMBLE,
+    Stage.SURVEY,
+    Stage.CAPTURE,
+    Stage.PUBLISH,
+    Stage.REBOOT,
+)
+"""The stages of a capture at rest."""
+
+_OF_OTHERS = (Stage.ERASE, Stage.ASSEMBLE, Stage.SURVEY, Stage.CAPTURE, Stage.PUBLISH)
+DEPLOY_STAGES = tuple(stage for stage in Stage if stage not in _OF_OTHERS)
 """The stages of a deploy."""
 
 ERASE_STAGES = (Stage.HELLO, Stage.PLAN, Stage.GUARD, Stage.ERASE, Stage.READBACK, Stage.RECEIPT, Stage.REBOOT)
@@ -101,6 +117,8 @@ class Cause(StrEnum):
     NVRAM = "nvram"
     NETWORK = "network"  # server unreachable for too long
     REFUSED = "refused"  # the server said no: task ended, attempt replaced, commit not granted
+    UNCLEAN = "unclean"  # a filesystem to be captured was not unmounted: only a write would put it right
+    LOCKED = "locked"  # what is to be captured is encrypted, and no key of it is kept
     NO_METHOD = "no-method"  # a disk cannot be erased in the way that is asked for
     NOT_ERASED = "not-erased"  # a disk says so, or still holds what it held
     TOOL = "tool"  # a program of the agent failed

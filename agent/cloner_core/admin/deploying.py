@@ -1,8 +1,9 @@
-"""What a deploy or an erase would do to nodes, and the orders to do it."""
+"""What a deploy, an erase or a capture at rest would do to nodes, and the orders to do it."""
 
 from __future__ import annotations
 
 from cloner_core.admin.nodes import NetbootWord
+from cloner_core.atrest import CaptureOrder
 from cloner_core.erasing.words import EraseOrder, Way
 from cloner_core.image.reference import VersionName
 from cloner_core.messages import Strict
@@ -52,7 +53,10 @@ class DeployRequest(Strict, frozen=True):
 
 
 class NetbootRequest(Strict, frozen=True):
-    """Set the field netboot of these nodes: all of them, or none. `cloner` arms a task, as deploy does."""
+    """Set the field netboot of these nodes: all of them, or none.
+
+    `cloner` arms a task, as deploy does; `capture`, of one node, another one, as a capture at rest of its own image.
+    """
 
     nodes: tuple[str, ...]
     value: NetbootWord
@@ -95,5 +99,27 @@ class EraseIntent(Strict, frozen=True):
     left: tuple[str, ...]  # disks that stay as they are, each with the reason
     is_known: bool  # False: the machine never told its disks; they are chosen when it boots
     agreed: tuple[str, ...] | None = None  # the disks as the task names them; None: not known
+    notes: tuple[str, ...] = ()
+    task_id: str = ""  # "" in a dry run
+
+
+class CaptureRequest(Strict, frozen=True):
+    """Arm a task that captures a node at rest."""
+
+    node: str
+    order: CaptureOrder | None = None  # None: of the node's own image and layout, with the options kept with it
+    is_update: bool = False  # the image must be there
+    dry_run: bool = False
+    shown: CaptureIntent | None = None  # refused when anything else would be armed; None: no one was asked
+
+
+class CaptureIntent(Strict, frozen=True):
+    """What a capture at rest would do, or has begun to do."""
+
+    node: str
+    base: str  # "web:3", the newest version; "" for the first one
+    order: CaptureOrder
+    disks: tuple[DiskAtRisk, ...]  # that will be read; none of them is written
+    is_known: bool  # False: the machine never told its disks
     notes: tuple[str, ...] = ()
     task_id: str = ""  # "" in a dry run
