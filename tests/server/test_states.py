@@ -30,8 +30,9 @@ def test_done_is_the_end(steps: list[Happening]) -> None:
 
 
 @given(happenings)
-def test_nothing_is_done_without_receipt(steps: list[Happening]) -> None:
-    seen = run([step for step in steps if step not in (Happening.RECEIPT, Happening.RECEIPT_FINAL, Happening.CONFIRM)])
+def test_nothing_is_done_without_a_receipt_or_a_version(steps: list[Happening]) -> None:
+    ends = (Happening.RECEIPT, Happening.RECEIPT_FINAL, Happening.CONFIRM, Happening.PUBLISHED)
+    seen = run([step for step in steps if step not in ends])
     assert TaskState.DONE not in seen
     assert TaskState.UNCONFIRMED not in seen
 

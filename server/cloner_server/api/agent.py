@@ -11,12 +11,11 @@ import msgspec
 from litestar import Router, get, post
 from litestar.params import FromPath, RawBody
 from litestar.types import ASGIApp
-from sqlalchemy import Connection
 
+from cloner_core.atrest import CaptureReply
 from cloner_core.bundle import MAX_BUNDLE_BYTES, Bundle, redact_bundle
-from cloner_core.decoding import UNREADABLE
 from cloner_core.erasing.words import EraseReceipt, EraseReceiptBody, EraseReply, EraseTask
-from cloner_core.errors import ClonerError, InvalidError, NotFoundError
+from cloner_core.errors import ClonerError, InvalidError, NotFoundError, RefusedError
 from cloner_core.facts import Facts, fingerprint
 from cloner_core.image.packmap import packs_digest
 from cloner_core.messages import (
@@ -39,13 +38,14 @@ from cloner_core.plan import wanted_of
 from cloner_core.steps import BootFiles
 from cloner_server import planning, vault
 from cloner_server.api.callers import CoreDependency
+from cloner_server.api.credentials import author_of, bearer_of, credential_of, decode_body
 from cloner_server.api.faults import AnyRequest
 from cloner_server.api.parts import send_pack, send_part
 from cloner_server.catalog import Part, Version
 from cloner_server.core import Core
 from cloner_server.state import tasks as rows
 from cloner_server.tasks import attempts, claims, discovery, endings, erasing
-from cloner_server.tasks.attempts import Bearer, CredentialError, Shown
+from cloner_server.tasks.attempts import Bearer
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class _Versioned(msgspec.Struct):
 
 
 @post("/hello", sync_to_thread=True, status_code=_OK)
-def hello(core: CoreDependency, request: AnyRequest, body: RawBody) -> HelloReply | EraseReply:
+def hello(core: CoreDependency, request: AnyRequest, body: RawBody) -> HelloReply | EraseReply | CaptureReply:
     """Exchange the claim of a boot script for an attempt."""
     message = _hello(body)
     with core.database.write() as connection:
@@ -84,7 +84,7 @@ def discover(core: CoreDependency, body: RawBody) -> Discovered:
 @post("/discover/fail", sync_to_thread=True, status_code=_OK)
 def discover_fail(core: CoreDependency, body: RawBody) -> Granted:
     """Take the word of an agent that it could take no inventory."""
-    message = _decode(body, DiscoverFailure)
+    message = decode_body(body, DiscoverFailure)
     with core.database.write() as connection:
         refusal = discovery.accept_failure(connection, core.act("agent"), message)
     if refusal is not None:
@@ -96,17 +96,21 @@ def discover_fail(core: CoreDependency, body: RawBody) -> Granted:
 def beat(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], body: RawBody) -> BeatReply:
     """Take a heartbeat and say what to do."""
     with core.database.write() as connection:
-        bearer = _bearer(connection, request, body, attempt_id)
-        message = _decode(body, Beat)  # a stranger's body is not looked into
-        return attempts.beat(connection, core.act(_author(bearer)), bearer, message, address=_address(request))
+        bearer = bearer_of(connection, request, body, attempt_id)
+        message = decode_body(body, Beat)  # a stranger's body is not looked into
+        return attempts.beat(connection, core.act(author_of(bearer)), bearer, message, address=_address(request))
 
 
 @post("/attempts/{attempt_id:str}/plan", status_code=_OK)
 async def plan(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], body: RawBody) -> Granted:
     """Compare the agent's plan with the server's own; from here on disks may be destroyed."""
     bearer = await asyncio.to_thread(_active_bearer, core, request, body, attempt_id)
+    if bearer.task.kind == rows.CAPTURE:
+        raise RefusedError(f"task {bearer.task.id} captures: it has no plan")
     if bearer.task.kind == rows.ERASE:
-        erase = planning.expected_erase(_decode(bearer.attempt.facts, Facts), _decode(bearer.attempt.told, EraseTask))
+        erase = planning.expected_erase(
+            decode_body(bearer.attempt.facts, Facts), decode_body(bearer.attempt.told, EraseTask)
+        )
         await asyncio.to_thread(_confirm_plan, core, request, body, erase)
         return Granted()
     facts, version, told = await asyncio.to_thread(_planned, core, bearer)
@@ -125,16 +129,16 @@ async def plan(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[s
 def identity(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], body: RawBody) -> Vaulted:
     """Release the secret half of the node's identity to its accepted hardware."""
     with core.database.write() as connection:
-        bearer = _bearer(connection, request, body, attempt_id)
-        return attempts.release_identity(connection, core.act(_author(bearer)), bearer, core.site.vault_key)
+        bearer = bearer_of(connection, request, body, attempt_id)
+        return attempts.release_identity(connection, core.act(author_of(bearer)), bearer, core.site.vault_key)
 
 
 @post("/attempts/{attempt_id:str}/commit", sync_to_thread=True, status_code=_OK)
 def commit(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], body: RawBody) -> Granted:
     """Grant that the disk be made bootable."""
     with core.database.write() as connection:
-        bearer = _bearer(connection, request, body, attempt_id)
-        attempts.grant_commit(connection, core.act(_author(bearer)), bearer)
+        bearer = bearer_of(connection, request, body, attempt_id)
+        attempts.grant_commit(connection, core.act(author_of(bearer)), bearer)
     return Granted()
 
 
@@ -144,14 +148,15 @@ def receipt(
 ) -> Receipt | EraseReceipt:
     """Take the receipt, end the task, flip netboot: one transaction, then the answer."""
     with core.database.write() as connection:
-        bearer = _bearer(connection, request, body, attempt_id)
+        bearer = bearer_of(connection, request, body, attempt_id)
         if bearer.task.kind == rows.ERASE:
-            erased = _decode(body, EraseReceiptBody)
-            return erasing.accept_erased(connection, core.act(_author(bearer)), bearer, erased, core.site.sign)
-        message = _decode(body, ReceiptBody)  # a stranger's body is not looked into
+            erased = decode_body(body, EraseReceiptBody)
+            return erasing.accept_erased(connection, core.act(author_of(bearer)), bearer, erased, core.site.sign)
+        attempts.require_deploy(bearer)
+        message = decode_body(body, ReceiptBody)  # a stranger's body is not looked into
         return endings.accept_receipt(
             connection,
-            core.act(_author(bearer)),
+            core.act(author_of(bearer)),
             bearer,
             message,
             packs=_packs_of(core, bearer),
@@ -164,9 +169,9 @@ def receipt(
 def fail(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], body: RawBody) -> Granted:
     """Take the failure of an attempt."""
     with core.database.write() as connection:
-        bearer = _bearer(connection, request, body, attempt_id)
-        message = _decode(body, Failure)  # a stranger's body is not looked into
-        endings.accept_failure(connection, core.act(_author(bearer)), bearer, message)
+        bearer = bearer_of(connection, request, body, attempt_id)
+        message = decode_body(body, Failure)  # a stranger's body is not looked into
+        endings.accept_failure(connection, core.act(author_of(bearer)), bearer, message)
     return Granted()
 
 
@@ -176,11 +181,11 @@ def bundle(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str],
     if len(body) > MAX_BUNDLE_BYTES:
         raise InvalidError(f"the bundle has {len(body)} bytes, at most {MAX_BUNDLE_BYTES} are taken")
     with core.database.read() as connection:  # a stranger's megabyte is not looked into
-        _bearer(connection, request, body, attempt_id)
-    message = redact_bundle(_decode(body, Bundle))
+        bearer_of(connection, request, body, attempt_id)
+    message = redact_bundle(decode_body(body, Bundle))
     with core.database.write() as connection:
-        bearer = _bearer(connection, request, body, attempt_id)
-        attempts.keep_bundle(connection, core.act(_author(bearer)), bearer, message)
+        bearer = bearer_of(connection, request, body, attempt_id)
+        attempts.keep_bundle(connection, core.act(author_of(bearer)), bearer, message)
     return Granted()
 
 
@@ -188,8 +193,8 @@ def bundle(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str],
 def rebooting(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], body: RawBody) -> Granted:
     """Take the agent's good-bye."""
     with core.database.write() as connection:
-        bearer = _bearer(connection, request, body, attempt_id)
-        attempts.note_reboot(connection, core.act(_author(bearer)), bearer)
+        bearer = bearer_of(connection, request, body, attempt_id)
+        attempts.note_reboot(connection, core.act(author_of(bearer)), bearer)
     return Granted()
 
 
@@ -251,13 +256,13 @@ def agent_router() -> Router:
 
 
 def _hello(body: bytes) -> Hello:
-    spoken = _decode(body, _Versioned).protocol
+    spoken = decode_body(body, _Versioned).protocol
     if spoken != PROTOCOL:
         raise InvalidError(
             f"the agent speaks protocol {spoken}, this server {PROTOCOL}",
             hint="rebuild the initramfs with 'cloner initramfs build' of the server's version",
         )
-    message = _decode(body, Hello)
+    message = decode_body(body, Hello)
     if len(message.public_key) != 64 or not all(c in "0123456789abcdef" for c in message.public_key):
         raise InvalidError("public_key is not 64 lower-case hex digits")
     return message
@@ -265,55 +270,30 @@ def _hello(body: bytes) -> Hello:
 
 def _active_bearer(core: Core, request: AnyRequest, body: bytes, attempt_id: str) -> Bearer:
     with core.database.read() as connection:
-        bearer = _bearer(connection, request, body, attempt_id)
+        bearer = bearer_of(connection, request, body, attempt_id)
     attempts.require_active(bearer)
     return bearer
 
 
 def _planned(core: Core, bearer: Bearer) -> tuple[Facts, Version, Task]:
-    told = _decode(bearer.attempt.told, Task)
-    return _decode(bearer.attempt.facts, Facts), core.catalog.find(told.version), told
+    told = decode_body(bearer.attempt.told, Task)
+    return decode_body(bearer.attempt.facts, Facts), core.catalog.find(told.version), told
 
 
 def _confirm_plan(core: Core, request: AnyRequest, body: bytes, expected: planning.Expected) -> None:
-    report = _decode(body, PlanReport)
+    report = decode_body(body, PlanReport)
     with core.database.write() as connection:
-        bearer = attempts.authenticate(connection, _credential(request))
-        attempts.confirm_plan(connection, core.act(_author(bearer)), bearer, report, expected)
-
-
-def _decode(body: bytes | str, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except UNREADABLE as fault:
-        raise InvalidError(f"the body is not a {kind.__name__.strip('_')}: {fault}") from fault
-
-
-def _credential(request: AnyRequest) -> str:
-    scheme, _, credential = request.headers.get("authorization", "").partition(" ")
-    if scheme != "Bearer" or not credential:
-        raise CredentialError("the request carries no credential")
-    return credential
-
-
-def _bearer(connection: Connection, request: AnyRequest, body: bytes, attempt_id: str) -> Bearer:
-    credential = _credential(request)
-    bearer = attempts.authenticate(connection, credential)
-    if bearer.attempt.id != attempt_id:
-        raise CredentialError("the credential is of another attempt")
-    path = request.scope["path"]
-    proof = request.headers.get("cloner-proof", "")
-    attempts.check_proof(bearer, Shown(request.method, path, body, credential, proof))
-    return bearer
+        bearer = attempts.authenticate(connection, credential_of(request))
+        attempts.confirm_plan(connection, core.act(author_of(bearer)), bearer, report, expected)
 
 
 def _task_version(core: Core, request: AnyRequest, digest: str = "") -> Version:
     """Return the version the bearer's task restores; `digest`, when given, must be its."""
     with core.database.read() as connection:
-        bearer = attempts.authenticate(connection, _credential(request))
+        bearer = attempts.authenticate(connection, credential_of(request))
     attempts.require_active(bearer)
     attempts.require_deploy(bearer)
-    told = _decode(bearer.attempt.told, Task).version
+    told = decode_body(bearer.attempt.told, Task).version
     if digest and digest != told.digest:
         raise NotFoundError("the task restores another version")
     return core.catalog.find(told)
@@ -333,7 +313,7 @@ async def _granted(core: Core, request: AnyRequest, digest: str) -> Version:
 def _packs_of(core: Core, bearer: Bearer) -> str:
     """Return the digest of the packs the attempt was to verify; "" when the store cannot say so now."""
     try:
-        return packs_digest(core.catalog.find(_decode(bearer.attempt.told, Task).version).pack_map).hex()
+        return packs_digest(core.catalog.find(decode_body(bearer.attempt.told, Task).version).pack_map).hex()
     except (ClonerError, OSError) as fault:
         # The disk is ready: what has happened to the store since must not cost the receipt.
         log.error("the packs of attempt %s are not compared: %s", bearer.attempt.id, fault)
@@ -346,7 +326,3 @@ def _address(request: AnyRequest) -> str:
         return str(ipaddress.ip_address(request.client.host if request.client else ""))
     except ValueError:
         return ""
-
-
-def _author(bearer: Bearer) -> str:
-    return f"agent {bearer.attempt.id}"

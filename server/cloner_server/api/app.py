@@ -19,6 +19,7 @@ from cloner_core.errors import ClonerError
 from cloner_server import VERSION
 from cloner_server.api.admin import admin_router, capture_router
 from cloner_server.api.agent import agent_router
+from cloner_server.api.atrest import capture_attempt_router
 from cloner_server.api.configs import config_handlers
 from cloner_server.api.failures import failure_handlers
 from cloner_server.api.faults import answer_error, answer_http_error, answer_trouble
@@ -32,7 +33,7 @@ from cloner_server.core import Core
 
 def agent_app(core_of: Callable[[], Core]) -> Litestar:
     """Return the application of the TLS port."""
-    return _app(core_of, (agent_router(), capture_router(core_of)), openapi=None)
+    return _app(core_of, (agent_router(), capture_attempt_router(core_of), capture_router(core_of)), openapi=None)
 
 
 def admin_app(core_of: Callable[[], Core]) -> Litestar:

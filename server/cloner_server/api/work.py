@@ -8,7 +8,16 @@ from litestar import get, post
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from cloner_core.admin.consoles import ConsoleOutcome, ConsoleReport
-from cloner_core.admin.deploying import DeployRequest, EraseIntent, EraseRequest, Intent, NetbootRequest, PlanView
+from cloner_core.admin.deploying import (
+    CaptureIntent,
+    CaptureRequest,
+    DeployRequest,
+    EraseIntent,
+    EraseRequest,
+    Intent,
+    NetbootRequest,
+    PlanView,
+)
 from cloner_core.admin.nodes import NodeView
 from cloner_core.admin.tasks import LogEntry, ReceiptView, TaskState, TaskView
 from cloner_core.erasing.plan import erase_digest, plan_erase, render_erase
@@ -22,7 +31,7 @@ from cloner_server.core import Core
 from cloner_server.offering import Offer, kernel_notes, offer_for
 from cloner_server.state import nodes
 from cloner_server.state import tasks as rows
-from cloner_server.tasks import arming, discovery, endings, erasing
+from cloner_server.tasks import arming, capturing, discovery, endings, erasing
 from cloner_server.tasks.foreseen import erase_to_come, task_to_come
 
 _OK = 200
@@ -53,15 +62,26 @@ def deploy(core: CoreDependency, request: AnyRequest, data: JSONBody[DeployReque
 
 @post("/netboot", sync_to_thread=True, request_max_body_size=_SHOWN_BYTES, status_code=_OK)
 def netboot(core: CoreDependency, request: AnyRequest, data: JSONBody[NetbootRequest]) -> list[NodeView]:
-    """Set netboot of nodes; `cloner` arms a task from the node's image and layout, `discover` takes an inventory."""
+    """Set netboot of nodes.
+
+    `cloner` arms a task from the node's image and layout, `capture` one that captures it; `discover` takes an
+    inventory.
+    """
     names = list(dict.fromkeys(data.nodes))
     if data.value == "cloner":
         asked = DeployRequest(nodes=data.nodes, limit=data.limit, dry_run=data.dry_run, shown=data.shown)
         deploy.fn(core, request, asked)
         with core.database.read() as connection:
             return nodes.get_nodes(connection, names)
+    if data.value == "capture":
+        if len(names) != 1:
+            raise RefusedError(f"{len(names)} nodes are named, one at a time is captured", hint="--nodes node01")
+        capture.fn(core, request, CaptureRequest(node=names[0], dry_run=data.dry_run))
+        with core.database.read() as connection:
+            return nodes.get_nodes(connection, names)
     if data.value not in ("local", "discover"):
-        raise RefusedError(f"netboot '{data.value}' is not offered by this version", hint="local, cloner, discover")
+        offered = "local, cloner, capture, discover"
+        raise RefusedError(f"netboot '{data.value}' is not offered by this version", hint=offered)
     act = who(core, request)
     if data.value == "discover":
         with core.database.trial(data.dry_run) as connection:
@@ -90,6 +110,17 @@ def erase(core: CoreDependency, request: AnyRequest, data: JSONBody[EraseRequest
             return intents
         arming.require_shown(intents, data.shown)
         return erasing.arm_erase(connection, who(core, request), intents, data.order, core.rules)
+
+
+@post("/capture", sync_to_thread=True, request_max_body_size=_SHOWN_BYTES, status_code=_OK)
+def capture(core: CoreDependency, request: AnyRequest, data: JSONBody[CaptureRequest]) -> CaptureIntent:
+    """Arm a task that captures a node at rest."""
+    with core.database.trial(data.dry_run) as connection:
+        intent = capturing.intend_capture(connection, data, core.rules)
+        if data.dry_run:
+            return intent
+        arming.require_shown([intent], None if data.shown is None else [data.shown])
+        return capturing.arm_capture(connection, who(core, request), intent, core.rules)
 
 
 @get("/plan/{name:str}", sync_to_thread=True)
@@ -196,6 +227,7 @@ def work_handlers() -> list[Any]:
     """Return the handlers of work."""
     own: list[Any] = [
         deploy,
+        capture,
         erase,
         netboot,
         plan_show,

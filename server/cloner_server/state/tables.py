@@ -208,7 +208,7 @@ tasks = Table(
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("revision", Integer, nullable=False),
     Column("node", Text, nullable=False, index=True),  # no foreign key: a task outlives its node
-    Column("kind", Text, nullable=False),  # "deploy", "erase"
+    Column("kind", Text, nullable=False),  # "deploy", "erase", "capture"
     Column("state", Text, nullable=False, index=True),
     Column("stage", Text, nullable=False, server_default=""),
     Column("image", Text, nullable=False),

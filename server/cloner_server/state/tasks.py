@@ -17,8 +17,8 @@ from cloner_server.tasks.states import Happening, next_state
 
 AnyRow = Row[tuple[Any, ...]]
 
-ERASE = "erase"
-"""The kind of tasks that erase; the others are of the kind `deploy`."""
+DEPLOY, ERASE, CAPTURE = "deploy", "erase", "capture"
+"""The kinds of tasks."""
 LOG_LINES = 20_000
 """Of one task: what an agent sends must not fill the disk, and must not push out the logs of others."""
 _LINE_CHARACTERS = 4000
@@ -98,6 +98,11 @@ def last_attempt(connection: Connection, task_id: int) -> AnyRow | None:
     return connection.execute(query).one_or_none()
 
 
+def netboot_for(task: AnyRow) -> str:
+    """Return what the field netboot says while the task is to be done."""
+    return "capture" if task.kind == CAPTURE else "cloner"
+
+
 def is_disk_touched(connection: Connection, task_id: int, *, but_for: str = "") -> bool:
     """Return whether an attempt of the task may have cost the node its old content; `but_for` is one not asked about.
 
@@ -113,7 +118,7 @@ def is_disk_touched(connection: Connection, task_id: int, *, but_for: str = "") 
 def told_tasks(connection: Connection) -> list[Task]:
     """Return what the attempts that may still fetch were told: those of deploys."""
     query = select(attempts.c.told).join(tasks, tasks.c.id == attempts.c.task)
-    query = query.where(attempts.c.state == "live", tasks.c.kind != ERASE)
+    query = query.where(attempts.c.state == "live", tasks.c.kind == DEPLOY)
     return [msgspec.json.decode(text, type=Task) for text in connection.execute(query).scalars()]
 
 

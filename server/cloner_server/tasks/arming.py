@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 from sqlalchemy import Connection, select, update
 
-from cloner_core.admin.deploying import DeployRequest, DiskAtRisk, EraseIntent, Intent
+from cloner_core.admin.deploying import CaptureIntent, DeployRequest, DiskAtRisk, EraseIntent, Intent
 from cloner_core.admin.images import LayoutView
 from cloner_core.admin.nodes import NodeView
 from cloner_core.describing import describe_signature
@@ -21,7 +21,7 @@ from cloner_server.state.database import Act
 from cloner_server.state.tables import attempts, tasks
 from cloner_server.tasks.rules import Rules
 
-AnyIntent = TypeVar("AnyIntent", Intent, EraseIntent)
+AnyIntent = TypeVar("AnyIntent", Intent, EraseIntent, CaptureIntent)
 NO_AGENT = "this server offers no agent: the node waits until it runs with --installer"
 
 
@@ -74,7 +74,7 @@ def arm(connection: Connection, act: Act, intents: list[Intent], rules: Rules) -
         version = images.get_version(connection, intent.image, intent.version)
         values = {
             "node": intent.node,
-            "kind": "deploy",
+            "kind": rows.DEPLOY,
             "image": intent.image,
             "number": intent.version,
             "digest": version.digest,

@@ -14,7 +14,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Connection, select
 
+from cloner_core.admin.nodes import NodeView
 from cloner_core.admin.tasks import TaskState
+from cloner_core.atrest import DiskKeys
 from cloner_core.bundle import Bundle
 from cloner_core.errors import ClonerError, ConflictError, RefusedError
 from cloner_core.layout import Layout, Luks
@@ -87,9 +89,16 @@ def require_active(bearer: Bearer) -> None:
 
 
 def require_deploy(bearer: Bearer) -> None:
-    """Raise RefusedError for a task that erases: it has no part in an image, an identity or a commit."""
-    if bearer.task.kind == rows.ERASE:
-        raise RefusedError(f"task {bearer.task.id} erases: it restores nothing")
+    """Raise RefusedError for a task of another kind: it has no part in a version, an identity or a commit."""
+    if bearer.task.kind != rows.DEPLOY:
+        raise RefusedError(f"task {bearer.task.id} is to {bearer.task.kind}: it restores nothing")
+
+
+def require_capture(bearer: Bearer) -> None:
+    """Raise RefusedError unless this is the live attempt of a task that captures."""
+    require_active(bearer)
+    if bearer.task.kind != rows.CAPTURE:
+        raise RefusedError(f"task {bearer.task.id} is to {bearer.task.kind}: it captures nothing")
 
 
 def beat(connection: Connection, act: Act, bearer: Bearer, message: Beat, *, address: str = "") -> BeatReply:
@@ -99,7 +108,8 @@ def beat(connection: Connection, act: Act, bearer: Bearer, message: Beat, *, add
     """
     attempt, task = bearer.attempt, bearer.task
     values: dict[str, object] = {"beat_s": act.now_s, "progress": msgspec.json.encode(message.progress).decode()}
-    if _ORDER.index(message.progress.stage) >= _ORDER.index(DESTRUCTIVE_FROM):
+    is_late = _ORDER.index(message.progress.stage) >= _ORDER.index(DESTRUCTIVE_FROM)
+    if is_late and task.kind != rows.CAPTURE:  # which ends with a restart, as all do, and writes to no disk
         values["is_destroyed"] = True
     if address != attempt.address:
         values["address"] = address
@@ -133,16 +143,29 @@ def confirm_plan(connection: Connection, act: Act, bearer: Bearer, report: PlanR
     _note(connection, act, bearer, "plan confirmed", digest=report.digest)
 
 
-def release_identity(connection: Connection, act: Act, bearer: Bearer, key: bytes) -> Vaulted:
-    """Open the vault to the accepted hardware, once the plan was confirmed."""
-    require_active(bearer)
-    require_deploy(bearer)
-    node = nodes.get_node(connection, bearer.task.node)
+def release_disk_keys(connection: Connection, act: Act, bearer: Bearer, key: bytes) -> DiskKeys:
+    """Give what may open the disks of the node to its accepted hardware."""
+    require_capture(bearer)
+    _require_accepted(nodes.get_node(connection, bearer.task.node), bearer)
+    found = recoverykeys.list_keys(connection, bearer.task.node, key)
+    _note(connection, act, bearer, "disk keys released", numbers=[one.number for one in found])
+    return DiskKeys(tuple(one.key for one in found))
+
+
+def _require_accepted(node: NodeView, bearer: Bearer) -> None:
     if node.fingerprint != bearer.attempt.fingerprint:
         raise RefusedError(
             f"this hardware is not the one accepted for {node.name}",
             hint=f"if it was replaced: cloner node accept {node.name}, then task retry",
         )
+
+
+def release_identity(connection: Connection, act: Act, bearer: Bearer, key: bytes) -> Vaulted:
+    """Open the vault to the accepted hardware, once the plan was confirmed."""
+    require_active(bearer)
+    require_deploy(bearer)
+    node = nodes.get_node(connection, bearer.task.node)
+    _require_accepted(node, bearer)
     if bearer.attempt.plan_digest is None:
         raise RefusedError("the identity is released after the plan was confirmed, not before")
     rows.change_attempt(connection, bearer.attempt.id, identity_s=act.now_s)

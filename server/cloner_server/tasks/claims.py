@@ -15,6 +15,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from cloner_core.admin.nodes import Hardware, NodeView
 from cloner_core.admin.tasks import TaskState
+from cloner_core.atrest import CaptureReply, CaptureTask
 from cloner_core.erasing.words import EraseReply, EraseTask
 from cloner_core.errors import ClonerError, RefusedError, UnreachableError
 from cloner_core.facts import Facts, fingerprint
@@ -39,6 +40,7 @@ from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act
 from cloner_server.state.tables import attempts, claims, tasks
 from cloner_server.state.tasks import AnyRow
+from cloner_server.tasks.capturing import capture_task_for
 from cloner_server.tasks.erasing import erase_task_for
 from cloner_server.tasks.rules import Catalog, Rules, attempt_seed, silence_s, token_hash
 from cloner_server.tasks.states import CLAIMABLE, Happening, can_happen
@@ -95,7 +97,7 @@ def _watch(connection: Connection, act: Act, task: AnyRow, rules: Rules) -> None
 
 def accept_hello(
     connection: Connection, act: Act, hello: Hello, rules: Rules, catalog: Catalog, *, address: str = ""
-) -> HelloReply | EraseReply | ClonerError:
+) -> HelloReply | EraseReply | CaptureReply | ClonerError:
     """Exchange a claim for an attempt; `address` is where the hello came from, "" when that is no IP address.
 
     A refusal is returned, not raised: the alarm and the freeze that go with it must be committed first.
@@ -125,7 +127,7 @@ def accept_hello(
     elif former is None or former.state != "live":
         return UnknownClaimError("the attempt of this claim has ended", hint="boot over the network again")
     # A used claim shown again by its own attempt: our reply was lost on the way.
-    version = None if task.kind == rows.ERASE else catalog.version_ref(task.image, task.number)
+    version = catalog.version_ref(task.image, task.number) if task.kind == rows.DEPLOY else None
     node = nodes.get_node(connection, claim.node)  # once more: what it told may say of which model it is
     return _welcome(connection, act, _Meeting(task, node, former, version, address), rules)
 
@@ -144,7 +146,7 @@ class _Meeting:
     task: AnyRow
     node: NodeView
     attempt: AnyRow
-    version: VersionRef | None  # None: the task erases
+    version: VersionRef | None  # None: the task is no deploy
     address: str
 
 
@@ -170,8 +172,8 @@ def _stand_back(
 def _become_attempt(
     connection: Connection, act: Act, hello: Hello, *, task: AnyRow, claim: AnyRow, rules: Rules, node: NodeView
 ) -> tuple[AnyRow, AnyRow]:
-    # What is erased boots nothing that could confirm.
-    way = ConfirmWay.NONE if task.kind == rows.ERASE else ConfirmWay(node.confirm or rules.confirm)
+    # What is erased boots nothing that could confirm, and what is captured is no clone.
+    way = ConfirmWay(node.confirm or rules.confirm) if task.kind == rows.DEPLOY else ConfirmWay.NONE
     attempt = _new_attempt(connection, act, task, hello, rules, confirm=way)
     used = {"used_s": act.now_s, "attempt": attempt.id}
     connection.execute(update(claims).where(claims.c.token_hash == claim.token_hash).values(used))
@@ -182,7 +184,8 @@ def _become_attempt(
     if TaskState(task.state) is TaskState.FAILED:
         task = rows.happen(connection, act, task, Happening.LATE_CLAIM, values={"failure": None}, attempt=attempt.id)
         # From here on the disk may be written: a power cut must bring the machine back to the network.
-        nodes.set_netboot(connection, act, task.node, "cloner", why=f"the agent of task {task.id} came late")
+        why = f"the agent of task {task.id} came late"
+        nodes.set_netboot(connection, act, task.node, rows.netboot_for(task), why=why)
     else:
         task = rows.happen(connection, act, task, Happening.CLAIM, attempt=attempt.id)
     rows.set_stage(connection, act, task, Stage.HELLO.value)
@@ -302,13 +305,15 @@ def _new_attempt(
     return connection.execute(insert(attempts).values(values).returning(attempts)).one()
 
 
-def _welcome(connection: Connection, act: Act, met: _Meeting, rules: Rules) -> HelloReply | EraseReply:
+def _welcome(connection: Connection, act: Act, met: _Meeting, rules: Rules) -> HelloReply | EraseReply | CaptureReply:
     """Give the attempt a credential and a confirm secret, new ones each time: the database knows their hashes only."""
     credential, secret = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
     confirm = confirm_to(rules, ConfirmWay(met.attempt.confirm), Secret(secret), met.attempt.id)
     ids = {"task_id": str(met.task.id), "attempt_id": met.attempt.id, "seed": met.attempt.seed}
-    told: Task | EraseTask
-    if met.version is None:
+    told: Task | EraseTask | CaptureTask
+    if met.task.kind == rows.CAPTURE:
+        told = capture_task_for(met.node, met.task.document, task_id=ids["task_id"], attempt_id=ids["attempt_id"])
+    elif met.version is None:
         told = erase_task_for(met.node, met.task.document, **ids)
     else:
         kept = scripts.set_numbered(connection, met.task.image, met.task.scripts_number)
@@ -320,6 +325,8 @@ def _welcome(connection: Connection, act: Act, met: _Meeting, rules: Rules) -> H
     rows.change_attempt(connection, met.attempt.id, told=text, **values)
     console = consoles.access_for(connection, met.node, rules.console_key) if rules.console_key else None
     common: dict[str, Any] = {"server_time_s": act.now_s, "beat_every_s": every_s, "console": console}
+    if isinstance(told, CaptureTask):
+        return CaptureReply(credential=Secret(credential), task=told, **common)
     if isinstance(told, EraseTask):
         return EraseReply(credential=Secret(credential), task=told, **common)
     return HelloReply(credential=Secret(credential), task=msgspec.structs.replace(told, confirm=confirm), **common)

@@ -302,8 +302,9 @@ def retry_task(connection: Connection, act: Act, task_id: str, rules: Rules) -> 
             f"{task.node} had task {later.id} since, which is {later.state}",
             hint=f"cloner task retry {later.id}, or cloner deploy --nodes {task.node}",
         )
-    nodes.refuse_protected(node)
-    if task.kind != rows.ERASE:
+    if task.kind != rows.CAPTURE:  # which writes to no disk
+        nodes.refuse_protected(node)
+    if task.kind == rows.DEPLOY:
         nodes.refuse_unwritable(node)
         _require_version(connection, task)
     attempt = rows.last_attempt(connection, task.id)
@@ -311,7 +312,7 @@ def retry_task(connection: Connection, act: Act, task_id: str, rules: Rules) -> 
     values = {"failure": None, "stage": "", "confirmed_by": "", "attempts_allowed": allowed}
     after = rows.happen(connection, act, task, Happening.RETRY, values=values)
     release_attempts(connection, task.node)
-    nodes.set_netboot(connection, act, task.node, "cloner", why=f"task {task.id} retried")
+    nodes.set_netboot(connection, act, task.node, rows.netboot_for(task), why=f"task {task.id} retried")
     return after
 
 

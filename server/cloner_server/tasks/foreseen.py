@@ -38,7 +38,7 @@ def task_to_come(core: Core, connection: Connection, name: str, image: str, layo
     """
     node = nodes.get_node(connection, name)
     live = rows.live_task(connection, name)
-    is_armed = live is not None and live.kind != rows.ERASE and TaskState(live.state) in CLAIMABLE
+    is_armed = live is not None and live.kind == rows.DEPLOY and TaskState(live.state) in CLAIMABLE
     if live is not None and is_armed and not image and not layout:
         last = rows.last_attempt(connection, live.id)
         seed = attempt_seed(core.rules, live.id, 1 if last is None else last.number + 1)

@@ -18,6 +18,7 @@ class Happening(StrEnum):
     SILENCE = "silence"  # no beat for too long
     RECEIPT = "receipt"
     RECEIPT_FINAL = "receipt-final"  # a receipt where no confirmation is asked for
+    PUBLISHED = "published"  # the version that a node at rest was captured as
     CONFIRM = "confirm"
     FAIL = "fail"
     FREEZE = "freeze"
@@ -45,6 +46,7 @@ _TABLE: dict[Happening, dict[TaskState, TaskState]] = {
     # A receipt may arrive before the beat that would have ended `lost`.
     Happening.RECEIPT: {S.RUNNING: S.UNCONFIRMED, S.LOST: S.UNCONFIRMED},
     Happening.RECEIPT_FINAL: {S.RUNNING: S.DONE, S.LOST: S.DONE},
+    Happening.PUBLISHED: {S.RUNNING: S.DONE, S.LOST: S.DONE},
     # A clone that calls after the deadline still came up: the truth wins over the deadline (guarded by the cause).
     Happening.CONFIRM: {S.UNCONFIRMED: S.DONE, S.FAILED: S.DONE},
     Happening.FAIL: {
