@@ -20,6 +20,7 @@ from cloner_agent.probe import EFIVARS
 from cloner_agent.protocol import Server
 from cloner_agent.reporter import Reporter
 from cloner_agent.restore.workers import usual_workers
+from cloner_core.atrest import CaptureReply
 from cloner_core.erasing.words import EraseReply
 from cloner_core.facts import Facts
 from cloner_core.messages import HelloReply, Secret, Task
@@ -28,6 +29,7 @@ from cloner_core.scripts import ScriptRun
 from cloner_core.steps import TARGET
 
 if TYPE_CHECKING:
+    from cloner_agent.capture.sink import CaptureSink
     from cloner_agent.restore.source import PackSource
     from cloner_agent.restore.table import SpilledTree
     from cloner_agent.stages.verify import VerifiedVersion
@@ -44,7 +46,9 @@ class Tools:
     packs: Callable[[Task], PackSource]
     server_key: bytes  # 32 bytes, Ed25519: signs versions and pack maps
     machine: Machine = field(default_factory=Machine)
-    accepted: Callable[[HelloReply | EraseReply], None] = lambda _: None  # called once the attempt is known
+    # Called once the attempt is known.
+    accepted: Callable[[HelloReply | EraseReply | CaptureReply], None] = lambda _: None
+    sink: Callable[[], CaptureSink] | None = None  # where a capture puts its parts; None: nothing can be captured
     target: str = TARGET
     efivars: EfiVars = field(default_factory=lambda: EfiVars(EFIVARS))
     workers: int = field(default_factory=usual_workers)

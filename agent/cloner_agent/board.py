@@ -15,9 +15,10 @@ import msgspec
 
 from cloner_agent.addresses import read_links
 from cloner_agent.mailbox import Mailbox
+from cloner_core.atrest import CaptureTask
 from cloner_core.describing import sendable
 from cloner_core.erasing.words import EraseTask
-from cloner_core.messages import ERASE_STAGES, Failure, Progress, Stage, StageTime, Task
+from cloner_core.messages import CAPTURE_STAGES, ERASE_STAGES, Failure, Progress, Stage, StageTime, Task
 from cloner_core.screen import LOG_LINES, Link, Screen, render
 
 _SIZE_BYTES = 128 << 10
@@ -57,11 +58,15 @@ class Board:
         """Say which server the node talks to."""
         self._put(server=where)
 
-    def task(self, task: Task | EraseTask) -> None:
+    def task(self, task: Task | EraseTask | CaptureTask) -> None:
         """Say what the server has told."""
         attempt = task.attempt_id.split("-")[1] if "-" in task.attempt_id else task.attempt_id
         if isinstance(task, EraseTask):
             self._put(node=task.node, task=task.task_id, attempt=attempt, stages=ERASE_STAGES)
+            return
+        if isinstance(task, CaptureTask):
+            order, known = task.order, {"node": task.node, "task": task.task_id, "attempt": attempt}
+            self._put(image=order.image, layout=order.options.layout, stages=CAPTURE_STAGES, **known)
             return
         image = f"{task.version.image}:{task.version.number}"
         self._put(node=task.node, image=image, layout=task.layout.name, task=task.task_id, attempt=attempt)

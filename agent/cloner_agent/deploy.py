@@ -1,6 +1,6 @@
 """One deploy from hello to reboot: verifies everything first, then applies the plan step by step.
 
-A task that erases is handed on to `erase.job` once the hello has told so.
+A task that erases is handed on to `erase.job` once the hello has told so, one that captures to `atrest.job`.
 
 Nothing on a disk changes before the server confirmed the plan. Must not know how a step works (`apply`), nor what
 happens after a failure (`ending`).
@@ -18,6 +18,7 @@ from cloner_agent.planreport import confirm_plan
 from cloner_agent.protocol import ServerFault
 from cloner_agent.stages.verify import verify_version
 from cloner_agent.version import agent_version
+from cloner_core.atrest import CaptureReply
 from cloner_core.erasing.words import EraseReply
 from cloner_core.messages import PROTOCOL, Cause, Hello, HelloReply, PlanReport, Stage
 from cloner_core.plan import apply, foreign_identifiers, plan_digest, plan_task, render
@@ -56,6 +57,12 @@ class Deploy:
         if isinstance(reply, EraseReply):
             EraseJob(tools, reply.task, facts, self.record).run()
             return
+        if isinstance(reply, CaptureReply):
+            # Late: a deploy needs none of it.
+            from cloner_agent.atrest.job import CaptureJob
+
+            CaptureJob(tools, reply.task, facts).run()
+            return
         task = reply.task
         log.info(
             "node %s, image %s:%d, layout %s", task.node, task.version.image, task.version.number, task.layout.name
@@ -86,7 +93,7 @@ class Deploy:
         apply_step(attempt, step.action)
 
 
-def _hello(tools: Tools, hello: Hello) -> HelloReply | EraseReply:
+def _hello(tools: Tools, hello: Hello) -> HelloReply | EraseReply | CaptureReply:
     try:
         return tools.server.hello(hello)
     except ServerFault as error:

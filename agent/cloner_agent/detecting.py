@@ -43,8 +43,7 @@ def ask(
     replace udev, and what is a disk.
     """
     base, system = Path(root), Path(tree)
-    lsblk = _said(run, "lsblk", "--json", "--bytes", "--output", detection.LSBLK_COLUMNS)
-    blkid = _blkid(run, detection.parse_blocks(lsblk))
+    lsblk, blkid = _listed(run)
     blocks = detection.parse_blocks(lsblk, blkid)
     mounts = _said(run, "findmnt", "--json", "--list", "--output", detection.FINDMNT_COLUMNS)
     has_lvm = any(block.filesystem == "LVM2_member" for block in blocks.values())
@@ -74,6 +73,17 @@ def ask(
         swapfiles=_swap_files(system, fstab, swaps),
         root=tree,
     )
+
+
+def look_at_blocks(run: Runner, disks: Sequence[str]) -> dict[str, Block]:
+    """Return `disks` and everything that lies on them by path, with what is recognised there."""
+    return detection.parse_blocks(*_listed(run, disks)) if disks else {}
+
+
+def _listed(run: Runner, disks: Sequence[str] = ()) -> tuple[str, str]:
+    """Return what lsblk and blkid say of `disks` and of what lies on them; of all there are when none is named."""
+    lsblk = _said(run, "lsblk", "--json", "--bytes", "--output", detection.LSBLK_COLUMNS, *disks)
+    return lsblk, _blkid(run, detection.parse_blocks(lsblk))
 
 
 def _said(run: Runner, *argv: str, accept: Sequence[int] = (0,)) -> str:

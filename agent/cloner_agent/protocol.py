@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from cloner_core.atrest import CaptureReply, LayoutFound, LayoutTold
 from cloner_core.bundle import Bundle
 from cloner_core.erasing.words import EraseReceiptBody, EraseReply
 from cloner_core.errors import RefusedError
@@ -19,6 +20,7 @@ from cloner_core.messages import (
     HelloReply,
     PlanReport,
     ReceiptBody,
+    Secret,
     Vaulted,
 )
 
@@ -49,7 +51,7 @@ class Server(Protocol):
     Every method raises ServerFault for a refusal and UnreachableError when patience ended.
     """
 
-    def hello(self, hello: Hello) -> HelloReply | EraseReply:
+    def hello(self, hello: Hello) -> HelloReply | EraseReply | CaptureReply:
         """Exchange the claim for an attempt; later requests carry its credential."""
 
     def verify(self, version_digest: str) -> None:
@@ -60,6 +62,12 @@ class Server(Protocol):
 
     def vaulted(self) -> Vaulted:
         """Take the secret half of the identity."""
+
+    def layout(self, found: LayoutFound) -> LayoutTold:
+        """Have the layout of a node that is captured compared with the one the server keeps, or kept."""
+
+    def disk_keys(self) -> tuple[Secret, ...]:
+        """Take what may open the encrypted disks of a node that is captured, the newest first; () none is kept."""
 
     def commit(self) -> None:
         """Ask to make the disk bootable."""

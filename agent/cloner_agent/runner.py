@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -27,14 +28,19 @@ from cloner_agent.heartbeat import Heartbeat
 from cloner_agent.mailbox import LogQueue
 from cloner_agent.neighbors import Neighbors
 from cloner_agent.packs import HttpsPackSource
+from cloner_agent.protocol import Interrupt
 from cloner_agent.reporter import Reporter
 from cloner_agent.screens import Screens
 from cloner_agent.session import HttpsServer
 from cloner_agent.site import BootArguments, Trust
 from cloner_agent.version import agent_version
+from cloner_core.atrest import CaptureReply
 from cloner_core.erasing.words import EraseReply
 from cloner_core.facts import Facts
 from cloner_core.messages import BeatReply, Cause, Failure, HelloReply
+
+if TYPE_CHECKING:
+    from cloner_agent.capture.sink import CaptureSink
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +83,7 @@ def _run(
     def explain(failure: Failure) -> None:
         server.bundle(gatherer.bundle(failure, agent_version=agent_version()))
 
-    def accepted(reply: HelloReply | EraseReply) -> None:
+    def accepted(reply: HelloReply | EraseReply | CaptureReply) -> None:
         gatherer.hide(*_secrets_of(reply))
         board.task(reply.task)
         if reply.console is not None:
@@ -109,6 +115,7 @@ def _run(
         packs=lambda task: HttpsPackSource(
             server.endpoint, server.credential, task.version.digest, partial(Transport, patience_s=hardware.patience_s)
         ),
+        sink=lambda: _sink(server, hardware.patience_s, reporter.check),
         server_key=trust.server_key,
         machine=replace(machine, reboot=reboot, power_off=_after_beats(beats, machine.power_off)),
         accepted=accepted,
@@ -139,6 +146,15 @@ def _run(
         ).end(failure)
 
 
+def _sink(server: HttpsServer, patience_s: float, interrupt: Interrupt) -> CaptureSink:
+    from cloner_agent.atrest.sink import HttpsSink
+
+    credentials, attempt = server.attempt
+    return HttpsSink(
+        server.endpoint, credentials, attempt, partial(Transport, patience_s=patience_s, interrupt=interrupt)
+    )
+
+
 def _after_beats(beats: list[Heartbeat], end: Callable[[], None]) -> Callable[[], None]:
     """Return what ends the machine by `end`, once the last beat was sent."""
 
@@ -150,6 +166,6 @@ def _after_beats(beats: list[Heartbeat], end: Callable[[], None]) -> Callable[[]
     return act
 
 
-def _secrets_of(reply: HelloReply | EraseReply) -> tuple[str, ...]:
+def _secrets_of(reply: HelloReply | EraseReply | CaptureReply) -> tuple[str, ...]:
     confirm = reply.task.confirm if isinstance(reply, HelloReply) else None
     return (reply.credential.value, *(() if confirm is None else (confirm.secret.value,)))

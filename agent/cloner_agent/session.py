@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cloner_agent.client import PATIENCE_S, Credentials, Endpoint, Transport
 from cloner_agent.failures import StageError
 from cloner_agent.protocol import Interrupt
+from cloner_core.atrest import CaptureReply, DiskKeys, LayoutFound, LayoutTold
 from cloner_core.bundle import Bundle
 from cloner_core.decoding import UNREADABLE
 from cloner_core.erasing.words import EraseReceipt, EraseReceiptBody, EraseReply
@@ -35,8 +36,9 @@ from cloner_core.messages import (
 
 API = "/agent/v1"
 T = TypeVar("T")
-_REPLY: type[HelloReply | EraseReply] = HelloReply | EraseReply  # type: ignore[assignment]
+_REPLY: type[HelloReply | EraseReply | CaptureReply] = HelloReply | EraseReply | CaptureReply  # type: ignore[assignment]
 _RECEIPT: type[Receipt | EraseReceipt] = Receipt | EraseReceipt  # type: ignore[assignment]
+_NO_ATTEMPT = "there is no attempt yet that this could be said of"
 _ROOT_BYTES = 64 << 20
 _MAP_BYTES = 256 << 20
 _VERIFY_S = 1800.0  # the server re-hashes every pack it has not seen since it changed
@@ -81,7 +83,14 @@ class HttpsServer:
         """From now on check the dates of certificates too."""
         self._renew(replace(self.endpoint, is_time_checked=True))
 
-    def hello(self, hello: Hello) -> HelloReply | EraseReply:
+    @property
+    def attempt(self) -> tuple[Credentials, str]:
+        """What the attempt proves itself with, and the path of its requests; raises UnreachableError before hello."""
+        if self._credentials is None:
+            raise UnreachableError(_NO_ATTEMPT)
+        return self._credentials, self._attempt
+
+    def hello(self, hello: Hello) -> HelloReply | EraseReply | CaptureReply:
         """Exchange the claim for an attempt. The server answers the same key's repeated hello alike."""
         answer = self._transport.request("POST", f"{API}/hello", msgspec.json.encode(hello))
         reply = self._decode(answer, _REPLY)
@@ -101,6 +110,14 @@ class HttpsServer:
     def vaulted(self) -> Vaulted:
         """Take the secret half of the identity."""
         return self._decode(self._post("identity", {}), Vaulted)
+
+    def layout(self, found: LayoutFound) -> LayoutTold:
+        """Have the layout of a node that is captured compared with the one the server keeps, or kept."""
+        return self._decode(self._post("layout", found), LayoutTold)
+
+    def disk_keys(self) -> tuple[Secret, ...]:
+        """Take what may open the encrypted disks of a node that is captured, the newest first."""
+        return self._decode(self._post("disk-keys", {}), DiskKeys).keys
 
     def commit(self) -> None:
         """Ask to make the disk bootable."""
@@ -149,7 +166,7 @@ class HttpsServer:
 
     def _post(self, name: str, message: object, *, patience_s: float | None = None, read_s: float = 60.0) -> bytes:
         if self._credentials is None:
-            raise UnreachableError("there is no attempt yet that this could be said of")
+            raise UnreachableError(_NO_ATTEMPT)
         return self._transport.request(
             "POST",
             f"{self._attempt}/{name}",

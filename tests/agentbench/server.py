@@ -5,10 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cloner_agent.protocol import ServerFault
+from cloner_core.atrest import CaptureReply, LayoutFound, LayoutTold
 from cloner_core.bundle import Bundle
 from cloner_core.erasing.words import EraseReceiptBody, EraseReply
 from cloner_core.errors import UnreachableError
-from cloner_core.messages import Beat, BeatReply, Failure, Fault, Hello, HelloReply, PlanReport, ReceiptBody, Vaulted
+from cloner_core.layout import Layout
+from cloner_core.messages import (
+    Beat,
+    BeatReply,
+    Failure,
+    Fault,
+    Hello,
+    HelloReply,
+    PlanReport,
+    ReceiptBody,
+    Secret,
+    Vaulted,
+)
 
 
 class FakeServer:
@@ -22,8 +35,11 @@ class FakeServer:
         self.receipts: list[ReceiptBody] = []
         self.plans: list[PlanReport] = []
         self.reply = BeatReply()
-        self.hello_reply: HelloReply | EraseReply | None = None
+        self.hello_reply: HelloReply | EraseReply | CaptureReply | None = None
         self.erased: list[EraseReceiptBody] = []
+        self.layouts: list[LayoutFound] = []
+        self.kept_layout: Layout | None = None
+        self.keys: tuple[Secret, ...] = ()
         self.vault: Vaulted | None = None
         self.blobs: dict[str, bytes] = {}
         self.verifier: Callable[[str], None] = lambda _: None
@@ -37,7 +53,7 @@ class FakeServer:
         if what in self.refuse:
             raise ServerFault(409, self.refuse[what])
 
-    def hello(self, hello: Hello) -> HelloReply | EraseReply:
+    def hello(self, hello: Hello) -> HelloReply | EraseReply | CaptureReply:
         self._heard("hello")
         assert self.hello_reply is not None
         return self.hello_reply
@@ -54,6 +70,17 @@ class FakeServer:
         self._heard("identity")
         assert self.vault is not None
         return self.vault
+
+    def layout(self, found: LayoutFound) -> LayoutTold:
+        self._heard("layout")
+        self.layouts.append(found)
+        layout = found.layout or self.kept_layout
+        assert layout is not None
+        return LayoutTold(layout, 1 << 40)
+
+    def disk_keys(self) -> tuple[Secret, ...]:
+        self._heard("disk-keys")
+        return self.keys
 
     def commit(self) -> None:
         self._heard("commit")
