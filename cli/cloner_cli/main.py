@@ -12,6 +12,7 @@ from cloner_cli.program import HELP_NAMES, Verbs
 from cloner_server import VERSION
 
 COMMANDS = {
+    "capture": "cloner_cli.atrest",
     "channel": "cloner_cli.channel",
     "config": "cloner_cli.config",
     "confirm": "cloner_cli.confirm",

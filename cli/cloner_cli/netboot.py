@@ -41,8 +41,9 @@ def netboot_command(
     """Set the field netboot of nodes: all of them, or none.
 
     `local` sends a node on to its disk. `cloner` arms a task from the node's own image and layout, as `cloner deploy`
-    does: it shows what will be destroyed, and asks. `discover` has the machine tell its hardware once and start from
-    its disk again; it writes nothing. `--mac` allows that to a machine that is no node yet (cloner machine list).
+    does: it shows what will be destroyed, and asks. `capture` arms a task that captures one node at rest as the next
+    version of its own image, as `cloner capture` does. `discover` has the machine tell its hardware once and start
+    from its disk again; it writes nothing. `--mac` allows that to a machine that is no node yet (cloner machine list).
     """
     checks = Checks()
     if macs:

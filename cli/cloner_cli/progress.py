@@ -45,8 +45,11 @@ def amount(told: Progress) -> str:
 
 
 def what_of(task: TaskView) -> str:
-    """Return what a task is about: "debian:3", or "erase"."""
-    return f"{task.image}:{task.version}" if task.kind == "deploy" else task.kind
+    """Return what a task is about: "debian:3", "erase", "capture debian", or "capture debian:4" once it is done."""
+    if task.kind == "erase":
+        return task.kind
+    image = f"{task.image}:{task.version}" if task.version else task.image
+    return image if task.kind == "deploy" else f"{task.kind} {image}"
 
 
 def standing(task: TaskView) -> str:

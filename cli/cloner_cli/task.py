@@ -199,8 +199,11 @@ def task_fields(task: TaskView) -> str:
 
 
 def _deployed(task: TaskView) -> list[tuple[str, object]]:
-    if task.kind != "deploy":
+    if task.kind == "erase":
         return []
+    if task.kind == "capture":
+        published = f"{task.image}:{task.version}" if task.version else f"{task.image}, not yet"
+        return [("published", published), ("digest", task.digest), ("layout", task.layout)]
     return [
         ("image", what_of(task)),
         ("digest", task.digest),
@@ -210,7 +213,9 @@ def _deployed(task: TaskView) -> list[tuple[str, object]]:
 
 
 def _again(task: TaskView) -> str:
-    return f"Deploy {what_of(task)} to {task.node}" if task.kind == "deploy" else f"Erase {task.node}"
+    if task.kind == "deploy":
+        return f"Deploy {what_of(task)} to {task.node}"
+    return f"Erase {task.node}" if task.kind == "erase" else f"Capture {task.node} as {task.image}"
 
 
 def _get(run: Invocation, task_id: str) -> TaskView:

@@ -17,6 +17,7 @@ from cloner_core.errors import ExitStatus
 
 DOCS = Path(__file__).parents[2] / "docs"
 CHANGING = {
+    "capture",
     "channel remove",
     "channel set",
     "console password",
