@@ -217,6 +217,12 @@ def test_of_several_systems_the_one_is_taken_that_was_named(place: Place) -> Non
     assert "which" in place.paths()
 
 
+def test_of_two_copies_of_a_filesystem_none_is_taken(place: Place) -> None:
+    place.disk(SYSTEM)
+    place.disk(SYSTEM)
+    assert f"hold one and the same ext4, UUID={ROOT_UUID}" in place.refused(Cause.FOREIGN_UUID, Stage.ASSEMBLE).message
+
+
 def test_what_fstab_mounts_and_is_not_there_ends_it_unless_it_is_left_out(place: Place) -> None:
     place.disk(SYSTEM)
     failure = place.refused(Cause.NO_DISK, Stage.ASSEMBLE)

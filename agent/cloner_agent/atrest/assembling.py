@@ -22,17 +22,18 @@ log = logging.getLogger(__name__)
 
 _TOOL_S = 120.0
 _ROUNDS = 4  # arrays, on them encryption, in it volumes; and one that finds nothing more
-_MDADM_CONF = Path("/run/cloner/capture-mdadm.conf")
-_KEY = Path("/run/cloner/keys/capture.key")
+_MEMORY = Path("/run/cloner")
 
 
 class Assembly:
     """The devices of the disks, and what was built from them."""
 
-    def __init__(self, run: Runner, disks: Sequence[str], keys: Callable[[], Sequence[Secret]]) -> None:
+    def __init__(self, run: Runner, disks: Sequence[str], keys: Callable[[], Sequence[Secret]], memory: Path) -> None:
         self._run = run
         self._disks = tuple(disks)
         self._ask_keys = keys
+        self._key = memory / "keys/capture.key"
+        self._mdadm_conf = memory / "capture-mdadm.conf"
         self._tried: set[tuple[str, str]] = set()
         self._names: dict[str, str] = {}  # of mappings that were renamed: the former one → the present one
         self.blocks: Mapping[str, Block] = look_at_blocks(run, self._disks)
@@ -77,10 +78,10 @@ class Assembly:
     def _arrays(self, made: ExitStack) -> None:
         if not (members := self._new("linux_raid_member")):
             return
-        _MDADM_CONF.parent.mkdir(parents=True, exist_ok=True)
-        _MDADM_CONF.write_text(f"DEVICE {' '.join(members)}\nAUTO +all\n")
+        self._mdadm_conf.parent.mkdir(parents=True, exist_ok=True)
+        self._mdadm_conf.write_text(f"DEVICE {' '.join(members)}\nAUTO +all\n")
         # --run: a mirror with one half is whole enough to be read. Read-only, no half is brought up to the other.
-        how = ("--assemble", "--scan", "--config", str(_MDADM_CONF), "--homehost=any", "--readonly", "--run")
+        how = ("--assemble", "--scan", "--config", str(self._mdadm_conf), "--homehost=any", "--readonly", "--run")
         self._try("mdadm", *how, accept=(0, 1, 2))
         self.blocks = look_at_blocks(self._run, self._disks)
         for path in sorted({child for member in members for child in self.blocks[member].children}):
@@ -109,12 +110,12 @@ class Assembly:
         self.blocks = look_at_blocks(self._run, self._disks)
 
     def _open(self, device: str, name: str, key: Secret) -> bool:
-        write_key(_KEY, key.value.encode())
+        write_key(self._key, key.value.encode())
         try:
-            head = ("cryptsetup", "open", "--type", "luks", "--readonly", "--key-file", str(_KEY))
+            head = ("cryptsetup", "open", "--type", "luks", "--readonly", "--key-file", str(self._key))
             return self._try(*head, device, name) is not None
         finally:
-            _KEY.unlink(missing_ok=True)
+            self._key.unlink(missing_ok=True)
 
     def _try(self, *argv: str, accept: Sequence[int] = (0,)) -> str | None:
         """Run a tool whose failure shows later, as a device that is not there; None when it failed."""
@@ -126,12 +127,15 @@ class Assembly:
 
 
 @contextmanager
-def assembled(run: Runner, disks: Sequence[str], keys: Callable[[], Sequence[Secret]]) -> Iterator[Assembly]:
+def assembled(
+    run: Runner, disks: Sequence[str], keys: Callable[[], Sequence[Secret]], *, memory: Path = _MEMORY
+) -> Iterator[Assembly]:
     """Give what lies on `disks`, which must be read-only; taken down at the end.
 
-    `keys` is asked once something encrypted is met; what none of them opens stays closed.
+    `keys` is asked once something encrypted is met; what none of them opens stays closed. A key lies in
+    `memory` for as long as it is tried.
     """
     with ExitStack() as made:
-        assembly = Assembly(run, disks, keys)
+        assembly = Assembly(run, disks, keys, memory)
         assembly.build(made)
         yield assembly

@@ -18,7 +18,7 @@ import msgspec
 from cloner_agent import detecting
 from cloner_agent.atrest.assembling import Assembly, assembled
 from cloner_agent.atrest.mounting import UncleanError
-from cloner_agent.atrest.systems import Systems, names_of
+from cloner_agent.atrest.systems import Systems, names_of, refuse_twins
 from cloner_agent.atrest.tree import Mounter, placed
 from cloner_agent.atrest.untouched import Untouched
 from cloner_agent.attempt import Tools
@@ -78,7 +78,7 @@ class CaptureJob:
         reporter.enter(Stage.ASSEMBLE)
         with ExitStack() as made:
             made.enter_context(placed(self._place))
-            disks = [path for disk in self._facts.disks if disk.size_bytes for path in (disk.path, *disk.paths)]
+            disks = [disk.path for disk in self._facts.disks if disk.size_bytes]
             assembly = made.enter_context(assembled(tools.run, disks, tools.server.disk_keys))
             self._mount(assembly, made)
             reporter.enter(Stage.SURVEY)
@@ -94,6 +94,7 @@ class CaptureJob:
     def _mount(self, assembly: Assembly, made: ExitStack) -> None:
         """Choose the root and mount its tree; raises when it cannot be told, or is not whole."""
         run, asked = self._tools.run, self._order.root_device
+        refuse_twins(assembly)
         names = names_of(assembly, self._facts.disks)
         systems = Systems(run, assembly, names, self._place)
         for why in systems.unread:

@@ -13,6 +13,7 @@ from cloner_agent.atrest.assembling import Assembly
 from cloner_agent.atrest.mounting import UncleanError, mounted_clean
 from cloner_agent.capture.mounts import LOCAL_TYPES
 from cloner_agent.capture.source import read_start
+from cloner_agent.failures import StageError
 from cloner_agent.host import Runner, ToolError
 from cloner_agent.rooted import Rooted
 from cloner_core.detection import Block, BtrfsTold
@@ -20,6 +21,7 @@ from cloner_core.detection.mounting import Names
 from cloner_core.detection.parsing import parse_subvolumes
 from cloner_core.facts import Disk
 from cloner_core.fstab import entries
+from cloner_core.messages import Cause
 from cloner_core.roots import RootSeen
 from cloner_core.systems import system_name
 
@@ -45,7 +47,7 @@ class Systems:
         for block in assembly.blocks.values():
             is_root_kind = block.filesystem in LOCAL_TYPES and block.filesystem != "vfat"
             if not is_root_kind or block.children or block.uuid in seen:
-                continue  # of a btrfs on several devices, and of a disk on two cables, one tells all
+                continue  # of a btrfs on several devices one tells all
             seen.add(block.uuid)
             try:
                 self.roots += self._look(block)
@@ -101,6 +103,23 @@ class Systems:
                 said = [word.removeprefix(_SUBVOLUME) for word in entry.options.split(",") if _SUBVOLUME in word]
                 return subvolume is None or (said[-1].strip("/") == subvolume if said else is_default)
         return False
+
+
+def refuse_twins(assembly: Assembly) -> None:
+    """Raise StageError (FOREIGN_UUID) for two filesystems with one UUID, copies: which one is meant nobody can tell.
+
+    The devices of one btrfs have one UUID; copies of an ESP have one too, and are no root.
+    """
+    found: dict[tuple[str, str], str] = {}
+    for block in assembly.blocks.values():
+        if block.children or not block.uuid or block.filesystem not in LOCAL_TYPES - {"btrfs", "vfat"}:
+            continue
+        other = found.setdefault((block.filesystem, block.uuid), block.path)
+        if other != block.path:
+            raise StageError(
+                Cause.FOREIGN_UUID,
+                f"{other} and {block.path} hold one and the same {block.filesystem}, UUID={block.uuid}",
+            )
 
 
 def names_of(assembly: Assembly, disks: tuple[Disk, ...]) -> Names:
