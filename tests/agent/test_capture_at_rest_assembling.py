@@ -49,8 +49,8 @@ class Disk:
         return Completed((), 0, text, "", 0.0)
 
     def _tree(self) -> dict[str, object]:
-        names, tree = ["vda", *self.opened], {}
-        for name in reversed(names):
+        tree: dict[str, object] = {}
+        for name in reversed(["vda", *self.opened]):
             home = "/dev" if name in ("vda", "md127") else "/dev/mapper"
             row: dict[str, object] = {"path": f"{home}/{name}", "name": name, "type": "disk", "size": 1 << 30}
             tree = row | ({"children": [tree]} if tree else {})

@@ -116,10 +116,8 @@ def refuse_twins(assembly: Assembly) -> None:
             continue
         other = found.setdefault((block.filesystem, block.uuid), block.path)
         if other != block.path:
-            raise StageError(
-                Cause.FOREIGN_UUID,
-                f"{other} and {block.path} hold one and the same {block.filesystem}, UUID={block.uuid}",
-            )
+            what = f"{block.filesystem}, UUID={block.uuid}"
+            raise StageError(Cause.FOREIGN_UUID, f"{other} and {block.path} hold one and the same {what}")
 
 
 def names_of(assembly: Assembly, disks: tuple[Disk, ...]) -> Names:
