@@ -5,13 +5,16 @@ Must not write, mount, assemble or open anything, nor judge what it hears.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from cloner_agent.blockdevices import Properties, list_disks
+from cloner_agent.blockdevices import Properties, list_disks, mapped_name
 from cloner_agent.host import Runner, ToolError
 from cloner_agent.probe import udev_properties
 from cloner_agent.signatures import LVM_CONFIG
@@ -21,7 +24,11 @@ from cloner_core.fstab import entries
 
 log = logging.getLogger(__name__)
 
+OVERLAY = "cloner-over-"
+"""How mappings begin that stand before members of arrays, so that nothing is written to these; no part of a layout."""
+
 _TOOL_S = 60.0
+_DEVICE_LINE = re.compile(r"^(MD_DEVICE_\S+_DEV)=(.*)$", re.MULTILINE)
 _NOT_ASKED = re.compile(r"(ram|zram|sr|fd)[0-9]")
 _BLKID_FOUND = (0, 2, 8)  # something, nothing, more than one thing
 _MAX_TEXT_BYTES = 1 << 20
@@ -83,7 +90,19 @@ def look_at_blocks(run: Runner, disks: Sequence[str]) -> dict[str, Block]:
 def _listed(run: Runner, disks: Sequence[str] = ()) -> tuple[str, str]:
     """Return what lsblk and blkid say of `disks` and of what lies on them; of all there are when none is named."""
     lsblk = _said(run, "lsblk", "--json", "--bytes", "--output", detection.LSBLK_COLUMNS, *disks)
+    if OVERLAY in lsblk:
+        shown = json.loads(lsblk, strict=False)
+        lsblk = json.dumps(shown | {"blockdevices": _seen_through(shown.get("blockdevices", []))})
     return lsblk, _blkid(run, detection.parse_blocks(lsblk))
+
+
+def _seen_through(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return devices as they are without overlays: what lies on one lies on the device beneath it."""
+    found: list[dict[str, Any]] = []
+    for row in rows:
+        children = _seen_through(row.get("children") or [])
+        found += children if str(row.get("name", "")).startswith(OVERLAY) else [row | {"children": children}]
+    return found
 
 
 def _said(run: Runner, *argv: str, accept: Sequence[int] = (0,)) -> str:
@@ -103,8 +122,14 @@ def _blkid(run: Runner, blocks: Mapping[str, Block]) -> str:
 
 def _array(run: Runner, base: Path, path: str) -> ArrayTold:
     sysfs = base / "sys/block" / path.removeprefix("/dev/") / "md"
-    export = _said(run, "mdadm", "--detail", "--export", path)
+    export = _DEVICE_LINE.sub(partial(_beneath, base), _said(run, "mdadm", "--detail", "--export", path))
     return ArrayTold(export, _number(sysfs / "chunk_size"), _number(sysfs / "layout"))
+
+
+def _beneath(base: Path, line: re.Match[str]) -> str:
+    """Return a line of mdadm with the device beneath an overlay in place of it."""
+    name = mapped_name(base, line[2].rpartition("/")[2])
+    return f"{line[1]}=/dev/{name.removeprefix(OVERLAY)}" if name.startswith(OVERLAY) else line[0]
 
 
 def _btrfs(run: Runner, mounts: str, uuids: Mapping[str, str]) -> dict[str, BtrfsTold]:

@@ -36,7 +36,8 @@ class Flavour:
 # Filesystems of a target, and what the kernel asks for by name when it mounts them.
 FILESYSTEMS = ("ext4", "vfat", "nls_cp437", "nls_ascii", "nls_utf8", "nls_iso8859_1", "efivarfs", "loop")
 VIRTUAL = ("virtio_pci", "virtio_net", "virtio_blk", "virtio_scsi", "virtio_rng", "nvme", "sd_mod")
-# What a layout may build: arrays, volumes, encryption, btrfs and xfs. The TPM's drivers are built into both kernels.
+# What a layout may build: arrays, volumes, encryption, btrfs and xfs; snapshots stand before members of arrays while
+# their node is captured at rest. The TPM's drivers are built into both kernels.
 VOLUMES = (
     "md_mod",
     "linear",

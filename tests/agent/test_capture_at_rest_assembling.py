@@ -33,15 +33,27 @@ class Disk:
                 kinds = {"vda": "linux_raid_member", "md127": "crypto_LUKS", "luks-aa": "LVM2_member"}
                 kind = kinds.get(path.rsplit("/", 1)[-1], "ext4")
                 return self._said(f"DEVNAME={path}\nTYPE={kind}\nUUID=aa\n\n")
-            case ("mdadm", "--assemble", *_):
+            case ("losetup", "--find", *_):
+                return self._said("/dev/loop7\n")
+            case ("blockdev", "--getsz", _):
+                return self._said("2048\n")
+            case ("dmsetup", "create", name, *_):
+                self.opened.append(name)
+            case ("mdadm", "--assemble", *words):
+                conf = Path(words[words.index("--config") + 1]).read_text()
+                assert conf.startswith("DEVICE /dev/mapper/cloner-over-vda\n"), (
+                    "no member itself is given to the driver"
+                )
                 self.opened.append("md127")
             case ("cryptsetup", "open", *words):
                 if self._key is None or Path(words[words.index("--key-file") + 1]).read_text() != self._key.value:
                     raise ToolError(argv, 2, "No key available with this passphrase.")
                 self.opened.append("luks-aa")
-            case ("lvm", "vgs", *_):
-                return self._said(json.dumps({"report": [{"vg": [{"vg_name": "vg0"}]}]}))
-            case ("lvm", "vgchange", "--activate", "y", *_):
+            case ("lvm", "lvs", *_):
+                rows = [("root", "linear"), ("root", "linear"), ("pool", "thin-pool"), ("mirror", "raid1")]
+                told = [{"vg_name": "vg0", "lv_name": name, "segtype": kind} for name, kind in rows]
+                return self._said(json.dumps({"report": [{"lv": told}]}))
+            case ("lvm", "lvchange", "--activate", "y", *_):
                 self.opened.append("vg0-root")
         return self._said("")
 
@@ -64,17 +76,23 @@ def test_everything_is_opened_read_only_and_taken_down_in_turn(tmp_path: Path) -
     disk = Disk(FORMER)
     with assembled(disk, ["/dev/vda"], lambda: (KEY, FORMER), memory=tmp_path) as assembly:
         assert "/dev/mapper/vg0-root" in assembly.blocks
+        assert assembly.blocks["/dev/vda"].children == ("/dev/md127",), "an overlay is seen through"
         assert assembly.locked == []
-    (array,), (group,) = disk.said("mdadm", "--assemble"), disk.said("lvm", "vgchange", "--activate", "y")
+    (array,), (group,) = disk.said("mdadm", "--assemble"), disk.said("lvm", "lvchange", "--activate", "y")
     assert "--readonly" in array
     assert 'read_only_volume_list=["vg0"]' in group[5]
     assert "metadata_read_only=1" in group[5]
+    assert group[-1] == "vg0/root", "a pool and a mirror are written to when they are opened"
     tries = disk.said("cryptsetup", "open")
     assert ["--readonly" in argv for argv in tries] == [True, True], "the newest key first, then a former one"
     assert not [word for argv in disk.ran for word in argv if KEY.value in word or FORMER.value in word]
     assert not list((tmp_path / "keys").iterdir())
-    downs = [argv[:2] for argv in disk.ran[-3:]]
-    assert downs == [("lvm", "vgchange"), ("cryptsetup", "close"), ("mdadm", "--stop")]
+    (overlay,) = disk.said("dmsetup", "create")
+    assert overlay[-1] == "0 2048 snapshot /dev/vda /dev/loop7 N 8"
+    downs = [argv[:2] for argv in disk.ran[-5:]]
+    closed = [("lvm", "lvchange"), ("cryptsetup", "close"), ("mdadm", "--stop")]
+    assert downs == [*closed, ("dmsetup", "remove"), ("losetup", "--detach")]
+    assert not list(tmp_path.glob("cloner-over-*"))
 
 
 def test_what_no_key_opens_stays_closed_and_is_told(tmp_path: Path) -> None:
@@ -89,5 +107,5 @@ def test_a_mapping_gets_the_name_that_its_system_knows(tmp_path: Path) -> None:
     disk = Disk(KEY)
     with assembled(disk, ["/dev/vda"], lambda: (KEY,), memory=tmp_path) as assembly:
         assembly.rename({"/dev/md127": "cryptroot"})
-        assert disk.said("dmsetup") == [("dmsetup", "rename", "luks-aa", "cryptroot")]
+        assert disk.said("dmsetup", "rename") == [("dmsetup", "rename", "luks-aa", "cryptroot")]
     assert disk.said("cryptsetup", "close") == [("cryptsetup", "close", "cryptroot")]

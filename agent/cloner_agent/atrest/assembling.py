@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from cloner_agent.detecting import look_at_blocks
+from cloner_agent.detecting import OVERLAY, look_at_blocks
 from cloner_agent.host import Runner, ToolError
 from cloner_agent.signatures import LVM_CONFIG
 from cloner_agent.stages.volumes import write_key
@@ -21,8 +21,10 @@ from cloner_core.messages import Secret
 log = logging.getLogger(__name__)
 
 _TOOL_S = 120.0
+_PLAIN_VOLUMES = ("linear", "striped")  # others have metadata, or mirrors, of their own
 _ROUNDS = 4  # arrays, on them encryption, in it volumes; and one that finds nothing more
 _MEMORY = Path("/run/cloner")
+_OVERLAY_BYTES = 16 << 20  # an array writes superblocks and a bitmap, some KiB
 
 
 class Assembly:
@@ -33,6 +35,7 @@ class Assembly:
         self._disks = tuple(disks)
         self._ask_keys = keys
         self._key = memory / "keys/capture.key"
+        self._memory = memory
         self._mdadm_conf = memory / "capture-mdadm.conf"
         self._tried: set[tuple[str, str]] = set()
         self._names: dict[str, str] = {}  # of mappings that were renamed: the former one → the present one
@@ -78,8 +81,8 @@ class Assembly:
     def _arrays(self, made: ExitStack) -> None:
         if not (members := self._new("linux_raid_member")):
             return
-        self._mdadm_conf.parent.mkdir(parents=True, exist_ok=True)
-        self._mdadm_conf.write_text(f"DEVICE {' '.join(members)}\nAUTO +all\n")
+        over = [device for member in members if (device := self._cover(member, made))]
+        self._mdadm_conf.write_text(f"DEVICE {' '.join(over)}\nAUTO +all\n")
         # --run: a mirror with one half is whole enough to be read. Read-only, no half is brought up to the other.
         how = ("--assemble", "--scan", "--config", str(self._mdadm_conf), "--homehost=any", "--readonly", "--run")
         self._try("mdadm", *how, accept=(0, 1, 2))
@@ -87,17 +90,44 @@ class Assembly:
         for path in sorted({child for member in members for child in self.blocks[member].children}):
             made.callback(self._try, "mdadm", "--stop", path)
 
+    def _cover(self, member: str, made: ExitStack) -> str:
+        """Return a device that shows `member` and keeps in memory what is written to it; "" when there is none.
+
+        The driver of arrays writes even to one that is read-only: drivers/md/md-bitmap.c, md_bitmap_load().
+        """
+        name = f"{OVERLAY}{member.removeprefix('/dev/').replace('/', '-')}"
+        self._memory.mkdir(parents=True, exist_ok=True)
+        file = self._memory / name
+        with file.open("wb") as kept:
+            kept.truncate(_OVERLAY_BYTES)
+        made.callback(file.unlink, missing_ok=True)
+        loop = (self._try("losetup", "--find", "--show", str(file)) or "").strip()
+        sectors = (self._try("blockdev", "--getsz", member) or "").strip()
+        if not loop or not sectors:
+            return ""
+        made.callback(self._try, "losetup", "--detach", loop)
+        # N: nothing of it outlives the mapping (Documentation/admin-guide/device-mapper/snapshot.rst)
+        table = f"0 {sectors} snapshot {member} {loop} N 8"
+        if self._try("dmsetup", "create", name, "--table", table) is None:
+            return ""
+        made.callback(self._try, "dmsetup", "remove", name)
+        return f"/dev/mapper/{name}"
+
     def _volumes(self, made: ExitStack) -> None:
         if not self._new("LVM2_member"):
             return
-        said = self._try("lvm", "vgs", "--reportformat", "json", "--config", LVM_CONFIG, "-o", "vg_name")
-        rows = [row for report in json.loads(said or "{}").get("report", []) for row in report.get("vg", [])]
-        names = sorted({row["vg_name"] for row in rows})
-        quoted = ",".join(f'"{name}"' for name in names)
+        fields = "vg_name,lv_name,segtype"
+        said = self._try("lvm", "lvs", "--reportformat", "json", "--config", LVM_CONFIG, "-o", fields)
+        rows = [row for report in json.loads(said or "{}").get("report", []) for row in report.get("lv", [])]
+        quoted = ",".join(sorted({f'"{row["vg_name"]}"' for row in rows}))
         config = f"{LVM_CONFIG} global{{metadata_read_only=1}} activation{{read_only_volume_list=[{quoted}]}}"
-        for name in names:
-            self._try("lvm", "vgchange", "--activate", "y", "--config", config, name)
-            made.callback(self._try, "lvm", "vgchange", "--activate", "n", "--config", config, name)
+        kinds = {f"{row['vg_name']}/{row['lv_name']}": row["segtype"] for row in rows}
+        for name, kind in kinds.items():
+            if kind not in _PLAIN_VOLUMES:
+                log.warning("volume %s is left closed: one of the kind %s is written to when it is opened", name, kind)
+                continue
+            self._try("lvm", "lvchange", "--activate", "y", "--config", config, name)
+            made.callback(self._try, "lvm", "lvchange", "--activate", "n", "--config", config, name)
 
     def _containers(self, made: ExitStack) -> None:
         devices = self._new("crypto_LUKS")
