@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from cloner_agent.atrest.assembling import assembled
 from cloner_agent.host import Completed, ToolError
 from cloner_core.messages import Secret
@@ -16,7 +18,8 @@ KEY, FORMER = Secret("cbde fghi"), Secret("jkln rtuv")
 class Disk:
     """A disk with a container in an array, and in it a group with one volume; `lsblk` shows what was opened."""
 
-    def __init__(self, key: Secret | None) -> None:
+    def __init__(self, key: Secret | None, *, has_loops: bool = True) -> None:
+        self._has_loops = has_loops
         self.opened: list[str] = []
         self.ran: list[tuple[str, ...]] = []
         self._key = key
@@ -34,6 +37,8 @@ class Disk:
                 kind = kinds.get(path.rsplit("/", 1)[-1], "ext4")
                 return self._said(f"DEVNAME={path}\nTYPE={kind}\nUUID=aa\n\n")
             case ("losetup", "--find", *_):
+                if not self._has_loops:
+                    raise ToolError(argv, 1, "losetup: cannot find an unused loop device")
                 return self._said("/dev/loop7\n")
             case ("blockdev", "--getsz", _):
                 return self._said("2048\n")
@@ -109,3 +114,11 @@ def test_a_mapping_gets_the_name_that_its_system_knows(tmp_path: Path) -> None:
         assembly.rename({"/dev/md127": "cryptroot"})
         assert disk.said("dmsetup", "rename") == [("dmsetup", "rename", "luks-aa", "cryptroot")]
     assert disk.said("cryptsetup", "close") == [("cryptsetup", "close", "cryptroot")]
+
+
+def test_without_an_overlay_no_array_is_given_to_the_driver(tmp_path: Path) -> None:
+    disk = Disk(KEY, has_loops=False)
+    with pytest.raises(ToolError), assembled(disk, ["/dev/vda"], lambda: (KEY,), memory=tmp_path):
+        pass
+    assert disk.said("mdadm") == []
+    assert not list(tmp_path.glob("cloner-over-*"))

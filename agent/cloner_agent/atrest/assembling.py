@@ -81,7 +81,8 @@ class Assembly:
     def _arrays(self, made: ExitStack) -> None:
         if not (members := self._new("linux_raid_member")):
             return
-        over = [device for member in members if (device := self._cover(member, made))]
+        self._try("modprobe", "--all", "loop", "dm_snapshot")  # nothing asks for them by itself
+        over = [self._cover(member, made) for member in members]
         self._mdadm_conf.write_text(f"DEVICE {' '.join(over)}\nAUTO +all\n")
         # --run: a mirror with one half is whole enough to be read. Read-only, no half is brought up to the other.
         how = ("--assemble", "--scan", "--config", str(self._mdadm_conf), "--homehost=any", "--readonly", "--run")
@@ -91,7 +92,7 @@ class Assembly:
             made.callback(self._try, "mdadm", "--stop", path)
 
     def _cover(self, member: str, made: ExitStack) -> str:
-        """Return a device that shows `member` and keeps in memory what is written to it; "" when there is none.
+        """Return a device that shows `member` and keeps in memory what is written to it; raises ToolError.
 
         The driver of arrays writes even to one that is read-only: drivers/md/md-bitmap.c, md_bitmap_load().
         """
@@ -101,15 +102,11 @@ class Assembly:
         with file.open("wb") as kept:
             kept.truncate(_OVERLAY_BYTES)
         made.callback(file.unlink, missing_ok=True)
-        loop = (self._try("losetup", "--find", "--show", str(file)) or "").strip()
-        sectors = (self._try("blockdev", "--getsz", member) or "").strip()
-        if not loop or not sectors:
-            return ""
+        loop = self._run(("losetup", "--find", "--show", str(file))).stdout.strip()
         made.callback(self._try, "losetup", "--detach", loop)
+        sectors = self._run(("blockdev", "--getsz", member)).stdout.strip()
         # N: nothing of it outlives the mapping (Documentation/admin-guide/device-mapper/snapshot.rst)
-        table = f"0 {sectors} snapshot {member} {loop} N 8"
-        if self._try("dmsetup", "create", name, "--table", table) is None:
-            return ""
+        self._run(("dmsetup", "create", name, "--table", f"0 {sectors} snapshot {member} {loop} N 8"))
         made.callback(self._try, "dmsetup", "remove", name)
         return f"/dev/mapper/{name}"
 
