@@ -36,7 +36,7 @@ from cloner_core.detection.parsing import parse_crypttab
 from cloner_core.errors import ClonerError, InvalidError
 from cloner_core.facts import Facts
 from cloner_core.image.pack import Pack
-from cloner_core.image.tree import SegmentRef
+from cloner_core.image.tree import SegmentDelta, SegmentRef
 from cloner_core.image.version import Base, Draft, VersionRecord
 from cloner_core.layout import Layout
 from cloner_core.messages import Cause, Stage
@@ -250,8 +250,8 @@ class _Announced:
     def put_pack(self, pack: Pack) -> None:
         self._sink.put_pack(pack)
 
-    def put_segment(self, ref: SegmentRef, stored: bytes) -> None:
-        self._sink.put_segment(ref, stored)
+    def put_segment(self, ref: SegmentRef, stored: bytes, delta: SegmentDelta | None = None) -> None:
+        self._sink.put_segment(ref, stored, delta)
 
     def publish(self, draft: Draft) -> VersionRecord:
         self._before_publish()

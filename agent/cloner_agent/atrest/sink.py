@@ -17,7 +17,7 @@ from cloner_agent.failures import StageError
 from cloner_core.admin.images import WantedPacks
 from cloner_core.decoding import UNREADABLE
 from cloner_core.image.pack import Pack
-from cloner_core.image.tree import SegmentRef
+from cloner_core.image.tree import SegmentDelta, SegmentRef
 from cloner_core.image.version import Base, Draft, VersionRecord
 from cloner_core.messages import Cause
 
@@ -59,8 +59,8 @@ class HttpsSink:
         if missing:
             self._request("PUT", f"packs/{pack.digest.hex()}", pack.stored)
 
-    def put_segment(self, ref: SegmentRef, stored: bytes) -> None:
-        """Send a segment of the tree."""
+    def put_segment(self, ref: SegmentRef, stored: bytes, _delta: SegmentDelta | None = None) -> None:
+        """Send a segment of the tree; there is no former tree here that it could be told by."""
         self._request("PUT", f"segments/{ref.digest.hex()}/{ref.raw_size}", stored)
 
     def publish(self, draft: Draft) -> VersionRecord:

@@ -301,7 +301,7 @@ def _task_version(core: Core, request: AnyRequest, digest: str = "") -> Version:
 
 async def _granted(core: Core, request: AnyRequest, digest: str) -> Version:
     """Return what `_task_version` does; within a second of the last time without a look at the database."""
-    credential = _credential(request)
+    credential = credential_of(request)
     version = core.grants.version(credential, digest)
     if version is None:
         found_at = core.grants.now()

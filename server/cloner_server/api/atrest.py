@@ -6,6 +6,7 @@ Who asks is looked at before a body is read; the proof of each request covers th
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -29,7 +30,7 @@ from cloner_server.api.faults import AnyRequest
 from cloner_server.core import Core
 from cloner_server.state import imageoptions
 from cloner_server.state import tasks as rows
-from cloner_server.state.database import DatabaseBusyError, is_undone
+from cloner_server.state.database import is_undone
 from cloner_server.tasks import attempts, capturing
 from cloner_server.tasks.attempts import Bearer
 
@@ -115,8 +116,8 @@ def publish(core: CoreDependency, request: AnyRequest, body: RawBody) -> Version
         with core.database.write() as connection:
             bearer = _shown(connection, request, body)
             if (bearer.task.state, bearer.task.number) != (TaskState.DONE, record.number):  # else: by a twin of this
-                capturing.finish(connection, core.act(author_of(bearer)), bearer, draft, record)
-    except (DBAPIError, DatabaseBusyError, ClonerError) as fault:
+                capturing.finish(connection, core.act(author_of(bearer)), bearer, record)
+    except (DBAPIError, ClonerError) as fault:
         # Not shown, so not published: sent again, it would be there twice after the next start.
         if before is None and (isinstance(fault, ClonerError) or is_undone(fault)):
             core.catalog.store.take_back(record.image, record.number)
@@ -140,11 +141,11 @@ def _published_before(core: Core, draft: Draft) -> VersionRecord | None:
     return record if is_next and is_same else None
 
 
-def capture_attempt_router(core: Core) -> Router:
+def capture_attempt_router(core_of: Callable[[], Core]) -> Router:
     """Return the routes of captures at rest, beneath the path of an attempt."""
 
     async def admit(connection: AnyConnection, _handler: BaseRouteHandler) -> None:
-        await asyncio.to_thread(_admit, core, connection.headers.get("authorization", ""))
+        await asyncio.to_thread(_admit, core_of(), connection.headers.get("authorization", ""))
 
     handlers: list[Any] = [layout, disk_keys, base, missing, pack_put, segment_put, publish]
     path = "/agent/v1/attempts/{attempt_id:str}"

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from cloner_core.admin.deploying import CaptureIntent, CaptureRequest
 from cloner_core.admin.images import LayoutView
+from cloner_core.admin.names import check_name
 from cloner_core.admin.nodes import NodeView
 from cloner_core.atrest import CaptureOrder, CaptureTask, LayoutFound
 from cloner_core.errors import InvalidError, NotFoundError, RefusedError
@@ -20,7 +21,7 @@ from cloner_core.image.version import Draft, VersionRecord, check_image_name
 from cloner_core.layout import Layout, layout_differences
 from cloner_core.layout.rules import layout_faults
 from cloner_core.messages import ConfirmWay, Stage
-from cloner_server.state import imageoptions, images, layouts, nodes
+from cloner_server.state import imageoptions, images, layouts, nodes, publishing
 from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act
 from cloner_server.tasks.arming import NO_AGENT, at_risk, refuse_busy, refuse_ourselves, release_attempts
@@ -41,7 +42,7 @@ def intend_capture(connection: Connection, request: CaptureRequest, rules: Rules
     order = msgspec.structs.replace(order, options=canonical(order.options))
     if not order.options.layout:
         raise InvalidError(f"no layout is kept with {order.image}", hint="--disklayout NAME")
-    layouts.check_name(order.options.layout, "layout")
+    check_name(order.options.layout, "layout")
     if order.keeps_options:
         imageoptions.require_revision(imageoptions.view(connection, order.image), order.options_revision)
     known = nodes.last_facts(connection, node.name)
@@ -143,14 +144,12 @@ def sealed_draft(draft: Draft, bearer: Bearer) -> Draft:
     )
 
 
-def finish(connection: Connection, act: Act, bearer: Bearer, draft: Draft, record: VersionRecord) -> None:
+def finish(connection: Connection, act: Act, bearer: Bearer, record: VersionRecord) -> None:
     """Make the version visible, end the task as done with it and set netboot to `local`."""
     require_capture(bearer)
     task = bearer.task
     by = Act(task.author, act.now_s)
-    if draft.options is not None:
-        imageoptions.keep(connection, by, draft.image, draft.options, revision=draft.options_revision)
-    images.add_version(connection, by, record.image, record.number, record.version)
+    publishing.show(connection, by, record)
     layout = _kept(connection, task.layout)
     values = {
         "number": record.number,
