@@ -197,7 +197,6 @@ class CaptureJob:
             excludes=order.options.exclude_paths,
             layout=layout,
             allow_secrets=order.allow_secrets,
-            threads=tools.workers,
         )
         if tools.sink is None:
             raise StageError(Cause.INTERNAL, "there is nowhere to put what is captured")
