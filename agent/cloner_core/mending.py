@@ -70,7 +70,7 @@ _RULES: dict[Cause, Remedy] = {
         "start the node from its disk once and shut it down properly: the filesystem was not unmounted, and a capture"
         " at rest writes nothing"
     ),
-    Cause.LOCKED: Remedy("capture the node while it runs: cloner new-image", "deploy"),
+    Cause.LOCKED: Remedy("capture the node while it runs: cloner new-image"),
     Cause.NO_METHOD: Remedy(
         "the disk cannot erase itself in that way now: where its security is frozen, have the machine sleep and wake or"
         " cut the disk's power; or erase again with another --method"
