@@ -11,6 +11,7 @@ BENCHES = {
     "update": "an update of 2 % of the files beside restic, casync and tar (G15)",
     "https": "packs from the server to many clients on a link of 1 Gbit/s, beside nginx (G12)",
     "restore": "the restore stage of a node over HTTPS on a link of 1 Gbit/s (G19)",
+    "multicast-sim": "sessions of multicast in virtual time, 1 to 10,000 receivers (G2 to G4, G11)",
 }
 
 
@@ -19,9 +20,9 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] not in BENCHES:
         print("usage: ./run bench NAME [--runs N] [--small] [--evidence]\n", file=sys.stderr)
         for name, what in BENCHES.items():
-            print(f"  {name:10} {what}", file=sys.stderr)
+            print(f"  {name:13} {what}", file=sys.stderr)
         return 2
-    bench: Callable[[list[str]], int] = importlib.import_module(f"benches.{argv[0]}").main
+    bench: Callable[[list[str]], int] = importlib.import_module(f"benches.{argv[0].replace('-', '_')}").main
     return bench(argv[1:])
 
 

@@ -166,7 +166,7 @@ class Members:
     def review(self, now_s: float) -> None:
         """Let those go that do not answer, and those that lose far more than the others."""
         common = self.common_loss() or 0.0
-        for member in {*self._watched.values(), *self._recent}:
+        for member in dict.fromkeys((*self._watched.values(), *self._recent)):
             member.waited_s *= 0.98
             if not member.is_served:
                 continue

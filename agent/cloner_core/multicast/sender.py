@@ -163,6 +163,11 @@ class Sender:
         """Take in a receiver that was given its key."""
         self.members.admit(receiver, self._sequence, now_s)
 
+    def settle(self, receiver: int) -> None:
+        """Take the server's word that a receiver has everything: a lost last report need not be polled for."""
+        if receiver in self.members.members:
+            self.members.settle(self.members.members[receiver])
+
     def dismiss(self, receiver: int, reason: Leaving) -> None:
         """Serve a receiver no more."""
         self.members.leave(receiver, reason)

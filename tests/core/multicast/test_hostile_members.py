@@ -116,6 +116,17 @@ def test_a_sender_serves_within_its_budgets_whatever_it_is_told(told: list[Repor
     assert sender.sent.blocks <= BLOCKS * (PARCELS + 4 * (PARCELS + 16 + PARCELS))
 
 
+def test_a_receiver_that_the_server_knows_to_be_done_is_not_waited_for() -> None:
+    sender = Sender(SESSION, TRUTH.__getitem__, Pace(1e9, 1e7), 0.0)
+    sender.admit(1, 0.0)
+    sender.settle(1)
+    sender.settle(2)  # of another epoch
+    for step in range(1000):
+        message = sender.next(step * 0.001)
+        assert not isinstance(message, Sync) or message.polls == ()
+    assert sender.is_finished
+
+
 def test_a_sender_that_is_closed_says_so_and_is_silent() -> None:
     sender = Sender(SESSION, TRUTH.__getitem__, Pace(1e9, 1e7), 0.0)
     sender.admit(1, 0.0)
