@@ -252,7 +252,9 @@ class Receiver:
         return bool(needs or wants)
 
     def _is_pressed(self, now_s: float) -> bool:
-        return self.room <= 1 and not self.is_done and now_s - self._reported_s > _HARDER_S
+        if self._sync is None or self.is_done or now_s - self._reported_s <= _HARDER_S:
+            return False
+        return self.room <= 1 and self.room < self._sync.room
 
     def _demands(self, sync: Sync) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         """Return the needs and wants that the sync does not promise to fill."""

@@ -24,6 +24,7 @@ from cloner_core.multicast.wire import (
     OVERHEAD_BYTES,
     RANGES_MOST,
     REPAIRS_MOST,
+    ROOM_MOST,
     Flag,
     Kind,
     Phase,
@@ -387,6 +388,7 @@ class Sender:
             plan,
             () if self._goodbyes or self.is_over else polls,
             self.members.told(LEAVINGS_MOST),
+            min((ROOM_MOST, *(one.room for one in self.members.heard(now_s)))),
         )
         self._synced = self._sequence
         self._sync_s = now_s + (_IDLE_SYNC_S if is_idle and not self._news else _SYNC_S)

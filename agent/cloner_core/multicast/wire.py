@@ -22,8 +22,9 @@ REPAIRS_MOST = 64
 RANGES_MOST = 16
 POLLS_MOST = 32
 LEAVINGS_MOST = 32
+ROOM_MOST = 255
 
-_SYNC = struct.Struct("!IBxHIBBBB")  # clock, phase, backoff, crowd, how many of each list
+_SYNC = struct.Struct("!IBBHIBBBB")  # clock, phase, room, backoff, crowd, how many of each list
 _REPORT = struct.Struct("!IIBxHHIBB")  # clock, acked, flags, loss, room, done, how many of each list
 _REPAIR = struct.Struct("!IHH")
 _RANGE = struct.Struct("!II")
@@ -81,6 +82,8 @@ class Sync:
     """(first, count) of receivers that are to report at once."""
     leavings: tuple[tuple[int, int], ...] = ()
     """(receiver, reason) of those no longer served."""
+    room: int = ROOM_MOST
+    """The least room that a receiver was heard to have just now, ROOM_MOST for more and for unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,7 @@ def encode_sync(sync: Sync) -> bytes:
             _SYNC.pack(
                 sync.clock_ms & 0xFFFFFFFF,
                 sync.phase,
+                sync.room,
                 sync.backoff_ms,
                 sync.crowd,
                 len(sync.repairs),
@@ -131,12 +135,12 @@ def decode_sync(payload: bytes, sequence: int) -> Sync | None:
     """Return the sync in `payload`, or None."""
     if len(payload) < _SYNC.size:
         return None
-    clock_ms, phase, backoff_ms, crowd, *counts = _SYNC.unpack_from(payload)
+    clock_ms, phase, room, backoff_ms, crowd, *counts = _SYNC.unpack_from(payload)
     lists = _read_lists(payload, _SYNC.size, counts, (_REPAIR, _RANGE, _POLL, _LEAVING))
-    if phase > Phase.OVER or payload[5] or lists is None or _exceeds(counts, _SYNC_MOST):
+    if phase > Phase.OVER or lists is None or _exceeds(counts, _SYNC_MOST):
         return None
     repairs, plan, polls, leavings = lists
-    return Sync(sequence, clock_ms, Phase(phase), backoff_ms, crowd, repairs, plan, polls, leavings)
+    return Sync(sequence, clock_ms, Phase(phase), backoff_ms, crowd, repairs, plan, polls, leavings, room)
 
 
 _SYNC_MOST = (REPAIRS_MOST, RANGES_MOST, POLLS_MOST, LEAVINGS_MOST)

@@ -160,6 +160,16 @@ def test_what_the_sync_promises_is_not_asked_for() -> None:
     assert [report.needs for report in receiver.reports] == [((0, 4),)]
 
 
+def test_of_receivers_without_room_one_speaks_for_all() -> None:
+    receiver = Receiver(SESSION, 1, lambda: 0.5, 0.0)
+    for parcel in range(WINDOW):
+        receiver.accept([Run(Kind.BLOCKS, parcel, 0, 1, parcel + 1, TRUTH[parcel][:BLOCK])], 0.0)
+    for sequence, room in ((10, 0), (11, 255)):
+        receiver.accept([Sync(sequence, 1, Phase.SENDING, 10, 9, (), ((0, PARCELS),), room=room)], float(sequence))
+        receiver.tick(sequence + 0.5)
+    assert [(report.room, report.acked) for report in receiver.reports] == [(0, 11)]
+
+
 def test_a_lost_report_is_said_again() -> None:
     receiver = Receiver(SESSION, 1, lambda: 0.5, 0.0)
     for sequence in range(1, 4):

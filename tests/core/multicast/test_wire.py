@@ -45,6 +45,7 @@ syncs = st.builds(
     plan=ranges,
     polls=st.lists(st.tuples(u32, u16), max_size=POLLS_MOST).map(tuple),
     leavings=st.lists(st.tuples(u32, u8), max_size=LEAVINGS_MOST).map(tuple),
+    room=u8,
 )
 reports = st.builds(
     Report,
