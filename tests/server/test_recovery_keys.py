@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -65,7 +66,11 @@ def test_who_was_shown_a_key_is_noted_and_the_key_is_in_no_event(scene: Scene) -
         ("recovery key made", "admin"),
         ("recovery key shown", "root"),
     ]
-    assert not any(group in answer.text for group in key.split())
+    groups = key.split()
+    # Two on end: one alone may be a part of a digest.
+    assert not any(
+        f"{one}{between}{following}" in answer.text for one, following in pairwise(groups) for between in (" ", "")
+    )
 
 
 def test_a_key_lies_sealed_and_opens_for_its_node_and_number_alone(scene: Scene) -> None:
