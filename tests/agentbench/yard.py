@@ -42,7 +42,10 @@ _CLONE_NEWNS = 0x00020000
 _MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
 _AGENT = re.compile(r"^kernel --name kernel \S+ (.*) \|\| goto again$", re.MULTILINE)
 _AGAIN_S = 0.3
-_DIED_S = 5.0  # before the machine of an agent that died restarts; ten seconds on a real one
+# An agent that died is started again, and restarts the machine ten seconds later. Until then its heartbeat has told of
+# it; on a machine that is busy with many others that takes longer, and is waited for.
+_DIED_S = 5.0
+_TELLS_S = 60.0
 _HTTP_S = 60.0
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -247,11 +250,13 @@ class Yard:
         if end is End.RESTARTED:
             self._switch_on(one)
         elif end is End.DIED:
-            # The supervisor of the initramfs starts the agent again, which restarts the machine after a while.
-            self.later(_DIED_S, lambda: self._restart(one))
+            ends_s = time.monotonic() + _TELLS_S
+            self.later(_DIED_S, lambda: self._restart(one, ends_s))
 
-    def _restart(self, one: Running) -> None:
-        if not one.pid:
+    def _restart(self, one: Running, ends_s: float) -> None:
+        if not one.pid and _is_alive(one.group) and time.monotonic() < ends_s:
+            self.later(0.5, lambda: self._restart(one, ends_s))
+        elif not one.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(one.group, signal.SIGKILL)
             self._switch_on(one)
@@ -265,6 +270,15 @@ class Yard:
             one._channel.close()
             one._channel = None
         one.pid = 0
+
+
+def _is_alive(group: int) -> bool:
+    """Say whether a process of the group is there, its heartbeat mostly."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _go_on(one: Running, channel: socket.socket | None) -> None:
