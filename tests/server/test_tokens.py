@@ -52,6 +52,14 @@ def test_a_token_captures_a_version_of_its_image(scene: Scene) -> None:
     assert ask(scene, made["token"], "GET", "/chunks/known", params={"image": "golden"}).status_code == 200
 
 
+@pytest.mark.parametrize("onto", ["0" * 64, f"{'0' * 64}:", f"{'0' * 64}:-1", f"{'0' * 64}:{'9' * 5000}", "x:1"])
+def test_a_segment_that_builds_on_nonsense_is_refused(scene: Scene, onto: str) -> None:
+    query = {"raw_size": 10, "onto": onto}
+    answer = ask(scene, make(scene)["token"], "PUT", f"/segments/{'1' * 64}", params=query, content=b"x")
+    assert answer.status_code == 400, answer.text
+    assert "is not" in answer.json()["error"]
+
+
 def test_a_token_opens_no_other_image(scene: Scene) -> None:
     token = make(scene, "other")["token"]
     refused = publish(scene, token, make_image(some_contents() | BOOTABLE))

@@ -6,6 +6,7 @@ Who asks is looked at before a body is read; the proof of each request covers th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -14,13 +15,12 @@ from litestar import Response, Router, get, post, put
 from litestar.handlers import BaseRouteHandler
 from litestar.params import FromPath, RawBody
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
 from cloner_core.admin.images import WantedPacks
 from cloner_core.admin.tasks import TaskState
 from cloner_core.atrest import DiskKeys, LayoutFound, LayoutTold
 from cloner_core.decoding import UNREADABLE
-from cloner_core.errors import ClonerError, InvalidError, NotFoundError
+from cloner_core.errors import InvalidError, NotFoundError
 from cloner_core.image.digest import parse_digest, version_digest
 from cloner_core.image.version import Draft, VersionRecord, check_image_name
 from cloner_core.messages import Granted
@@ -28,9 +28,9 @@ from cloner_server.api.callers import AnyConnection, CoreDependency
 from cloner_server.api.credentials import author_of, bearer_of, decode_body, shown_credential
 from cloner_server.api.faults import AnyRequest
 from cloner_server.core import Core
+from cloner_server.publishing import shown_or_taken_back
 from cloner_server.state import imageoptions
 from cloner_server.state import tasks as rows
-from cloner_server.state.database import is_undone
 from cloner_server.tasks import attempts, capturing
 from cloner_server.tasks.attempts import Bearer
 
@@ -112,16 +112,11 @@ def publish(core: CoreDependency, request: AnyRequest, body: RawBody) -> Version
             imageoptions.require_revision(imageoptions.view(connection, draft.image), draft.options_revision)
     before = _published_before(core, draft)
     record = before or core.catalog.store.publish(draft)
-    try:
-        with core.database.write() as connection:
-            bearer = _shown(connection, request, body)
-            if (bearer.task.state, bearer.task.number) != (TaskState.DONE, record.number):  # else: by a twin of this
-                capturing.finish(connection, core.act(author_of(bearer)), bearer, record)
-    except (DBAPIError, ClonerError) as fault:
-        # Not shown, so not published: sent again, it would be there twice after the next start.
-        if before is None and (isinstance(fault, ClonerError) or is_undone(fault)):
-            core.catalog.store.take_back(record.image, record.number)
-        raise
+    made = shown_or_taken_back(core.catalog.store, record) if before is None else contextlib.nullcontext()
+    with made, core.database.write() as connection:
+        bearer = _shown(connection, request, body)
+        if (bearer.task.state, bearer.task.number) != (TaskState.DONE, record.number):  # else: by a twin of this
+            capturing.finish(connection, core.act(author_of(bearer)), bearer, record)
     return record
 
 

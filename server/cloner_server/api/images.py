@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,12 +11,11 @@ import msgspec
 from litestar import Response, delete, get, post, put
 from litestar.params import FromPath, FromQuery, JSONBody, RawBody
 from sqlalchemy import Connection, Row
-from sqlalchemy.exc import DBAPIError
 
 from cloner_core.admin.images import CheckReport, Collected, ImageView, Removal, WantedPacks
 from cloner_core.admin.store import Repacked, StoreRoom, StoreStats
 from cloner_core.decoding import UNREADABLE
-from cloner_core.errors import ClonerError, InvalidError, NotFoundError
+from cloner_core.errors import InvalidError, NotFoundError
 from cloner_core.image.digest import parse_digest
 from cloner_core.image.reference import parse_version
 from cloner_core.image.version import Draft, VersionRecord, check_image_name
@@ -24,13 +24,14 @@ from cloner_server.api.callers import CoreDependency, require_image, who
 from cloner_server.api.faults import AnyRequest
 from cloner_server.api.imageoptions import options_handlers
 from cloner_server.core import Core
+from cloner_server.publishing import shown_or_taken_back
 from cloner_server.state import channels, events, imageoptions, images, publishing, removal
 from cloner_server.state import tasks as rows
-from cloner_server.state.database import is_undone
 from cloner_server.store.protocol import SizedSegment
 
 _PACK_BYTES, _DRAFT_BYTES = 64 << 20, 1 << 30
 _MESSAGEPACK = "application/vnd.msgpack"
+_SIZE = re.compile(r"[0-9]{1,10}")
 _OK = 200
 GRACE_S = 86400.0  # a capture may put packs long before it publishes
 
@@ -110,7 +111,7 @@ def segment_put(
 
 def _sized(text: str) -> SizedSegment:
     name, _, size = text.partition(":")
-    if not size.isdecimal():
+    if not _SIZE.fullmatch(size):
         raise InvalidError(f"{text[:90]!r} is not digest:size of a segment")
     return parse_digest(name), int(size)
 
@@ -127,14 +128,8 @@ def publish(core: CoreDependency, request: AnyRequest, body: RawBody) -> Version
         with core.database.read() as connection:
             imageoptions.require_revision(imageoptions.view(connection, draft.image), draft.options_revision)
     record = core.catalog.store.publish(draft)
-    try:
-        with core.database.write() as connection:
-            publishing.show(connection, who(core, request), record)
-    except (DBAPIError, ClonerError) as fault:
-        # Not shown, so not published: sent again, it would be there twice after the next start.
-        if isinstance(fault, ClonerError) or is_undone(fault):
-            core.catalog.store.take_back(record.image, record.number)
-        raise
+    with shown_or_taken_back(core.catalog.store, record), core.database.write() as connection:
+        publishing.show(connection, who(core, request), record)
     return record
 
 
