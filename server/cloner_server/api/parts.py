@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO, cast
 
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.responses import FileResponse, Response
@@ -64,16 +64,12 @@ async def _stream(find: Callable[[], Path], send: Send) -> None:
     Threads do what may wait for a disk, as seldom as can be: each errand costs a tenth of the TLS of a pack.
     """
 
-    def begin() -> tuple[int, int, bytes]:
-        fd = os.open(find(), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return fd, os.fstat(fd).st_size, os.pread(fd, _CHUNK_BYTES, 0)
-        except BaseException:
-            os.close(fd)
-            raise
+    def begin() -> tuple[BinaryIO, int, bytes]:
+        file = find().open("rb", buffering=0)  # closed by itself, should nobody be there any more to take it
+        return file, os.fstat(file.fileno()).st_size, file.read(_CHUNK_BYTES)
 
-    fd, size, content = await asyncio.to_thread(begin)
-    try:
+    file, size, content = await asyncio.to_thread(begin)
+    with file:
         headers = [(b"content-type", _BYTES.encode()), (b"content-length", b"%d" % size), (b"accept-ranges", b"bytes")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         sent = 0
@@ -82,11 +78,9 @@ async def _stream(find: Callable[[], Path], send: Send) -> None:
             for start in range(0, len(content), _PIECE_BYTES):
                 await send(_body(view[start : start + _PIECE_BYTES], more=True))
             sent += len(content)
-            content = await asyncio.to_thread(os.pread, fd, _CHUNK_BYTES, sent) if sent < size else b""
+            content = await asyncio.to_thread(file.read, _CHUNK_BYTES) if sent < size else b""
         # uvicorn waits for its buffer to empty before it takes a piece, not after: one more piece, of nothing.
         await send(_body(b"", more=False))
-    finally:
-        os.close(fd)
 
 
 def _body(content: bytes | memoryview, *, more: bool) -> Message:
