@@ -232,6 +232,13 @@ def test_what_fstab_mounts_and_is_not_there_ends_it_unless_it_is_left_out(place:
     assert place.capture() is None
 
 
+def test_a_filesystem_of_a_kind_that_is_not_captured_is_told(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    place.disk(SYSTEM | {"etc/fstab": f"UUID={ROOT_UUID} / ext4 defaults\nUUID={DATA_UUID} /srv ntfs3 defaults\n"})
+    place.disk({}, uuid=DATA_UUID)
+    assert place.capture() is None
+    assert f"/srv on UUID={DATA_UUID} is ntfs3, which is not captured" in caplog.text
+
+
 def test_a_secret_ends_it_with_the_option_that_allows_it(place: Place) -> None:
     key = "-----BEGIN OPENSSH PRIVATE KEY-----\nx\n-----END OPENSSH PRIVATE KEY-----\n"
     place.disk(SYSTEM | {"root/.ssh/id_ed25519": key, "etc/fstab": ""})

@@ -67,8 +67,12 @@ class Mounter:
                 self._mount(entry, made)
 
     def _is_meant(self, entry: Entry) -> bool:
-        if entry.mount == "/" or not entry.mount.startswith("/") or entry.kind not in {*LOCAL_TYPES, "auto"}:
-            return False  # networks, memory and swap are no part of an image
+        if entry.mount == "/" or not entry.mount.startswith("/"):
+            return False
+        if entry.kind not in {*LOCAL_TYPES, "auto"}:  # networks, memory and swap are no part of an image
+            if self._names.find(entry.device):
+                self.notes.append(f"{entry.mount} on {entry.device} is {entry.kind}, which is not captured")
+            return False
         if _LEFT_OUT & set(entry.options.split(",")):
             self.notes.append(f"{entry.mount} is not mounted at boot, so what is on {entry.device} is not captured")
             return False
