@@ -1,0 +1,157 @@
+"""A bridge with a sender's namespace and some of receivers, each datagram a frame of its own, and loss at will."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from multiprocessing.queues import Queue
+from typing import Any
+
+from cloner_core.image.digest import digest
+from cloner_core.multicast.sealing import ReportOpener, Sealer
+from cloner_core.multicast.sender import Pace, Sender
+from cloner_core.multicast.session import MASTER_BYTES, Parcel, Session, group_key, receiver_key
+from cloner_multicast.feed import Feed
+from cloner_multicast.receiving import Seat
+from cloner_multicast.sending import Sending
+from cloner_multicast.sockets import Group, SenderSocket
+from netns.netboot_lab import inside
+
+LINK = "eth0"
+PORT = 47000
+_GROUP = "239.255.71.1"
+_CONTEXT = multiprocessing.get_context("fork")
+_ENDS_S = 120.0
+
+
+def _ip(*argv: str) -> None:
+    subprocess.run(("ip", *argv), check=True, stdout=subprocess.DEVNULL)
+
+
+@dataclass
+class Yard:
+    """The namespaces: number 0 is the sender's, the others have receivers."""
+
+    name: str
+    count: int
+
+    def of(self, number: int) -> str:
+        return f"{self.name}-{number}"
+
+    def address(self, number: int) -> str:
+        return f"10.79.0.{number + 1}"
+
+    def lose(self, number: int, part: float) -> None:
+        """Have a receiver lose this part of what is sent to the group, by chance; 0 ends it."""
+        table = f"""
+        table netdev loss {{}}
+        delete table netdev loss
+        table netdev loss {{
+            chain arriving {{
+                type filter hook ingress device {LINK} priority 0;
+                udp dport {PORT} numgen random mod 10000 < {round(part * 10000)} drop
+            }}
+        }}
+        """
+        subprocess.run(("ip", "netns", "exec", self.of(number), "nft", "-f", "-"), input=table, text=True, check=True)
+
+
+@contextmanager
+def yard(receivers: int) -> Iterator[Yard]:
+    """Give a bridge and namespaces, gone afterwards."""
+    made = Yard(f"mc-{os.getpid()}-{random.randrange(1 << 16):x}", receivers + 1)
+    hub = f"{made.name}-hub"
+    with ExitStack() as stack:
+        for name in (hub, *(made.of(number) for number in range(made.count))):
+            _ip("netns", "add", name)
+            stack.callback(_ip, "netns", "delete", name)
+        _ip("-n", hub, "link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
+        _ip("-n", hub, "link", "set", "br0", "up")
+        for number in range(made.count):
+            name = made.of(number)
+            _ip("-n", hub, "link", "add", f"p{number}", "type", "veth", "peer", "name", LINK, "netns", name)
+            _ip("-n", hub, "link", "set", f"p{number}", "master", "br0", "up")
+            _ip("-n", name, "address", "add", f"{made.address(number)}/24", "dev", LINK)
+            for link in (LINK, "lo"):
+                _ip("-n", name, "link", "set", link, "up")
+            off = ("ethtool", "-K", LINK, "tx-udp-segmentation", "off", "tso", "off", "gro", "on")
+            subprocess.run(("ip", "netns", "exec", name, *off), check=True, capture_output=True)
+        yield made
+
+
+@dataclass
+class Show:
+    """One session: the parcels and its master key."""
+
+    contents: list[bytes]
+    stream: int = 1
+    master: bytes = field(default_factory=lambda: random.randbytes(MASTER_BYTES))
+
+    @property
+    def session(self) -> Session:
+        return Session(self.stream, [Parcel(digest(content), len(content)) for content in self.contents])
+
+    def seat(self, number: int, sender: tuple[str, int]) -> Seat:
+        return Seat(self.stream, number, group_key(self.master), receiver_key(self.master, number), sender)
+
+
+def group() -> Group:
+    return Group(_GROUP, PORT, LINK)
+
+
+def start(target: Callable[..., None], namespace: str, *arguments: Any) -> BaseProcess:
+    """Have a process in a namespace."""
+
+    def run() -> None:
+        with inside(namespace):
+            target(*arguments)
+
+    process = _CONTEXT.Process(target=run)
+    process.start()
+    return process
+
+
+def send(show: Show, address: str, receivers: int, pace: Pace, told: Queue[Any]) -> None:
+    """Be the sender until everybody has everything."""
+    opened = SenderSocket(group(), address)
+    sender = Sender(show.session, show.contents.__getitem__, pace, time.monotonic())
+    for number in range(receivers):
+        sender.admit(number, time.monotonic())
+    keys = [receiver_key(show.master, number) for number in range(receivers)]
+    opener = ReportOpener(lambda number: keys[number] if number < receivers else None, show.stream)
+    sealer = Sealer(group_key(show.master), show.stream, show.session.block_bytes)
+    told.put(opened.address)
+    sending = Sending(sender, sealer, opener, opened)
+    ends_s = time.monotonic() + _ENDS_S
+    while not sender.is_over and time.monotonic() < ends_s:
+        sending.run(min(ends_s, time.monotonic() + 0.2))
+        if sender.is_finished:
+            sender.close()
+    told.put((sender.sent, {number: one.left for number, one in sender.members.members.items()}))
+
+
+def receive(show: Show, number: int, sender: tuple[str, int], told: Queue[Any]) -> None:
+    """Be a node: take parcels, compare them, release them."""
+    feed = Feed(show.session, group(), lambda: show.seat(number, sender))
+    feed.start()
+    got: list[int] = []
+    for parcel in feed.parcels():
+        content = feed.find(parcel)
+        assert content is not None
+        if bytes(content) == show.contents[parcel]:
+            got.append(parcel)
+        content.release()
+        feed.release(parcel)
+    deadline_s = time.monotonic() + 10
+    while feed.left is None and feed.state().done < len(got) and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    time.sleep(0.5)  # the last report is on its way
+    told.put((number, sorted(got), feed.left, feed.state()))
+    feed.stop()
