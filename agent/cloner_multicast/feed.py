@@ -157,22 +157,16 @@ class _Reception:
         self._is_over = False
 
     def run(self, group: Group) -> None:
-        seat = self._join()
-        if seat is None:
-            self._end(Leaving.OVER)
-            self._wait()
-            return
-        opened = ReceiverSocket(group)
+        opened = ReceiverSocket(group)  # switches learn of it while the server is asked
         try:
+            seat = self._join()
+            if seat is None:
+                self._end(Leaving.OVER)
+                self._wait()
+                return
+            memory, now_s = self._slots, time.monotonic()
             session = replace(self._session, stream=seat.stream)
-            receiver = Receiver(
-                session,
-                seat.number,
-                random.random,
-                time.monotonic(),
-                allocate=self._slots.allocate,
-                free=self._slots.free,
-            )
+            receiver = Receiver(session, seat.number, random.random, now_s, allocate=memory.allocate, free=memory.free)
             self._loop(receiver, Receiving(receiver, seat, opened))
         finally:
             opened.close()

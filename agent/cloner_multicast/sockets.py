@@ -12,7 +12,7 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from cloner_core.errors import RefusedError
+from cloner_core.errors import InvalidError, RefusedError
 
 # include/uapi/linux/udp.h, include/uapi/asm-generic/socket.h; Python has no names for them.
 _UDP_SEGMENT = 103
@@ -52,7 +52,7 @@ class Group:
         if not 0 < self.hops < 256:
             faults.append(f"{self.hops} hops, wanted 1 to 255")
         if faults:
-            raise RefusedError("a multicast group cannot be so", faults=faults)
+            raise InvalidError("a multicast group cannot be so", faults=faults)
 
     @property
     def is_v6(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import random
@@ -9,9 +10,10 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
+from pathlib import Path
 from typing import Any
 
 from cloner_core.image.digest import digest
@@ -49,14 +51,14 @@ class Yard:
         return f"10.79.0.{number + 1}"
 
     def lose(self, number: int, part: float) -> None:
-        """Have a receiver lose this part of what is sent to the group, by chance; 0 ends it."""
+        """Have a receiver lose this part of what is sent to any group, by chance; 0 ends it."""
         table = f"""
         table netdev loss {{}}
         delete table netdev loss
         table netdev loss {{
             chain arriving {{
                 type filter hook ingress device {LINK} priority 0;
-                udp dport {PORT} numgen random mod 10000 < {round(part * 10000)} drop
+                ip daddr 224.0.0.0/4 numgen random mod 10000 < {round(part * 10000)} drop
             }}
         }}
         """
@@ -86,20 +88,31 @@ def yard(receivers: int) -> Iterator[Yard]:
         yield made
 
 
-@dataclass
+@dataclass(frozen=True)
 class Show:
-    """One session: the parcels and its master key."""
+    """One session: what is sent, and the board on which the server tells nodes which epoch it is."""
 
     contents: list[bytes]
-    stream: int = 1
-    master: bytes = field(default_factory=lambda: random.randbytes(MASTER_BYTES))
+    board: Path
 
-    @property
-    def session(self) -> Session:
-        return Session(self.stream, [Parcel(digest(content), len(content)) for content in self.contents])
+    def session(self, stream: int = 0) -> Session:
+        return Session(stream, [Parcel(digest(content), len(content)) for content in self.contents])
 
-    def seat(self, number: int, sender: tuple[str, int]) -> Seat:
-        return Seat(self.stream, number, group_key(self.master), receiver_key(self.master, number), sender)
+    def pin(self, epoch: dict[str, Any]) -> None:
+        beside = self.board.with_suffix(".new")
+        beside.write_text(json.dumps(epoch))
+        beside.rename(self.board)
+
+    def join(self, number: int) -> Seat | None:
+        """Return the seat of a node in the epoch there is; waits for the first one."""
+        while not self.board.exists():
+            time.sleep(0.02)
+        epoch = json.loads(self.board.read_text())
+        if epoch.get("over"):
+            return None
+        master = bytes.fromhex(epoch["master"])
+        host, port = epoch["address"]
+        return Seat(epoch["stream"], number, group_key(master), receiver_key(master, number), (host, port))
 
 
 def group() -> Group:
@@ -118,28 +131,32 @@ def start(target: Callable[..., None], namespace: str, *arguments: Any) -> BaseP
     return process
 
 
-def send(show: Show, address: str, receivers: int, pace: Pace, told: Queue[Any]) -> None:
-    """Be the sender until everybody has everything."""
+def send(show: Show, address: str, receivers: int, pace: Pace, told: Queue[Any], stream: int = 1) -> None:
+    """Be the sender of an epoch until everybody has everything."""
+    master = os.urandom(MASTER_BYTES)
+    session = show.session(stream)
     opened = SenderSocket(group(), address)
-    sender = Sender(show.session, show.contents.__getitem__, pace, time.monotonic())
+    sender = Sender(session, show.contents.__getitem__, pace, time.monotonic(), first_combination=stream * 4099)
     for number in range(receivers):
         sender.admit(number, time.monotonic())
-    keys = [receiver_key(show.master, number) for number in range(receivers)]
-    opener = ReportOpener(lambda number: keys[number] if number < receivers else None, show.stream)
-    sealer = Sealer(group_key(show.master), show.stream, show.session.block_bytes)
-    told.put(opened.address)
-    sending = Sending(sender, sealer, opener, opened)
+    keys = [receiver_key(master, number) for number in range(receivers)]
+    opener = ReportOpener(lambda number: keys[number] if number < receivers else None, stream)
+    sending = Sending(sender, Sealer(group_key(master), stream, session.block_bytes), opener, opened)
+    show.pin({"stream": stream, "master": master.hex(), "address": opened.address})
+    time.sleep(0.3)  # those who wait for it take their seats
     ends_s = time.monotonic() + _ENDS_S
     while not sender.is_over and time.monotonic() < ends_s:
         sending.run(min(ends_s, time.monotonic() + 0.2))
         if sender.is_finished:
+            show.pin({"over": True})
             sender.close()
     told.put((sender.sent, {number: one.left for number, one in sender.members.members.items()}))
 
 
-def receive(show: Show, number: int, sender: tuple[str, int], told: Queue[Any]) -> None:
+def receive(show: Show, number: int, told: Queue[Any], wait_s: float = 0.0) -> None:
     """Be a node: take parcels, compare them, release them."""
-    feed = Feed(show.session, group(), lambda: show.seat(number, sender))
+    time.sleep(wait_s)
+    feed = Feed(show.session(), group(), lambda: show.join(number))
     feed.start()
     got: list[int] = []
     for parcel in feed.parcels():
@@ -149,9 +166,22 @@ def receive(show: Show, number: int, sender: tuple[str, int], told: Queue[Any]) 
             got.append(parcel)
         content.release()
         feed.release(parcel)
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 30
     while feed.left is None and feed.state().done < len(got) and time.monotonic() < deadline_s:
-        time.sleep(0.05)
+        time.sleep(0.02)
+    state = feed.state()
     time.sleep(0.5)  # the last report is on its way
-    told.put((number, sorted(got), feed.left, feed.state()))
     feed.stop()
+    told.put((number, sorted(got), feed.left, state))
+
+
+def forge(address: str, for_s: float) -> None:
+    """Be a stranger: send what looks like datagrams of the session, and what does not, to the group."""
+    opened = SenderSocket(group(), address)
+    ends_s = time.monotonic() + for_s
+    chance = random.Random(5)
+    while time.monotonic() < ends_s:
+        head = bytes((1, chance.randrange(1, 4), 0, chance.randrange(20))) + (1).to_bytes(4, "big")
+        one = head + chance.randbytes(1472 - len(head))
+        opened.send(one * 20, 1472)
+        time.sleep(0.002)
