@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from benches import disks, report
@@ -98,9 +99,6 @@ class Place:
         return self.room / f"got-{number}"
 
 
-Spawn = Callable[[Callable[[], None], str], int]
-
-
 def _spawn(work: Callable[[], None], namespace: str) -> int:
     """Fork a process into a namespace; `work` may exec(2)."""
     pid = os.fork()
@@ -163,7 +161,7 @@ def _ours(place: Place) -> tuple[list[int], int]:
         feed.stop()
 
     sender = _spawn(send, place.made.of(0))
-    receivers = [_spawn(lambda number=number: receive(number), place.made.of(number + 1)) for number in range(count)]
+    receivers = [_spawn(partial(receive, number), place.made.of(number + 1)) for number in range(count)]
     os.close(told)
     os.close(tell)
     return receivers, sender
@@ -179,16 +177,13 @@ def _read_line(fd: int) -> bytes:
 def _udpcast(place: Place) -> tuple[list[int], int]:
     common = ("--nokbd", "--interface", LINK, "--mcast-rdv-address", "239.255.71.2", "--no-progress")
     receivers = [
-        _spawn(
-            lambda number=number: _exec("udp-receiver", "--file", str(place.target(number)), *common),
-            place.made.of(number + 1),
-        )
+        _spawn(partial(_exec, "udp-receiver", "--file", str(place.target(number)), *common), place.made.of(number + 1))
         for number in range(place.scene.receivers)
     ]
     cap = ("--max-bitrate", f"{int(place.scene.cap_bps * 0.98)}") if place.scene.cap_bps else ()
     wait = ("--min-receivers", str(place.scene.receivers), "--max-wait", "20")
     sender = ("udp-sender", "--file", str(place.source), *common, *wait, *cap, "--full-duplex")
-    return receivers, _spawn(lambda: _exec(*sender), place.made.of(0))
+    return receivers, _spawn(partial(_exec, *sender), place.made.of(0))
 
 
 def _uftp(place: Place) -> tuple[list[int], int]:
@@ -197,13 +192,13 @@ def _uftp(place: Place) -> tuple[list[int], int]:
         folder = place.room / f"uftp-{number}"
         folder.mkdir()
         argv = ("uftpd", "-d", "-I", LINK, "-D", str(folder), "-U", f"0x{number + 1:08X}", "-B", str(8 * _MIB))
-        receivers.append(_spawn(lambda argv=argv: _exec(*argv), place.made.of(number + 1)))
+        receivers.append(_spawn(partial(_exec, *argv), place.made.of(number + 1)))
     time.sleep(0.5)
     hosts = ",".join(f"0x{number + 1:08X}" for number in range(place.scene.receivers))
     rate = str(int(place.scene.cap_bps / 1000 * 0.97)) if place.scene.cap_bps else "-1"
     buffer = ("-B", str(8 * _MIB), "-b", "1440", "-Y", "none")
-    argv = ("uftp", "-I", LINK, "-R", rate, "-H", hosts, *buffer, "-M", "239.255.71.3", "-P", "239.255.71.4")
-    return receivers, _spawn(lambda: _exec(*argv, str(place.source)), place.made.of(0))
+    sender = ("uftp", "-I", LINK, "-R", rate, "-H", hosts, *buffer, "-M", "239.255.71.3", "-P", "239.255.71.4")
+    return receivers, _spawn(partial(_exec, *sender, str(place.source)), place.made.of(0))
 
 
 WHO = {OURS: _ours, UDPCAST: _udpcast, UFTP: _uftp}
