@@ -20,7 +20,7 @@ from cloner_core.lldp import MAX_NEIGHBORS, Neighbor
 from cloner_core.network import NodeNetwork
 from cloner_core.scripts import ScriptRun, ScriptSet
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Version of this protocol; hello carries it and a mismatch is refused with the remedy."""
 
 
@@ -193,6 +193,7 @@ class Task(Strict, frozen=True):
     protected_serials: tuple[str, ...] = ()  # disks that no plan may touch
     files: tuple[ExtraFile, ...] = ()  # templates of the site, filled in for the node by the identity stage
     scripts: ScriptSet = ScriptSet()  # of the image, as they were when the task was armed
+    session: str = ""  # of multicast, that the restore asks for a seat in; "" everything comes over HTTPS
 
 
 class Discovered(Strict, frozen=True):

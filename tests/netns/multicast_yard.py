@@ -31,6 +31,7 @@ PORT = 47000
 _GROUP = "239.255.71.1"
 _CONTEXT = multiprocessing.get_context("fork")
 _ENDS_S = 120.0
+_SEATED_S = 20.0
 
 
 def _ip(*argv: str) -> None:
@@ -103,6 +104,16 @@ class Show:
         beside.write_text(json.dumps(epoch))
         beside.rename(self.board)
 
+    def wait_seated(self, stream: int, count: int) -> None:
+        """Wait until so many nodes, the first ones, know the epoch."""
+        ends_s = time.monotonic() + _SEATED_S
+        while not all(self._place(stream, number).exists() for number in range(count)):
+            assert time.monotonic() < ends_s, "nodes do not take their seats"
+            time.sleep(0.02)
+
+    def _place(self, stream: int, number: int) -> Path:
+        return self.board.with_suffix(f".{stream}-{number}")
+
     def join(self, number: int) -> Seat | None:
         """Return the seat of a node in the epoch there is; waits for the first one."""
         while not self.board.exists():
@@ -110,6 +121,7 @@ class Show:
         epoch = json.loads(self.board.read_text())
         if epoch.get("over"):
             return None
+        self._place(epoch["stream"], number).touch()  # its socket is open: nothing that is sent now is lost to it
         master = bytes.fromhex(epoch["master"])
         host, port = epoch["address"]
         return Seat(epoch["stream"], number, group_key(master), receiver_key(master, number), (host, port))
@@ -131,8 +143,10 @@ def start(target: Callable[..., None], namespace: str, *arguments: Any) -> BaseP
     return process
 
 
-def send(show: Show, address: str, receivers: int, pace: Pace, told: Queue[Any], stream: int = 1) -> None:
-    """Be the sender of an epoch until everybody has everything."""
+def send(
+    show: Show, address: str, receivers: int, pace: Pace, told: Queue[Any], stream: int = 1, seated: int = 0
+) -> None:
+    """Be the sender of an epoch until everybody has everything; it begins once the first `seated` know of it."""
     master = os.urandom(MASTER_BYTES)
     session = show.session(stream)
     opened = SenderSocket(group(), address)
@@ -143,7 +157,7 @@ def send(show: Show, address: str, receivers: int, pace: Pace, told: Queue[Any],
     opener = ReportOpener(lambda number: keys[number] if number < receivers else None, stream)
     sending = Sending(sender, Sealer(group_key(master), stream, session.block_bytes), opener, opened)
     show.pin({"stream": stream, "master": master.hex(), "address": opened.address})
-    time.sleep(0.3)  # those who wait for it take their seats
+    show.wait_seated(stream, seated)
     ends_s = time.monotonic() + _ENDS_S
     while not sender.is_over and time.monotonic() < ends_s:
         sending.run(min(ends_s, time.monotonic() + 0.2))

@@ -39,8 +39,9 @@ class Stage:
     def receivers(self) -> int:
         return self.made.count - 1
 
-    def send(self, stream: int = 1) -> BaseProcess:
-        words = (self.show, self.made.address(0), self.receivers, self.pace, self.sent, stream)
+    def send(self, stream: int = 1, *, seated: int | None = None) -> BaseProcess:
+        waited = self.receivers if seated is None else seated
+        words = (self.show, self.made.address(0), self.receivers, self.pace, self.sent, stream, waited)
         return self._start(send, 0, *words)
 
     def receive(self, number: int, wait_s: float = 0.0) -> BaseProcess:
@@ -98,7 +99,7 @@ def test_who_joins_late_costs_what_it_missed(tmp_path: Path) -> None:
         it.pace = Pace(100e6, 5e6)
         it.receive(0)
         it.receive(1, wait_s=1.0)
-        it.send()
+        it.send(seated=1)
         told, sent = it.ended(2), it.total()
     assert [one[:3] for one in told] == [(number, list(range(30)), None) for number in range(2)]
     assert sent.blocks < 2 * sum(-(-len(content) // 1440) for content in it.show.contents)
@@ -113,7 +114,7 @@ def test_a_sender_that_was_killed_goes_on_as_another_epoch(tmp_path: Path) -> No
         first.join(1.0)
         assert first.is_alive(), "it was to be killed in the middle"
         first.kill()
-        it.send(stream=2)
+        it.send(stream=2, seated=0)  # they come when they have heard nothing for a while
         told, sent = it.ended(2), it.total()
     assert [one[:3] for one in told] == [(number, list(range(40)), None) for number in range(2)]
     assert sent.blocks < 1.9 * sum(-(-len(content) // 1440) for content in it.show.contents)
@@ -123,7 +124,7 @@ def test_what_a_stranger_sends_is_counted_and_harms_nobody(tmp_path: Path) -> No
     with stage(tmp_path, 2, 20) as it:
         it.receive(0)
         it.forge(20)
-        it.send()
+        it.send(seated=1)
         (told,) = it.ended(1)
     assert told[:3] == (0, list(range(20)), None)
     assert told[3].forged > 100
