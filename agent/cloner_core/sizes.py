@@ -59,6 +59,14 @@ def format_bytes(size_bytes: int) -> str:
     return f"{size_bytes} B"
 
 
+def format_rate(rate_bps: float) -> str:
+    """Return bits a second for people: one decimal at most, decimal units, as links are."""
+    for unit, factor in (("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3)):
+        if rate_bps >= factor:
+            return f"{rate_bps / factor:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{rate_bps:.0f} bit/s"
+
+
 def document_bytes(size_bytes: int) -> str:
     """Return the shortest exact text that `parse_bytes` reads back as `size_bytes`."""
     for unit in ("TiB", "GiB", "MiB", "KiB", "TB", "GB", "MB", "kB"):

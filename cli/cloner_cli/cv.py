@@ -30,13 +30,18 @@ CLONER_VERBS = (
     "image-details",
     "image-list",
     "make-installer",
+    "multicast-image",
+    "multicast-list",
+    "multicast-show",
+    "multicast-start",
+    "multicast-status",
+    "multicast-stop",
     "new-image",
     "script",
     "update-disklayout",
     "update-filesystem",
     "update-options",
 )
-_MULTICAST = "multicast"
 _COLLECTIONS = ("node", "cloner_image", "cloner_disklayout", "node_group")
 _FIELDS = {
     "cloner_image": "--image",
@@ -62,11 +67,7 @@ class CvCloner(Verbs):
     example = "cv-cloner new-image --server=head --image=node --disklayout=node"
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Return the command `name` of `cloner`; raises RefusedError for what ClusterVisor has and Cloner has not."""
-        if name.startswith(_MULTICAST):
-            raise RefusedError(
-                f"cv-cloner {name}: this version of Cloner does not multicast", hint="cloner deploy --help"
-            )
+        """Return the command `name` of `cloner`."""
         found = super().get_command(ctx, name)
         return _renamed(found) if isinstance(found, Command) else None
 

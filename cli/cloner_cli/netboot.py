@@ -40,10 +40,12 @@ def netboot_command(
 ) -> None:
     """Set the field netboot of nodes: all of them, or none.
 
-    `local` sends a node on to its disk. `cloner` arms a task from the node's own image and layout, as `cloner deploy`
-    does: it shows what will be destroyed, and asks. `capture` arms a task that captures one node at rest as the next
-    version of its own image, as `cloner capture` does. `discover` has the machine tell its hardware once and start
-    from its disk again; it writes nothing. `--mac` allows that to a machine that is no node yet (cloner machine list).
+    `local` sends a node on to its disk. `cloner` arms a task from the node's own image and layout, as `cloner
+    deploy` does: it shows what will be destroyed, and asks. `capture` arms a task that captures one node at rest as
+    the next version of its own image, as `cloner capture` does. `cloner-multicast` has nodes wait for a multicast
+    session with their disks untouched (cloner multicast-status, cloner multicast-image). `discover` has the machine
+    tell its hardware once and start from its disk again; it writes nothing. `--mac` allows that to a machine that
+    is no node yet (cloner machine list).
     """
     checks = Checks()
     if macs:

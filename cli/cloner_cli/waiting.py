@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from cloner_cli.api import ANSWER_S, segment
@@ -21,6 +21,7 @@ _AWAY_S = 120.0  # a server may restart, or be replaced by a newer one
 _LEAST_S = 1.0  # for an answer: `--timeout 0` looks once
 
 Show = Callable[[Sequence[TaskView], float], None]
+Display = Callable[[Invocation], AbstractContextManager[Show]]
 
 
 class WaitTimeoutError(ClonerError):
@@ -37,15 +38,17 @@ class TasksFailedError(ClonerError):
         self.exit_status = failed_status(count)
 
 
-def wait_for(run: Invocation, ids: Sequence[str], timeout_s: float | None) -> list[TaskView]:
-    """Return the tasks when all have ended; progress goes to stderr meanwhile.
+def wait_for(
+    run: Invocation, ids: Sequence[str], timeout_s: float | None, display: Display | None = None
+) -> list[TaskView]:
+    """Return the tasks when all have ended; progress goes to stderr meanwhile, as `display` has it.
 
     Raises WaitTimeoutError after `timeout_s` (None: never), UnreachableError when the server stays away.
     """
     begun_s = seen_s = run.world.monotonic()
     until_s = math.inf if timeout_s is None else begun_s + timeout_s
     tasks: dict[str, TaskView] = {}
-    with _saying_what_goes_on(run, ids), _display(run) as show:
+    with _saying_what_goes_on(run, ids), (display or display_tasks)(run) as show:
         while True:
             try:
                 # A server that hangs must not keep us beyond the time that was asked for.
@@ -107,7 +110,8 @@ def _look(run: Invocation, ids: Sequence[str], tasks: dict[str, TaskView], *, wi
 
 
 @contextmanager
-def _display(run: Invocation) -> Iterator[Show]:
+def display_tasks(run: Invocation) -> Iterator[Show]:
+    """Show tasks alone: a table that is redrawn on a terminal, lines elsewhere."""
     if not run.world.is_live():
         ticker = Ticker()
 

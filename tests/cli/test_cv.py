@@ -67,7 +67,7 @@ CHAPTER = (
     ("cv-netboot --nodes n01,n02 --set cloner --dry-run", OK, ""),
     ("cv-netboot --nodes n01,n02 --set cloner", OK, "cloner"),
     ("cv-netboot --nodes n01,n02 --set local", REFUSED, "task"),
-    ("cv-cloner multicast-new-session --image=node", REFUSED, "multicast-new-session"),
+    ("cv-cloner multicast-new-session --image=node", ExitStatus.USAGE, "multicast-new-session"),
     ("cv-conf set cluster.main name=x", REFUSED, "no collection"),
     ("cv-conf set cloner_image.node name=x", REFUSED, "only nodes"),
     ("cv-conf show node", ExitStatus.USAGE, "COLLECTION.SECTION"),

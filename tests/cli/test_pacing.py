@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cloner_cli.pacing import PIECE_BYTES, Pacer
-from cloner_core.sizes import parse_rate
+from cloner_core.sizes import format_rate, parse_rate
 
 
 class Clock:
@@ -62,3 +62,11 @@ def test_rates_are_read_in_bits_and_bytes(text: str, bytes_per_s: int) -> None:
 def test_what_is_no_rate_is_said(text: str) -> None:
     with pytest.raises(ValueError, match="is not a rate"):
         parse_rate(text)
+
+
+@pytest.mark.parametrize(
+    ("rate_bps", "text"),
+    [(0, "0 bit/s"), (999.4, "999 bit/s"), (64e3, "64 kbit/s"), (700e6, "700 Mbit/s"), (1.5e9, "1.5 Gbit/s")],
+)
+def test_a_rate_is_told_as_links_are(rate_bps: float, text: str) -> None:
+    assert format_rate(rate_bps) == text
