@@ -107,7 +107,12 @@ class ParcelList(Strict, frozen=True):
 
 def make_parcel(placement: Bytes, pack: Bytes) -> bytes:
     """Return a parcel: u32 length of the placement record, the record, the pack as it is stored."""
-    return b"".join((_PLACEMENT.pack(len(placement)), placement, pack))
+    return b"".join((parcel_head(placement), pack))
+
+
+def parcel_head(placement: Bytes) -> bytes:
+    """Return what comes before the pack in a parcel."""
+    return _PLACEMENT.pack(len(placement)) + placement
 
 
 def split_parcel(parcel: memoryview) -> tuple[memoryview, memoryview]:

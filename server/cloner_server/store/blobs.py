@@ -30,7 +30,8 @@ class Files:
         self.temporary = root / "tmp"
         self.temporary.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock_path = root / "lock"
-        self._lock_path.touch(mode=0o600)
+        if not self._lock_path.exists():  # who only reads changes nothing
+            self._lock_path.touch(mode=0o600)
 
     @contextmanager
     def locked(self, *, exclusive: bool = False) -> Iterator[None]:

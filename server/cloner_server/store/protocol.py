@@ -81,6 +81,9 @@ class Store(Protocol):
     def placement(self, pack_map: bytes, ordinal: int) -> bytes:
         """Return the placement record of pack `ordinal` (from 0) of the map of this digest; raises NotFoundError."""
 
+    def parcel_list_path(self, pack_map: bytes) -> Path:
+        """Return where the names of the parcels of a pack map are kept, or would be; gone with the map."""
+
     def paths_of(self, image: str, number: int) -> list[Path]:
         """Return the files that a version is made of, each after what names it; raises NotFoundError."""
 

@@ -195,6 +195,10 @@ class StoreReader:
         packs = self.current_map(version).packs
         return [pack.digest for pack in packs if self.packs.size(pack.digest) != pack.stored_size]
 
+    def parcel_list_path(self, pack_map: bytes) -> Path:
+        """Return where the names of the parcels of a pack map are kept, or would be; gone with the map."""
+        return self.files.root / "parcels" / f"{pack_map.hex()}.list"
+
     @property
     def files_root(self) -> Path:
         """The directory of the store."""

@@ -243,6 +243,10 @@ def _unneeded(store: StoreReader, live: _Live) -> Iterator[Path]:
         yield from (Path(entry.path) for name, entry in blobs.names() if name not in keep)
     yield from store.files.temporary.iterdir()
     yield from store.late_paths()
+    lists = store.parcel_list_path(bytes(DIGEST_BYTES)).parent
+    if lists.is_dir():
+        kept = {store.parcel_list_path(name) for name in live.maps}
+        yield from (path for path in lists.iterdir() if path not in kept)
     for version in _current_versions(store):
         if version not in live.roots:
             yield store.current_path(version)

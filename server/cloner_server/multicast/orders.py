@@ -1,0 +1,127 @@
+"""What the server and the process that sends an epoch say to each other: one JSON document a line, over pipes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from cloner_core.messages import Secret, Strict
+from cloner_core.multicast.session import BLOCK_BYTES, Leaving
+from cloner_core.seats import ParcelList
+
+
+class SenderOrder(Strict, frozen=True):
+    """Everything a sender needs for one epoch of a session."""
+
+    session: str  # its name, for people
+    stream: int  # u32, another for every epoch
+    store: str  # directory of the store; the process only reads there
+    pack_map: str  # hex, digest of the map whose packs are sent
+    parcels: ParcelList  # of that map
+    interface: str
+    source: str  # address of the interface, to which receivers report
+    group: str
+    port: int
+    rate_bps: float  # on the wire, at most
+    floor_bps: float  # and at least, whoever has to be waited for
+    master: Secret  # hex, MASTER_BYTES: of this epoch alone
+    hops: int = 1
+    block_bytes: int = BLOCK_BYTES
+    window_parcels: int = 16
+    first_parcel: int = 0  # those before it are sent only when somebody wants them: `SenderNews.begun` of another epoch
+    is_querier: bool = False  # asks who listens to what, for switches that forget it otherwise
+
+
+class Admit(Strict, frozen=True, tag="admit"):
+    """A receiver got its keys."""
+
+    number: int
+
+
+class Begin(Strict, frozen=True, tag="begin"):
+    """The time of gathering is over: send."""
+
+
+class Dismiss(Strict, frozen=True, tag="dismiss"):
+    """A receiver is to be served no more, and is to be told so."""
+
+    number: int
+    reason: Leaving
+
+
+class Settle(Strict, frozen=True, tag="settle"):
+    """A receiver has everything, or went away by itself: nobody need ask it any more."""
+
+    number: int
+
+
+class Limit(Strict, frozen=True, tag="limit"):
+    """Send at another rate from now on."""
+
+    rate_bps: float
+    floor_bps: float
+
+
+class Stop(Strict, frozen=True, tag="stop"):
+    """Say that the session is over, and end."""
+
+
+Command = Admit | Begin | Dismiss | Settle | Limit | Stop
+
+
+class SenderPhase(StrEnum):
+    """Where the sender of an epoch is."""
+
+    STARTING = "starting"  # it has no socket yet
+    GATHERING = "gathering"  # it asks its receivers whether they hear, and sends no data
+    SENDING = "sending"
+    FINISHING = "finishing"  # everything was sent; some receivers are not done
+    SETTLED = "settled"  # nobody is served any more; who comes now is
+    OVER = "over"  # it was stopped, and the process has ended
+    DEAD = "dead"  # the process has ended, and nobody had stopped it
+
+
+class ReceiverNews(msgspec.Struct, frozen=True, array_like=True):
+    """One receiver, as its reports tell."""
+
+    number: int
+    heard_s: float | None  # seconds since it was heard last; None: it was never
+    done: int = 0  # parcels written
+    is_done: bool = False
+    loss: float = 0.0  # 0 to 1
+    left: Leaving | None = None  # None: it is served, or done
+
+
+class SenderNews(Strict, frozen=True):
+    """How a sender is; the last that was heard of it."""
+
+    phase: SenderPhase = SenderPhase.STARTING
+    address: str = ""  # where receivers report to; "" while it is starting
+    port: int = 0
+    begun: int = 0  # parcels of the plan, from 0: another epoch may begin with the next
+    rate_bps: float = 0.0  # at which it sends now
+    datagrams: int = 0
+    wire_bytes: int = 0
+    blocks: int = 0
+    combinations: int = 0
+    syncs: int = 0
+    reports: int = 0
+    unasked: int = 0
+    dropped: int = 0
+    foreign: int = 0  # datagrams that came to its socket and were nobody's reports
+    forged: int = 0
+    malformed: int = 0
+    receivers: tuple[ReceiverNews, ...] = ()
+    notes: tuple[str, ...] = ()  # what it could not do, and does without
+    last_words: str = ""  # of a process that has ended
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the process ended by itself: the session needs another epoch."""
+        return self.phase is SenderPhase.DEAD
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether there is no process any more."""
+        return self.phase in (SenderPhase.DEAD, SenderPhase.OVER)
