@@ -76,7 +76,7 @@ def kept(tmp_path: Path) -> Iterator[Kept]:
         if demo.poll() is None:
             demo.send_signal(signal.SIGINT)  # it ends the process that holds the lab, and so the lab
             demo.wait(GONE_S)
-    assert status == 0, story.read_text()[-5000:]
+    assert status == 0, story.read_text()[-8000:]
     match = re.search(r"stopped with: kill (\d+)", story.read_text())
     assert match is not None, story.read_text()
     made = Kept(out.read_text(), story.read_text(), int(match[1]))

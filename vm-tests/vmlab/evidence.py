@@ -14,6 +14,17 @@ from typing import BinaryIO
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LOGS = CHECKOUT / ".cache" / "vmlab-logs"
+SERIAL = ".serial.log"
+SHOWN_CHARACTERS = (
+    2000  # of the end of each serial log: a log file stays behind on a machine of a CI, what is printed not
+)
+# Colours and cursor movements of firmware and GRUB.
+CONTROL = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|[\x00-\x08\x0b-\x1f]")
+
+
+def readable(said: bytes) -> str:
+    """Return what a serial console said, without control sequences."""
+    return CONTROL.sub(b"", said).decode(errors="replace")
 
 
 class Evidence:
@@ -36,10 +47,13 @@ class Evidence:
         return self.path(name).open("ab")
 
     def close(self) -> None:
-        """Say where the logs are when the run failed; remove them when it did not."""
+        """Say where the logs are when the run failed, and how its consoles end; remove them when it did not."""
         if not self.directory.is_dir():
             return
         if self.failed or self.keep:
+            for log in sorted(self.directory.glob(f"*{SERIAL}")) if self.failed else ():
+                end = readable(log.read_bytes())[-SHOWN_CHARACTERS:]
+                print(f"vmlab: the end of {log.name}:\n{end}", file=sys.stderr)
             print(f"vmlab: logs are in {self.directory.relative_to(CHECKOUT)}", file=sys.stderr)
         else:
             shutil.rmtree(self.directory, ignore_errors=True)

@@ -19,13 +19,12 @@ from vmlab import qmp
 from vmlab.accelerator import QEMU, accelerator
 from vmlab.disk import Disk
 from vmlab.errors import LabError, MarkerMissing
+from vmlab.evidence import SERIAL, readable
 from vmlab.firmware import Firmware, arguments, blank_variables
 from vmlab.lab import Lab
 
 POLL_S = 0.1
 TAIL_LINES = 40
-# Colours and cursor movements of firmware and GRUB.
-CONTROL = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|[\x00-\x08\x0b-\x1f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ class Machine:
         """Prepare NVRAM and taps; nothing runs yet."""
         self.lab = lab
         self.vm = vm
-        self.log = lab.evidence.path(f"{vm.name}.serial.log")
+        self.log = lab.evidence.path(f"{vm.name}{SERIAL}")
         self.log.touch()
         self.variables = vm.variables or lab.directory / f"{vm.name}.vars.fd"
         if vm.firmware is not Firmware.BIOS and not self.variables.exists():
@@ -173,7 +172,7 @@ class Machine:
 
     def said(self) -> str:
         """Return all the serial console said in all runs, without control sequences."""
-        return CONTROL.sub(b"", self.log.read_bytes()).decode(errors="replace")
+        return readable(self.log.read_bytes())
 
     def _new_bytes(self) -> bytes:
         with self.log.open("rb") as log:
