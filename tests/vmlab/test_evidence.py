@@ -18,6 +18,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evidence:
     made.path("node01.serial.log").write_bytes(
         b"\x1b[2JBdsDxe: starting\r\n" + b"." * 5000 + b"\x1b[0;32mKernel panic\x00\r\n"
     )
+    made.path("node01.qemu.log").write_text("qemu: killed")
     return made
 
 
@@ -27,6 +28,7 @@ def test_how_the_console_of_a_failed_run_ends_is_told(made: Evidence, capsys: py
     told = capsys.readouterr().err
     assert "the end of node01.serial.log:\n" in told
     assert "....Kernel panic\n" in told
+    assert "the end of node01.qemu.log:\nqemu: killed\n" in told
     assert "BdsDxe" not in told, "the end alone"
     assert "\x1b" not in told
     assert made.directory.is_dir()

@@ -70,7 +70,7 @@ class Demo:
         self._deploy(head, machine, node)
         shell = functools.partial(ssh, lab, node.address, key)
         receipt = head.json("receipt", "show", node.name)
-        first = self._look_inside(lab, shell, node, receipt)
+        first = self._look_inside(lab, machine, shell, node, receipt)
         self._boot_again(head, machine, shell, node, first)
         self._show(receipt)
         self.receipt = head.json("receipt", "show", node.name)
@@ -136,10 +136,10 @@ class Demo:
                 raise LabError(f"the deploy of {node.name} was not armed within a minute")
             time.sleep(0.5)
 
-    def _look_inside(self, lab: Lab, shell: Shell, node: Node, receipt: dict[str, Any]) -> str:
+    def _look_inside(self, lab: Lab, machine: Machine, shell: Shell, node: Node, receipt: dict[str, Any]) -> str:
         """Compare what the clone says of itself with the receipt; return its boot id."""
         body = receipt["receipt"]["body"]
-        fingerprint = ssh_fingerprint(_patiently(lambda: host_key(lab, node.address), BOOT_S))
+        fingerprint = ssh_fingerprint(_patiently(lambda: host_key(lab, node.address), BOOT_S, machine))
         seen = {
             "hostname": shell("hostname").strip(),
             "machine-id": shell("cat /etc/machine-id").strip(),
@@ -158,7 +158,7 @@ class Demo:
         before = _local_answers(head, node)
         self.tell("reset: the second boot goes over the network again, and on to the disk")
         machine.reset()
-        second = _patiently(lambda: _new_boot(shell, first), BOOT_S)
+        second = _patiently(lambda: _new_boot(shell, first), BOOT_S, machine)
         answers = _local_answers(head, node) - before
         if answers < 1:
             raise LabError(f"{node.name} booted again (boot id {second}) without asking the server")
@@ -200,13 +200,14 @@ def _new_boot(shell: Shell, old: str) -> str:
     return found
 
 
-def _patiently(ask: Callable[[], str], deadline_s: float) -> str:
+def _patiently(ask: Callable[[], str], deadline_s: float, machine: Machine) -> str:
     """Return what `ask` returns once it raises LabError no more."""
     end = time.monotonic() + deadline_s
     while True:
         try:
             return ask()
         except LabError:
+            machine.require_running()
             if time.monotonic() > end:
                 raise
             time.sleep(1)

@@ -15,6 +15,7 @@ from typing import BinaryIO
 CHECKOUT = Path(__file__).resolve().parents[2]
 LOGS = CHECKOUT / ".cache" / "vmlab-logs"
 SERIAL = ".serial.log"
+QEMU = ".qemu.log"
 SHOWN_CHARACTERS = (
     2000  # of the end of each serial log: a log file stays behind on a machine of a CI, what is printed not
 )
@@ -51,9 +52,13 @@ class Evidence:
         if not self.directory.is_dir():
             return
         if self.failed or self.keep:
-            for log in sorted(self.directory.glob(f"*{SERIAL}")) if self.failed else ():
+            for log in self._consoles() if self.failed else ():
                 end = readable(log.read_bytes())[-SHOWN_CHARACTERS:]
-                print(f"vmlab: the end of {log.name}:\n{end}", file=sys.stderr)
+                print(f"vmlab: the end of {log.name}:\n{end or '(nothing)'}", file=sys.stderr)
             print(f"vmlab: logs are in {self.directory.relative_to(CHECKOUT)}", file=sys.stderr)
         else:
             shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _consoles(self) -> list[Path]:
+        """Return the logs of machines' serial consoles and of what their QEMU said."""
+        return sorted(log for kind in (SERIAL, QEMU) for log in self.directory.glob(f"*{kind}"))

@@ -137,6 +137,11 @@ class Machine:
         """Plug in or pull the network cable of NIC number `index` (from 0)."""
         qmp.command(self._control, "set_link", name=f"net{index}", up=is_up)
 
+    def require_running(self) -> None:
+        """Raise MarkerMissing when QEMU has ended: there is nothing more to wait for."""
+        if not self.is_running:
+            raise self._missing(f"has ended with status {self._running().poll()}: {self._qemu_log()}")
+
     def wait_off(self, deadline_s: float) -> None:
         """Wait until QEMU has ended by itself; raises MarkerMissing when it has not within `deadline_s`."""
         child = self._running()
