@@ -48,7 +48,8 @@ class NodeBoot(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     netboot: Netboot
-    has_live_task: bool = False
+    has_live_task: bool = False  # that an agent may take
+    is_held: bool = False  # by a task that no agent may take
     local_method: LocalMethod = LocalMethod.EXIT
     boot_order: BootOrder = BootOrder.NETWORK_FIRST
     unconfirmed_local_answers_last_hour: int = 0  # before this request; 0 once the node has confirmed
@@ -184,8 +185,9 @@ def _script(node: NodeBoot | None, policy: BootPolicy) -> Script:
         return Script(kind=ScriptKind.UNKNOWN, why="nobody knows this machine: it goes on to its own disk")
     if node.netboot is Netboot.LOCAL:
         return _local(node)
-    # An inventory needs no task: its claim is good for telling facts and for nothing else.
-    if not node.has_live_task and node.netboot is not Netboot.DISCOVER:
+    # Inventory and waiting need no task: their claims are good for telling facts and for nothing else.
+    is_taskless = node.netboot is Netboot.DISCOVER or (node.netboot is Netboot.CLONER_MULTICAST and not node.is_held)
+    if not node.has_live_task and not is_taskless:
         why = f"netboot is {node.netboot.value} and no task is live: the node waits for one"
         return _of(node, ScriptKind.WAIT, why)
     needed, has = node.agent_memory_bytes, node.memory_bytes
@@ -194,7 +196,9 @@ def _script(node: NodeBoot | None, policy: BootPolicy) -> Script:
         # The kernel truncates an initramfs that does not fit without a word, and boots on into the ruin.
         why = f"the agent needs {needed >> 20} MiB of memory, {node.name} has {has >> 20} MiB"
         return _of(node, ScriptKind.WAIT, why, alarm=why)
-    return _of(node, ScriptKind.AGENT, f"netboot is {node.netboot.value}: the agent")
+    is_waiting = node.netboot is Netboot.CLONER_MULTICAST and not node.has_live_task
+    what = "the agent, which waits for a session" if is_waiting else "the agent"
+    return _of(node, ScriptKind.AGENT, f"netboot is {node.netboot.value}: {what}")
 
 
 def _local(node: NodeBoot) -> Script:

@@ -43,7 +43,7 @@ from cloner_server.offering import offer_for
 from cloner_server.state import events, leases, machines, nodes, sightings
 from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act, DatabaseBusyError
-from cloner_server.tasks import discovery, endings
+from cloner_server.tasks import discovery, endings, waiting
 from cloner_server.tasks.claims import mint_claim
 from cloner_server.tasks.states import CLAIMABLE, Happening
 
@@ -52,6 +52,8 @@ log = logging.getLogger(__name__)
 _HOUR_S = 3600.0
 DISCOVER_ARGUMENT = "cloner.discover=1"
 """Has the agent tell its facts and restart; `cloner_agent.site` reads it."""
+WAIT_ARGUMENT = "cloner.wait=1"
+"""Has the agent wait for a multicast session."""
 _SCRIPT_ROUTES = (Route.HTTP_SCRIPT, Route.GRUB_CFG)
 _KEPT_EVENTS = 1000  # until they are written; a flood on the wire must not fill the database
 _QUIET = (EventKind.OFFER, EventKind.ACK, EventKind.RELEASE, EventKind.TFTP_START)
@@ -211,6 +213,7 @@ class BootDesk:
             name=node.name,
             netboot=Netboot(node.netboot),
             has_live_task=live is not None and TaskState(live.state) in CLAIMABLE,
+            is_held=live is not None and TaskState(live.state) not in CLAIMABLE,
             local_method=LocalMethod(node.local_method),
             boot_order=BootOrder(node.boot_order),
             unconfirmed_local_answers_last_hour=self._local_answers(connection, node),
@@ -271,9 +274,11 @@ class BootDesk:
         installer = self._installer_of(mac, self.installer)  # may have to be put together, which takes its time
         with self.core.database.write() as connection:
             node, act, rules = nodes.find_by_mac(connection, mac), self.core.act("boot"), self.core.rules
-            is_discovery = node is None or Netboot(node.netboot) is Netboot.DISCOVER
-            if node is None or is_discovery:
-                token = discovery.mint_claim(connection, act, mac, rules)
+            more: tuple[str, ...] = ()
+            if node is None or Netboot(node.netboot) is Netboot.DISCOVER:
+                token, more = discovery.mint_claim(connection, act, mac, rules), (DISCOVER_ARGUMENT,)
+            elif Netboot(node.netboot) is Netboot.CLONER_MULTICAST and rows.live_task(connection, node.name) is None:
+                token, more = waiting.mint_claim(connection, act, node.name, rules), (WAIT_ARGUMENT,)
             else:
                 token = mint_claim(connection, act, node.name, rules)
         base = self.policy.http_base
@@ -283,5 +288,5 @@ class BootDesk:
             initramfs_url=f"{base}/boot/initramfs/{installer.initramfs_key}?mac={mac.replace(':', '-')}",
             server_url=self.server_url,
             claim=token,
-            arguments=(*self.kernel_arguments, *((DISCOVER_ARGUMENT,) if is_discovery else ())),
+            arguments=(*self.kernel_arguments, *more),
         )

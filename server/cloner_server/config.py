@@ -42,6 +42,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     claim_life_s: float = 3600.0
     beat_every_s: float = 2.0
     attempts: int = 5
+    multicast_wait_hours: float = 2.0  # that a node waits for a session
     accept: AcceptWord = "first-hello"
     kernel_arguments: tuple[str, ...] = ("console=tty0", "console=ttyS0", "panic=-1")
     keep_days: float = 365.0  # events; the newest 10 000 of a kind stay however old
@@ -96,7 +97,16 @@ def config_faults(config: ServerConfig) -> list[str]:
     if config.tls_port and config.tls_port == config.http_port:
         faults.append(f"http_port: {config.http_port} is the TLS port too")
     kept = [name for name in config.__struct_fields__ if name.startswith("keep_")]
-    for name in ("confirm_s", "boot_s", "lost_s", "claim_life_s", "beat_every_s", "attempts", *kept):
+    for name in (
+        "confirm_s",
+        "boot_s",
+        "lost_s",
+        "claim_life_s",
+        "beat_every_s",
+        "attempts",
+        "multicast_wait_hours",
+        *kept,
+    ):
         if not 0 < getattr(config, name) < math.inf:
             faults.append(f"{name}: {getattr(config, name)} is no number above 0")
     if config.reserve_mib < 0:

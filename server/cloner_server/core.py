@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cloner_server.admission import Admission
 from cloner_server.audit import NetworkAudit
+from cloner_server.callboard import Callboard
 from cloner_server.catalog import Catalog
 from cloner_server.grants import Grants
 from cloner_server.imagedrivers import DriverShelf
@@ -39,6 +40,7 @@ class Core:
     audit: NetworkAudit = field(default_factory=NetworkAudit)
     admission: Admission = field(default_factory=Admission)
     grants: Grants = field(default_factory=Grants)
+    calls: Callboard = field(default_factory=Callboard)
     clock: Callable[[], float] = time.time
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 

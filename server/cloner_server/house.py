@@ -20,7 +20,7 @@ from cloner_server.site import renew_certificate
 from cloner_server.state import events, sizes
 from cloner_server.state.database import Act
 from cloner_server.state.pruning import Keep, prune
-from cloner_server.tasks import discovery, housekeeping, timeshift
+from cloner_server.tasks import discovery, housekeeping, timeshift, waiting
 
 log = logging.getLogger(__name__)
 
@@ -68,13 +68,17 @@ class House:
         with core.database.read() as connection:
             since = act.now_s, core.rules, started_s
             is_due = housekeeping.is_due(connection, *since) or discovery.is_due(connection, *since)
+            is_due = is_due or waiting.is_due(connection, act.now_s, core.rules)
+        tired: list[str] = []
         if is_due or self.desk.has_news or core.audit.has_news(act.now_s):
             # News is taken before the transaction and given back after it: a commit that fails loses none.
             with self.desk.news() as seen, core.audit.news(act.now_s) as notes, core.database.write() as connection:
                 housekeeping.tidy(connection, act, core.rules, started_s)
                 discovery.tidy(connection, act, core.rules, started_s)
+                tired = waiting.tidy(connection, act, core.rules)
                 self.desk.record(connection, act, seen)
                 core.audit.record(connection, act, notes)
+        core.calls.call(tired)
         if self.clock.steady() - self._pruned_s >= _PRUNE_EVERY_S:
             with core.database.write() as connection:
                 removed = prune(connection, act.now_s, self.keep)

@@ -200,6 +200,7 @@ def _rules(config: ServerConfig, site: Site, address: str) -> Rules:
         lost_s=config.lost_s,
         confirm_s=config.confirm_s,
         boot_s=config.boot_s,
+        wait_s=config.multicast_wait_hours * 3600,
         attempts=config.attempts,
         accept=config.accept,
         confirm=config.confirm,

@@ -50,6 +50,7 @@ nodes = st.builds(
     name=st.just("node01"),
     netboot=st.sampled_from(Netboot),
     has_live_task=st.booleans(),
+    is_held=st.booleans(),
     local_method=st.sampled_from(LocalMethod),
     boot_order=st.sampled_from(BootOrder),
     unconfirmed_local_answers_last_hour=st.integers(0, 10),
@@ -79,7 +80,11 @@ def test_the_agent_is_given_exactly_where_there_is_work_for_it_and_the_memory_ho
     due = (
         request.route is Route.HTTP_SCRIPT
         and node.netboot is not Netboot.LOCAL
-        and (node.has_live_task or node.netboot is Netboot.DISCOVER)
+        and (
+            node.has_live_task
+            or node.netboot is Netboot.DISCOVER
+            or (node.netboot is Netboot.CLONER_MULTICAST and not node.is_held)
+        )
         and (node.memory_bytes is None or node.memory_bytes >= POLICY.agent_memory_bytes)
     )
     assert is_agent(decide(node, request, POLICY)) == due

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 from typing import Any, TypeVar
 
-import msgspec
 from litestar import Router, get, post
 from litestar.params import FromPath, RawBody
 from litestar.types import ASGIApp
@@ -19,7 +17,6 @@ from cloner_core.errors import ClonerError, InvalidError, NotFoundError, Refused
 from cloner_core.facts import Facts, fingerprint
 from cloner_core.image.packmap import packs_digest
 from cloner_core.messages import (
-    PROTOCOL,
     Beat,
     BeatReply,
     Discovered,
@@ -41,6 +38,7 @@ from cloner_server.api.callers import CoreDependency
 from cloner_server.api.credentials import author_of, bearer_of, credential_of, decode_body
 from cloner_server.api.faults import AnyRequest
 from cloner_server.api.parts import send_pack, send_part
+from cloner_server.api.seats import address_of, require_key, require_protocol, seat_handlers
 from cloner_server.catalog import Part, Version
 from cloner_server.core import Core
 from cloner_server.state import tasks as rows
@@ -53,17 +51,13 @@ T = TypeVar("T")
 _OK = 200
 
 
-class _Versioned(msgspec.Struct):
-    protocol: int
-
-
 @post("/hello", sync_to_thread=True, status_code=_OK)
 def hello(core: CoreDependency, request: AnyRequest, body: RawBody) -> HelloReply | EraseReply | CaptureReply:
     """Exchange the claim of a boot script for an attempt."""
     message = _hello(body)
     with core.database.write() as connection:
         act = core.act(f"agent {fingerprint(message.facts)}")
-        reply = claims.accept_hello(connection, act, message, core.rules, core.catalog, address=_address(request))
+        reply = claims.accept_hello(connection, act, message, core.rules, core.catalog, address=address_of(request))
     if isinstance(reply, ClonerError):
         raise reply  # after the transaction: its alarm is written
     return reply
@@ -98,7 +92,7 @@ def beat(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[str], b
     with core.database.write() as connection:
         bearer = bearer_of(connection, request, body, attempt_id)
         message = decode_body(body, Beat)  # a stranger's body is not looked into
-        return attempts.beat(connection, core.act(author_of(bearer)), bearer, message, address=_address(request))
+        return attempts.beat(connection, core.act(author_of(bearer)), bearer, message, address=address_of(request))
 
 
 @post("/attempts/{attempt_id:str}/plan", status_code=_OK)
@@ -250,21 +244,16 @@ def agent_router() -> Router:
         fail,
         bundle,
         rebooting,
+        *seat_handlers(),
     ]
     blobs: list[Any] = [verified, root, segment, pack_map, pack, placement]
     return Router("/agent/v1", route_handlers=[*control, *blobs], request_max_body_size=4 << 20, tags=["agent"])
 
 
 def _hello(body: bytes) -> Hello:
-    spoken = decode_body(body, _Versioned).protocol
-    if spoken != PROTOCOL:
-        raise InvalidError(
-            f"the agent speaks protocol {spoken}, this server {PROTOCOL}",
-            hint="rebuild the initramfs with 'cloner initramfs build' of the server's version",
-        )
+    require_protocol(body)
     message = decode_body(body, Hello)
-    if len(message.public_key) != 64 or not all(c in "0123456789abcdef" for c in message.public_key):
-        raise InvalidError("public_key is not 64 lower-case hex digits")
+    require_key(message.public_key)
     return message
 
 
@@ -317,12 +306,4 @@ def _packs_of(core: Core, bearer: Bearer) -> str:
     except (ClonerError, OSError) as fault:
         # The disk is ready: what has happened to the store since must not cost the receipt.
         log.error("the packs of attempt %s are not compared: %s", bearer.attempt.id, fault)
-        return ""
-
-
-def _address(request: AnyRequest) -> str:
-    """Return the IP address a request came from, "" where there is none (a Unix socket)."""
-    try:
-        return str(ipaddress.ip_address(request.client.host if request.client else ""))
-    except ValueError:
         return ""

@@ -13,7 +13,7 @@ from cloner_core.facts import Facts, normalize_mac
 from cloner_server.api.callers import CoreDependency, who
 from cloner_server.api.faults import AnyRequest
 from cloner_server.state import machines
-from cloner_server.tasks import discovery
+from cloner_server.tasks import bootclaims, discovery
 
 _OK = 200
 
@@ -50,7 +50,7 @@ def machine_forget(
 ) -> list[MachineView]:
     """Remove a machine and its inventory; returns those that are left."""
     with core.database.trial(dry_run) as connection:
-        discovery.forget_claims(connection, f"machine/{_mac(mac)}")
+        bootclaims.forget(connection, f"machine/{_mac(mac)}")
         machines.forget(connection, who(core, request), _mac(mac))
         return machines.list_machines(connection)
 

@@ -31,7 +31,7 @@ from cloner_server.core import Core
 from cloner_server.offering import Offer, kernel_notes, offer_for
 from cloner_server.state import nodes
 from cloner_server.state import tasks as rows
-from cloner_server.tasks import arming, capturing, discovery, endings, erasing
+from cloner_server.tasks import arming, capturing, discovery, endings, erasing, waiting
 from cloner_server.tasks.foreseen import erase_to_come, task_to_come
 
 _OK = 200
@@ -57,7 +57,9 @@ def deploy(core: CoreDependency, request: AnyRequest, data: JSONBody[DeployReque
         vault.replace_identities(connection, act, fresh, key)  # undone with the rest when arming is refused
         intents = arming.intend(connection, data, core.rules)
         arming.require_shown(intents, data.shown)
-        return arming.arm(connection, act, intents, core.rules)
+        armed = arming.arm(connection, act, intents, core.rules)
+    core.calls.call(names)
+    return armed
 
 
 @post("/netboot", sync_to_thread=True, request_max_body_size=_SHOWN_BYTES, status_code=_OK)
@@ -65,7 +67,7 @@ def netboot(core: CoreDependency, request: AnyRequest, data: JSONBody[NetbootReq
     """Set netboot of nodes.
 
     `cloner` arms a task from the node's image and layout, `capture` one that captures it; `discover` takes an
-    inventory.
+    inventory; `cloner-multicast` has the node wait for a session.
     """
     names = list(dict.fromkeys(data.nodes))
     if data.value == "cloner":
@@ -79,17 +81,18 @@ def netboot(core: CoreDependency, request: AnyRequest, data: JSONBody[NetbootReq
         capture.fn(core, request, CaptureRequest(node=names[0], dry_run=data.dry_run))
         with core.database.read() as connection:
             return nodes.get_nodes(connection, names)
-    if data.value not in ("local", "discover"):
-        offered = "local, cloner, capture, discover"
+    if data.value not in ("local", "discover", waiting.NETBOOT):
+        offered = "local, cloner, cloner-multicast, capture, discover"
         raise RefusedError(f"netboot '{data.value}' is not offered by this version", hint=offered)
     act = who(core, request)
-    if data.value == "discover":
+    if data.value != "local":
+        set_netboot = discovery.set_discover if data.value == "discover" else waiting.set_waiting
         with core.database.trial(data.dry_run) as connection:
             needed = {
                 node.name: offer_for(core, connection, node.name, node.image).needed_bytes
                 for node in nodes.get_nodes(connection, names)
             }
-            return discovery.set_discover(connection, act, names, core.rules, needed)
+            return set_netboot(connection, act, names, core.rules, needed)
     with core.database.trial(data.dry_run) as connection:
         held = []
         for node in nodes.get_nodes(connection, names):
@@ -98,7 +101,9 @@ def netboot(core: CoreDependency, request: AnyRequest, data: JSONBody[NetbootReq
                 held.append(f"{node.name} has task {live.id}, which is {live.state}")
         if held:
             raise RefusedError("; ".join(held), hint="cloner task abort ends a task")
-        return [endings.send_home(connection, act, name) for name in names]
+        home = [endings.send_home(connection, act, name) for name in names]
+    core.calls.call(names)
+    return home
 
 
 @post("/erase", sync_to_thread=True, request_max_body_size=_SHOWN_BYTES, status_code=_OK)

@@ -219,6 +219,7 @@ tasks = Table(
     Column("document", Text, nullable=False),  # the layout when the task was made; or an EraseOrder
     Column("scripts_number", Integer, nullable=False, server_default=text("0")),  # of script_sets; 0 no scripts
     Column("attempts_allowed", Integer, nullable=False),  # number of the last attempt there may be
+    Column("session", Integer, nullable=False, server_default=text("0")),  # of multicast; 0 none
     Column("failure", Text),
     Column("confirmed_by", Text, nullable=False, server_default=""),  # ConfirmWay; "" not yet
     Column("author", Text, nullable=False),
@@ -227,6 +228,71 @@ tasks = Table(
     sqlite_autoincrement=True,
 )
 Index("one_live_task", tasks.c.node, unique=True, sqlite_where=text(LIVE_TASK), postgresql_where=text(LIVE_TASK))
+
+sessions = Table(
+    "sessions",  # of multicast; no key of an epoch is kept anywhere
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("state", Text, nullable=False, index=True),  # cloner_core.admin.sessions.SessionState
+    Column("image", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("pack_map", Text, nullable=False, server_default=""),  # whose packs are sent; "" until the first seat
+    Column("least", Integer, nullable=False),  # 0: every node
+    Column("wait_s", Float, nullable=False),
+    Column("is_start_now", Boolean, nullable=False),  # begins with the first that hears; or an admin said "now"
+    Column("priority", Integer, nullable=False),
+    Column("asked_bps", Float, nullable=False),  # 0: what the link gives
+    Column("rate_bps", Float, nullable=False),  # what it may send
+    Column("hops", Integer, nullable=False),
+    Column("interface", Text, nullable=False),
+    Column("group", Text, nullable=False),
+    Column("port", Integer, nullable=False),
+    Column("stream", BigInteger, nullable=False, server_default=text("0")),  # of its last epoch; 0 there was none
+    Column("epochs", Integer, nullable=False, server_default=text("0")),
+    Column("deaths", Integer, nullable=False, server_default=text("0")),  # of senders, one after the other
+    Column("receivers", Integer, nullable=False, server_default=text("0")),  # the last number given in the epoch
+    Column("parcels", Integer, nullable=False, server_default=text("0")),
+    Column("data_bytes", BigInteger, nullable=False, server_default=text("0")),
+    Column("sent", Text),  # cloner_server.state.sessions.Sent of the last epoch; NULL nothing was sent
+    Column("why", Text, nullable=False, server_default=""),
+    Column("author", Text, nullable=False),
+    Column("created_s", Float, nullable=False),
+    Column("gathered_s", Float),  # when the first node asked for a seat
+    Column("started_s", Float),  # when sending began
+    Column("ended_s", Float),
+    sqlite_autoincrement=True,
+)
+
+session_seats = Table(
+    "session_seats",
+    metadata,
+    Column("session", Integer, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
+    Column("node", Text, nullable=False),  # no foreign key: a session outlives its nodes
+    Column("task", Integer, nullable=False, index=True),
+    Column("state", Text, nullable=False),  # cloner_core.admin.sessions.SeatState
+    Column("why", Text, nullable=False, server_default=""),
+    Column("parcels", Integer, nullable=False, server_default=text("0")),
+    Column("loss", Float, nullable=False, server_default=text("0")),
+    Column("stream", BigInteger, nullable=False, server_default=text("0")),  # the epoch of `receiver`; 0 none
+    Column("receiver", Integer, nullable=False, server_default=text("0")),
+    Column("seated_s", Float),  # NULL: it has no seat in an epoch
+    PrimaryKeyConstraint("session", "node"),
+)
+
+waiting = Table(
+    "waiting",  # nodes in `cloner-multicast` without a task
+    metadata,
+    Column("node", Text, ForeignKey("nodes.name", ondelete="CASCADE"), primary_key=True),
+    Column("token_hash", Text, nullable=False, server_default=""),  # of the claim its agent came with; "" none came
+    Column("public_key", Text, nullable=False, server_default=""),
+    Column("since_s", Float),  # NULL: it has not come yet
+    Column("seen_s", Float),
+    Column("address", Text, nullable=False, server_default=""),
+    Column("link_mbps", Integer, nullable=False, server_default=text("0")),  # 0 not known
+    Column("former", Text, nullable=False),  # netboot as it was before
+    Column("leave", Text, nullable=False, server_default=""),  # why it is sent away; "" it is not
+)
 
 claims = Table(
     "claims",
@@ -241,10 +307,10 @@ claims = Table(
 )
 
 discover_claims = Table(
-    "discover_claims",  # of boot scripts that lead to an inventory and to nothing else
+    "discover_claims",  # of boot scripts that lead to no task: to an inventory, or to waiting for a session
     metadata,
     Column("token_hash", Text, primary_key=True),
-    Column("object", Text, nullable=False, index=True),  # "node/n01", "machine/52:54:00:12:34:56"
+    Column("object", Text, nullable=False, index=True),  # "node/n01", "machine/52:54:00:12:34:56", "waiting/n01"
     Column("minted_s", Float, nullable=False),
     Column("expires_s", Float, nullable=False),
     Column("used_s", Float),  # NULL: not used

@@ -100,6 +100,8 @@ def last_attempt(connection: Connection, task_id: int) -> AnyRow | None:
 
 def netboot_for(task: AnyRow) -> str:
     """Return what the field netboot says while the task is to be done."""
+    if task.session:
+        return "cloner-multicast"
     return "capture" if task.kind == CAPTURE else "cloner"
 
 

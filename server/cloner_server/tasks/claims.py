@@ -35,7 +35,7 @@ from cloner_core.messages import (
 )
 from cloner_core.scripts import ScriptSet
 from cloner_server import consoles
-from cloner_server.state import events, nodes, scripts
+from cloner_server.state import events, nodes, scripts, waiting
 from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act
 from cloner_server.state.tables import attempts, claims, tasks
@@ -181,6 +181,7 @@ def _become_attempt(
         why = "its UUID or serial was given" if node.uuid or node.serial else "it said hello first"
         nodes.accept_fingerprint(connection, act, claim.node, attempt.fingerprint, why=why)
     nodes.remember_facts(connection, act, claim.node, hello.facts)
+    waiting.forget(connection, claim.node)
     if TaskState(task.state) is TaskState.FAILED:
         task = rows.happen(connection, act, task, Happening.LATE_CLAIM, values={"failure": None}, attempt=attempt.id)
         # From here on the disk may be written: a power cut must bring the machine back to the network.
@@ -317,7 +318,7 @@ def _welcome(connection: Connection, act: Act, met: _Meeting, rules: Rules) -> H
         told = erase_task_for(met.node, met.task.document, **ids)
     else:
         kept = scripts.set_numbered(connection, met.task.image, met.task.scripts_number)
-        told = task_for(met.node, met.version, met.task.document, scripts=kept, **ids)
+        told = task_for(met.node, met.version, met.task.document, scripts=kept, session=_session(met.task), **ids)
     hashes = {"credential_hash": token_hash(credential), "confirm_hash": token_hash(secret)}
     every_s = beat_interval_s(connection, rules)
     values = {"beat_s": act.now_s, "beat_every_s": every_s, "address": met.address, "console": None} | hashes
@@ -330,6 +331,10 @@ def _welcome(connection: Connection, act: Act, met: _Meeting, rules: Rules) -> H
     if isinstance(told, EraseTask):
         return EraseReply(credential=Secret(credential), task=told, **common)
     return HelloReply(credential=Secret(credential), task=msgspec.structs.replace(told, confirm=confirm), **common)
+
+
+def _session(task: AnyRow) -> str:
+    return str(task.session) if task.session else ""
 
 
 def confirm_to(rules: Rules, way: ConfirmWay, secret: Secret, attempt: str = "") -> ConfirmTo | None:
@@ -350,6 +355,7 @@ def task_for(
     attempt_id: str,
     seed: str,
     scripts: ScriptSet = _NO_SCRIPTS,
+    session: str = "",
 ) -> Task:
     """Return what an attempt is told to do, without the confirm secret; `document` is the layout as JSON."""
     return Task(
@@ -365,6 +371,7 @@ def task_for(
         protected_serials=node.protected_serials,
         files=node.files,
         scripts=scripts,
+        session=session,
     )
 
 

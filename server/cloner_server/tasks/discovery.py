@@ -6,11 +6,10 @@ comes of it, netboot goes back to `local`.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import CompoundSelect, Connection, delete, func, insert, select, update
+from sqlalchemy import CompoundSelect, Connection, delete, func, select
 
 from cloner_core.admin.nodes import NodeView
 from cloner_core.errors import ClonerError, RefusedError
@@ -18,19 +17,18 @@ from cloner_core.facts import Facts
 from cloner_core.messages import Discovered, DiscoverFailure, Hello
 from cloner_core.sightings import boot_verdict
 from cloner_server.state import events, machines, nodes, sightings
-from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act
 from cloner_server.state.tables import discover_claims as claims
 from cloner_server.state.tables import machines as machine_rows
 from cloner_server.state.tables import nodes as node_rows
 from cloner_server.state.tasks import AnyRow
-from cloner_server.tasks.claims import UnknownClaimError, foreign_machine, hardware_of, stranger
-from cloner_server.tasks.rules import Rules, token_hash
+from cloner_server.tasks import bootclaims
+from cloner_server.tasks.rules import Rules
 
 FAILED = "discover failed"
 REFUSED = "discover refused"
 _SERVED = "boot agent"
-_OPEN_CLAIMS = 20  # of one machine; anybody on the network can ask for boot scripts
+_KINDS = ("node", "machine")
 _TEXT = 500
 
 
@@ -43,18 +41,9 @@ def set_discover(
     Raises RefusedError naming every node with a live task, or with too little memory for the agent.
     """
     _refuse_without_agent(rules)
-    found, held = nodes.get_nodes(connection, names), []
+    found = bootclaims.ready_nodes(connection, names, needed_bytes)
     for node in found:
-        live, known = rows.live_task(connection, node.name), nodes.last_facts(connection, node.name)
-        if live is not None:
-            held.append(f"{node.name} has task {live.id}, which is {live.state}")
-        elif known is not None and known[0].memory_bytes < needed_bytes[node.name]:
-            has = f"{node.name} has {known[0].memory_bytes >> 20} MiB of memory"
-            held.append(f"{has}, the agent needs {needed_bytes[node.name] >> 20} MiB")
-    if held:
-        raise RefusedError("; ".join(held), hint="cloner task abort ends a task; less memory wants a smaller installer")
-    for node in found:
-        forget_claims(connection, f"node/{node.name}")
+        bootclaims.forget(connection, f"node/{node.name}")
     return [nodes.set_netboot(connection, act, name, "discover", why="asked for") for name in names]
 
 
@@ -66,7 +55,7 @@ def set_machines(connection: Connection, act: Act, macs: Sequence[str], value: s
     if owned:
         raise RefusedError("; ".join(owned), hint="cloner netboot --nodes NODE --set discover")
     for mac in macs:
-        forget_claims(connection, f"machine/{mac}")
+        bootclaims.forget(connection, f"machine/{mac}")
         machines.set_netboot(connection, act, mac, value, why="asked for")
 
 
@@ -77,15 +66,7 @@ def mint_claim(connection: Connection, act: Act, mac: str, rules: Rules) -> str:
     if netboot != "discover":
         raise RefusedError(f"nobody asked for the inventory of {mac}")
     obj = f"machine/{mac}" if node is None else f"node/{node.name}"
-    token = secrets.token_hex(20)
-    times = {"minted_s": act.now_s, "expires_s": act.now_s + rules.claim_life_s}
-    connection.execute(insert(claims).values(token_hash=token_hash(token), object=obj, **times))
-    # The first one stays, whatever a stranger fetches: its age says how long the machine has been trying.
-    unused = claims.c.object == obj, claims.c.used_s.is_(None)
-    by_age = select(claims.c.token_hash).where(*unused).order_by(claims.c.minted_s.desc())
-    newest = list(connection.execute(by_age).scalars())
-    connection.execute(delete(claims).where(claims.c.token_hash.in_(newest[_OPEN_CLAIMS - 1 : -1])))
-    return token
+    return bootclaims.mint(connection, act, obj, rules)
 
 
 def accept_facts(connection: Connection, act: Act, hello: Hello, rules: Rules) -> Discovered | ClonerError:
@@ -108,7 +89,7 @@ def accept_facts(connection: Connection, act: Act, hello: Hello, rules: Rules) -
         nodes.remember_facts(connection, act, name, hello.facts)
     else:
         machines.remember_facts(connection, act, name, hello.facts)
-    _use(connection, act, claim, hello.public_key)
+    bootclaims.use(connection, act, claim, hello.public_key)
     facts = hello.facts
     told: dict[str, Any] = {
         "disks": len(facts.disks),
@@ -126,16 +107,11 @@ def accept_failure(connection: Connection, act: Act, failure: DiscoverFailure) -
     if isinstance(claim, ClonerError):
         return claim
     if claim.used_s is None:
-        _use(connection, act, claim, failure.public_key)
+        bootclaims.use(connection, act, claim, failure.public_key)
         _fail(connection, act, claim.object, failure.message[:_TEXT], failure.hint[:_TEXT])
     elif claim.public_key != failure.public_key:
         return _refuse(connection, act, claim.object, "the claim was used before, by another machine or another boot")
     return None
-
-
-def forget_claims(connection: Connection, obj: str) -> None:
-    """Take back the claims of `obj` no agent has used yet."""
-    connection.execute(delete(claims).where(claims.c.object == obj, claims.c.used_s.is_(None)))
 
 
 def is_due(connection: Connection, now_s: float, rules: Rules, started_s: float) -> bool:
@@ -149,7 +125,7 @@ def tidy(connection: Connection, act: Act, rules: Rules, started_s: float) -> No
         kind, _, name = obj.partition("/")
         seen = sightings.list_sightings(connection, name) if kind == "node" else []
         verdict = boot_verdict(seen, since_s, events.count_since(connection, obj, _SERVED, since_s))
-        forget_claims(connection, obj)
+        bootclaims.forget(connection, obj)
         _fail(connection, act, obj, verdict.message, verdict.hint)
     is_old = claims.c.expires_s <= act.now_s, claims.c.minted_s <= act.now_s - rules.boot_s
     connection.execute(delete(claims).where(*is_old, claims.c.object.not_in(_wanted())))
@@ -161,12 +137,10 @@ def _refuse_without_agent(rules: Rules) -> None:
 
 
 def _find(connection: Connection, act: Act, token: str) -> AnyRow | ClonerError:
-    claim = connection.execute(select(claims).where(claims.c.token_hash == token_hash(token))).one_or_none()
-    if claim is not None and (claim.used_s is not None or claim.expires_s > act.now_s) and _is_known(connection, claim):
+    claim = bootclaims.find(connection, act, token, _KINDS)
+    if isinstance(claim, ClonerError) or _is_known(connection, claim):
         return claim
-    why = "unknown" if claim is None else "expired"
-    events.record_seldom(connection, act, "site", "claim refused", is_network=True, why=why)
-    return UnknownClaimError("the claim is unknown or expired", hint="boot over the network again for a new one")
+    return bootclaims.unknown(connection, act, "unknown")
 
 
 def _is_known(connection: Connection, claim: AnyRow) -> bool:
@@ -179,25 +153,11 @@ def _unlike(connection: Connection, act: Act, kind: str, name: str, *, facts: Fa
     """Return why these facts are of another machine than they should be; "" when they are not."""
     if kind == "machine":
         return "" if name in {nic.mac for nic in facts.nics} else f"the machine has no card with the address {name}"
-    node = nodes.get_node(connection, name)
-    if (foreign := foreign_machine(node, facts)) is not None:
-        return foreign.why
-    if (foreign := stranger(node, facts, rules)) is None:
-        return ""
-    nodes.offer_hardware(connection, name, hardware_of(facts, act.now_s))
-    # Who has no hardware yet may show it: what is kept decides nothing, and an admin accepts it or not.
-    return foreign.why if node.fingerprint else ""
+    return bootclaims.unlike(connection, act, name, facts, rules)
 
 
 def _refuse(connection: Connection, act: Act, obj: str, why: str) -> ClonerError:
-    events.record_seldom(connection, act, obj, REFUSED, alarm=True, why=why)
-    return RefusedError(f"{obj.partition('/')[2]}: {why}", hint="find out which machine is right: cloner events")
-
-
-def _use(connection: Connection, act: Act, claim: AnyRow, public_key: str) -> None:
-    used = {"used_s": act.now_s, "public_key": public_key}
-    connection.execute(update(claims).where(claims.c.token_hash == claim.token_hash).values(used))
-    forget_claims(connection, claim.object)
+    return bootclaims.refuse(connection, act, obj, REFUSED, why)
 
 
 def _fail(connection: Connection, act: Act, obj: str, message: str, hint: str) -> None:

@@ -35,7 +35,7 @@ from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act
 from cloner_server.state.tables import attempts, claims, receipts
 from cloner_server.state.tasks import AnyRow
-from cloner_server.tasks import discovery
+from cloner_server.tasks import bootclaims
 from cloner_server.tasks.arming import release_attempts
 from cloner_server.tasks.attempts import Bearer, require_active
 from cloner_server.tasks.erasing import erase_receipt
@@ -274,7 +274,8 @@ def abort_task(connection: Connection, act: Act, task_id: str) -> AnyRow:
 def send_home(connection: Connection, act: Act, node: str) -> NodeView:
     """Set netboot of `node` to `local` because somebody asked for it: an agent that boots yet comes for nothing."""
     expire_claims(connection, claims.c.node == node)
-    discovery.forget_claims(connection, f"node/{node}")
+    for obj in (f"node/{node}", f"waiting/{node}"):
+        bootclaims.forget(connection, obj)
     return nodes.set_netboot(connection, act, node, "local", why="asked for")
 
 

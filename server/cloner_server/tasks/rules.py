@@ -24,6 +24,7 @@ class Rules:
     lost_s: float = 60.0  # without a beat
     boot_s: float = 900.0  # from the first boot script to the hello of its agent
     confirm_s: float = 1800.0  # from receipt to the clone's call
+    wait_s: float = 7200.0  # that a node waits for a multicast session
     attempts: int = 5  # before a task fails by itself
     accept: AcceptWord = "first-hello"  # who decides which machine a node without accepted hardware is
     confirm: ConfirmWay = ConfirmWay.PHONE_HOME  # of nodes that have no way of their own
