@@ -42,6 +42,7 @@ def draw(seed: int, most_blocks: int = 3000) -> Scenario:
         is_sealed=chance.random() < 0.12,
         forged=chance.choice((0.0, 0.1, 1.0)),
         restarts_s=tuple(restarts),
+        gathers_s=chance.choice((0.0, 0.0, 0.15, 2.0)),  # drawn last: all else is what it was of the same seed
     )
 
 

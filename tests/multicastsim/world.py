@@ -45,6 +45,7 @@ class Scenario:
     forged: float = 0.0  # datagrams of a stranger for each burst of the sender's
     restarts_s: tuple[float, ...] = ()
     floor: float = 0.05  # of the rate
+    gathers_s: float = 0.0  # that each epoch polls its receivers before it sends
     limit_s: float = 60.0  # beyond the time the parcels take three times
 
 
@@ -74,6 +75,7 @@ class World:
         self.scenario = scenario
         self.events = Events()
         self.wrong = 0
+        self.is_hasty = False  # data was sent before it was to begin
         self.is_over = False
         self.is_sealed = scenario.is_sealed
         self._chance = random.Random(scenario.seed)
@@ -128,10 +130,22 @@ class World:
             self.events.now_s,
             first_combination=self._chance.getrandbits(16),
             parcels=range(self._first_parcel, len(self.truth)),
+            is_gathering=scenario.gathers_s > 0,
         )
+        if scenario.gathers_s:
+            self.events.at(self.events.now_s + scenario.gathers_s, self._beginner(self.sender))
         self.sents.append(self.sender.sent)
         self.is_up = True
         self._send_at(self.events.now_s)
+
+    def _beginner(self, sender: Sender) -> Callable[[], None]:
+        def begin() -> None:
+            if sender.sent.blocks or sender.sent.combinations:
+                self.is_hasty = True
+            sender.begin(self.events.now_s)
+            self._send_at(self.events.now_s)
+
+        return begin
 
     def receiver_key(self, number: int) -> bytes:
         """Return what a receiver with this number seals by."""
@@ -266,7 +280,8 @@ class World:
         """Run to the end, or to the limit, and judge it."""
         scenario = self.scenario
         blocks = sum(scenario.parcel_blocks)
-        limit_s = scenario.limit_s + self._last_s + 3 * blocks * 1514 * 8 / scenario.rate_bps
+        gathers_s = scenario.gathers_s * (1 + len(scenario.restarts_s))
+        limit_s = scenario.limit_s + gathers_s + self._last_s + 3 * blocks * 1514 * 8 / scenario.rate_bps
         for peer in self.peers:
             self.events.at(peer.traits.joins_s, peer.join)
             if peer.traits.dies_s < inf:
@@ -297,6 +312,8 @@ class World:
         faults = outcome.faults
         if not self.is_over:
             faults.append(f"no end after {limit_s:.1f} s: {self.sender.members.served} are served")
+        if self.is_hasty:
+            faults.append("data was sent before the sender was to begin")
         if self.wrong:
             faults.append(f"{self.wrong} wrong parcels were handed on")
         scenario = self.scenario

@@ -62,6 +62,8 @@ class Members:
     leavings: deque[tuple[int, Leaving, int]] = field(default_factory=deque)
     """(receiver, reason, how often to say so)."""
     served: int = 0
+    heard_count: int = 0
+    """How many have ever reported."""
     _numbers: list[int] = field(default_factory=list)
     _watched: dict[int, Member] = field(default_factory=dict)
     _recent: deque[Member] = field(default_factory=lambda: deque(maxlen=64))
@@ -87,6 +89,7 @@ class Members:
         member = self.members.get(report.receiver)
         if member is None or report.counter <= member.counter or report.acked > sequence or member.left is not None:
             return None
+        self.heard_count += not member.counter
         member.counter = report.counter
         member.heard_s = now_s
         member.unanswered = 0

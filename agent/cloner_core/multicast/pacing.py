@@ -19,6 +19,13 @@ class RateControl:
         self._own_loss = 0.0  # of the wire, whatever the rate
         self._tried: tuple[float, float] | None = None  # rate and loss before it was made slower
 
+    def limit(self, cap_bps: float, floor_bps: float) -> None:
+        """Keep between other bounds from now on; a higher cap is reached by and by."""
+        self.cap_bps = cap_bps
+        self.floor_bps = min(floor_bps, cap_bps)
+        self.rate_bps = max(self.floor_bps, min(cap_bps, self.rate_bps))
+        self._tried = None
+
     def observe(self, loss: float) -> None:
         """Take the loss that most receivers had at the present rate; to be called a few times a second."""
         if self._tried is not None:

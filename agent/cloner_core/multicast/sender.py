@@ -100,16 +100,20 @@ class Sender:
         *,
         first_combination: int = 0,
         parcels: range | None = None,
+        is_gathering: bool = False,
     ) -> None:
         """`source` returns the bytes of a parcel; `parcels` are those to be sent unasked (all).
 
         `first_combination` should differ from epoch to epoch, lest combinations be sent that receivers hold already.
+        While it `is_gathering` it polls its receivers, so that it is known who hears and is heard, and sends no data.
         """
         self.session = session
         self.members = Members()
         self.sent = Sent()
         self.rate = RateControl(pace.cap_bps, pace.floor_bps)
         self.is_over = False
+        self.is_gathering = is_gathering
+        """Whether `begin` is still to come."""
         self._source = source
         self._pace = pace
         self._pacer = Pacer(now_s)
@@ -139,9 +143,14 @@ class Sender:
     # What the driver asks
 
     @property
+    def is_quiet(self) -> bool:
+        """Whether there is nothing to send, and nothing being mended."""
+        return self._current is None and not self._plan.left and not self._repairs
+
+    @property
     def is_finished(self) -> bool:
         """Whether everything was sent and no receiver is served any more; somebody must have been admitted."""
-        return bool(self.members.members) and not self.members.served and self._is_quiet
+        return bool(self.members.members) and not self.members.served and self.is_quiet
 
     @property
     def is_spent(self) -> bool:
@@ -159,6 +168,11 @@ class Sender:
         When it had nothing at that time, it waits for a receiver: ask again after a report, or after WAIT_S.
         """
         return min(self._sync_s, self._pacer.free_s) if self._has_work() else self._sync_s
+
+    def begin(self, now_s: float) -> None:
+        """Send what there is, to whom there is; those who come later get it after the others."""
+        self.is_gathering = False
+        self._waiting_s = self._room_s = self._begun_s = self._reviewed_s = now_s
 
     def admit(self, receiver: int, now_s: float) -> None:
         """Take in a receiver that was given its key."""
@@ -242,7 +256,7 @@ class Sender:
             and now_s - self._sync_s > _SYNC_LEAST_S - _SYNC_S
         ):
             return self._make_sync(now_s)
-        if now_s < self._pacer.free_s or self._goodbyes:
+        if now_s < self._pacer.free_s or self._goodbyes or self.is_gathering:
             return None
         if not self._may_go_on(now_s):
             return None
@@ -261,7 +275,7 @@ class Sender:
         return run
 
     def _has_work(self) -> bool:
-        if self._goodbyes:
+        if self._goodbyes or self.is_gathering:
             return False
         if self._current is not None or any(one.target > one.sent for one in self._repairs.values()):
             return True
@@ -370,7 +384,7 @@ class Sender:
         if self._goodbyes:
             self._goodbyes -= 1
             self.is_over = not self._goodbyes
-        is_idle = self._is_quiet
+        is_idle = self.is_quiet or self.is_gathering
         plan = self._plan.ranges(RANGES_MOST - 1)
         if self._current is not None:
             plan = ((self._current[0], 1), *plan)
@@ -381,7 +395,7 @@ class Sender:
         sync = Sync(
             self._sequence,
             int((now_s - self._began_s) * 1000) & 0xFFFFFFFF,
-            Phase.OVER if self._goodbyes or self.is_over else Phase.FINISHING if is_idle else Phase.SENDING,
+            Phase.OVER if self._goodbyes or self.is_over else Phase.FINISHING if self.is_quiet else Phase.SENDING,
             int(self._backoff_ms),
             len(self.members.members),
             tuple((parcel, one.sent & 0xFFFF, one.target) for parcel, one in self._repairs.items()),
@@ -397,10 +411,6 @@ class Sender:
         self.sent.datagrams += 1
         self.sent.wire_bytes += 100 + OVERHEAD_BYTES + FRAME_BYTES
         return sync
-
-    @property
-    def _is_quiet(self) -> bool:
-        return self._current is None and not self._plan.left and not self._repairs
 
     def _close_repairs(self, now_s: float) -> None:
         """Forget parcels that nobody has asked about for long enough."""
@@ -430,5 +440,5 @@ class Sender:
         self._reviewed_s = now_s
         self.members.review(now_s)
         loss = self.members.common_loss()
-        if loss is not None:
+        if loss is not None and not self.is_gathering:
             self.rate.observe(loss)

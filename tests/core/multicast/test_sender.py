@@ -1,0 +1,130 @@
+"""A sender before it begins: it asks who hears, and sends nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from cloner_core.multicast.receiver import Receiver
+from cloner_core.multicast.sender import WAIT_S, Pace, Sender
+from cloner_core.multicast.session import Leaving, Parcel, Session
+from cloner_core.multicast.wire import Phase, Run, Sync
+
+PARCELS, SIZE = 5, 3000
+SESSION = Session(1, [Parcel(b"", SIZE)] * PARCELS, block_bytes=100)
+
+
+@dataclass
+class Room:
+    """A sender, and receivers that hear all of it at once."""
+
+    first: int = 0
+    now_s: float = 0.0
+    said: list[Run | Sync] = field(default_factory=list)
+    receivers: list[Receiver] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        pace = Pace(1e8, 1e6)
+        parcels = range(self.first, PARCELS)
+        self.sender = Sender(SESSION, lambda _: bytes(SIZE), pace, 0.0, parcels=parcels, is_gathering=True)
+
+    def seat(self, number: int, *, hears: bool = True) -> None:
+        self.sender.admit(number, self.now_s)
+        if hears:
+            self.receivers.append(Receiver(SESSION, number, lambda: 0.5, self.now_s))
+
+    def pass_time(self, seconds: float) -> None:
+        ends_s = self.now_s + seconds
+        while self.now_s < ends_s:
+            message = self.sender.next(self.now_s)
+            if message is None:
+                self.now_s = max(self.sender.due_s(), self.now_s + WAIT_S)
+                continue
+            self.said.append(message)
+            for receiver in self.receivers:
+                receiver.accept([message], self.now_s)
+                receiver.tick(self.now_s)
+                while receiver.ready:
+                    receiver.settle(receiver.ready.popleft().parcel, is_good=True)
+                for report in receiver.reports:
+                    self.sender.receive(report, self.now_s)
+                receiver.reports.clear()
+
+    @property
+    def runs(self) -> list[Run]:
+        return [one for one in self.said if isinstance(one, Run)]
+
+
+def test_a_sender_that_gathers_hears_everybody_and_sends_no_data() -> None:
+    room = Room()
+    for number in range(40):
+        room.seat(number)
+    room.pass_time(1.0)
+    assert room.sender.members.heard_count == 40
+    assert room.runs == []
+    assert 5 <= len(room.said) <= 60
+    assert all(one.phase is Phase.SENDING and one.plan == ((0, PARCELS),) for one in room.said if isinstance(one, Sync))
+
+
+def test_it_sends_everything_once_it_has_begun() -> None:
+    room = Room()
+    room.seat(1)
+    room.pass_time(3.0)
+    room.sender.begin(room.now_s)
+    room.pass_time(1.0)
+    assert [one.done for one in room.receivers] == [PARCELS]
+    assert room.sender.is_finished
+    assert room.sender.sent.blocks == sum(map(SESSION.blocks, range(PARCELS)))
+
+
+def test_who_comes_while_it_gathers_is_heard_as_well() -> None:
+    room = Room()
+    room.seat(1)
+    room.pass_time(2.0)
+    room.seat(2)
+    room.pass_time(0.3)
+    assert room.sender.members.heard_count == 2
+
+
+def test_who_is_not_heard_leaves_before_it_begins() -> None:
+    room = Room()
+    room.seat(1)
+    room.seat(2, hears=False)
+    room.pass_time(4.5)
+    assert room.sender.members.served == 2
+    room.pass_time(2.5)
+    members = room.sender.members.members
+    assert (members[1].left, members[2].left) == (None, Leaving.SILENT)
+
+
+def test_what_was_sent_in_another_epoch_comes_when_it_is_wanted() -> None:
+    room = Room(first=3)
+    room.seat(1)
+    room.pass_time(1.0)
+    assert room.runs == []
+    room.sender.begin(room.now_s)
+    room.pass_time(1.0)
+    assert [one.parcel for one in room.runs][:1] == [3]
+    assert [one.done for one in room.receivers] == [PARCELS]
+
+
+def test_a_session_that_is_stopped_while_it_gathers_is_over() -> None:
+    room = Room()
+    room.seat(1)
+    room.pass_time(0.5)
+    room.sender.close()
+    room.pass_time(2.0)
+    assert room.sender.is_over
+    assert room.receivers[0].left is Leaving.OVER
+    assert room.runs == []
+
+
+@pytest.mark.parametrize(("cap_bps", "wanted"), [(4e6, 4e6), (1e9, 1e8)])
+def test_another_rate_holds_at_once_when_it_is_lower(cap_bps: float, wanted: float) -> None:
+    room = Room()
+    room.sender.rate.limit(cap_bps, 1e6)
+    assert room.sender.rate.rate_bps == wanted
+    for _ in range(100):
+        room.sender.rate.observe(0.0)
+    assert room.sender.rate.rate_bps == cap_bps
