@@ -45,6 +45,11 @@ class Yard:
     name: str
     count: int
 
+    @property
+    def hub(self) -> str:
+        """The namespace of the bridge, br0; its port of namespace N is pN."""
+        return f"{self.name}-hub"
+
     def of(self, number: int) -> str:
         return f"{self.name}-{number}"
 
@@ -67,15 +72,15 @@ class Yard:
 
 
 @contextmanager
-def yard(receivers: int) -> Iterator[Yard]:
-    """Give a bridge and namespaces, gone afterwards."""
+def yard(receivers: int, *bridge: str) -> Iterator[Yard]:
+    """Give a bridge and namespaces, gone afterwards; `bridge` are its options, it does not snoop unless they say so."""
     made = Yard(f"mc-{os.getpid()}-{random.randrange(1 << 16):x}", receivers + 1)
-    hub = f"{made.name}-hub"
+    hub = made.hub
     with ExitStack() as stack:
         for name in (hub, *(made.of(number) for number in range(made.count))):
             _ip("netns", "add", name)
             stack.callback(_ip, "netns", "delete", name)
-        _ip("-n", hub, "link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
+        _ip("-n", hub, "link", "add", "br0", "type", "bridge", *(bridge or ("mcast_snooping", "0")))
         _ip("-n", hub, "link", "set", "br0", "up")
         for number in range(made.count):
             name = made.of(number)

@@ -30,7 +30,7 @@ class SenderOrder(Strict, frozen=True):
     block_bytes: int = BLOCK_BYTES
     window_parcels: int = 16
     first_parcel: int = 0  # those before it are sent only when somebody wants them: `SenderNews.begun` of another epoch
-    is_querier: bool = False  # asks who listens to what, for switches that forget it otherwise
+    query_every_s: float = 0.0  # it asks who listens to what, for switches that forget it otherwise; 0: it does not
 
 
 class Admit(Strict, frozen=True, tag="admit"):
@@ -99,6 +99,7 @@ class SenderNews(Strict, frozen=True):
     phase: SenderPhase = SenderPhase.STARTING
     address: str = ""  # where receivers report to; "" while it is starting
     port: int = 0
+    pid: int = 0  # of the process
     begun: int = 0  # parcels of the plan, from 0: another epoch may begin with the next
     rate_bps: float = 0.0  # at which it sends now
     datagrams: int = 0

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 from blake3 import blake3
@@ -19,7 +20,6 @@ from cloner_core.image.limits import DIGEST_BYTES
 from cloner_core.image.packmap import PackMap, PackRef, decode_map
 from cloner_core.seats import ParcelList, parcel_head
 from cloner_server.durable import replace_file
-from cloner_server.store.protocol import Store
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +27,20 @@ _THREADS_MOST = 8
 _KEPT = 8  # parcels that were sent and may be mended: 32 MiB
 
 
+class Packs(Protocol):
+    """What is asked of a store here; see `Store`."""
+
+    def pack_map(self, name: bytes) -> bytes: ...
+
+    def pack_path(self, name: bytes) -> Path: ...
+
+    def placement(self, pack_map: bytes, ordinal: int) -> bytes: ...
+
+    def parcel_list_path(self, pack_map: bytes) -> Path: ...
+
+
 def parcel_list(
-    store: Store, pack_map: bytes, watch: Callable[[int, int], None] = lambda _done, _of: None
+    store: Packs, pack_map: bytes, watch: Callable[[int, int], None] = lambda _done, _of: None
 ) -> ParcelList:
     """Return the parcels of the pack map of this digest, in its order.
 
@@ -54,13 +66,13 @@ def parcel_list(
     return listed
 
 
-def _read_map(store: Store, name: bytes) -> PackMap:
+def _read_map(store: Packs, name: bytes) -> PackMap:
     data = store.pack_map(name)
     require_digest(data, name, f"pack map {name.hex()}")
     return decode_map(data)
 
 
-def _name_parcel(store: Store, pack_map: bytes, ordinal: int, pack: PackRef) -> tuple[str, int]:
+def _name_parcel(store: Packs, pack_map: bytes, ordinal: int, pack: PackRef) -> tuple[str, int]:
     head, stored = parcel_head(store.placement(pack_map, ordinal)), store.pack_path(pack.digest).read_bytes()
     require_digest(stored, pack.digest, f"pack {pack.digest.hex()}")
     return blake3(head).update(stored).hexdigest(), len(head) + len(stored)
@@ -101,7 +113,7 @@ class ParcelSource:
     The bytes stay as they are as long as they are held. Memory: the parcels given last, and two more.
     """
 
-    def __init__(self, store: Store, pack_map: bytes, listed: ParcelList) -> None:
+    def __init__(self, store: Packs, pack_map: bytes, listed: ParcelList) -> None:
         """`listed` are the parcels of `pack_map`. Raises NotFoundError and IntegrityError."""
         self._store = store
         self._pack_map = pack_map
