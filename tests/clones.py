@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cloner_agent.capture.job import Captured, CaptureOptions, capture
-from cloner_agent.restore.job import RestoreSummary, restore
+from cloner_agent.restore.job import Order, RestoreSummary, restore
 from cloner_agent.restore.readback import read_back
 from cloner_agent.restore.source import DirectorySource
 from cloner_agent.restore.table import SpilledTree, spill_tree
@@ -47,7 +47,7 @@ def make_ready(store: LocalStore, version: bytes, work_dir: Path) -> Ready:
 
 
 def restore_from(
-    store: LocalStore, version: bytes, target: Path, *, order: Iterable[int] | None = None, workers: int = 2
+    store: LocalStore, version: bytes, target: Path, *, order: Callable[[], Order] | None = None, workers: int = 2
 ) -> RestoreSummary:
     """Restore and read back."""
     ready = make_ready(store, version, target)

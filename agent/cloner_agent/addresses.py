@@ -11,11 +11,29 @@ import socket
 import struct
 from pathlib import Path
 
+from cloner_core.errors import RefusedError
 from cloner_core.facts import normalize_mac
 from cloner_core.screen import Link
 
 _SIOCGIFADDR = 0x8915  # include/uapi/linux/sockios.h
 _GLOBAL_SCOPE = "00"
+_DISCARD = 9  # a port that nobody has: RFC 863
+
+
+def interface_towards(address: str) -> str:
+    """Return the name of the interface that the kernel's route to `address` uses; raises RefusedError or OSError."""
+    import psutil
+
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as asking:
+        asking.connect((address, _DISCARD))  # sends nothing: the kernel chooses route and source address
+        local = asking.getsockname()
+    if family == socket.AF_INET6 and local[3]:
+        return socket.if_indextoname(local[3])
+    for name, entries in psutil.net_if_addrs().items():
+        if any(entry.family == family and entry.address.partition("%")[0] == local[0] for entry in entries):
+            return name
+    raise RefusedError(f"no network interface has {local[0]}, from where {address} is reached")
 
 
 def read_links(root: str = "/") -> tuple[Link, ...]:

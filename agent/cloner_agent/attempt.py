@@ -20,6 +20,7 @@ from cloner_agent.probe import EFIVARS
 from cloner_agent.protocol import Server
 from cloner_agent.reporter import Reporter
 from cloner_agent.restore.workers import usual_workers
+from cloner_agent.seating import Multicast
 from cloner_core.atrest import CaptureReply
 from cloner_core.erasing.words import EraseReply
 from cloner_core.facts import Facts
@@ -57,6 +58,7 @@ class Tools:
     esp_copy: str = "/mnt/esp-copy"  # where a second ESP is mounted while it is filled
     keys: Path = Path("/run/cloner/keys")  # of encrypted containers, while the agent runs: in memory
     confine: Confine = confine
+    multicast: Multicast = field(default_factory=Multicast)
     machine_root: str = "/"  # what stands before /sys
 
 

@@ -23,6 +23,7 @@ from cloner_core.messages import (
     Secret,
     Vaulted,
 )
+from cloner_core.seats import NoSeat, ParcelList, Seat, SeatLater, SeatLeft, SeatRequest
 
 
 class ServerFault(RefusedError):
@@ -95,3 +96,12 @@ class Server(Protocol):
 
     def pack_map(self, digest: str) -> bytes:
         """Fetch the stored bytes of a pack map."""
+
+    def parcels(self, version_digest: str) -> ParcelList:
+        """Fetch the list of what a multicast session of the version sends."""
+
+    def seat(self, request: SeatRequest, *, patience_s: float | None = None) -> Seat | SeatLater | NoSeat:
+        """Ask for a seat in the session of the task."""
+
+    def seat_left(self, left: SeatLeft) -> None:
+        """Say that the node takes no more of its session."""

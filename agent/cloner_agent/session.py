@@ -33,17 +33,21 @@ from cloner_core.messages import (
     Secret,
     Vaulted,
 )
+from cloner_core.seats import NoSeat, ParcelList, Seat, SeatLater, SeatLeft, SeatRequest
 
 API = "/agent/v1"
 T = TypeVar("T")
 _REPLY: type[HelloReply | EraseReply | CaptureReply] = HelloReply | EraseReply | CaptureReply  # type: ignore[assignment]
 _RECEIPT: type[Receipt | EraseReceipt] = Receipt | EraseReceipt  # type: ignore[assignment]
+_SEAT: type[Seat | SeatLater | NoSeat] = Seat | SeatLater | NoSeat  # type: ignore[assignment]
 _NO_ATTEMPT = "there is no attempt yet that this could be said of"
 _ROOT_BYTES = 64 << 20
 _MAP_BYTES = 256 << 20
 _VERIFY_S = 1800.0  # the server re-hashes every pack it has not seen since it changed
 _BEAT_S = 10.0
 _BUNDLE_S = 10.0
+_SEAT_S = 10.0
+_PARCELS_S = 600.0  # the server reads every pack for it that no session has sent yet
 
 
 class HttpsServer:
@@ -154,6 +158,19 @@ class HttpsServer:
     def pack_map(self, digest: str) -> bytes:
         """Fetch the stored bytes of a pack map."""
         return self._get(f"{API}/packmaps/{digest}", _MAP_BYTES)
+
+    def parcels(self, version_digest: str) -> ParcelList:
+        """Fetch the list of what a multicast session of the version sends."""
+        answer = self._get(f"{API}/versions/{version_digest}/parcels", _MAP_BYTES, read_s=_PARCELS_S)
+        return self._decode(answer, ParcelList)
+
+    def seat(self, request: SeatRequest, *, patience_s: float | None = None) -> Seat | SeatLater | NoSeat:
+        """Ask for a seat in the session of the task."""
+        return self._decode(self._post("seat", request, patience_s=patience_s, read_s=_SEAT_S), _SEAT)
+
+    def seat_left(self, left: SeatLeft) -> None:
+        """Say that the node takes no more of its session; with little patience: the packs come anyway."""
+        self._decode(self._post("seat/left", left, patience_s=_SEAT_S), Granted)
 
     def _renew(self, endpoint: Endpoint) -> None:
         self._transport.close()

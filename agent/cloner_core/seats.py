@@ -96,6 +96,7 @@ class SeatLeft(Strict, frozen=True):
     parcels: int  # that came by multicast
     loss: float = 0.0  # at the end, 0 to 1
     forged: int = 0
+    heard: bool = True  # whether anything valid was heard in the last epoch
 
 
 class ParcelList(Strict, frozen=True):

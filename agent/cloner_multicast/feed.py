@@ -6,17 +6,20 @@ when they are written; then their places are used again.
 
 from __future__ import annotations
 
+import logging
 import mmap
 import multiprocessing
 import os
 import random
+import select
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from multiprocessing.process import BaseProcess
+from typing import Protocol
 
 from cloner_core.allocation import keep_freed_memory
 from cloner_core.errors import ClonerError
@@ -27,14 +30,26 @@ from cloner_multicast.receiving import Receiving, Seat
 from cloner_multicast.slots import Slots
 from cloner_multicast.sockets import Group, ReceiverSocket
 
-Join = Callable[[], Seat | None]
-"""Asks the server for the epoch that is sent now; None when the session is over."""
+
+class Join(Protocol):
+    """Asks the server for a seat in the epoch that is sent now."""
+
+    def __call__(self, stream: int, is_heard: bool, /) -> Seat | str | None:
+        """Return the seat, or why there is none any more; None when there is no other than that in `stream`, yet.
+
+        `is_heard` tells whether anything valid came in `stream`, which is 0 before the first seat.
+        """
+
+
+log = logging.getLogger(__name__)
 
 _TURN_S = 0.5
 _ASK_S = 1.0  # between two questions to the server
 _EVENT = struct.Struct("<BI")
 _RELEASE = struct.Struct("<I")
-_STATE = struct.Struct("<QQQdI")
+_STATE = struct.Struct("<QQQdIdd")
+_WORDS = struct.Struct("<H")
+_WORDS_BYTES = 1024
 _READ_BYTES = 4096
 
 
@@ -54,6 +69,14 @@ class FeedState:
     poisoned: int = 0
     loss: float = 0.0
     done: int = 0
+    # By the monotonic clock, the same in all processes; 0 before the first seat.
+    seated_s: float = 0.0  # when the epoch was entered
+    heard_s: float = 0.0  # when anything valid came last; not later than `seated_s`: nothing in this epoch yet
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether anything valid came in the epoch there is."""
+        return self.heard_s > self.seated_s
 
 
 class Feed:
@@ -69,8 +92,10 @@ class Feed:
         largest = max(parcel.size for parcel in session.parcels)
         self.slots = Slots(session.window_parcels, largest, len(session.parcels))
         self.shared = mmap.mmap(-1, _STATE.size)
+        self._words = mmap.mmap(-1, _WORDS_BYTES)
         self._process: BaseProcess | None = None
         self._events = self._releases = -1
+        self._given, self._rest = 0, b""
 
     def start(self) -> None:
         """Begin to receive."""
@@ -83,23 +108,41 @@ class Feed:
         os.close(told)
         os.close(released)
 
+    @property
+    def is_ended(self) -> bool:
+        """Whether no parcel will come any more."""
+        return self.left is not None or self._given == len(self.session.parcels)
+
+    @property
+    def why(self) -> str:
+        """What is known of why it `left`, beyond the reason; "" nothing."""
+        (size,) = _WORDS.unpack_from(self._words)
+        return self._words[_WORDS.size : _WORDS.size + size].decode()
+
+    def arrived(self, wait_s: float | None = None) -> list[int]:
+        """Return the numbers of the parcels that came since; waits for the first, `wait_s` at most; [] for none."""
+        poller = select.poll()
+        poller.register(self._events, select.POLLIN)
+        if self.is_ended or not poller.poll(None if wait_s is None else wait_s * 1000):
+            return []
+        data = os.read(self._events, _READ_BYTES)
+        if not data:
+            self.left = Leaving.SILENT
+            self.tell("the process that receives has died")
+            return []
+        self._rest += data
+        whole = len(self._rest) - len(self._rest) % _EVENT.size
+        events = list(_EVENT.iter_unpack(self._rest[:whole]))
+        self._rest = self._rest[whole:]
+        self.left = next((Leaving(value) for kind, value in events if kind in (_Event.LEFT, _Event.FAILED)), None)
+        came = [value for kind, value in events if kind == _Event.PARCEL]
+        self._given += len(came)
+        return came
+
     def parcels(self) -> Iterator[int]:
         """Give the number of each parcel as it comes; ends when all have come, or when no more will (`left`)."""
-        given, rest = 0, b""
-        while given < len(self.session.parcels) and self.left is None:
-            data = os.read(self._events, _READ_BYTES)
-            if not data:
-                self.left = Leaving.SILENT
-                return
-            rest += data
-            whole = len(rest) - len(rest) % _EVENT.size
-            for kind, value in _EVENT.iter_unpack(rest[:whole]):
-                if kind == _Event.PARCEL:
-                    given += 1
-                    yield value
-                elif kind in (_Event.LEFT, _Event.FAILED):
-                    self.left = Leaving(value)
-            rest = rest[whole:]
+        while not self.is_ended:
+            yield from self.arrived()
 
     def find(self, parcel: int) -> memoryview | None:
         """Return the bytes of a parcel that has come and was not released, None for any other; in any process."""
@@ -112,8 +155,12 @@ class Feed:
 
     def state(self) -> FeedState:
         """Return how far it is."""
-        datagrams, forged, poisoned, loss, done = _STATE.unpack(self.shared[:])
-        return FeedState(datagrams, forged, poisoned, loss, done)
+        return FeedState(*_STATE.unpack(self.shared[:]))
+
+    def tell(self, words: str) -> None:
+        """Have `why` return these words, in all processes."""
+        data = words.encode()[: _WORDS_BYTES - _WORDS.size].decode(errors="ignore").encode()
+        self._words[: _WORDS.size + len(data)] = _WORDS.pack(len(data)) + data
 
     def stop(self) -> None:
         """End it, whatever it does."""
@@ -136,16 +183,18 @@ class Feed:
         try:
             with suppress(BrokenPipeError):
                 _Reception(self, told, released).run(self._group)
-        except (ClonerError, OSError):
+        except (ClonerError, OSError) as error:
+            log.warning("multicast: %s", error)
+            self.tell(str(error))
             with suppress(OSError):
                 os.write(told, _EVENT.pack(_Event.FAILED, Leaving.SILENT))
-            raise
 
 
 class _Reception:
     """What the receiving process does until nobody reads of it any more."""
 
     def __init__(self, feed: Feed, told: int, released: int) -> None:
+        self._feed = feed
         self._session = feed.session
         self._slots = feed.slots
         self._join = feed.join
@@ -153,18 +202,22 @@ class _Reception:
         self._told = told
         self._released = released
         self._places: dict[int, object] = {}  # of parcels that others have
-        self._asked_s = time.monotonic()
+        self._asked_s = self._seated_s = time.monotonic()
         self._is_over = False
 
     def run(self, group: Group) -> None:
         opened = ReceiverSocket(group)  # switches learn of it while the server is asked
         try:
-            seat = self._join()
-            if seat is None:
-                self._end(Leaving.OVER)
-                self._wait()
+            while (seat := self._join(0, False)) is None:
+                if self._is_deserted(_ASK_S):
+                    return
+            if isinstance(seat, str):
+                self._end(Leaving.OVER, seat)
+                while not self._is_deserted(None):
+                    pass
                 return
             memory, now_s = self._slots, time.monotonic()
+            self._seated_s = now_s
             session = replace(self._session, stream=seat.stream)
             receiver = Receiver(session, seat.number, random.random, now_s, allocate=memory.allocate, free=memory.free)
             self._loop(receiver, Receiving(receiver, seat, opened))
@@ -214,23 +267,27 @@ class _Reception:
         if now_s - self._asked_s < _ASK_S:
             return
         self._asked_s = now_s
-        seat = self._join()
-        if seat is None:
-            self._end(Leaving.OVER)
-        elif seat.stream != receiver.session.stream:
+        seat = self._join(receiver.session.stream, receiver.heard_s > self._seated_s)
+        if isinstance(seat, str):
+            self._end(Leaving.OVER, seat)
+        elif seat is not None and seat.stream != receiver.session.stream:
             receiving.enter(seat)
+            self._seated_s = receiver.heard_s
 
-    def _end(self, reason: Leaving) -> None:
+    def _end(self, reason: Leaving, why: str = "") -> None:
         if not self._is_over:
             self._is_over = True
+            self._feed.tell(why)
             os.write(self._told, _EVENT.pack(_Event.LEFT, reason))
 
-    def _wait(self) -> None:
-        while os.read(self._released, _READ_BYTES):
-            pass
+    def _is_deserted(self, wait_s: float | None) -> bool:
+        """Wait; return whether those who write are gone."""
+        poller = select.poll()
+        poller.register(self._released, select.POLLIN)
+        found = poller.poll(None if wait_s is None else wait_s * 1000)
+        return bool(found) and not os.read(self._released, _READ_BYTES)
 
     def _note(self, receiver: Receiver, receiving: Receiving) -> None:
         counters, rejects = receiver.counters, receiving.rejects
-        _STATE.pack_into(
-            self._shared, 0, counters.datagrams, rejects.forged, counters.poisoned, receiver.loss, receiver.done
-        )
+        seen = counters.datagrams, rejects.forged, counters.poisoned, receiver.loss, receiver.done
+        _STATE.pack_into(self._shared, 0, *seen, self._seated_s, receiver.heard_s)

@@ -146,7 +146,7 @@ def _ours(place: Place) -> tuple[list[int], int]:
     def receive(number: int) -> None:
         address = json.loads(_read_line(told))
         seat = Seat(1, number, group_key(_MASTER), receiver_key(_MASTER, number), (address[0], address[1]))
-        feed = Feed(session, group, lambda: seat)
+        feed = Feed(session, group, lambda _stream, _is_heard: seat)
         feed.start()
         fd = os.open(place.target(number), os.O_WRONLY | os.O_CREAT, 0o600)
         for parcel in feed.parcels():

@@ -23,7 +23,7 @@ from cloner_initramfs.interpreter import (
 from cloner_initramfs.layer import Layer, entries_of, load, store
 from cloner_initramfs.staging import Staging
 
-OWN_PACKAGES = ("cloner_core", "cloner_agent")
+OWN_PACKAGES = ("cloner_core", "cloner_agent", "cloner_multicast")
 KEPT_BASES = 6
 
 # Groups that udev's rules name; without them it warns at every node's start.

@@ -61,7 +61,13 @@ _LOADER = f"{LIBRARIES}/ld-linux-x86-64.so.2"
 _LOCALE = "usr/lib/locale/C.utf8"  # that of the node may be of another C library, or missing: EL 7
 _PYTHON = "usr/lib/cloner/python"
 _START = "usr/lib/cloner/kit-start.py"
-_OWN = ("agent/cloner_core", "agent/cloner_agent", "initramfs/cloner_initramfs", "cli/cloner_cli")
+_OWN = (
+    "agent/cloner_core",
+    "agent/cloner_agent",
+    "agent/cloner_multicast",
+    "initramfs/cloner_initramfs",
+    "cli/cloner_cli",
+)
 _SERVER = "server/cloner_server/__init__.py"  # the version; nothing else of the server is for nodes
 _TIME_S = 1577836800  # 2020: GNU tar warns of files older than its idea of old
 _LEVEL = 6

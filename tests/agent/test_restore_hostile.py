@@ -155,12 +155,12 @@ def test_a_missing_pack_is_told(ready: Ready, target: Path, tmp_path: Path) -> N
 
 def test_packs_that_never_come_are_no_success(ready: Ready, target: Path) -> None:
     with pytest.raises(IntegrityError, match="only 0 of 1 packs came"):
-        restore(target, ready.spilled, ready.pack_map, ready.source, order=[])
+        restore(target, ready.spilled, ready.pack_map, ready.source, order=list)
 
 
 def test_a_pack_beyond_the_map_is_refused(ready: Ready, target: Path) -> None:
     with pytest.raises(IntegrityError, match="not in the map"):
-        restore(target, ready.spilled, ready.pack_map, ready.source, order=[1])
+        restore(target, ready.spilled, ready.pack_map, ready.source, order=lambda: [1])
 
 
 def test_a_target_that_holds_files_is_refused_and_left_alone(ready: Ready, target: Path) -> None:

@@ -22,6 +22,7 @@ from cloner_core.messages import (
     Secret,
     Vaulted,
 )
+from cloner_core.seats import NoSeat, ParcelList, Seat, SeatLater, SeatLeft, SeatRequest
 
 
 class FakeServer:
@@ -41,6 +42,10 @@ class FakeServer:
         self.kept_layout: Layout | None = None
         self.keys: tuple[Secret, ...] = ()
         self.vault: Vaulted | None = None
+        self.listed: ParcelList | None = None
+        self.seats: list[Seat | SeatLater | NoSeat] = []  # answers, each once
+        self.asked: list[SeatRequest] = []
+        self.seats_left: list[SeatLeft] = []
         self.blobs: dict[str, bytes] = {}
         self.verifier: Callable[[str], None] = lambda _: None
         self.refuse: dict[str, Fault] = {}  # by name of the request
@@ -118,6 +123,20 @@ class FakeServer:
 
     def pack_map(self, digest: str) -> bytes:
         return self._blob(f"map {digest}")
+
+    def parcels(self, version_digest: str) -> ParcelList:
+        self._heard("parcels")
+        assert self.listed is not None
+        return self.listed
+
+    def seat(self, request: SeatRequest, *, patience_s: float | None = None) -> Seat | SeatLater | NoSeat:
+        self._heard("seat")
+        self.asked.append(request)
+        return self.seats.pop(0)
+
+    def seat_left(self, left: SeatLeft) -> None:
+        self._heard("seat left")
+        self.seats_left.append(left)
 
     def _blob(self, name: str) -> bytes:
         if name not in self.blobs:

@@ -58,13 +58,14 @@ class Yard:
 
     def lose(self, number: int, part: float) -> None:
         """Have a receiver lose this part of what is sent to any group, by chance; 0 ends it."""
+        chance = "" if part >= 1 else f"numgen random mod 10000 < {round(part * 10000)}"
         table = f"""
         table netdev loss {{}}
         delete table netdev loss
         table netdev loss {{
             chain arriving {{
                 type filter hook ingress device {LINK} priority 0;
-                ip daddr 224.0.0.0/4 numgen random mod 10000 < {round(part * 10000)} drop
+                ip daddr 224.0.0.0/4 {chance} drop
             }}
         }}
         """
@@ -119,13 +120,13 @@ class Show:
     def _place(self, stream: int, number: int) -> Path:
         return self.board.with_suffix(f".{stream}-{number}")
 
-    def join(self, number: int) -> Seat | None:
+    def join(self, number: int) -> Seat | str:
         """Return the seat of a node in the epoch there is; waits for the first one."""
         while not self.board.exists():
             time.sleep(0.02)
         epoch = json.loads(self.board.read_text())
         if epoch.get("over"):
-            return None
+            return "over"
         self._place(epoch["stream"], number).touch()  # its socket is open: nothing that is sent now is lost to it
         master = bytes.fromhex(epoch["master"])
         host, port = epoch["address"]
@@ -175,7 +176,7 @@ def send(
 def receive(show: Show, number: int, told: Queue[Any], wait_s: float = 0.0) -> None:
     """Be a node: take parcels, compare them, release them."""
     time.sleep(wait_s)
-    feed = Feed(show.session(), group(), lambda: show.join(number))
+    feed = Feed(show.session(), group(), lambda _stream, _is_heard: show.join(number))
     feed.start()
     got: list[int] = []
     for parcel in feed.parcels():

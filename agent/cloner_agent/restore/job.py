@@ -25,6 +25,7 @@ from cloner_agent.restore.table import SpilledTree
 from cloner_agent.restore.workers import Work, run, usual_workers
 from cloner_agent.rooted import Rooted
 from cloner_core.errors import IntegrityError
+from cloner_core.image.digest import Bytes
 from cloner_core.image.packmap import PackMap
 
 _LOST_AND_FOUND = b"lost+found"
@@ -56,8 +57,22 @@ def _ignore(_: RestoreProgress) -> None:
     pass
 
 
-class _PlacePacks(Work[int, tuple[bytes, bytes], Placed]):
-    def __init__(self, target: Rooted, spilled: SpilledTree, pack_map: PackMap, source: PackSource, done: memoryview):
+Order = Iterable[int | None]
+"""Packs of the map by ordinal, in any order, some maybe twice; None says that there is none yet (`workers.run`)."""
+
+
+class _PlacePacks(Work[int, tuple[Bytes, Bytes], Placed]):
+    def __init__(
+        self,
+        target: Rooted,
+        spilled: SpilledTree,
+        pack_map: PackMap,
+        source: PackSource,
+        *,
+        release: Callable[[int], None],
+        done: memoryview,
+    ) -> None:
+        self._release = release
         self._target = target
         self._spilled = spilled
         self.pack_map = pack_map
@@ -69,11 +84,12 @@ class _PlacePacks(Work[int, tuple[bytes, bytes], Placed]):
         os.umask(0)
         self._placer = Placer(Rooted(self._target.fd), self._spilled.table, self.pack_map.version)
 
-    def prepare(self, task: int) -> tuple[bytes, bytes]:
+    def prepare(self, task: int) -> tuple[Bytes, Bytes]:
         return self._source.fetch(task, self.pack_map.packs[task])
 
-    def perform(self, task: int, prepared: tuple[bytes, bytes]) -> Placed:
+    def perform(self, task: int, prepared: tuple[Bytes, Bytes]) -> Placed:
         placed, finished = self._placer.place(self.pack_map.packs[task], *prepared)
+        self._release(task)
         for number in finished:
             self._done[number] = 1
         return placed
@@ -85,15 +101,17 @@ def restore(
     pack_map: PackMap,
     source: PackSource,
     *,
-    order: Iterable[int] | None = None,
+    order: Callable[[], Order] | None = None,
+    release: Callable[[int], None] = lambda _: None,
     workers: int | None = None,
     progress: Callable[[RestoreProgress], None] = _ignore,
 ) -> RestoreSummary:
     """Restore a verified tree beneath `target`, whose filesystems are all mounted, and make it durable.
 
-    `order` gives the packs of the map by ordinal in any order, some maybe twice, and may wait for the next; without
-    it they come in the order of the map. `workers` is the number of processes, `usual_workers` when None. Raises
-    IntegrityError for bytes that are not of this version, RestoreError for a target that fails.
+    `order` is called when the first pack can be placed, before there are workers; what it gives may wait for the next
+    pack. Without it they come in the order of the map. `release` is called in a worker when a pack was written, and
+    nobody looks any more at what the source gave. `workers` is the number of processes, `usual_workers` when None.
+    Raises IntegrityError for bytes that are not of this version, RestoreError for a target that fails.
     """
     count = workers or usual_workers()
     with Rooted(target) as rooted, _Shared(spilled.table.count + 1) as done:
@@ -103,8 +121,8 @@ def restore(
             make_skeleton(rooted, spilled)
             rooted.forget_directories()
             total = len(pack_map.packs)
-            tasks = _once(range(total) if order is None else order, total)
-            place_work = _PlacePacks(rooted, spilled, pack_map, source, done)
+            tasks = _once(range(total) if order is None else order(), total)
+            place_work = _PlacePacks(rooted, spilled, pack_map, source, release=release, done=done)
             parts, data_bytes = _place_packs(place_work, tasks, count, progress)
             finish_work = FinishFiles(rooted, spilled, done, parts)
             for _ in run(finish_work, ranges(spilled.table.count), count):
@@ -135,7 +153,7 @@ class _Shared:
 
 
 def _place_packs(
-    work: _PlacePacks, tasks: Iterable[int], workers: int, progress: Callable[[RestoreProgress], None]
+    work: _PlacePacks, tasks: Order, workers: int, progress: Callable[[RestoreProgress], None]
 ) -> tuple[dict[int, int], int]:
     """Return the chunks written of each file that needed several packs, and the bytes written in all."""
     sizes = [pack.stored_size for pack in work.pack_map.packs]
@@ -156,9 +174,12 @@ def _place_packs(
     return parts, data
 
 
-def _once(order: Iterable[int], total: int) -> Iterator[int]:
+def _once(order: Order, total: int) -> Iterator[int | None]:
     seen: set[int] = set()
     for ordinal in order:
+        if ordinal is None:
+            yield None
+            continue
         if not 0 <= ordinal < total:
             raise IntegrityError(f"pack {ordinal} is not in the map of {total}")
         if ordinal not in seen:

@@ -17,6 +17,7 @@ import msgspec
 from cloner_agent.restore.source import PackSource
 from cloner_agent.restore.table import Spill, SpilledTree
 from cloner_core.errors import NotFoundError
+from cloner_core.image.digest import Bytes
 from cloner_core.image.inode import Inode, Kind, encode_inode
 from cloner_core.image.packmap import PackMap, PackRef
 from cloner_core.image.placement import ENTRY, Placement, decode_placement, encode_placement
@@ -139,14 +140,14 @@ class SelectedPacks:
         packs = tuple(whole.packs[ordinal] for ordinal in self._ordinals)
         self.pack_map = msgspec.structs.replace(whole, packs=packs)
 
-    def fetch(self, ordinal: int, pack: PackRef) -> tuple[bytes, bytes]:
+    def fetch(self, ordinal: int, pack: PackRef) -> tuple[Bytes, Bytes]:
         """Return a pack and what of its placement is chosen; neither is believed."""
         stored, placement = self._source.fetch(self._ordinals[ordinal], pack)
         entries = sorted(self._placed(pack, placement))  # the numbers of leaders may have changed their order
         flat = b"".join(ENTRY.pack(*entry) for entry in entries)
         return stored, encode_placement(Placement(self._version, pack.digest, flat))
 
-    def _placed(self, pack: PackRef, placement: bytes) -> Iterator[tuple[int, int, int, int]]:
+    def _placed(self, pack: PackRef, placement: Bytes) -> Iterator[tuple[int, int, int, int]]:
         for number, offset, start, length in decode_placement(placement, self._version, pack.digest, pack.raw_size):
             if number < len(self._numbers) and (made := self._numbers[number]):
                 yield made, offset, start, length

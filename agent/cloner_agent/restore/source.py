@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cloner_core.errors import IntegrityError
+from cloner_core.image.digest import Bytes
 from cloner_core.image.packmap import PackRef
 
 
@@ -16,7 +17,7 @@ class PackSource(Protocol):
     mix their answers.
     """
 
-    def fetch(self, ordinal: int, pack: PackRef) -> tuple[bytes, bytes]:
+    def fetch(self, ordinal: int, pack: PackRef) -> tuple[Bytes, Bytes]:
         """Return (stored bytes, placement record) of pack `ordinal` of the map; neither is believed.
 
         Blocks until they are there. Raises ClonerError when they cannot be had.

@@ -51,10 +51,13 @@ def usual_workers(cpus: int | None = None) -> int:
     return min(cpus or os.cpu_count() or 1, MOST_WORKERS)
 
 
-def run(work: Work[Task, Prepared, Result], tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, Result]]:
+def run(
+    work: Work[Task, Prepared, Result], tasks: Iterable[Task | None], workers: int
+) -> Iterator[tuple[Task, Result]]:
     """Give (task, result) of every task as each is done, in any order.
 
-    `tasks` is asked for the next one whenever a worker has room, so it may wait for it. Raises the ClonerError of
+    `tasks` is asked for the next one whenever a worker has room, so it may wait for it; None is for none yet, so that
+    results are looked at meanwhile: it is asked again at once. Raises the ClonerError of
     the first task that failed, or RestoreError when a worker died; either way no worker is left.
     """
     context = multiprocessing.get_context("fork")
@@ -73,19 +76,23 @@ def run(work: Work[Task, Prepared, Result], tasks: Iterable[Task], workers: int)
         idle = deque(connection for _ in range(_AHEAD) for connection in processes)
         is_drained = False
         while True:
+            is_waiting = False
             while idle and not is_drained:
                 try:
                     task = next(queue)
                 except StopIteration:
                     is_drained = True
                     break
+                if task is None:
+                    is_waiting = True
+                    break
                 connection = idle.popleft()
                 _send(connection, task, processes[connection])
                 held[connection] += 1
             busy = [connection for connection, count in held.items() if count]
-            if not busy:
+            if not busy and is_drained:
                 break
-            for ready in wait(busy):
+            for ready in wait(busy, 0 if is_waiting else None):
                 assert isinstance(ready, Connection)
                 answer: tuple[Task, Result] = _receive(ready, processes[ready])
                 held[ready] -= 1

@@ -13,11 +13,13 @@ from cloner_agent.attempt import Attempt
 from cloner_agent.failures import StageError
 from cloner_agent.protocol import Server
 from cloner_agent.reporter import Reporter
-from cloner_agent.restore.job import RestoreProgress
+from cloner_agent.restore.arrivals import Arrivals, Parcels
+from cloner_agent.restore.job import RestoreProgress, RestoreSummary
 from cloner_agent.restore.job import restore as restore_tree
 from cloner_agent.restore.readback import ReadBackProgress, beyond
 from cloner_agent.restore.readback import read_back as read_tree_back
-from cloner_agent.restore.table import spill_tree
+from cloner_agent.restore.table import SpilledTree, spill_tree
+from cloner_agent.seating import leave, take_seat
 from cloner_core.image.limits import MAX_RECORD_BYTES
 from cloner_core.image.packmap import packs_digest
 from cloner_core.messages import Cause
@@ -52,14 +54,13 @@ def restore(attempt: Attempt, action: Restore) -> None:
     # The spilled tree lies in unnamed files of the target: gone when it is closed, or with the power.
     attempt.spilled = spill_tree(version.root, tree, target)
 
-    def show(progress: RestoreProgress) -> None:
-        text = f"{progress.packs} of {progress.packs_total} packs, {progress.files} files"
-        tools.reporter.tick(progress.stored_bytes, progress.stored_bytes_total, "bytes", text)
-
     try:
-        summary = restore_tree(
-            target, attempt.spilled, version.packs, tools.packs(attempt.task), workers=tools.workers, progress=show
-        )
+        if attempt.task.session and version.packs.packs:
+            summary = _restore_arriving(attempt, attempt.spilled)
+        else:
+            source = tools.packs(attempt.task)
+            show = _Shown(tools.reporter).progress
+            summary = restore_tree(target, attempt.spilled, version.packs, source, workers=tools.workers, progress=show)
     except BaseException:
         _let_go(attempt)
         raise
@@ -67,6 +68,63 @@ def restore(attempt: Attempt, action: Restore) -> None:
     # Every pack of the map came and none was written before its digest was right: `restore_tree` ends no other way.
     record.packs_digest, record.bytes_received = packs_digest(version.packs).hex(), summary.stored_bytes
     log.info("restored %d inodes, %d bytes from %d packs", summary.inodes, summary.data_bytes, summary.packs)
+
+
+class _Shown:
+    """What the restore says of itself: of its packs, and of the way they come."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._latest = RestoreProgress(0, 0, 0, 0, 0, 0)
+        self._way = ""
+
+    def progress(self, progress: RestoreProgress) -> None:
+        self._latest = progress
+        self.way(self._way)
+
+    def way(self, text: str) -> None:
+        now, self._way = self._latest, text
+        words = [f"{now.packs} of {now.packs_total} packs, {now.files} files"] if now.packs_total else []
+        if text:
+            words.append(text)
+        self._reporter.tick(now.stored_bytes, now.stored_bytes_total, "bytes", ", ".join(words))
+
+
+def _restore_arriving(attempt: Attempt, spilled: SpilledTree) -> RestoreSummary:
+    """Restore from the multicast session of the task, and over HTTPS what does not come there."""
+    tools, packs = attempt.tools, attempt.version.packs
+    shown = _Shown(tools.reporter)
+
+    def sit() -> Parcels | str:
+        return take_seat(tools.server, attempt.version.digest.hex(), packs, tools.multicast, shown.way)
+
+    def show(progress: RestoreProgress) -> None:
+        shown.progress(progress)
+        arrivals.written(progress.packs)
+
+    arrivals = Arrivals(
+        sit,
+        tools.packs(attempt.task),
+        len(packs.packs),
+        leave=lambda left: leave(tools.server, left),
+        tick=shown.way,
+    )
+    try:
+        summary = restore_tree(
+            Path(tools.target),
+            spilled,
+            packs,
+            arrivals,
+            order=arrivals.order,
+            release=arrivals.release,
+            workers=tools.workers,
+            progress=show,
+        )
+    finally:
+        arrivals.close()
+    why = f"; the others over HTTPS: {arrivals.why}" if arrivals.came < len(packs.packs) else ""
+    tools.reporter.note(f"{arrivals.came} of {len(packs.packs)} packs came by multicast{why}")
+    return summary
 
 
 def read_back(attempt: Attempt, action: ReadBack) -> None:

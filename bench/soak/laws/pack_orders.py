@@ -34,7 +34,7 @@ def open_pack_orders(work: Path) -> Iterator[Case]:
             workers = chance.randint(1, 3)
             with torture.ext4(work / f"target-{seed}") as target:
                 started_s = time.monotonic()
-                restore_from(store, version, target, order=order, workers=workers)
+                restore_from(store, version, target, order=lambda: order, workers=workers)
                 restore_s = time.monotonic() - started_s
                 for tool in _TOOLS:
                     require(tool(target) == wanted[tool.__name__], f"{tool.__name__} sees another tree")

@@ -21,6 +21,7 @@ MODULES = (
     "asyncssh",
     "cloner_core",
     "cloner_agent",
+    "cloner_multicast.feed",
 )
 
 
