@@ -1,5 +1,5 @@
-"""The agent as a program: `python -m cloner_agent` does what the command line of the kernel says, a deploy or an
-inventory; `python -m cloner_agent probe --json` shows the machine.
+"""The agent as a program: `python -m cloner_agent` does what the command line of the kernel says, a deploy, an
+inventory or waiting; `python -m cloner_agent probe --json` shows the machine.
 
 Exit status 0 means that a restart was asked for; anything else has the supervisor of the initramfs start it again.
 """
@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from cloner_agent.board import Board
@@ -69,6 +70,14 @@ def _work(console: Console) -> int:
 
         discover(console, arguments, trust, Surroundings())
         return ExitStatus.OK
+    if arguments.is_wait:
+        from cloner_agent.discover import Surroundings
+        from cloner_agent.waiting import wait_for_session
+
+        claim = wait_for_session(console, arguments, trust, Surroundings())
+        if not claim:
+            return ExitStatus.OK
+        arguments = replace(arguments, claim=claim, is_wait=False)
     from cloner_agent.hardware import Hardware
     from cloner_agent.runner import run_attempt
     from cloner_core.decoding import settle_types

@@ -28,6 +28,7 @@ class BootArguments:
     boot_mac: str  # "" when the boot loader gave no BOOTIF
     is_debug: bool
     is_discover: bool = False  # tell the facts and restart; nothing else
+    is_wait: bool = False  # for a multicast session; then go on with the claim it brings
 
     def __repr__(self) -> str:
         return f"BootArguments({self.host}:{self.port}, claim=***, boot_mac={self.boot_mac})"
@@ -75,7 +76,13 @@ def parse_arguments(command_line: str) -> BootArguments:
     if faults:
         raise InvalidError("the kernel command line does not start a deploy", faults=faults)
     return BootArguments(
-        host, port, values["cloner.claim"], mac, values.get("cloner.debug") == "1", values.get("cloner.discover") == "1"
+        host,
+        port,
+        values["cloner.claim"],
+        mac,
+        is_debug=values.get("cloner.debug") == "1",
+        is_discover=values.get("cloner.discover") == "1",
+        is_wait=values.get("cloner.wait") == "1",
     )
 
 

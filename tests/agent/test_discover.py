@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from agentbench.runner import FakeRunner
+from agentbench.runner import FakeRunner, reads
 from agentbench.sysfs import Sysfs
 from cloner_agent.client import Endpoint, Transport
 from cloner_agent.console import Console
@@ -23,7 +22,6 @@ from cloner_core.facts import Facts
 from cloner_core.messages import Discovered, DiscoverFailure, Fault, Hello
 
 ARGUMENTS = BootArguments("10.0.0.1", 8443, "c" * 40, "52:54:00:00:00:01", is_debug=False, is_discover=True)
-READING = {"sfdisk": "--json", "wipefs": "--json", "blkid": "-p", "lvm": "pvs"}  # and with these words they only read
 
 
 class _Server(Transport):
@@ -81,11 +79,7 @@ def test_the_facts_are_told_and_the_machine_restarts(tmp_path: Path) -> None:
 def test_only_programs_that_read_are_run(tmp_path: Path) -> None:
     _, _, runner = _run(_machine(tmp_path), _Server())
     assert runner.ran, "the disk was looked into"
-    assert [argv for argv in runner.ran if not _reads(argv)] == []
-
-
-def _reads(argv: Sequence[str]) -> bool:
-    return READING.get(Path(argv[0]).name, "no such word") in argv
+    assert [argv for argv in runner.ran if not reads(argv)] == []
 
 
 def test_a_machine_that_cannot_be_looked_at_says_so_and_restarts(tmp_path: Path) -> None:

@@ -22,6 +22,20 @@ def test_a_whole_command_line_is_read() -> None:
     assert arguments.boot_mac == "52:54:00:12:34:56"
 
 
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("", (False, False)),
+        ("cloner.wait=1", (True, False)),
+        ("cloner.discover=1", (False, True)),
+        ("cloner.wait=0", (False, False)),
+    ],
+)
+def test_what_it_is_to_do_instead_of_a_deploy_is_said_by_a_word(word: str, told: tuple[bool, bool]) -> None:
+    arguments = parse_arguments(f"{LINE} {word}")
+    assert (arguments.is_wait, arguments.is_discover) == told
+
+
 def test_the_claim_is_never_shown() -> None:
     assert "abc" not in repr(parse_arguments(LINE))
 

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from cloner_agent.host import Completed, ToolError
+
+_READING = {"sfdisk": "--json", "wipefs": "--json", "blkid": "-p", "lvm": "pvs"}  # and with these words they only read
+
+
+def reads(argv: Sequence[str]) -> bool:
+    """Tell whether a command is known to write nothing."""
+    return _READING.get(Path(argv[0]).name, "no such word") in argv
 
 
 class FakeRunner:

@@ -100,7 +100,7 @@ class Arrivals:
     @property
     def text(self) -> str:
         """How packs come now, for who looks at the node."""
-        if self._parcels is None or self._is_over:
+        if self._parcels is None or self.why:
             return "over HTTPS" + (f" ({self.why})" if self.why else "")
         if not self.came:
             return "over multicast: waiting for the session to begin"

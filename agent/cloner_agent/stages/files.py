@@ -76,14 +76,13 @@ class _Shown:
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
         self._latest = RestoreProgress(0, 0, 0, 0, 0, 0)
-        self._way = ""
 
-    def progress(self, progress: RestoreProgress) -> None:
+    def progress(self, progress: RestoreProgress, way: str = "") -> None:
         self._latest = progress
-        self.way(self._way)
+        self.way(way)
 
     def way(self, text: str) -> None:
-        now, self._way = self._latest, text
+        now = self._latest
         words = [f"{now.packs} of {now.packs_total} packs, {now.files} files"] if now.packs_total else []
         if text:
             words.append(text)
@@ -99,7 +98,7 @@ def _restore_arriving(attempt: Attempt, spilled: SpilledTree) -> RestoreSummary:
         return take_seat(tools.server, attempt.version.digest.hex(), packs, tools.multicast, shown.way)
 
     def show(progress: RestoreProgress) -> None:
-        shown.progress(progress)
+        shown.progress(progress, arrivals.text)
         arrivals.written(progress.packs)
 
     arrivals = Arrivals(
