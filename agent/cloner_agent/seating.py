@@ -66,14 +66,14 @@ def take_seat(
     Raises StageError when what the server says of the session cannot be.
     """
     try:
-        parcels = checked_parcels(server.parcels(version), pack_map)
         seat = _awaited_seat(server, machine.sleep, tick)
     except ServerFault as error:
         return error.message
     if isinstance(seat, str):
         return seat
     try:
-        return _sit(server, seat, parcels, machine)
+        # Only now: whoever sends has made the list, which takes as long as to read the image.
+        return _sit(server, seat, checked_parcels(server.parcels(version), pack_map), machine)
     except (RefusedError, OSError) as error:
         why = f"multicast cannot be received: {error}"
         leave(server, SeatLeft(why, 0, heard=False))

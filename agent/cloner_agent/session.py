@@ -47,7 +47,6 @@ _VERIFY_S = 1800.0  # the server re-hashes every pack it has not seen since it c
 _BEAT_S = 10.0
 _BUNDLE_S = 10.0
 _SEAT_S = 10.0
-_PARCELS_S = 600.0  # the server reads every pack for it that no session has sent yet
 
 
 class HttpsServer:
@@ -161,7 +160,7 @@ class HttpsServer:
 
     def parcels(self, version_digest: str) -> ParcelList:
         """Fetch the list of what a multicast session of the version sends."""
-        answer = self._get(f"{API}/versions/{version_digest}/parcels", _MAP_BYTES, read_s=_PARCELS_S)
+        answer = self._get(f"{API}/versions/{version_digest}/parcels", _MAP_BYTES)
         return self._decode(answer, ParcelList)
 
     def seat(self, request: SeatRequest, *, patience_s: float | None = None) -> Seat | SeatLater | NoSeat:

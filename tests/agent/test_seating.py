@@ -112,11 +112,26 @@ def test_without_a_seat_the_reason_is_the_servers() -> None:
     assert _take(_server(NoSeat("the session ended")), Machine()) == "the session ended"
 
 
-@pytest.mark.parametrize("request_", ["parcels", "seat"])
-def test_a_server_that_refuses_says_why(request_: str) -> None:
+def test_a_server_that_refuses_says_why() -> None:
     server = _server(SEAT)
-    server.refuse[request_] = Fault(error="this task has no session")
+    server.refuse["seat"] = Fault(error="this task has no session")
     assert _take(server, Machine()) == "this task has no session"
+    assert server.seats_left == []
+
+
+def test_without_the_list_of_parcels_the_seat_is_given_back() -> None:
+    server = _server(SEAT)
+    server.refuse["parcels"] = Fault(error="it cannot be read")
+    found = _take(server, Machine())
+    assert isinstance(found, str)
+    assert "it cannot be read" in found
+    assert [left.why for left in server.seats_left] == [found]
+
+
+def test_the_list_of_parcels_is_asked_for_when_somebody_has_made_it() -> None:
+    server = _server(SeatLater("its sender starts"), SEAT)
+    _take(server, Machine())
+    assert server.said == ["seat", "seat", "parcels"]
 
 
 @pytest.mark.parametrize(
