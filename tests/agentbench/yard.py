@@ -32,10 +32,13 @@ from typing import TextIO, cast
 from agentbench.simulated import RESTARTED, SimulatedMachine
 from agentbench.wire import Mode, Wire
 from cloner_agent.console import Console, ConsoleHandler
+from cloner_agent.discover import Surroundings
 from cloner_agent.runner import run_attempt
 from cloner_agent.site import Trust, parse_arguments
+from cloner_agent.waiting import wait_for_session
 from cloner_core.confirmation import SETTINGS
 from cloner_core.messages import Stage
+from netns.netboot_lab import inside
 from netns.talking_node import Where
 
 _CLONE_NEWNS = 0x00020000
@@ -75,6 +78,7 @@ class Running:
     machine: SimulatedMachine
     console: Path  # all the machine ever said
     wire: Wire | None = None
+    namespace: str = ""  # of the network, by name; "" that of the yard
     at: dict[Stage, Act] = field(default_factory=dict)  # what happens when it enters a stage; once each
     within: dict[Stage, Callable[[], None]] = field(default_factory=dict)  # the same, done in the agent's process
     on_end: Callable[[Running, End], object] = lambda one, end: None
@@ -139,7 +143,7 @@ class Yard:
         deadline = time.monotonic() + deadline_s
         for one in wanted:
             if not one.pid:
-                self._switch_on(one)
+                self.switch_on(one)
                 self._turn(every_s)
         while any(one.end is None for one in wanted):
             assert time.monotonic() < deadline, self._unfinished(wanted, deadline_s)
@@ -200,7 +204,8 @@ class Yard:
             elif key.fd == one._pidfd:
                 self._ended(one)
 
-    def _switch_on(self, one: Running) -> None:
+    def switch_on(self, one: Running) -> None:
+        """Begin a boot of a machine that is off."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -248,7 +253,7 @@ class Yard:
         end = End(code) if code in [known.value for known in End] else End.DIED
         one.come_to(end)
         if end is End.RESTARTED:
-            self._switch_on(one)
+            self.switch_on(one)
         elif end is End.DIED:
             ends_s = time.monotonic() + _TELLS_S
             self.later(_DIED_S, lambda: self._restart(one, ends_s))
@@ -259,7 +264,7 @@ class Yard:
         elif not one.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(one.group, signal.SIGKILL)
-            self._switch_on(one)
+            self.switch_on(one)
 
     def _forget(self, one: Running) -> None:
         self._selector.unregister(one._pidfd)
@@ -304,8 +309,9 @@ def _live(one: Running, where: Where, trust: Trust, channel: socket.socket) -> N
         with one.console.open("a") as out:
             for fd in (1, 2):
                 os.dup2(out.fileno(), fd)
-            _own_mounts()
-            status = _boot(one, where, trust, channel, out).value
+            with inside(one.namespace) if one.namespace else contextlib.nullcontext():
+                _own_mounts()
+                status = _boot(one, where, trust, channel, out).value
     except BaseException:  # noqa: BLE001 — whatever it is, this process must end here
         os.write(2, traceback.format_exc().encode())
     finally:
@@ -357,7 +363,11 @@ def _run_agent(one: Running, command_line: str, trust: Trust, channel: socket.so
     arguments = parse_arguments(command_line)
     if one.wire is not None:
         arguments = dataclasses.replace(arguments, port=one.wire.port)
-    run_attempt(console, arguments, trust, one.machine.hardware())
+    hardware = one.machine.hardware()
+    if arguments.is_wait:
+        around = Surroundings(hardware.run, hardware.probe, hardware.machine.reboot, sleep=hardware.sleep)
+        arguments = dataclasses.replace(arguments, claim=wait_for_session(console, arguments, trust, around))
+    run_attempt(console, arguments, trust, hardware)
 
 
 class _Screen(io.TextIOBase):
