@@ -16,6 +16,8 @@ from cloner_core.messages import ConfirmWay
 from cloner_server.state.pruning import Keep
 from cloner_server.tasks.rules import AcceptWord
 
+_LINK_LOCAL_GROUPS = ipaddress.IPv4Network("224.0.0.0/24")  # RFC 5771 §4
+
 CONFIG_FILE = Path("/etc/cloner/server.toml")
 
 
@@ -53,6 +55,11 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keep_network_events: int = 100_000
     keep_log_days: float = 90.0
     keep_log_lines: int = 2_000_000
+    multicast_share: float = 0.7  # of the link's speed, of all sessions together
+    multicast_mbps: float = 0.0  # in its place, in Mbit/s; 0: the share
+    multicast_group: str = "239.255.67.0/24"  # a network of groups; each session gets one
+    multicast_port: int = 47000  # the first; each session gets the next that is free
+    multicast_querier: bool = False  # senders ask who listens, on networks where nobody else does
     reserve_mib: int = 256  # of the state's disk: uploads stop there, so that deploys can go on
 
 
@@ -111,6 +118,7 @@ def config_faults(config: ServerConfig) -> list[str]:
             faults.append(f"{name}: {getattr(config, name)} is no number above 0")
     if config.reserve_mib < 0:
         faults.append(f"reserve_mib: {config.reserve_mib} is below 0")
+    faults += _multicast_faults(config)
     if config.claim_life_s > 3600:
         faults.append("claim_life_s: a claim token lives an hour at most")
     if config.dhcp != "none" and not config.interface:
@@ -120,6 +128,27 @@ def config_faults(config: ServerConfig) -> list[str]:
             pool(config)
         except ValueError as fault:
             faults.append(f"dhcp: '{config.dhcp}' is not FIRST-LAST: {fault}")
+    return faults
+
+
+def _multicast_faults(config: ServerConfig) -> list[str]:
+    faults = []
+    if not 0 < config.multicast_share <= 1:
+        faults.append(f"multicast_share: {config.multicast_share} is no part of the link, above 0 and at most 1")
+    if not 0 <= config.multicast_mbps < math.inf:
+        faults.append(f"multicast_mbps: {config.multicast_mbps} is no number of Mbit/s")
+    if not 1024 <= config.multicast_port < 65536:
+        faults.append(f"multicast_port: {config.multicast_port} is no port from 1024 on")
+    try:
+        groups = ipaddress.IPv4Network(config.multicast_group)
+    except ValueError as fault:
+        return [*faults, f"multicast_group: {fault}"]
+    if not groups.is_multicast or not groups.broadcast_address.is_multicast:
+        faults.append(f"multicast_group: {groups} is no network of multicast groups (239.255.0.0/16 is a site's own)")
+    elif groups.overlaps(_LINK_LOCAL_GROUPS):
+        faults.append(
+            f"multicast_group: {groups} holds groups of {_LINK_LOCAL_GROUPS}, which switches send to every port"
+        )
     return faults
 
 
