@@ -169,7 +169,8 @@ def test_who_comes_when_all_are_done_gets_everything_as_well(tmp_path: Path) -> 
         assert it.ended(2) == [(number, it.everything, None) for number in range(2)]
 
 
-def test_a_sender_that_was_killed_is_followed_by_another(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_killed", [True, False], ids=["the sender dies", "the server restarts"])
+def test_a_sender_that_ended_is_followed_by_another(tmp_path: Path, is_killed: bool) -> None:
     with stage(tmp_path, 2) as it:
         for number in range(2):
             it.receive(number)
@@ -179,7 +180,12 @@ def test_a_sender_that_was_killed_is_followed_by_another(tmp_path: Path) -> None
         until(first, lambda news: heard(news) == 2)
         first.begin()
         half = len(it.everything) // 2
-        os.kill(until(first, lambda news: news.begun >= half).pid, signal.SIGKILL)
+        pid = until(first, lambda news: news.begun >= half).pid
+        if is_killed:
+            os.kill(pid, signal.SIGKILL)
+        else:
+            it.supervisor.close()
+            it.supervisor = Supervisor()
         assert first.join(5)
         dead = first.news()
         second = it.start(it.order(stream=2, first_parcel=dead.begun))
@@ -188,8 +194,8 @@ def test_a_sender_that_was_killed_is_followed_by_another(tmp_path: Path) -> None
         second.begin()
         told = it.ended(2)
         last = until(second, lambda news: news.phase is SenderPhase.SETTLED)
-    assert dead.is_dead
-    assert dead.last_words == "it was ended by signal 9"
+    assert (dead.is_dead, dead.is_ended) == (is_killed, True)
+    assert dead.last_words == ("it was ended by signal 9" if is_killed else "")
     assert half <= dead.begun < len(it.everything)
     assert told == [(number, it.everything, None) for number in range(2)]
     assert 0 < last.blocks < sum(-(-len(content) // 1440) for content in it.show.contents)
@@ -212,6 +218,41 @@ def test_who_is_dismissed_leaves_and_the_others_go_on(tmp_path: Path) -> None:
     assert told[0] == (0, it.everything, None)
     assert told[1][2] is Leaving.SLOW
     assert [one.left for one in news.receivers] == [None, Leaving.SLOW]
+
+
+def test_who_has_everything_by_the_servers_word_is_not_asked_any_more(tmp_path: Path) -> None:
+    with stage(tmp_path, 1) as it:
+        it.receive(0)
+        running = it.start(it.order())
+        running.admit(0)
+        running.admit(1)  # which nobody hears
+        until(running, lambda news: heard(news) == 1)
+        running.begin()
+        running.settle(1)
+        news = until(running, lambda news: news.phase is SenderPhase.SETTLED, wait_s=4.0)  # sooner than it is silent
+        assert it.ended(1) == [(0, it.everything, None)]
+    assert [one.is_done for one in news.receivers] == [True, True]
+
+
+def test_thousands_of_receivers_are_told_of(tmp_path: Path) -> None:
+    with stage(tmp_path, 0) as it:
+        running = it.start(it.order())
+        for number in range(5000):
+            running.admit(number)
+        news = until(running, lambda news: len(news.receivers) == 5000, wait_s=20.0)
+        after = until(running, lambda later: later.syncs > news.syncs + 10, wait_s=20.0)
+    assert (heard(after), after.phase) == (0, SenderPhase.GATHERING)
+
+
+def test_no_more_senders_run_than_may(tmp_path: Path) -> None:
+    with stage(tmp_path, 0) as it:
+        it.supervisor = Supervisor(most=1)
+        first = it.start(it.order())
+        with pytest.raises(ConflictError, match="1 senders run already"):
+            it.supervisor.start(it.order(stream=2))
+        first.stop()
+        assert first.join(5)
+        it.start(it.order(stream=2))
 
 
 def test_a_pack_that_was_damaged_meanwhile_ends_the_sender_which_names_it(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ class Dismiss(Strict, frozen=True, tag="dismiss"):
 
 
 class Settle(Strict, frozen=True, tag="settle"):
-    """A receiver has everything, or went away by itself: nobody need ask it any more."""
+    """A receiver has everything, as was heard over HTTPS: it need not be asked any more."""
 
     number: int
 

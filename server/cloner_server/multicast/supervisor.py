@@ -6,6 +6,7 @@ called from the event loop.
 
 from __future__ import annotations
 
+import math
 import os
 import selectors
 import subprocess
@@ -83,7 +84,7 @@ class Running:
         self._say(Dismiss(number, reason))
 
     def settle(self, number: int) -> None:
-        """Have it known that a receiver needs nothing more."""
+        """Have it known that a receiver has everything."""
         self._say(Settle(number))
 
     def limit(self, rate_bps: float, floor_bps: float) -> None:
@@ -98,6 +99,12 @@ class Running:
             self._kill_s = time.monotonic() + _ENDS_S
         self._say(Stop())
 
+    def abandon(self) -> None:
+        """End it at once and without a word: receivers keep what they have, and wait for another epoch."""
+        with self._lock:
+            self._kill_s = -math.inf
+        self._wake()
+
     def join(self, timeout_s: float | None = None) -> bool:
         """Wait until the process has ended; return whether it has."""
         self._thread.join(timeout_s)
@@ -108,7 +115,11 @@ class Running:
             if self._wake_out < 0:
                 return
             self._unsaid.append(msgspec.json.encode(command) + b"\n")
-            with suppress(BlockingIOError):  # it is awake, and has more to read than it can hold
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._lock, suppress(BlockingIOError):  # it is awake, and has more to read than it can hold
+            if self._wake_out >= 0:
                 os.write(self._wake_out, b"\0")
 
     # In the thread
@@ -215,11 +226,11 @@ class Supervisor:
             return running
 
     def close(self) -> None:
-        """End every sender, and start none any more."""
+        """End every sender, and start none any more; sessions can go on with another epoch when the server is back."""
         with self._lock:
             self._is_closed = True
         for running in self._running:
-            running.stop()
+            running.abandon()
         for running in self._running:
             running.join()
 
