@@ -14,6 +14,7 @@ from cloner_server.callboard import Callboard
 from cloner_server.catalog import Catalog
 from cloner_server.grants import Grants
 from cloner_server.imagedrivers import DriverShelf
+from cloner_server.sessiondesk import SessionDesk
 from cloner_server.shelf import Shelf
 from cloner_server.site import Site
 from cloner_server.state.database import Act, Database
@@ -41,6 +42,7 @@ class Core:
     admission: Admission = field(default_factory=Admission)
     grants: Grants = field(default_factory=Grants)
     calls: Callboard = field(default_factory=Callboard)
+    sessions: SessionDesk | None = None  # None: this process sends no multicast
     clock: Callable[[], float] = time.time
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 

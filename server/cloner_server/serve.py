@@ -54,6 +54,11 @@ from cloner_server.listeners import (
     unix_socket,
     use_certificate,
 )
+from cloner_server.multicast.links import find_link
+from cloner_server.multicast.querier import EVERY_S as QUERY_S
+from cloner_server.multicast.supervisor import Supervisor
+from cloner_server.parcelshelf import ParcelShelf
+from cloner_server.sessiondesk import SessionDesk, run_desk
 from cloner_server.shelf import Shelf, open_shelf
 from cloner_server.site import Site, open_site
 from cloner_server.state import events, images, installers, publishing
@@ -63,6 +68,7 @@ from cloner_server.statedir import locked, refuse_unfinished
 from cloner_server.store.local import LocalStore
 from cloner_server.store.protocol import Store
 from cloner_server.tasks import timeshift
+from cloner_server.tasks.multicasting import Wire
 from cloner_server.tasks.rules import Rules
 from cloner_server.verified import Verifier
 
@@ -97,10 +103,15 @@ def serve(config: ServerConfig, announce: Callable[[str], None] = print) -> None
 async def _run(config: ServerConfig, announce: Callable[[str], None]) -> None:
     place, clock = _place(config), SteadyClock()
     core = open_core(config, place.address, clock)
+    supervisor = Supervisor()
+    sending = _session_desk(config, core, supervisor)
+    core = dataclasses.replace(core, sessions=sending)
     desk, loaders = _boot_desk(config, core, place)
     core = desk.core
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(core.database.close)
+        stack.callback(supervisor.close)  # senders first: their sessions stand in the database
+        stack.callback(sending.close)
         admin = unix_socket(Path(config.socket))
         stack.callback(Path(config.socket).unlink, missing_ok=True)
         tls = tcp_socket(place.address, config.tls_port, "the API of nodes (TLS)")
@@ -133,6 +144,8 @@ async def _run(config: ServerConfig, announce: Callable[[str], None]) -> None:
             )
             looking = asyncio.create_task(Confirming(core, lambda: house.started_s).run())
             stack.callback(looking.cancel)
+            sessions = asyncio.create_task(run_desk(sending))
+            stack.callback(sessions.cancel)
             await until_stopped(core.stopping, serving, house.turn)
         core.stopping.set()
         for one in listeners:
@@ -219,6 +232,18 @@ def _services(config: ServerConfig) -> tuple[str, ...]:
     parts += [f"dhcp {config.dhcp} on {config.interface}"] if config.dhcp != "none" else []
     parts += [f"installer {config.installer}"] if config.installer else ["no installer: no agent is offered"]
     return tuple(parts)
+
+
+def _session_desk(config: ServerConfig, core: Core, supervisor: Supervisor) -> SessionDesk:
+    return SessionDesk(
+        database=core.database,
+        shelf=ParcelShelf(core.catalog.store),
+        store=str(core.catalog.store.files_root),
+        wire=lambda: Wire(find_link(config), config.multicast_group, config.multicast_port),
+        start=supervisor.start,
+        clock=core.clock,
+        query_every_s=QUERY_S if config.multicast_querier else 0.0,
+    )
 
 
 def _place(config: ServerConfig) -> _Network:

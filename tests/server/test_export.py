@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cloner_core.admin.sessions import SessionState
 from cloner_core.admin.tasks import TaskState
 from cloner_core.errors import ClonerError, ConflictError, IntegrityError, InvalidError, NotFoundError, RefusedError
 from cloner_server import recoverykeys, vault
@@ -23,6 +24,7 @@ from cloner_server.export.sealing import Cost, open_reader, open_writer
 from cloner_server.state import events
 from serverbench.installers import put_installer, with_shelf
 from serverbench.scene import Agent, Scene, open_scene
+from serverbench.sessions import Sessions
 
 CHEAP = Cost(4, 1, 1)
 PASS = b"correct horse battery staple"
@@ -147,6 +149,17 @@ def test_work_is_frozen_for_it_may_have_ended_since(scene: Scene, out: Path, tmp
     again.admin("POST", "/tasks/1/retry")
     assert again.netboot() == "cloner"
     again.core.database.close()
+
+
+def test_sessions_are_stopped_or_go_on_as_their_tasks_do(scene: Scene, out: Path, tmp_path: Path) -> None:
+    scene.add_node()
+    Sessions(scene).arm("n01")
+    export(scene, out, has_packs=True)
+    for name, is_resuming, state in (("new", False, SessionState.STOPPED), ("same", True, SessionState.QUEUED)):
+        take(out, tmp_path / name, is_resuming=is_resuming)
+        again = open_scene(tmp_path / name)
+        assert Sessions(again).state() is state
+        again.core.database.close()
 
 
 def test_work_goes_on_when_told_to(scene: Scene, out: Path, tmp_path: Path) -> None:

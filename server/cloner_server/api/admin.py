@@ -30,6 +30,7 @@ from cloner_server.api.installers import installer_handlers, node_installer_hand
 from cloner_server.api.kit import kit_handlers
 from cloner_server.api.machines import machine_handlers
 from cloner_server.api.models import model_handlers
+from cloner_server.api.multicast import multicast_handlers
 from cloner_server.api.nodes import node_handlers
 from cloner_server.api.tokens import token_handlers, token_mine
 from cloner_server.api.work import work_handlers
@@ -109,6 +110,7 @@ def admin_router(more: list[Any]) -> Router:
         *group_handlers(),
         *channel_handlers(),
         *work_handlers(),
+        *multicast_handlers(),
         *fit_handlers(),
         *identity_handlers(),
         *console_handlers(),

@@ -13,7 +13,7 @@ from litestar.types import ASGIApp
 from cloner_core.atrest import CaptureReply
 from cloner_core.bundle import MAX_BUNDLE_BYTES, Bundle, redact_bundle
 from cloner_core.erasing.words import EraseReceipt, EraseReceiptBody, EraseReply, EraseTask
-from cloner_core.errors import ClonerError, InvalidError, NotFoundError, RefusedError
+from cloner_core.errors import ClonerError, InvalidError, RefusedError
 from cloner_core.facts import Facts, fingerprint
 from cloner_core.image.packmap import packs_digest
 from cloner_core.messages import (
@@ -37,6 +37,7 @@ from cloner_server import planning, vault
 from cloner_server.api.callers import CoreDependency
 from cloner_server.api.credentials import author_of, bearer_of, credential_of, decode_body
 from cloner_server.api.faults import AnyRequest
+from cloner_server.api.grants import granted_version, task_version
 from cloner_server.api.parts import send_pack, send_part
 from cloner_server.api.seats import address_of, require_key, require_protocol, seat_handlers
 from cloner_server.catalog import Part, Version
@@ -195,38 +196,38 @@ def rebooting(core: CoreDependency, request: AnyRequest, attempt_id: FromPath[st
 @get("/versions/{digest:str}/verified")
 async def verified(core: CoreDependency, request: AnyRequest, digest: FromPath[str]) -> Granted:
     """Assert that every part of the version is present and whole, having read it."""
-    await core.verifier.verify(await asyncio.to_thread(_task_version, core, request, digest))
+    await core.verifier.verify(await asyncio.to_thread(task_version, core, request, digest))
     return Granted()
 
 
 @get("/versions/{digest:str}/root", sync_to_thread=True)
 def root(core: CoreDependency, request: AnyRequest, digest: FromPath[str]) -> ASGIApp:
     """Send the tree root."""
-    return send_part(core.catalog, _task_version(core, request, digest), Part.ROOT, digest)
+    return send_part(core.catalog, task_version(core, request, digest), Part.ROOT, digest)
 
 
 @get("/segments/{digest:str}", sync_to_thread=True)
 def segment(core: CoreDependency, request: AnyRequest, digest: FromPath[str]) -> ASGIApp:
     """Send one segment of the task's tree."""
-    return send_part(core.catalog, _task_version(core, request), Part.SEGMENT, digest)
+    return send_part(core.catalog, task_version(core, request), Part.SEGMENT, digest)
 
 
 @get("/packmaps/{digest:str}", sync_to_thread=True)
 def pack_map(core: CoreDependency, request: AnyRequest, digest: FromPath[str]) -> ASGIApp:
     """Send the pack map of the task's version."""
-    return send_part(core.catalog, _task_version(core, request), Part.PACK_MAP, digest)
+    return send_part(core.catalog, task_version(core, request), Part.PACK_MAP, digest)
 
 
 @get("/versions/{digest:str}/packs/{pack:str}")
 async def pack(core: CoreDependency, request: AnyRequest, digest: FromPath[str], pack: FromPath[str]) -> ASGIApp:
     """Send one pack of the task's version, when it is its turn."""
-    return send_pack(core.admission, core.catalog, await _granted(core, request, digest), pack)
+    return send_pack(core.admission, core.catalog, await granted_version(core, request, digest), pack)
 
 
 @get("/versions/{digest:str}/placements/{pack:str}")
 async def placement(core: CoreDependency, request: AnyRequest, digest: FromPath[str], pack: FromPath[str]) -> ASGIApp:
     """Send the placement record that goes with one pack of the task's version."""
-    version = await _granted(core, request, digest)
+    version = await granted_version(core, request, digest)
     return await asyncio.to_thread(send_part, core.catalog, version, Part.PLACEMENT, pack)
 
 
@@ -274,29 +275,6 @@ def _confirm_plan(core: Core, request: AnyRequest, body: bytes, expected: planni
     with core.database.write() as connection:
         bearer = attempts.authenticate(connection, credential_of(request))
         attempts.confirm_plan(connection, core.act(author_of(bearer)), bearer, report, expected)
-
-
-def _task_version(core: Core, request: AnyRequest, digest: str = "") -> Version:
-    """Return the version the bearer's task restores; `digest`, when given, must be its."""
-    with core.database.read() as connection:
-        bearer = attempts.authenticate(connection, credential_of(request))
-    attempts.require_active(bearer)
-    attempts.require_deploy(bearer)
-    told = decode_body(bearer.attempt.told, Task).version
-    if digest and digest != told.digest:
-        raise NotFoundError("the task restores another version")
-    return core.catalog.find(told)
-
-
-async def _granted(core: Core, request: AnyRequest, digest: str) -> Version:
-    """Return what `_task_version` does; within a second of the last time without a look at the database."""
-    credential = credential_of(request)
-    version = core.grants.version(credential, digest)
-    if version is None:
-        found_at = core.grants.now()
-        version = await asyncio.to_thread(_task_version, core, request, digest)
-        core.grants.keep(credential, version, found_at)
-    return version
 
 
 def _packs_of(core: Core, bearer: Bearer) -> str:

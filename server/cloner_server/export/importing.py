@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import msgspec
 from sqlalchemy import Connection, select
 
+from cloner_core.admin.sessions import SessionState
 from cloner_core.admin.tasks import TaskState
 from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import IntegrityError, InvalidError, RefusedError
@@ -39,12 +40,13 @@ from cloner_server.export.manifest import (
 )
 from cloner_server.export.sealing import SealedReader, open_reader
 from cloner_server.site import Site, open_site
-from cloner_server.state import events, machines, nodes
+from cloner_server.state import events, machines, nodes, sessions
 from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act, known_schemas, open_database
 from cloner_server.state.tables import vault as identities
 from cloner_server.statedir import IMPORTING, LOCK, locked
 from cloner_server.store.local import LocalStore
+from cloner_server.tasks import multicasting
 from cloner_server.tasks.states import LIVE, Happening, can_happen
 
 _COPY_BYTES = 1 << 20
@@ -285,6 +287,8 @@ def _stop_work(connection: Connection, act: Act) -> tuple[str, ...]:
         task = rows.get_task(connection, view.id)
         rows.happen(connection, act, task, happening, alarm=True, why=_WHY)
         stopped.append(view.node)
+    for session in sessions.live(connection):
+        multicasting.end_session(connection, act, session, SessionState.STOPPED, _WHY)
     for node in nodes.list_nodes(connection):
         nodes.set_netboot(connection, act, node.name, "local", why="imported")
     for machine in machines.list_machines(connection):

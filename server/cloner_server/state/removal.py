@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select, text, update
 
 from cloner_core.admin.images import Removal
 from cloner_core.errors import RefusedError
-from cloner_server.state import channels, events, imageoptions, images
+from cloner_server.state import channels, events, imageoptions, images, sessions
 from cloner_server.state.database import Act
 from cloner_server.state.tables import LIVE_TASK, nodes, tasks, versions
 
@@ -57,6 +57,9 @@ def users_by_version(connection: Connection, image: str) -> dict[int, list[str]]
     live = select(tasks).where(tasks.c.image == image, text(LIVE_TASK)).order_by(tasks.c.id)
     for row in connection.execute(live):
         users.setdefault(row.number, []).append(f"task {row.id} on {row.node}, which is {row.state}")
+    for session in sessions.live(connection):
+        if session.image == image:
+            users.setdefault(session.number, []).append(f"multicast session {session.id}, which is {session.state}")
     return users
 
 

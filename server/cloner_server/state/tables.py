@@ -277,6 +277,7 @@ session_seats = Table(
     Column("stream", BigInteger, nullable=False, server_default=text("0")),  # the epoch of `receiver`; 0 none
     Column("receiver", Integer, nullable=False, server_default=text("0")),
     Column("seated_s", Float),  # NULL: it has no seat in an epoch
+    Column("attempt", Text, nullable=False, server_default=""),  # of the task, which took it; "" none yet
     PrimaryKeyConstraint("session", "node"),
 )
 

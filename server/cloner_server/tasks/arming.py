@@ -66,8 +66,8 @@ def require_shown(intents: Sequence[AnyIntent], shown: Sequence[AnyIntent] | Non
         )
 
 
-def arm(connection: Connection, act: Act, intents: list[Intent], rules: Rules) -> list[Intent]:
-    """Queue one task for each intent and set netboot to `cloner`; returns them with their task ids."""
+def arm(connection: Connection, act: Act, intents: list[Intent], rules: Rules, *, session: int = 0) -> list[Intent]:
+    """Queue one task for each intent and set netboot; returns them with their task ids. `session` 0: HTTPS alone."""
     armed = []
     for intent in intents:
         view = layouts.get_layout(connection, intent.layout, intent.layout_number)
@@ -83,10 +83,11 @@ def arm(connection: Connection, act: Act, intents: list[Intent], rules: Rules) -
             "document": msgspec.json.encode(view.layout).decode(),
             "scripts_number": intent.scripts,
             "attempts_allowed": rules.attempts,
+            "session": session,
         }
         release_attempts(connection, intent.node)
         row = rows.add_task(connection, act, values)
-        nodes.set_netboot(connection, act, intent.node, "cloner", why=f"task {row.id}")
+        nodes.set_netboot(connection, act, intent.node, rows.netboot_for(row), why=f"task {row.id}")
         armed.append(msgspec.structs.replace(intent, task_id=str(row.id)))
     return armed
 

@@ -35,7 +35,7 @@ from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act
 from cloner_server.state.tables import attempts, claims, receipts
 from cloner_server.state.tasks import AnyRow
-from cloner_server.tasks import bootclaims
+from cloner_server.tasks import bootclaims, multicasting
 from cloner_server.tasks.arming import release_attempts
 from cloner_server.tasks.attempts import Bearer, require_active
 from cloner_server.tasks.erasing import erase_receipt
@@ -310,10 +310,11 @@ def retry_task(connection: Connection, act: Act, task_id: str, rules: Rules) -> 
         _require_version(connection, task)
     attempt = rows.last_attempt(connection, task.id)
     allowed = rules.attempts + (0 if attempt is None else attempt.number)
-    values = {"failure": None, "stage": "", "confirmed_by": "", "attempts_allowed": allowed}
+    values: dict[str, Any] = {"failure": None, "stage": "", "confirmed_by": "", "attempts_allowed": allowed}
+    values["session"] = multicasting.rejoin(connection, act, task)
     after = rows.happen(connection, act, task, Happening.RETRY, values=values)
     release_attempts(connection, task.node)
-    nodes.set_netboot(connection, act, task.node, rows.netboot_for(task), why=f"task {task.id} retried")
+    nodes.set_netboot(connection, act, task.node, rows.netboot_for(after), why=f"task {task.id} retried")
     return after
 
 

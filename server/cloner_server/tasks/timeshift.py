@@ -12,7 +12,17 @@ from sqlalchemy import Column, Connection, func, select, update
 from cloner_core.admin.tasks import TaskState
 from cloner_server.state import events
 from cloner_server.state.database import Act
-from cloner_server.state.tables import attempts, claims, discover_claims, leases, sightings, tasks, waiting
+from cloner_server.state.tables import (
+    attempts,
+    claims,
+    discover_claims,
+    leases,
+    session_seats,
+    sessions,
+    sightings,
+    tasks,
+    waiting,
+)
 from cloner_server.state.tables import events as event_rows
 
 MIN_STEP_S = 2.0
@@ -35,6 +45,8 @@ def shift(connection: Connection, act: Act, step_s: float) -> None:
         (discover_claims, (discover_claims.c.minted_s, discover_claims.c.expires_s), discover_claims.c.expires_s > 0),
         (tasks, (tasks.c.changed_s,), tasks.c.state.in_(_TIMED)),
         (leases, (leases.c.expires_s,), leases.c.expires_s > 0),
+        (sessions, (sessions.c.gathered_s,), sessions.c.ended_s.is_(None)),
+        (session_seats, (session_seats.c.seated_s,), session_seats.c.seated_s.is_not(None)),
         (waiting, (waiting.c.since_s, waiting.c.seen_s), waiting.c.since_s.is_not(None)),
         (sightings, (sightings.c.time_s,), sightings.c.time_s > 0),  # compared with the tasks' times
     ):
@@ -61,6 +73,8 @@ def rein_in(connection: Connection, act: Act) -> None:
         (discover_claims.c.expires_s, act.now_s + _CLAIM_S),
         (leases.c.expires_s, act.now_s + _LEASE_S),
         (sightings.c.time_s, act.now_s),
+        (sessions.c.gathered_s, act.now_s),
+        (session_seats.c.seated_s, act.now_s),
         (waiting.c.since_s, act.now_s),
         (waiting.c.seen_s, act.now_s),
     ]

@@ -1,0 +1,336 @@
+"""Runs the multicast sessions: lets them onto the link in their order, starts their senders, and hears of them.
+
+What must last is in the database; here is what must not: the keys of epochs, and the processes that have them. A server
+that was restarted finds its sessions there and gives each another epoch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+from sqlalchemy import Connection
+
+from cloner_core.admin.sessions import SeatState, SeatView, SessionState, SessionView
+from cloner_core.errors import ClonerError, ConflictError
+from cloner_core.messages import Secret
+from cloner_core.multicast.session import MASTER_BYTES, Leaving
+from cloner_core.seats import SeatLater, SeatLeft, SeatReply, SeatRequest
+from cloner_server.multicast.orders import SenderNews, SenderOrder
+from cloner_server.parcelshelf import Listed, ParcelShelf
+from cloner_server.state import events, sessions
+from cloner_server.state.database import Act, Database
+from cloner_server.state.sessions import AnyRow, Sent
+from cloner_server.tasks import multicasting, seating
+from cloner_server.tasks.attempts import Bearer
+from cloner_server.tasks.multicasting import Wire
+from cloner_server.tasks.reviewing import Review
+from cloner_server.tasks.seating import Epoch, Told
+
+log = logging.getLogger(__name__)
+
+TURN_S = 0.5
+DEATHS_MOST = 5
+"""Senders that may die one after the other before their session has failed."""
+_LASTING_S = 60.0  # an epoch that ran so long is no sign that the next will die
+_FLOOR_PART = 0.05  # of its rate a session sends at least, whoever has to be waited for
+_STREAMS = 1 << 31
+_AUTHOR = "server"
+
+
+class Sender(Protocol):
+    """What is needed of `cloner_server.multicast.supervisor.Running`."""
+
+    @property
+    def order(self) -> SenderOrder:
+        """What it was started with."""
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Where receivers report to; None until it has its socket."""
+
+    def news(self) -> SenderNews:
+        """Return what was heard last."""
+
+    def admit(self, number: int) -> None:
+        """Have a receiver served."""
+
+    def begin(self) -> None:
+        """Have the data sent."""
+
+    def dismiss(self, number: int, reason: Leaving) -> None:
+        """Have a receiver served no more, and told so."""
+
+    def settle(self, number: int) -> None:
+        """Have it known that a receiver needs nothing more."""
+
+    def stop(self) -> None:
+        """Have it say that the session is over, and end."""
+
+
+@dataclass(slots=True)
+class _Epoch:
+    """What is in memory of a session that has the link; `sender` is None while its parcels are named."""
+
+    listing: Future[Listed]
+    sender: Sender | None = None
+    since_s: float = 0.0  # of the steady clock: when the sender was started
+    is_begun: bool = False
+
+
+@dataclass(slots=True)
+class SessionDesk:
+    """The sessions of one server. Safe to use from several threads; no call waits for a sender."""
+
+    database: Database
+    shelf: ParcelShelf
+    store: str  # its directory
+    wire: Callable[[], Wire]  # raises RefusedError when there is none
+    start: Callable[[SenderOrder], Sender]
+    clock: Callable[[], float] = time.time
+    steady: Callable[[], float] = time.monotonic
+    query_every_s: float = 0.0
+    _epochs: dict[int, _Epoch] = field(default_factory=dict)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def ask(self, connection: Connection, act: Act, bearer: Bearer, request: SeatRequest) -> tuple[SeatReply, Told]:
+        """Return the seat of a node, and what its sender is to be told once that is committed (`tell`)."""
+        told, session = Told(), int(bearer.task.session or 0)
+        epoch = self._epochs.get(session)
+        reply = seating.Asking(connection, act, _open(epoch), told).seat(bearer, request)
+        if isinstance(reply, SeatLater) and epoch is not None and epoch.sender is None:
+            row = sessions.get(connection, session)
+            reply = msgspec.structs.replace(reply, text=self.shelf.progress(bytes.fromhex(row.pack_map)))
+        return reply, told
+
+    def leave(self, connection: Connection, act: Act, bearer: Bearer, left: SeatLeft) -> Told:
+        """Take the word of a node that it leaves its seat; returns what its sender is to be told then."""
+        told = Told()
+        seating.leave(connection, act, bearer, left, told)
+        return told
+
+    def tell(self, session: int, told: Told) -> None:
+        """Tell the sender of a session what was committed."""
+        epoch = self._epochs.get(session)
+        if epoch is None or epoch.sender is None:
+            return
+        for number in told.admit:
+            epoch.sender.admit(number)
+        for number in told.dismiss:
+            epoch.sender.dismiss(number, Leaving.SILENT)
+        for number in told.settle:
+            epoch.sender.settle(number)
+
+    def view(self, connection: Connection, row: AnyRow) -> SessionView:
+        """Return a session as an admin sees it, with what its sender told last."""
+        epoch = self._epochs.get(row.id)
+        if epoch is None or epoch.sender is None:
+            return sessions.view(connection, row)
+        news = epoch.sender.news()
+        seen = sessions.view(connection, row, news.rate_bps if epoch.is_begun else 0.0, _sent(news))
+        heard = {one.number: one for one in news.receivers}
+        numbers = {
+            seat.node: heard[seat.receiver]
+            for seat in sessions.seats(connection, row.id)
+            if seat.stream == row.stream and seat.receiver in heard and SeatState(seat.state) in sessions.SERVED
+        }
+
+        def lively(seat: SeatView) -> SeatView:
+            one = numbers.get(seat.node)
+            return seat if one is None else msgspec.structs.replace(seat, parcels=one.done, loss=one.loss)
+
+        return msgspec.structs.replace(seen, seats=tuple(lively(seat) for seat in seen.seats))
+
+    def turn(self) -> None:
+        """Do what is due; called every `TURN_S`."""
+        with self._lock:
+            with self.database.read() as connection:
+                live = sessions.live(connection)
+            for gone in set(self._epochs) - {row.id for row in live}:
+                self._end_epoch(gone)
+            for row in live:
+                try:
+                    self._attend(row)
+                except ConflictError as fault:  # no sender more is started now, or a row was changed meanwhile
+                    log.warning("session %s waits: %s", row.id, fault)
+            self._let_on(live)
+
+    def close(self) -> None:
+        """Forget every epoch; the sessions go on with the next start of the server."""
+        with self._lock:
+            self._epochs.clear()
+            self.shelf.close()
+
+    def _act(self) -> Act:
+        return Act(_AUTHOR, self.clock())
+
+    def _attend(self, row: AnyRow) -> None:
+        """Look at one session."""
+        epoch = self._epochs.get(row.id)
+        news = epoch.sender.news() if epoch is not None and epoch.sender is not None else None
+        if epoch is not None and news is not None and news.is_dead:
+            row = self._bury(row, epoch, news)
+            epoch, news = None, None
+        told = Told()
+        with self.database.write() as connection:
+            act, row = self._act(), sessions.get(connection, row.id)
+            if not sessions.is_live(row):
+                return
+            age_s = self.steady() - epoch.since_s if epoch is not None else 0.0
+            seats = Review(connection, act, row, news, age_s, told).seats()
+            if seating.should_end(row, seats):
+                if news is not None:
+                    sessions.change(connection, row.id, sent=msgspec.json.encode(_sent(news)).decode())
+                had_any = SeatState.WRITTEN in seats or SeatState.HTTPS in seats
+                why = "" if had_any else "the tasks of all its nodes ended before it could begin"
+                row = multicasting.end_session(connection, act, row, SessionState.ENDED, why)
+            elif SessionState(row.state) is SessionState.GATHERING and seating.should_begin(row, seats, act.now_s):
+                row = sessions.move(connection, act, row, SessionState.SENDING, started_s=act.now_s)
+        self.tell(row.id, told)
+        if not sessions.is_live(row):
+            self._end_epoch(row.id)
+        elif epoch is not None and epoch.sender is not None:
+            self._begin(row, epoch, epoch.sender, seats)
+        elif SessionState(row.state) is not SessionState.QUEUED:
+            self._prepare(row, epoch)
+
+    def _begin(self, row: AnyRow, epoch: _Epoch, sender: Sender, seats: list[SeatState]) -> None:
+        """Have an epoch send that is to: one that follows another waits for the first who has come along."""
+        if epoch.is_begun or SessionState(row.state) is not SessionState.SENDING or SeatState.HEARING not in seats:
+            return
+        heard = {one.number for one in sender.news().receivers if one.heard_s is not None}
+        if heard:
+            epoch.is_begun = True
+            sender.begin()
+
+    def _let_on(self, live: list[AnyRow]) -> None:
+        """Let queued sessions onto the link, as many as it has room for."""
+        with self.database.read() as connection:
+            rows = [row for row in sessions.live(connection) if any(row.id == one.id for one in live)]
+        queued = [row for row in rows if SessionState(row.state) is SessionState.QUEUED]
+        if not any(row.pack_map for row in queued):
+            return
+        try:
+            budget_bps = self.wire().link.budget_bps
+        except ClonerError as fault:
+            log.warning("no session can begin: %s", fault)
+            return
+        used_bps = sum(row.rate_bps for row in rows if SessionState(row.state) is not SessionState.QUEUED)
+        for row in seating.startable(queued, used_bps, budget_bps):
+            with self.database.write() as connection:
+                act, now = self._act(), sessions.get(connection, row.id)
+                if SessionState(now.state) is SessionState.QUEUED:
+                    now = sessions.move(connection, act, now, SessionState.GATHERING)
+            if SessionState(now.state) is SessionState.GATHERING:
+                self._prepare(now, None)
+
+    def _prepare(self, row: AnyRow, epoch: _Epoch | None) -> None:
+        """Have the parcels of a session named; then start its sender."""
+        if epoch is None:
+            epoch = self._epochs[row.id] = _Epoch(self.shelf.listed(bytes.fromhex(row.pack_map)))
+        if not epoch.listing.done():
+            return
+        if (fault := epoch.listing.exception()) is not None:
+            self._fail(row, f"what it is to send cannot be read: {fault}")
+            return
+        try:
+            self._start(row, epoch)
+        except ConflictError:
+            raise
+        except ClonerError as refusal:  # the interface is gone
+            log.warning("session %s waits: %s", row.id, refusal)
+
+    def _start(self, row: AnyRow, epoch: _Epoch) -> None:
+        listed, wire = epoch.listing.result().parcels, self.wire()
+        stream = row.stream % _STREAMS + 1 if row.stream else secrets.randbelow(_STREAMS) + 1
+        kept = Sent() if row.sent is None else msgspec.json.decode(row.sent, type=Sent)
+        rate_bps = min(row.rate_bps, wire.link.speed_bps)
+        order = SenderOrder(
+            session=str(row.id),
+            stream=stream,
+            store=self.store,
+            pack_map=row.pack_map,
+            parcels=listed,
+            interface=wire.link.interface,
+            source=str(wire.link.address.ip),
+            group=row.group,
+            port=row.port,
+            rate_bps=rate_bps,
+            floor_bps=rate_bps * _FLOOR_PART,
+            master=Secret(secrets.token_bytes(MASTER_BYTES).hex()),
+            hops=row.hops,
+            first_parcel=min(kept.begun, len(listed.digests)) if row.started_s is not None else 0,
+            query_every_s=self.query_every_s,
+        )
+        with self.database.write() as connection:
+            now = sessions.get(connection, row.id)
+            if not sessions.is_live(now):
+                return
+            told = {"parcels": len(listed.digests), "data_bytes": sum(listed.sizes), "interface": order.interface}
+            numbers = {"stream": stream, "epochs": now.epochs + 1, "receivers": 0}
+            sessions.change(connection, row.id, **numbers, **told)
+            events.record(connection, self._act(), f"session/{row.id}", "epoch", **numbers)
+        epoch.sender, epoch.since_s = self.start(order), self.steady()
+
+    def _bury(self, row: AnyRow, epoch: _Epoch, news: SenderNews) -> AnyRow:
+        """Note that a sender died; the session goes on with another, or has failed."""
+        del self._epochs[row.id]
+        lived_s = self.steady() - epoch.since_s
+        deaths = 1 if lived_s >= _LASTING_S else row.deaths + 1
+        words = (news.last_words.strip().splitlines() or ["it said nothing"])[-1][:500]
+        with self.database.write() as connection:
+            act, row = self._act(), sessions.get(connection, row.id)
+            told: dict[str, Any] = {"why": words, "lived_s": round(lived_s, 1), "deaths": deaths}
+            events.record(connection, act, f"session/{row.id}", "sender died", alarm=True, **told)
+            sent = msgspec.json.encode(_sent(news)).decode()
+            row = sessions.change(connection, row.id, deaths=deaths, sent=sent)
+        if deaths >= DEATHS_MOST:
+            return self._fail(row, f"its sender died {deaths} times, one after the other; at last: {words}")
+        return row
+
+    def _fail(self, row: AnyRow, why: str) -> AnyRow:
+        self._epochs.pop(row.id, None)
+        with self.database.write() as connection:
+            act, row = self._act(), sessions.get(connection, row.id)
+            if sessions.is_live(row):
+                row = multicasting.end_session(connection, act, row, SessionState.FAILED, why, alarm=True)
+        return row
+
+    def _end_epoch(self, session: int) -> None:
+        epoch = self._epochs.pop(session, None)
+        if epoch is None or epoch.sender is None:
+            return
+        sent = msgspec.json.encode(_sent(epoch.sender.news())).decode()
+        with self.database.write() as connection:
+            sessions.change(connection, session, sent=sent)
+        epoch.sender.stop()
+
+
+async def run_desk(desk: SessionDesk) -> None:
+    """Have `desk` take its turns until cancelled."""
+    while True:
+        try:
+            await asyncio.to_thread(desk.turn)
+        except Exception as error:  # noqa: BLE001 — a disk that is full now must not end all sessions
+            log.error("sessions are looked at again: %s", error)
+        await asyncio.sleep(TURN_S)
+
+
+def _open(epoch: _Epoch | None) -> Epoch | None:
+    """Return what seats are given in; None while there is no sender with a socket."""
+    if epoch is None or epoch.sender is None or epoch.sender.news().is_ended:
+        return None
+    where = epoch.sender.address
+    return None if where is None else Epoch(epoch.sender.order, *where)
+
+
+def _sent(news: SenderNews) -> Sent:
+    return Sent(news.wire_bytes, news.blocks, news.combinations, news.reports, news.begun)
