@@ -133,9 +133,12 @@ class Members:
         """Return for whom a sender may have to wait: those watched that were heard just now."""
         return [one for one in self._watched.values() if now_s - one.heard_s < _HEARD_S]
 
-    def waited(self, member: Member, seconds: float, ahead: int) -> None:
-        """Count what the group waited for one receiver; it leaves when the others are by `ahead` further for long."""
-        others = [one for one in self._watched.values() if one is not member]
+    def waited(self, member: Member, seconds: float, ahead: int, now_s: float) -> None:
+        """Count what the group waited for one receiver; it leaves when the others are by `ahead` further for long.
+
+        Who is not heard is no other: nobody gains when one leaves for it.
+        """
+        others = [one for one in self.heard(now_s) if one is not member and one.counter]
         if not others:
             return
         is_behind = median(one.acked for one in others) - member.acked > ahead

@@ -298,7 +298,7 @@ class Sender:
         window = self._pace.window_datagrams
         if slowest is None or self._sequence - slowest.acked <= window:
             return True
-        self.members.waited(slowest, min(since_s, _SYNC_S), window // 2)
+        self.members.waited(slowest, min(since_s, _SYNC_S), window // 2, now_s)
         # Not below the floor, whoever waits.
         burst_bits = BURST_MOST * (self.session.block_bytes + OVERHEAD_BYTES + FRAME_BYTES) * 8
         return now_s - self._pacer.free_s > burst_bits / self.rate.floor_bps
@@ -315,7 +315,7 @@ class Sender:
         fullest = min(self.members.heard(now_s), key=lambda one: one.room, default=None)
         if fullest is None or fullest.room > len(self._starts) - bisect_right(self._starts, fullest.acked):
             return True
-        self.members.waited(fullest, min(since_s, _SYNC_S), self._pace.window_datagrams // 2)
+        self.members.waited(fullest, min(since_s, _SYNC_S), self._pace.window_datagrams // 2, now_s)
         return now_s - self._begun_s > self._floor_parcel_s
 
     def _next_blocks(self, now_s: float) -> Run | None:

@@ -1,4 +1,4 @@
-"""A sender before it begins: it asks who hears, and sends nothing else."""
+"""A sender: before it begins it asks who hears, and sends nothing else; and for whom it waits then."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ class Room:
     """A sender, and receivers that hear all of it at once."""
 
     first: int = 0
+    session: Session = SESSION
+    writers: set[int] = field(default_factory=lambda: set(range(100)))  # the others keep what they have got
     now_s: float = 0.0
     said: list[Run | Sync] = field(default_factory=list)
     receivers: list[Receiver] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         pace = Pace(1e8, 1e6)
-        parcels = range(self.first, PARCELS)
-        self.sender = Sender(SESSION, lambda _: bytes(SIZE), pace, 0.0, parcels=parcels, is_gathering=True)
+        parcels = range(self.first, len(self.session.parcels))
+        self.sender = Sender(self.session, lambda _: bytes(SIZE), pace, 0.0, parcels=parcels, is_gathering=True)
 
     def seat(self, number: int, *, hears: bool = True) -> None:
         self.sender.admit(number, self.now_s)
         if hears:
-            self.receivers.append(Receiver(SESSION, number, lambda: 0.5, self.now_s))
+            self.receivers.append(Receiver(self.session, number, lambda: 0.5, self.now_s))
 
     def pass_time(self, seconds: float) -> None:
         ends_s = self.now_s + seconds
@@ -45,7 +47,7 @@ class Room:
             for receiver in self.receivers:
                 receiver.accept([message], self.now_s)
                 receiver.tick(self.now_s)
-                while receiver.ready:
+                while receiver.ready and receiver.number in self.writers:
                     receiver.settle(receiver.ready.popleft().parcel, is_good=True)
                 for report in receiver.reports:
                     self.sender.receive(report, self.now_s)
@@ -128,3 +130,19 @@ def test_another_rate_holds_at_once_when_it_is_lower(cap_bps: float, wanted: flo
     for _ in range(100):
         room.sender.rate.observe(0.0)
     assert room.sender.rate.rate_bps == cap_bps
+
+
+@pytest.mark.parametrize("others_hear", [False, True], ids=["alone", "with others"])
+def test_who_writes_slowly_leaves_only_for_others_that_are_there(others_hear: bool) -> None:
+    room = Room(session=Session(1, [Parcel(b"", SIZE)] * 40, block_bytes=100, window_parcels=4), writers=set())
+    room.seat(1)
+    room.seat(2, hears=False)
+    room.pass_time(0.3)
+    room.sender.begin(room.now_s)
+    room.pass_time(0.3)
+    if others_hear:
+        room.seat(3)
+        room.writers.add(3)
+    room.pass_time(1.0)
+    left = room.sender.members.members[1].left
+    assert left is (Leaving.SLOW if others_hear else None)
