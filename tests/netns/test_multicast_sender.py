@@ -273,7 +273,6 @@ def test_a_pack_that_was_damaged_meanwhile_ends_the_sender_which_names_it(tmp_pa
         ({"source": "192.0.2.7"}, "nothing can be sent from 192.0.2.7 on eth0: Cannot assign requested address"),
         ({"interface": "nowhere0"}, "there is no network interface 'nowhere0'"),
         ({"group": "10.1.1.1"}, "10.1.1.1 is no multicast group"),
-        ({"store": "/nowhere/at/all"}, "/nowhere"),
         ({"window_parcels": 1}, "a window of 1 parcels"),
     ],
 )
@@ -284,6 +283,25 @@ def test_an_order_that_cannot_be_done_is_dead_and_says_why(tmp_path: Path, other
     assert running.news().is_dead
     assert words in running.news().last_words
     assert "Traceback" not in running.news().last_words
+
+
+def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    with stage(tmp_path, 0) as it:
+        running = it.supervisor.start(it.order(store=str(tmp_path / "none")))
+        assert running.join(20)
+    assert running.news().is_dead
+    assert running.news().last_words == f"there is no store in {tmp_path / 'none'}"
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_sender_changes_nothing_in_the_store(tmp_path: Path) -> None:
+    with stage(tmp_path, 0) as it:
+        order = it.order(rate_bps=1e9)
+        before = {path: path.stat().st_mtime_ns for path in it.store.files_root.rglob("*")}
+        running = it.start(order)
+        running.begin()
+        until(running, lambda news: news.begun == len(it.everything))
+        assert {path: path.stat().st_mtime_ns for path in it.store.files_root.rglob("*")} == before
 
 
 def test_nothing_is_left_of_senders_when_the_server_stops(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from cloner_core.allocation import keep_freed_memory
-from cloner_core.errors import ClonerError, ExitStatus, RefusedError
+from cloner_core.errors import ClonerError, ExitStatus, NotFoundError, RefusedError
 from cloner_core.multicast.members import Member
 from cloner_core.multicast.sealing import ReportOpener, Sealer
 from cloner_core.multicast.sender import Pace, Sender
@@ -107,7 +107,7 @@ class Epoch:
         session = Session(order.stream, parcels, order.block_bytes, order.window_parcels)
         master, now_s = bytes.fromhex(order.master.value), time.monotonic()
         self._lines = lines
-        self._source = ParcelSource(StoreReader(Path(order.store)), bytes.fromhex(order.pack_map), order.parcels)
+        self._source = ParcelSource(_read_store(Path(order.store)), bytes.fromhex(order.pack_map), order.parcels)
         self._sender = Sender(
             session,
             self._source,
@@ -225,6 +225,12 @@ class Epoch:
 def _describe(member: Member, now_s: float) -> ReceiverNews:
     heard_s = round(now_s - member.heard_s, 2) if member.counter else None
     return ReceiverNews(member.number, heard_s, member.done, member.is_done, round(member.loss, 4), member.left)
+
+
+def _read_store(root: Path) -> StoreReader:
+    if not (root / "lock").is_file():  # a store would be made there
+        raise NotFoundError(f"there is no store in {root}")
+    return StoreReader(root)
 
 
 def _open(order: SenderOrder) -> SenderSocket:
