@@ -111,19 +111,28 @@ def _publish(store: LocalStore, golden: Path, image: str) -> Path:
 
 
 @contextlib.contextmanager
-def ground(directory: Path, images: Mapping[str, Spoil] | None = None, **settings: object) -> Iterator[Ground]:
+def ground(
+    directory: Path,
+    images: Mapping[str, Spoil] | None = None,
+    *,
+    address: str = "127.0.0.1",
+    big_bytes: int = 100_000,
+    **settings: object,
+) -> Iterator[Ground]:
     """Give a running server with one image and one layout; `settings` go into server.toml.
+
+    It listens at `address`. The image's biggest file has `big_bytes`.
 
     Of `images` there is one more each, spoilt; one named "kernelless" has no kernel.
     """
-    served = Served(directory, settings=settings)
+    served = Served(directory, settings=settings, address=address)
     machines = directory / "machines"
     machines.mkdir()
     with contextlib.ExitStack() as made:
         run(("mount", "-t", "tmpfs", "-o", "mode=0700", "simulated", str(machines)))
         made.callback(run, ("umount", str(machines)))
         site, _ = open_site(served.state, time.time())
-        golden = _publish_all(LocalStore(served.state / "store", site), directory, images or {})
+        golden = _publish_all(LocalStore(served.state / "store", site), directory, images or {}, big_bytes)
         made.callback(_end, served)
         served.start()
         served.admin("POST", "/layouts", content=msgspec.json.encode(parse_layout(LAYOUT)))
@@ -132,9 +141,9 @@ def ground(directory: Path, images: Mapping[str, Spoil] | None = None, **setting
         yield Ground(served, yard, golden, directory)
 
 
-def _publish_all(store: LocalStore, directory: Path, images: Mapping[str, Spoil]) -> Path:
+def _publish_all(store: LocalStore, directory: Path, images: Mapping[str, Spoil], big_bytes: int) -> Path:
     """Publish the image and the spoilt ones; return the golden tree."""
-    golden = make_golden(directory / "golden", big_bytes=100_000, documents=20)
+    golden = make_golden(directory / "golden", big_bytes=big_bytes, documents=20)
     _publish(store, golden, IMAGE)
     for name, spoil in images.items():
         other = make_golden(directory / name, big_bytes=100_000, documents=20)

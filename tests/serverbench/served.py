@@ -39,6 +39,7 @@ class Served:
     tls: int = field(default_factory=free_port)
     http: int = field(default_factory=free_port)
     settings: dict[str, object] = field(default_factory=dict)  # more of server.toml
+    address: str = "127.0.0.1"
     process: subprocess.Popen[str] | None = None
 
     @property
@@ -51,7 +52,7 @@ class Served:
 
     @property
     def where(self) -> Where:
-        return Where("127.0.0.1", self.tls, self.http)
+        return Where(self.address, self.tls, self.http)
 
     @property
     def log(self) -> Path:
@@ -70,7 +71,7 @@ class Served:
             "--config",
             str(file),
             "--address",
-            "127.0.0.1",
+            self.address,
             *ports,
             *self.installer(),
         ]

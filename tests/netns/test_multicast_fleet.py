@@ -1,0 +1,165 @@
+"""Sessions of a real server with simulated machines on real links: called, cloned, none worse off than over HTTPS."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentbench.ground import Ground, ground
+from agentbench.yard import End, Running
+from netns.multicast_yard import Yard, yard
+from netns.netboot_lab import inside
+
+pytestmark = [pytest.mark.root, pytest.mark.netns, pytest.mark.timeout(280)]
+_MIB = 1 << 20
+
+
+@dataclass
+class Room:
+    """A server, machines that each have a link of their own, and the links."""
+
+    made: Ground
+    links: Yard
+
+    @property
+    def machines(self) -> list[Running]:
+        return self.made.yard.machines
+
+    def wait_called(self, count: int | None = None) -> None:
+        """Boot machines, the first `count` or all, into waiting."""
+        machines = self.machines[:count]
+        names = [one.machine.name for one in machines]
+        self.made.served.admin("POST", "/netboot", json={"nodes": names, "value": "cloner-multicast"})
+        for one in machines:
+            self.made.yard.switch_on(one)
+        self.until(lambda: len(self.waiting()) == len(names), "they do not wait")
+
+    def waiting(self) -> list[str]:
+        found: list[dict[str, Any]] = self.made.served.admin("GET", "/multicast/waiting")
+        return [one["node"] for one in found if one["since_s"] is not None]
+
+    def begin(self, **words: Any) -> str:
+        wanted = {"nodes": [one.machine.name for one in self.machines], "image": "golden"} | words
+        return str(self.made.served.admin("POST", "/multicast/sessions", json=wanted)["id"])
+
+    def session(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.made.served.admin("GET", f"/multicast/sessions/{name}")
+        return found
+
+    def until(self, is_so: Any, otherwise: str) -> None:
+        ends_s = time.monotonic() + 90
+        while not is_so():
+            assert time.monotonic() < ends_s, (
+                f"{otherwise}: {[one.console.read_text()[-300:] for one in self.machines]}"
+            )
+            self.made.yard.wait(0.1)
+
+    def finish(self) -> list[str]:
+        """Wait until all are clones; return what their receipts say of multicast."""
+        self.made.yard.run(deadline_s=200)
+        assert {one.end for one in self.machines} == {End.CLONE}
+        tasks = [self.made.task(one) for one in self.machines]
+        assert {task["state"] for task in tasks} == {"done"}
+        receipts = [self.made.served.admin("GET", f"/receipts/{task['id']}") for task in tasks]
+        notes = [note for receipt in receipts for note in receipt["receipt"]["body"]["notes"] if "multicast" in note]
+        assert len(notes) == len(self.machines)
+        return notes
+
+
+@contextmanager
+def room(tmp_path: Path, machines: int, big_bytes: int, mbps: float) -> Iterator[Room]:
+    with (
+        yard(machines) as links,
+        inside(links.of(0)),
+        ground(tmp_path, address=links.address(0), big_bytes=big_bytes, interface="eth0", multicast_mbps=mbps) as made,
+    ):
+        for number in range(1, machines + 1):
+            made.add().namespace = links.of(number)
+        yield Room(made, links)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Room]:
+    with room(tmp_path, 3, 8 * _MIB, 100.0) as made:
+        yield made
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Iterator[Room]:
+    with room(tmp_path, 2, 40 * _MIB, 40.0) as made:
+        yield made
+
+
+def test_who_waits_is_called_and_cloned_by_multicast(small: Room) -> None:
+    small.links.lose(2, 0.03)
+    small.links.lose(3, 1.0)
+    small.wait_called()
+    name = small.begin()
+    notes = small.finish()
+    small.until(lambda: small.session(name)["state"] == "ended", "the session goes on")
+    session = small.session(name)
+    count = session["parcels"]
+    assert notes[:2] == [f"{count} of {count} packs came by multicast"] * 2
+    assert notes[2].startswith(f"0 of {count} packs came by multicast; the others over HTTPS: ")
+    assert [seat["state"] for seat in session["seats"]] == ["written", "written", "https"]
+    assert session["seats"][2]["why"]
+    assert session["epochs"] == 1
+    assert all(one.ends == [End.RESTARTED, End.CLONE] for one in small.machines), "one restart: into the clone"
+
+
+def test_a_server_that_dies_in_the_middle_goes_on(slow: Room) -> None:
+    slow.wait_called()
+    name = slow.begin()
+    slow.until(lambda: slow.session(name)["state"] == "sending", "it does not begin")
+    slow.made.yard.wait(2)
+    assert slow.session(name)["state"] == "sending", "it was to be killed in the middle"
+    slow.made.served.kill()
+    slow.made.yard.wait(2)
+    slow.made.served.start()
+    notes = slow.finish()
+    session = slow.session(name)
+    count = session["parcels"]
+    assert notes == [f"{count} of {count} packs came by multicast"] * 2
+    assert session["epochs"] == 2
+
+
+def test_one_that_comes_late_gets_all_of_it(slow: Room) -> None:
+    slow.wait_called(1)
+    name = slow.begin(least=1)
+    slow.until(lambda: slow.session(name)["state"] == "sending", "it does not begin")
+    slow.made.yard.wait(1)
+    slow.made.yard.switch_on(slow.machines[1])
+    notes = slow.finish()
+    count = slow.session(name)["parcels"]
+    assert notes == [f"{count} of {count} packs came by multicast"] * 2
+
+
+def test_one_that_waits_for_the_others_can_be_aborted(slow: Room) -> None:
+    slow.wait_called(1)
+    name = slow.begin()
+    one = slow.machines[0]
+    slow.until(lambda: slow.session(name)["seats"][0]["state"] == "hearing", "it does not hear")
+    assert slow.session(name)["state"] == "gathering", "the other one was never switched on"
+    assert slow.made.task(one)["stage"] == "restore"
+    slow.made.served.admin("POST", f"/tasks/{slow.made.task(one)['id']}/abort")
+    slow.made.yard.run([one], deadline_s=60)
+    assert one.end is End.HOLDING
+    slow.until(lambda: slow.session(name)["seats"][0]["state"] == "out", "its seat is not free")
+    assert "waiting for the session to begin" in one.console.read_text()
+
+
+def test_a_session_that_is_stopped_leaves_nobody_behind(slow: Room) -> None:
+    slow.wait_called()
+    name = slow.begin()
+    slow.until(lambda: slow.session(name)["state"] == "sending", "it does not begin")
+    slow.made.yard.wait(2)
+    slow.made.served.admin("POST", f"/multicast/sessions/{name}/stop")
+    notes = slow.finish()
+    assert all("; the others over HTTPS: " in note for note in notes)
+    assert not any(note.startswith("0 of") for note in notes)
