@@ -36,6 +36,7 @@ LAWS = (
     "tftp-names",
     "tree-codec",
     "multicast-sim",
+    "multicast-net",
     "power-cut",
     "power-cut-nvram",
     "disk-errors",

@@ -1,4 +1,4 @@
-"""A bridge with a sender's namespace and some of receivers, each datagram a frame of its own, and loss at will."""
+"""A sender's namespace and some of receivers, on a bridge or an unruly wire; each datagram is a frame of its own."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import os
 import random
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -18,9 +18,9 @@ from typing import Any
 
 from cloner_core.image.digest import digest
 from cloner_core.multicast.sealing import ReportOpener, Sealer
-from cloner_core.multicast.sender import Pace, Sender
-from cloner_core.multicast.session import MASTER_BYTES, Parcel, Session, group_key, receiver_key
-from cloner_multicast.feed import Feed
+from cloner_core.multicast.sender import Pace, Sender, Sent
+from cloner_core.multicast.session import MASTER_BYTES, Leaving, Parcel, Session, group_key, receiver_key
+from cloner_multicast.feed import Feed, FeedState
 from cloner_multicast.receiving import Seat
 from cloner_multicast.sending import Sending
 from cloner_multicast.sockets import Group, SenderSocket
@@ -32,6 +32,9 @@ _GROUP = "239.255.71.1"
 _CONTEXT = multiprocessing.get_context("fork")
 _ENDS_S = 120.0
 _SEATED_S = 20.0
+
+Ended = tuple[int, list[int], Leaving | None, FeedState]
+"""A receiver's number, the parcels it got as they should be, why it left, how far it was."""
 
 
 def _ip(*argv: str) -> None:
@@ -47,8 +50,13 @@ class Yard:
 
     @property
     def hub(self) -> str:
-        """The namespace of the bridge, br0; its port of namespace N is pN."""
+        """The namespace that all links lead to, with the bridge, br0, where there is one."""
         return f"{self.name}-hub"
+
+    @property
+    def ports(self) -> list[str]:
+        """The other ends of all links, in the hub."""
+        return [f"p{number}" for number in range(self.count)]
 
     def of(self, number: int) -> str:
         return f"{self.name}-{number}"
@@ -71,26 +79,38 @@ class Yard:
         """
         subprocess.run(("ip", "netns", "exec", self.of(number), "nft", "-f", "-"), input=table, text=True, check=True)
 
+    def pids(self) -> list[int]:
+        """Return the processes that are in any of the namespaces."""
+        names = (self.hub, *(self.of(number) for number in range(self.count)))
+        listed = [subprocess.run(("ip", "netns", "pids", name), check=True, capture_output=True) for name in names]
+        return sorted(int(pid) for one in listed for pid in one.stdout.split())
+
 
 @contextmanager
-def yard(receivers: int, *bridge: str) -> Iterator[Yard]:
-    """Give a bridge and namespaces, gone afterwards; `bridge` are its options, it does not snoop unless they say so."""
+def yard(receivers: int, *bridge: str, is_bridged: bool = True) -> Iterator[Yard]:
+    """Give namespaces, gone afterwards; their links lead to a bridge, or to whoever carries frames between ports.
+
+    `bridge` are options of the bridge; it does not snoop unless they say so.
+    """
     made = Yard(f"mc-{os.getpid()}-{random.randrange(1 << 16):x}", receivers + 1)
     hub = made.hub
     with ExitStack() as stack:
         for name in (hub, *(made.of(number) for number in range(made.count))):
             _ip("netns", "add", name)
             stack.callback(_ip, "netns", "delete", name)
-        _ip("-n", hub, "link", "add", "br0", "type", "bridge", *(bridge or ("mcast_snooping", "0")))
-        _ip("-n", hub, "link", "set", "br0", "up")
-        for number in range(made.count):
+        if is_bridged:
+            _ip("-n", hub, "link", "add", "br0", "type", "bridge", *(bridge or ("mcast_snooping", "0")))
+            _ip("-n", hub, "link", "set", "br0", "up")
+        for number, port in enumerate(made.ports):
             name = made.of(number)
-            _ip("-n", hub, "link", "add", f"p{number}", "type", "veth", "peer", "name", LINK, "netns", name)
-            _ip("-n", hub, "link", "set", f"p{number}", "master", "br0", "up")
+            _ip("-n", hub, "link", "add", port, "type", "veth", "peer", "name", LINK, "netns", name)
+            _ip("-n", hub, "link", "set", port, *(("master", "br0") if is_bridged else ()), "up")
             _ip("-n", name, "address", "add", f"{made.address(number)}/24", "dev", LINK)
             for link in (LINK, "lo"):
                 _ip("-n", name, "link", "set", link, "up")
-            off = ("ethtool", "-K", LINK, "tx-udp-segmentation", "off", "tso", "off", "gro", "on")
+            off: tuple[str, ...] = ("ethtool", "-K", LINK, "tx-udp-segmentation", "off", "tso", "off", "gro", "on")
+            if not is_bridged:
+                off += ("tx", "off")  # who carries frames in user space sees no checksum that is still to be made
             subprocess.run(("ip", "netns", "exec", name, *off), check=True, capture_output=True)
         yield made
 
@@ -110,15 +130,42 @@ class Show:
         beside.write_text(json.dumps(epoch))
         beside.rename(self.board)
 
-    def wait_seated(self, stream: int, count: int) -> None:
-        """Wait until so many nodes, the first ones, know the epoch."""
+    def wait_seated(self, stream: int, numbers: Sequence[int]) -> None:
+        """Wait until these nodes know the epoch."""
         ends_s = time.monotonic() + _SEATED_S
-        while not all(self._place(stream, number).exists() for number in range(count)):
+        while not set(numbers) <= self.seated(stream):
             assert time.monotonic() < ends_s, "nodes do not take their seats"
             time.sleep(0.02)
 
-    def _place(self, stream: int, number: int) -> Path:
-        return self.board.with_suffix(f".{stream}-{number}")
+    def seated(self, stream: int) -> set[int]:
+        """Return the nodes that know the epoch."""
+        return self._noted(f"{stream}-seat")
+
+    def leave(self, number: int) -> None:
+        """Have the server know that a node needs nothing more under this number."""
+        self._note("gone", number)
+
+    def gone(self) -> set[int]:
+        """Return the numbers that need nothing more."""
+        return self._noted("gone")
+
+    def hold(self) -> None:
+        """Have the session go on though all have everything: somebody is to come."""
+        self.board.with_suffix(".hold").touch()
+
+    def let_go(self) -> None:
+        """Take `hold` back."""
+        self.board.with_suffix(".hold").unlink()
+
+    @property
+    def is_held(self) -> bool:
+        return self.board.with_suffix(".hold").exists()
+
+    def _note(self, what: str, number: int) -> None:
+        self.board.with_suffix(f".{what}-{number}").touch()
+
+    def _noted(self, what: str) -> set[int]:
+        return {int(path.name.rpartition("-")[2]) for path in self.board.parent.glob(f"{self.board.stem}.{what}-*")}
 
     def join(self, number: int) -> Seat | str:
         """Return the seat of a node in the epoch there is; waits for the first one."""
@@ -127,7 +174,7 @@ class Show:
         epoch = json.loads(self.board.read_text())
         if epoch.get("over"):
             return "over"
-        self._place(epoch["stream"], number).touch()  # its socket is open: nothing that is sent now is lost to it
+        self._note(f"{epoch['stream']}-seat", number)  # its socket is open: nothing that is sent now is lost to it
         master = bytes.fromhex(epoch["master"])
         host, port = epoch["address"]
         return Seat(epoch["stream"], number, group_key(master), receiver_key(master, number), (host, port))
@@ -150,31 +197,45 @@ def start(target: Callable[..., None], namespace: str, *arguments: Any) -> BaseP
 
 
 def send(
-    show: Show, address: str, receivers: int, pace: Pace, told: Queue[Any], stream: int = 1, seated: int = 0
+    show: Show,
+    address: str,
+    numbers: Sequence[int],
+    pace: Pace,
+    told: Queue[Any],
+    stream: int = 1,
+    seated: int = 0,
 ) -> None:
-    """Be the sender of an epoch until everybody has everything; it begins once the first `seated` know of it."""
+    """Be the sender of an epoch until everybody has everything; it begins once the first `seated` know of it.
+
+    Who takes a seat later and is none of `numbers` is admitted then.
+    """
     master = os.urandom(MASTER_BYTES)
     session = show.session(stream)
     opened = SenderSocket(group(), address)
     sender = Sender(session, show.contents.__getitem__, pace, time.monotonic(), first_combination=stream * 4099)
-    for number in range(receivers):
+    known = sender.members.members
+    for number in numbers:
         sender.admit(number, time.monotonic())
-    keys = [receiver_key(master, number) for number in range(receivers)]
-    opener = ReportOpener(lambda number: keys[number] if number < receivers else None, stream)
+    opener = ReportOpener(lambda number: receiver_key(master, number) if number in known else None, stream)
     sending = Sending(sender, Sealer(group_key(master), stream, session.block_bytes), opener, opened)
     show.pin({"stream": stream, "master": master.hex(), "address": opened.address})
-    show.wait_seated(stream, seated)
+    show.wait_seated(stream, numbers[:seated])
     ends_s = time.monotonic() + _ENDS_S
     while not sender.is_over and time.monotonic() < ends_s:
         sending.run(min(ends_s, time.monotonic() + 0.2))
-        if sender.is_finished:
+        is_held = show.is_held  # looked at first: who came before it was let go is admitted
+        for number in show.seated(stream) - set(known):
+            sender.admit(number, time.monotonic())
+        for number in show.gone():
+            sender.settle(number)
+        if sender.is_finished and not is_held:
             show.pin({"over": True})
             sender.close()
-    told.put((sender.sent, {number: one.left for number, one in sender.members.members.items()}))
+    told.put((sender.sent, {number: one.left for number, one in known.items()}))
 
 
-def receive(show: Show, number: int, told: Queue[Any], wait_s: float = 0.0) -> None:
-    """Be a node: take parcels, compare them, release them."""
+def receive(show: Show, number: int, told: Queue[Any], wait_s: float = 0.0, parcel_s: float = 0.0) -> None:
+    """Be a node: take parcels, compare them, release them, each after `parcel_s`."""
     time.sleep(wait_s)
     feed = Feed(show.session(), group(), lambda _stream, _is_heard: show.join(number))
     feed.start()
@@ -185,6 +246,7 @@ def receive(show: Show, number: int, told: Queue[Any], wait_s: float = 0.0) -> N
         if bytes(content) == show.contents[parcel]:
             got.append(parcel)
         content.release()
+        time.sleep(parcel_s)
         feed.release(parcel)
     deadline_s = time.monotonic() + 30
     while feed.left is None and feed.state().done < len(got) and time.monotonic() < deadline_s:
@@ -192,6 +254,7 @@ def receive(show: Show, number: int, told: Queue[Any], wait_s: float = 0.0) -> N
     state = feed.state()
     time.sleep(0.5)  # the last report is on its way
     feed.stop()
+    show.leave(number)
     told.put((number, sorted(got), feed.left, state))
 
 
@@ -205,3 +268,77 @@ def forge(address: str, for_s: float) -> None:
         one = head + chance.randbytes(1472 - len(head))
         opened.send(one * 20, 1472)
         time.sleep(0.002)
+
+
+@dataclass
+class Stage:
+    """A yard, a session in it, and the processes that take part."""
+
+    made: Yard
+    show: Show
+    pace: Pace = field(default_factory=lambda: Pace(200e6, 5e6))
+    processes: list[BaseProcess] = field(default_factory=list)
+    _sent: dict[int, Queue[Any]] = field(default_factory=dict)
+    _got: dict[int, Queue[Any]] = field(default_factory=dict)
+
+    @property
+    def receivers(self) -> int:
+        return self.made.count - 1
+
+    def send(self, stream: int = 1, *, numbers: Sequence[int] | None = None, seated: int | None = None) -> BaseProcess:
+        """Start the sender of an epoch, for these receivers, by default one in each namespace."""
+        served = range(self.receivers) if numbers is None else numbers
+        waited = len(served) if seated is None else seated
+        told = self._sent[stream] = _CONTEXT.Queue()
+        return self.start(send, 0, self.show, self.made.address(0), served, self.pace, told, stream, waited)
+
+    def receive(
+        self, number: int, wait_s: float = 0.0, *, place: int | None = None, parcel_s: float = 0.0
+    ) -> BaseProcess:
+        """Start a receiver, in a namespace of its own unless told; each parcel takes it so long."""
+        # Each has a queue of its own: one that is killed while it writes keeps its lock for ever.
+        told = self._got[number] = _CONTEXT.Queue()
+        return self.start(receive, (number if place is None else place) + 1, self.show, number, told, wait_s, parcel_s)
+
+    def start(self, what: Callable[..., None], where: int, *words: Any) -> BaseProcess:
+        """Start a process in the namespace of this number."""
+        return self.watch(start(what, self.made.of(where), *words))
+
+    def watch(self, process: BaseProcess) -> BaseProcess:
+        """Have a process ended with the stage."""
+        self.processes.append(process)
+        return process
+
+    def ended(self, *numbers: int, within_s: float = 120.0) -> list[Ended]:
+        """Return what became of these receivers; raises queue.Empty."""
+        until_s = time.monotonic() + within_s
+        return [self._got[number].get(timeout=max(0.1, until_s - time.monotonic())) for number in numbers]
+
+    def total(self, stream: int = 1) -> Sent:
+        """Return what an epoch sent in all."""
+        sent, _ = self.fates(stream)
+        return sent
+
+    def fates(self, stream: int = 1) -> tuple[Sent, dict[int, Leaving | None]]:
+        """Return what an epoch sent, and why each receiver it knew left it."""
+        sent, left = self._sent[stream].get(timeout=60)
+        assert isinstance(sent, Sent)
+        return sent, left
+
+    def end(self) -> None:
+        """End every process."""
+        for process in self.processes:
+            process.kill()
+            process.join()
+
+
+@contextmanager
+def stage(directory: Path, made: Yard, parcels: int, size: int = 1 << 20, seed: int = 0) -> Iterator[Stage]:
+    """Give a session of parcels of half to whole `size` in a yard."""
+    chance = random.Random(seed or parcels)
+    contents = [chance.randbytes(chance.randrange(size // 2, size)) for _ in range(parcels)]
+    opened = Stage(made, Show(contents, directory / "board"))
+    try:
+        yield opened
+    finally:
+        opened.end()
