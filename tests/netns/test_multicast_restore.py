@@ -149,7 +149,7 @@ class Stage:
 
     def send(self, stream: int = 1) -> BaseProcess:
         sent: Any = _CONTEXT.Queue()
-        words = (self.show, self.made.address(0), 1, PACE, sent, stream, 1 if stream == 1 else 0)
+        words = (self.show, self.made.address(0), [0], PACE, sent, stream, 1 if stream == 1 else 0)
         return self._start(send, 0, *words)
 
     def node(self) -> None:
