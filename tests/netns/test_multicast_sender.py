@@ -129,9 +129,12 @@ def heard(news: SenderNews) -> int:
     return sum(one.heard_s is not None for one in news.receivers)
 
 
-def test_a_version_is_sent_to_all_once_everybody_is_heard(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loss", [0.0, 0.03])
+def test_a_version_is_sent_to_all_once_everybody_is_heard(tmp_path: Path, loss: float) -> None:
     with stage(tmp_path, 2) as it:
         for number in range(2):
+            if loss:
+                it.made.lose(number + 1, loss)
             it.receive(number)
         running = it.start(it.order())
         for number in range(2):
@@ -150,6 +153,7 @@ def test_a_version_is_sent_to_all_once_everybody_is_heard(tmp_path: Path) -> Non
     assert waited.syncs > gathered.syncs
     assert told == [(number, it.everything, None) for number in range(2)]
     assert settled.begun == len(it.everything)
+    assert (settled.combinations > 0) == bool(loss)
     assert [(one.is_done, one.done, one.left) for one in settled.receivers] == [(True, len(it.everything), None)] * 2
     assert (over.phase, over.last_words) == (SenderPhase.OVER, "")
     assert not Path(f"/proc/{over.pid}").exists()

@@ -1,7 +1,7 @@
 """The processes that send: one for each epoch, started, spoken to and heard here; none of them outlives the server.
 
-Each has a thread that starts it and listens to it until its end. Nothing here waits for a sender, so everything may be
-called from the event loop.
+Each has a thread that starts it and listens to it until its end. Nothing but `join` and `close` waits for a sender, so
+all else may be called from the event loop.
 """
 
 from __future__ import annotations
