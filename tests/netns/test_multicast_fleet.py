@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from agentbench.ground import Ground, ground
 from agentbench.yard import End, Running
 from netns.multicast_yard import Yard, yard
 from netns.netboot_lab import inside
+from serverbench.served import Served
 
 pytestmark = [pytest.mark.root, pytest.mark.netns, pytest.mark.timeout(280)]
 _MIB = 1 << 20
@@ -84,6 +87,14 @@ def room(tmp_path: Path, machines: int, big_bytes: int, mbps: float) -> Iterator
         yield Room(made, links)
 
 
+def senders_of(served: Served) -> list[int]:
+    """Return the processes that send for this server."""
+    assert served.process is not None
+    threads = Path(f"/proc/{served.process.pid}/task").glob("*/children")
+    children = [int(word) for file in threads for word in file.read_text().split()]
+    return [pid for pid in children if b"multicast.process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Room]:
     with room(tmp_path, 3, 8 * _MIB, 100.0) as made:
@@ -108,7 +119,7 @@ def test_who_waits_is_called_and_cloned_by_multicast(small: Room) -> None:
     assert notes[:2] == [f"{count} of {count} packs came by multicast"] * 2
     assert notes[2].startswith(f"0 of {count} packs came by multicast; the others over HTTPS: ")
     assert [seat["state"] for seat in session["seats"]] == ["written", "written", "https"]
-    assert session["seats"][2]["why"]
+    assert "IGMP snooping" in session["seats"][2]["why"]
     assert session["epochs"] == 1
     assert all(one.ends == [End.RESTARTED, End.CLONE] for one in small.machines), "one restart: into the clone"
 
@@ -127,6 +138,22 @@ def test_a_server_that_dies_in_the_middle_goes_on(slow: Room) -> None:
     count = session["parcels"]
     assert notes == [f"{count} of {count} packs came by multicast"] * 2
     assert session["epochs"] == 2
+
+
+def test_a_sender_that_dies_in_the_middle_is_followed_by_another(slow: Room) -> None:
+    slow.wait_called()
+    name = slow.begin()
+    slow.until(lambda: slow.session(name)["state"] == "sending", "it does not begin")
+    slow.made.yard.wait(2)
+    [sender] = senders_of(slow.made.served)
+    os.kill(sender, signal.SIGKILL)
+    notes = slow.finish()
+    session = slow.session(name)
+    count = session["parcels"]
+    assert notes == [f"{count} of {count} packs came by multicast"] * 2
+    assert session["epochs"] == 2
+    slow.until(lambda: slow.session(name)["state"] == "ended", "the session goes on")
+    slow.until(lambda: not senders_of(slow.made.served), "its sender stays")
 
 
 def test_one_that_comes_late_gets_all_of_it(slow: Room) -> None:

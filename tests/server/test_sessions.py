@@ -686,3 +686,17 @@ def test_a_version_that_cannot_be_read_fails_its_session_and_says_so(held: Sessi
     assert "cannot be read" in held.show().why
     answer: httpx.Response = agent.post("seat", SeatRequest((1,)))
     assert b"cannot be read" in answer.content
+
+
+@pytest.mark.parametrize(("after_s", "said"), [(0.1, "too little memory"), (5.0, "IGMP snooping")])
+def test_a_node_that_gives_up_says_why_and_the_server_what_to_look_for(
+    held: Sessions, after_s: float, said: str
+) -> None:
+    held.arm("n01", "n02")
+    agent = agent_of(held.scene, 1)
+    ask(agent)
+    held.until_started(1)
+    seated(agent)
+    held.scene.clock.now_s += after_s
+    agent.told("seat/left", dict[str, Any], SeatLeft("too little memory", 0, heard=False))
+    assert said in held.why("n01")

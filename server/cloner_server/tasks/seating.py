@@ -139,7 +139,11 @@ def leave(connection: Connection, act: Act, bearer: Bearer, left: SeatLeft, told
         events.record(connection, act, obj, what, alarm=True, is_network=True, node=seat.node, count=left.forged)
     if SeatState(seat.state) in UNSETTLED:
         state = SeatState.HTTPS if left.why else SeatState.WRITTEN
-        sessions.settle_seat(connection, act, seat, state, left.why, **numbers)
+        sat_s = act.now_s - (seat.seated_s or act.now_s)
+        why = left.why
+        if why and not left.heard and sat_s >= HEAR_S - _AGAIN_S:  # not when it gave up at once, for want of memory
+            why = _deaf(sessions.get(connection, seat.session))
+        sessions.settle_seat(connection, act, seat, state, why, **numbers)
     elif seat.why == MUTE and not left.heard:  # the node knows better than we could
         row = sessions.get(connection, seat.session)
         sessions.change_seat(connection, seat, why=_deaf(row), **numbers)
