@@ -204,6 +204,12 @@ def test_parcels_take_a_quarter_of_the_free_memory_at_most(free: int, window: in
     assert window * 2 * 4 * MIB <= free / 4
 
 
+def test_where_memory_is_short_fewer_parcels_are_held() -> None:
+    machine = Machine(free_bytes=5 * 4 * 2 * 1100)
+    _take(_server(SEAT), machine)
+    assert machine.opened[0][0].window_parcels == 5
+
+
 def _joining(*answers: Seat | SeatLater | NoSeat) -> tuple[Joining, FakeServer]:
     server = _server(*answers)
     joining = Joining(server, SEAT)

@@ -99,14 +99,14 @@ class Outcome:
     seconds: float
 
 
-def node(ready: Ready, target: Path, show: Show, written: Any, told: Queue[Any]) -> None:
+def node(ready: Ready, target: Path, show: Show, written: Any, told: Queue[Any], free_bytes: int) -> None:
     """Be node 0: restore, read back, tell."""
     server, source = BoardServer(show, 0), Counted(ready.source)
     said: list[str] = []
     packs = ready.pack_map
 
     def sit() -> Parcels | str:
-        return take_seat(server, packs.version.hex(), packs, Multicast(), said.append)
+        return take_seat(server, packs.version.hex(), packs, Multicast(free_bytes=lambda: free_bytes), said.append)
 
     def progress(now: RestoreProgress) -> None:
         written.value = now.packs
@@ -152,8 +152,8 @@ class Stage:
         words = (self.show, self.made.address(0), [0], PACE, sent, stream, 1 if stream == 1 else 0)
         return self._start(send, 0, *words)
 
-    def node(self) -> None:
-        self._start(node, 1, self.ready, self.target, self.show, self.written, self.told)
+    def node(self, free_bytes: int = 1 << 40) -> None:
+        self._start(node, 1, self.ready, self.target, self.show, self.written, self.told, free_bytes)
 
     def wait_written(self, packs: int) -> None:
         ends_s = time.monotonic() + 60
@@ -216,6 +216,15 @@ def test_all_of_a_version_comes_by_multicast(stage: Stage, loss: float) -> None:
     assert (left.why, left.parcels, left.heard, left.forged) == ("", stage.packs, True, 0)
     assert (left.loss > 0.01) == bool(loss)
     assert outcome.said[-1].startswith("over multicast, loss ")
+
+
+def test_a_node_of_little_memory_takes_fewer_parcels_at_once(stage: Stage) -> None:
+    stage.made.lose(1, 0.02)
+    largest = max(len(content) for content in stage.show.contents)
+    stage.node(free_bytes=4 * 4 * 2 * largest)
+    stage.send()
+    outcome = stage.outcome()
+    assert (outcome.came, outcome.fetched, outcome.why) == (stage.packs, 0, "")
 
 
 def test_what_a_session_that_was_stopped_did_not_send_comes_over_https(stage: Stage) -> None:
