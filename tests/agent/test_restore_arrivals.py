@@ -120,6 +120,14 @@ def test_when_all_has_come_the_session_is_told_after_the_last_was_written() -> N
     assert made.arrivals.why == ""
 
 
+def test_one_that_was_sent_away_with_everything_has_everything() -> None:
+    session = Session(2, deque([[1], [0]]), ends=Leaving.SLOW)
+    made = _run(session, 2)
+    assert made.order() == [1, 0]
+    made.arrivals.written(2)
+    assert [(left.why, left.parcels) for left in made.told] == [("", 2)]
+
+
 def test_a_session_that_has_no_seat_is_not_left() -> None:
     made = _run("the session ended", 3)
     assert made.order() == [0, 1, 2]

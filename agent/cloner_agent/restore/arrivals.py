@@ -173,7 +173,7 @@ class Arrivals:
         if state.loss <= LOSS_MOST:
             self._bearable_s = now_s
         if parcels.is_ended:
-            if parcels.left is not None:
+            if parcels.left is not None and self.came < self._total:
                 self.why = parcels.why or _REASONS[parcels.left]
             return True
         if state.poisoned > POISONED_MOST:
