@@ -167,6 +167,23 @@ def test_one_that_comes_late_gets_all_of_it(slow: Room) -> None:
     assert notes == [f"{count} of {count} packs came by multicast"] * 2
 
 
+def test_one_that_dies_in_the_middle_takes_another_seat(slow: Room) -> None:
+    slow.wait_called()
+    name = slow.begin()
+    slow.until(lambda: slow.session(name)["state"] == "sending", "it does not begin")
+    slow.made.yard.wait(2)
+    assert slow.made.task(slow.machines[0])["stage"] == "restore", "it was to be killed in the middle"
+    slow.machines[0].kill_agent()
+    slow.until(lambda: slow.made.task(slow.machines[0])["state"] == "failed", "nobody told of its death")
+    slow.made.served.admin("POST", f"/tasks/{slow.made.task(slow.machines[0])['id']}/retry")
+    notes = slow.finish()
+    count = slow.session(name)["parcels"]
+    assert notes == [f"{count} of {count} packs came by multicast"] * 2
+    assert slow.machines[0].ends == [End.DIED, End.RESTARTED, End.CLONE]
+    slow.until(lambda: slow.session(name)["state"] == "ended", "the session goes on")
+    assert {seat["state"] for seat in slow.session(name)["seats"]} <= {"written", "https"}
+
+
 def test_one_that_waits_for_the_others_can_be_aborted(slow: Room) -> None:
     slow.wait_called(1)
     name = slow.begin()
