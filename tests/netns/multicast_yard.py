@@ -23,7 +23,7 @@ from cloner_core.multicast.session import MASTER_BYTES, Leaving, Parcel, Session
 from cloner_multicast.feed import Feed, FeedState
 from cloner_multicast.receiving import Seat
 from cloner_multicast.sending import Sending
-from cloner_multicast.sockets import Group, SenderSocket
+from cloner_multicast.sockets import Group, ReceiverSocket, SenderSocket
 from netns.netboot_lab import inside
 
 LINK = "eth0"
@@ -31,7 +31,13 @@ PORT = 47000
 _GROUP = "239.255.71.1"
 _CONTEXT = multiprocessing.get_context("fork")
 _ENDS_S = 120.0
+FORGED_BYTES = 1472
+_FORGED_AT_ONCE = 20
+_REPLAYED_MOST = 1000
+_SILENCE_S = 0.3  # by which an epoch is known to have ended
 _SEATED_S = 20.0
+LINGERS_S = 0.5
+"""That a receiver stays after it has everything."""
 
 Ended = tuple[int, list[int], Leaving | None, FeedState]
 """A receiver's number, the parcels it got as they should be, why it left, how far it was."""
@@ -252,22 +258,48 @@ def receive(show: Show, number: int, told: Queue[Any], wait_s: float = 0.0, parc
     while feed.left is None and feed.state().done < len(got) and time.monotonic() < deadline_s:
         time.sleep(0.02)
     state = feed.state()
-    time.sleep(0.5)  # the last report is on its way
+    time.sleep(LINGERS_S)  # the last report is on its way
     feed.stop()
     show.leave(number)
     told.put((number, sorted(got), feed.left, state))
 
 
-def forge(address: str, for_s: float) -> None:
+def forge(address: str, for_s: float, stream: int = 1) -> None:
     """Be a stranger: send what looks like datagrams of the session, and what does not, to the group."""
     opened = SenderSocket(group(), address)
     ends_s = time.monotonic() + for_s
     chance = random.Random(5)
     while time.monotonic() < ends_s:
-        head = bytes((1, chance.randrange(1, 4), 0, chance.randrange(20))) + (1).to_bytes(4, "big")
-        one = head + chance.randbytes(1472 - len(head))
-        opened.send(one * 20, 1472)
+        opened.send(forged(chance, stream) * _FORGED_AT_ONCE, FORGED_BYTES)
         time.sleep(0.002)
+
+
+def forged(chance: random.Random, stream: int) -> bytes:
+    """Return what looks like a datagram of a sender, and is none."""
+    head = bytes((1, chance.randrange(1, 4), 0, chance.randrange(20))) + stream.to_bytes(4, "big")
+    return head + chance.randbytes(FORGED_BYTES - len(head))
+
+
+def replay(address: str, for_s: float, stream: int) -> None:
+    """Be a stranger: keep what an epoch sends, and when it ends say it again and again.
+
+    As it was, and as if it were of the next epoch, `stream`.
+    """
+    opened, sent = ReceiverSocket(group()), list[bytes]()
+    ends_s, heard_s = time.monotonic() + for_s, time.monotonic()
+    while not sent or time.monotonic() - heard_s < _SILENCE_S:
+        assert time.monotonic() < ends_s, "there was no epoch, or it did not end"
+        while (read := opened.receive()) is not None:
+            data, size = read
+            heard_s = time.monotonic()
+            if data[4:8] != stream.to_bytes(4, "big"):
+                sent = [*sent, *(data[at : at + size] for at in range(0, len(data), size))][-_REPLAYED_MOST:]
+    again = SenderSocket(group(), address)
+    while time.monotonic() < ends_s:
+        for datagram in sent:
+            again.send(datagram, len(datagram))
+            again.send(datagram[:4] + stream.to_bytes(4, "big") + datagram[8:], len(datagram))
+            time.sleep(0.0005)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from cloner_core.errors import InvalidError, RefusedError
 from cloner_core.multicast.sender import Pace
 from cloner_multicast.sockets import Group, ReceiverSocket
-from netns.multicast_yard import forge, stage, yard
+from netns.multicast_yard import forge, replay, stage, yard
 
 pytestmark = [pytest.mark.root, pytest.mark.netns, pytest.mark.timeout(180)]
 
@@ -65,6 +66,41 @@ def test_what_a_stranger_sends_is_counted_and_harms_nobody(tmp_path: Path) -> No
     assert told[:3] == (0, list(range(20)), None)
     assert told[3].forged > 100
     assert told[3].poisoned == 0
+
+
+def test_of_a_flood_of_forgeries_none_is_taken(tmp_path: Path) -> None:
+    with yard(3) as made, stage(tmp_path, made, 30) as it:
+        it.pace = Pace(100e6, 5e6)
+        for number in range(2):
+            it.receive(number)
+        for place in (2, 3):  # each sends about as much as the session
+            it.start(forge, place, made.address(place), 20)
+        it.send(numbers=range(2))
+        told, sent = it.ended(0, 1), it.total()
+    assert [one[:3] for one in told] == [(number, list(range(30)), None) for number in range(2)]
+    for *_, state in told:
+        assert state.datagrams <= sent.datagrams, "only what was sent was taken"
+        assert state.forged > sent.datagrams / 2
+        assert state.poisoned == 0
+
+
+def test_what_a_former_epoch_sent_is_not_taken_again(tmp_path: Path) -> None:
+    with yard(2) as made, stage(tmp_path, made, 40) as it:
+        it.pace = Pace(100e6, 5e6)
+        it.receive(0)
+        it.start(replay, 2, made.address(2), 60, 2)
+        first = it.send(numbers=[0])
+        first.join(1.0)
+        assert first.is_alive(), "it was to be killed in the middle"
+        first.kill()
+        first.join()
+        time.sleep(1.0)  # only the stranger is heard
+        it.send(stream=2, numbers=[0], seated=1)
+        (told,), sent = it.ended(0, within_s=30), it.total(2)  # the stranger goes on for longer
+    assert told[:3] == (0, list(range(40)), None)
+    assert told[3].forged > 100, "what was given the new number has the old key"
+    assert told[3].poisoned == 0
+    assert sent.blocks < 1.5 * sum(-(-len(content) // 1440) for content in it.show.contents)
 
 
 @pytest.mark.parametrize(

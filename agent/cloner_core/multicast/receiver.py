@@ -141,10 +141,11 @@ class Receiver:
     def accept(self, messages: Iterable[Run | Sync], now_s: float) -> None:
         """Take what was opened, in the order it arrived."""
         for message in messages:
-            self.heard_s = now_s
+            last = message.sequence + message.count - 1 if isinstance(message, Run) else message.sequence
+            if last > self._acked:
+                # What was heard before is no word of the sender: a stranger who says it again keeps nobody in an epoch.
+                self._acked, self.heard_s = last, now_s
             if isinstance(message, Run):
-                last = message.sequence + message.count - 1
-                self._acked = max(self._acked, last)
                 self._since_sync += message.count
                 self.counters.datagrams += message.count
                 self._take_run(message, now_s)
@@ -198,7 +199,6 @@ class Receiver:
     def _take_sync(self, sync: Sync, now_s: float) -> None:
         self._measure(sync)
         self._sync = sync
-        self._acked = max(self._acked, sync.sequence)
         if sync.leavings:
             reason = dict(sync.leavings).get(self.number)
             if reason is not None and self.left is None:

@@ -139,6 +139,17 @@ def test_a_sender_that_is_closed_says_so_and_is_silent() -> None:
     assert receiver.left == Leaving.OVER
 
 
+def test_what_is_said_again_keeps_nobody_in_an_epoch() -> None:
+    receiver = Receiver(SESSION, 1, lambda: 0.5, 0.0)
+    said: list[Run | Sync] = [Run(Kind.BLOCKS, 0, 0, 4, 1, TRUTH[0][: 4 * BLOCK]), Sync(5, 1, Phase.SENDING, 10, 1)]
+    receiver.accept(said, 1.0)
+    for at_s in range(2, 6):
+        receiver.accept(said, float(at_s))
+    assert receiver.is_stale(5.0)
+    receiver.accept([Sync(6, 2, Phase.SENDING, 10, 1)], 5.0)
+    assert not receiver.is_stale(5.0)
+
+
 def test_a_receiver_that_was_told_to_leave_asks_for_nothing_more() -> None:
     receiver = Receiver(SESSION, 1, lambda: 0.0, 0.0)
     repairs = ((0, 0, 0),)
