@@ -15,7 +15,6 @@ from cloner_cli.checking import known_nodes
 from cloner_cli.commands import command, dry_run_option, some_nodes_option, timeout_option, yes_option
 from cloner_cli.invocation import Invocation
 from cloner_cli.multicastview import (
-    OVER,
     SessionTicker,
     live_view,
     seat_counts,
@@ -27,9 +26,9 @@ from cloner_cli.multicastview import (
 from cloner_cli.progress import Ticker
 from cloner_cli.task import task_table
 from cloner_cli.waiting import Show, require_done, wait_for
-from cloner_core.admin.sessions import SessionState, SessionView, WaitingView
+from cloner_core.admin.sessions import SessionView, WaitingView
 from cloner_core.admin.tasks import TaskView
-from cloner_core.errors import InvalidError, RefusedError, UnreachableError
+from cloner_core.errors import InvalidError, UnreachableError
 
 _SESSIONS = "/v1/multicast/sessions"
 _GLANCE_S = 2.0  # for what is shown beside the tasks: the wait for those must end in time
@@ -87,23 +86,22 @@ def multicast_show_command(run: Invocation, session_id: str, *, watch: bool, tim
 @dry_run_option
 def multicast_stop_command(run: Invocation, session_id: str, *, yes: bool, dry_run: bool) -> None:
     """Stop a session. Its nodes go on over HTTPS: `cloner task abort` is what ends their tasks."""
-    view = get_session(run, session_id)
-    if view.state in OVER:
-        raise RefusedError(f"session {view.id} is {view.state} already", hint=f"cloner multicast-show {view.id}")
+    view = _steer(run, session_id, "stop", is_dry=True)
     if not dry_run:
-        ask(run, f"Stop session {view.id} ({view.state}: {seat_counts(view)})? Its nodes go on over HTTPS.", is_yes=yes)
-    _steer(run, view, "stop", SessionState.STOPPED, is_dry=dry_run)
+        was = get_session(run, session_id)
+        ask(run, f"Stop session {was.id} ({was.state}: {seat_counts(was)})? Its nodes go on over HTTPS.", is_yes=yes)
+        view = _steer(run, session_id, "stop", is_dry=False)
+    run.result(view, lambda: f"session {view.id} would be {view.state}" if dry_run else session_line(view))
 
 
 @command("multicast-start", example="cloner multicast-start 3")
 @click.argument("session_id", metavar="SESSION")
 @dry_run_option
 def multicast_start_command(run: Invocation, session_id: str, *, dry_run: bool) -> None:
-    """Begin a session now, with the nodes that hear; those that come later get what they missed after the others."""
-    view = get_session(run, session_id)
-    if view.state is SessionState.SENDING or view.state in OVER:
-        raise RefusedError(f"session {view.id} is {view.state} already", hint=f"cloner multicast-show {view.id}")
-    _steer(run, view, "start", SessionState.SENDING, is_dry=dry_run)
+    """Begin a session with the first node that hears; those that come later get what they missed at the end."""
+    view = _steer(run, session_id, "start", is_dry=dry_run)
+    verb = "would begin" if dry_run else "begins"
+    run.result(view, lambda: f"session {view.id} ({view.state}) {verb} with whoever hears")
 
 
 def get_session(run: Invocation, session_id: str, *, within_s: float = ANSWER_S) -> SessionView:
@@ -164,9 +162,5 @@ def _display(session_id: str, run: Invocation) -> Iterator[Show]:
         yield lambda tasks, _: live.update(live_view(look(), tasks), refresh=True)
 
 
-def _steer(run: Invocation, view: SessionView, verb: str, then: SessionState, *, is_dry: bool) -> None:
-    if is_dry:
-        run.result(view, lambda: f"session {view.id} ({view.state}) would be {then}")
-        return
-    after = run.api.post(f"{_SESSIONS}/{segment(view.id)}/{verb}", SessionView)
-    run.result(after, lambda: session_line(after))
+def _steer(run: Invocation, session_id: str, verb: str, *, is_dry: bool) -> SessionView:
+    return run.api.post(f"{_SESSIONS}/{segment(session_id)}/{verb}", SessionView, query={"dry_run": is_dry})

@@ -17,7 +17,6 @@ from cloner_core.sizes import format_bytes, format_rate
 if TYPE_CHECKING:
     from rich.console import Group
 
-OVER = frozenset({SessionState.ENDED, SessionState.STOPPED, SessionState.FAILED})
 _WORST_FIRST = (
     SeatState.OUT,
     SeatState.HTTPS,
@@ -88,6 +87,8 @@ def session_text(view: SessionView) -> str:
 
 def begins(view: SessionView) -> str:
     """Return when sending begins, in words."""
+    if view.start_now:
+        return "with the first node that hears"
     count = len(view.seats)
     enough = "every node hears" if view.least in (0, count) else f"{view.least} of {count} nodes hear"
     return f"when {enough}, or {duration(view.wait_s)} after the first seat"

@@ -25,9 +25,10 @@ from cloner_core.admin.sessions import (
 )
 from cloner_core.errors import ExitStatus, failed_status
 from cloner_core.messages import Cause, Failure, Fault, Stage
-from cloner_server.state import channels
+from cloner_server.state import channels, nodes
 from cloner_server.tasks import endings
-from serverbench.scene import Agent
+from serverbench.scene import Agent, facts
+from serverbench.sessions import Sessions as RealSessions
 
 PATH = "/v1/multicast/sessions"
 DISK = DiskAtRisk("/dev/vda", "SER\x1b[31mIAL", "VirtDisk", 8 << 30, ("/dev/vda1: ext4 'old'",))
@@ -72,7 +73,6 @@ class Sessions(httpx2.BaseTransport):
         self.desk = desk
         self.rest: InProcess = desk.transport
         self.asked: list[SessionRequest] = []
-        self.steered: list[str] = []
         self.queries: list[str] = []
         self.waiting: list[WaitingView] = []
         self.view = session(SeatView("n01", SeatState.HEARING, "1"), SeatView("n02", SeatState.AWAITED, "2"))
@@ -90,11 +90,6 @@ class Sessions(httpx2.BaseTransport):
             return self._answer([self.view]) if request.method == "GET" else self._ordered(request.read())
         if path.removeprefix(f"{PATH}/").partition("/")[0] != self.view.id:
             return self._answer(Fault(error=f"there is no session {path}", status=ExitStatus.NOT_FOUND), 404)
-        if request.method == "POST":
-            verb = path.rpartition("/")[2]
-            self.steered.append(verb)
-            state = SessionState.STOPPED if verb == "stop" else SessionState.SENDING
-            self.view = msgspec.structs.replace(self.view, state=state)
         return self._answer(self.view)
 
     def _ordered(self, body: bytes) -> httpx2.Response:
@@ -296,27 +291,6 @@ def test_a_restart_of_the_server_goes_unnoticed_while_watching(two: Desk, sessio
     assert (result.exit_code, "task 1 is aborted" in result.stderr) == (failed_status(1), True)
 
 
-def test_a_session_is_stopped_after_a_yes(two: Desk, sessions: Sessions) -> None:
-    assert two.refused("multicast-stop", "3").exit_code == ExitStatus.REFUSED
-    two.has_terminal = True
-    assert two.refused("multicast-stop", "3", typed="n\n").exit_code == ExitStatus.REFUSED
-    assert "would be stopped" in two.run("multicast-stop", "3", "--dry-run").stdout
-    assert sessions.steered == []
-    result = two.run("multicast-stop", "3", typed="y\n")
-    assert (result.exit_code, sessions.steered) == (0, ["stop"])
-    assert "session 3  stopped" in result.stdout
-    again = two.refused("multicast-stop", "3", "--yes")
-    assert (again.exit_code, "stopped already" in again.stderr) == (ExitStatus.REFUSED, True)
-
-
-def test_a_session_is_begun_by_hand_once(two: Desk, sessions: Sessions) -> None:
-    sessions.view = session(SeatView("n01", SeatState.HEARING, "1"), state=SessionState.GATHERING)
-    assert "would be sending" in two.run("multicast-start", "3", "--dry-run").stdout
-    assert sessions.steered == []
-    assert two.run("multicast-start", "3").exit_code == 0
-    assert (two.refused("multicast-start", "3").exit_code, sessions.steered) == (ExitStatus.REFUSED, ["start"])
-
-
 @pytest.mark.parametrize("verb", ["multicast-show", "multicast-stop", "multicast-start"])
 def test_a_session_that_is_not_there_is_not_found(two: Desk, sessions: Sessions, verb: str) -> None:
     assert two.refused(verb, "9").exit_code == ExitStatus.NOT_FOUND
@@ -385,6 +359,7 @@ def test_nothing_is_divided_by_nothing() -> None:
     assert session_line(empty) == "session 3  queued"
     assert (seat_counts(empty), begins(empty)) == ("", "when 4 of 0 nodes hear, or 10 min after the first seat")
     assert "state    queued" in session_text(empty)
+    assert begins(msgspec.structs.replace(empty, start_now=True)) == "with the first node that hears"
 
 
 @pytest.mark.parametrize(
@@ -393,7 +368,7 @@ def test_nothing_is_divided_by_nothing() -> None:
         ("multicast-image --server=head --image=golden --nodes=n01,n02 --yes", 0),
         ("multicast-status --server=head", 0),
         ("multicast-list", 0),
-        ("multicast-stop 3 --yes", 0),
+        ("multicast-show 3", 0),
         ("multicast-new-session --image=golden", ExitStatus.USAGE),
     ],
 )
@@ -406,3 +381,66 @@ def test_a_channel_names_the_version(two: Desk, sessions: Sessions) -> None:
         channels.set_channel(connection, two.scene.core.act("test"), "golden", "prod", 1)
     assert two.run("multicast-image", "-i", "golden:prod", "-n", "n01", "--yes").exit_code == 0
     assert [request.version for request in sessions.asked] == ["prod", 1]
+
+
+def test_the_whole_of_a_session_before_the_real_server(two: Desk) -> None:
+    real = RealSessions(two.scene)
+    two.has_terminal = True
+    before = two.scene.state_dump()
+    dry = two.run(*IMAGE, "--dry-run").stdout
+    assert "by multicast to 2 nodes, 239.255.67.1:47000, at most 700 Mbit/s; begins when all hear, or 10 min" in dry
+    assert "n01: golden:1 with layout simple:1" in dry
+    assert two.scene.state_dump() == before
+    assert two.run(*IMAGE, "--wait", "90s", "--rate", "100Mbit", typed="y\n").stdout == "session 1\n"
+    view = real.show()
+    assert (view.wait_s, view.rate_bps, [seat.node for seat in view.seats]) == (90.0, 100e6, ["n01", "n02"])
+    assert (two.scene.netboot("n01"), two.scene.task("1").version) == ("cloner-multicast", 1)
+    assert "1        queued  golden:1  n[01-02]  2 awaited  100 Mbit/s" in two.run("multicast-list").stdout
+    assert [each["session"] for each in two.json("multicast-status")] == ["1", "1"]
+    again = two.refused(*IMAGE, "--yes")
+    assert (again.exit_code, "n01 is in session 1" in again.stderr) == (ExitStatus.REFUSED, True)
+    assert "n01   awaited" in two.run("multicast-show", "1").stdout
+
+
+def test_a_rate_above_the_link_is_refused_before_anything_is_armed(two: Desk) -> None:
+    RealSessions(two.scene)
+    result = two.refused(*IMAGE, "--rate", "2Gbit", "--yes")
+    assert (result.exit_code, "2 Gbit/s is above the 1 Gbit/s of eth0" in result.stderr) == (ExitStatus.REFUSED, True)
+
+
+@pytest.mark.parametrize("happens", [True, False])
+def test_only_what_was_shown_is_armed_by_the_real_server(two: Desk, happens: bool) -> None:
+    RealSessions(two.scene)
+
+    def meanwhile() -> None:
+        if happens:
+            with two.scene.core.database.write() as connection:
+                nodes.remember_facts(connection, two.scene.core.act("test"), "n01", facts(serial="NEW"))
+
+    two.has_terminal, two.on_ask = True, meanwhile
+    result = two.run(*IMAGE, typed="y\n")
+    assert result.exit_code == (ExitStatus.CONFLICT if happens else 0)
+    assert (two.scene.netboot("n01") == "cloner-multicast") is not happens
+
+
+def test_a_session_is_begun_by_hand_and_stopped_after_a_yes(two: Desk) -> None:
+    real = RealSessions(two.scene)
+    assert two.run(*IMAGE, "--yes").exit_code == 0
+    before = two.scene.state_dump()
+    assert "session 1 (queued) would begin with whoever hears" in two.run("multicast-start", "1", "--dry-run").stdout
+    assert two.scene.state_dump() == before
+    assert two.run("multicast-start", "1").exit_code == 0
+    assert "with the first node that hears" in two.run("multicast-show", "1").stdout
+    assert two.refused("multicast-stop", "1").exit_code == ExitStatus.REFUSED
+    two.has_terminal = True
+    assert two.refused("multicast-stop", "1", typed="n\n").exit_code == ExitStatus.REFUSED
+    assert "session 1 would be stopped" in two.run("multicast-stop", "1", "--dry-run").stdout
+    assert real.state() is SessionState.QUEUED
+    result = two.run("multicast-stop", "1", typed="y\n")
+    assert (result.exit_code, real.state()) == (0, SessionState.STOPPED)
+    assert "session 1  stopped, stopped by tester  2 https" in result.stdout
+    for verb in ("multicast-stop", "multicast-start"):
+        ended = two.refused(verb, "1", "--yes") if verb == "multicast-stop" else two.refused(verb, "1")
+        assert (ended.exit_code, "session 1 is stopped" in ended.stderr) == (ExitStatus.REFUSED, True)
+    assert two.run("multicast-list").stdout.count("\n") == 1
+    assert "stopped by tester" in two.run("multicast-list", "--all").stdout

@@ -64,6 +64,12 @@ ANSWERS = {
     "cloner plan node01": r"DESTROYS what is on /dev/vda(.|\n)*mkfs\.ext4",
     "cloner node show node01": r"^netboot +local$",
     "cloner events --object node/node01": r"node/node01",
+    "cloner netboot --nodes node01 --set cloner-multicast": r"^node01 +cloner-multicast$",
+    "cloner multicast-status": r"^node01 .*has not netbooted",
+    "cloner multicast-image --image debian --nodes node01 --dry-run": (
+        r"by multicast to 1 node, 239\.(.|\n)*DESTROYS /dev/"
+    ),
+    "cloner netboot --nodes node01 --set local": r"^node01 +local$",
     "cloner store check --read-data": r"^faults +none$",
     "cloner store gc": r"removed 0 files",
 }

@@ -94,6 +94,7 @@ class SessionView(Strict, frozen=True):
     combinations: int = 0
     reports: int = 0
     sending_bps: float = 0.0
+    start_now: bool = False  # begins with the first node that hears: asked for so, or by multicast-start
 
 
 class SessionIntent(Strict, frozen=True):

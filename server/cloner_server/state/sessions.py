@@ -161,6 +161,7 @@ def view(connection: Connection, row: AnyRow, sending_bps: float = 0.0, sent: Se
         combinations=sent.combinations,
         reports=sent.reports,
         sending_bps=sending_bps,
+        start_now=bool(row.is_start_now),
     )
 
 
