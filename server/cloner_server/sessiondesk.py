@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 TURN_S = 0.5
 DEATHS_MOST = 5
 """Senders that may die one after the other before their session has failed."""
+_NOTE_S = 5.0  # between two notes of how far a sender is: a server that is killed has the next begin there
 _LASTING_S = 60.0  # an epoch that ran so long is no sign that the next will die
 _FLOOR_PART = 0.05  # of its rate a session sends at least, whoever has to be waited for
 _STREAMS = 1 << 31
@@ -84,6 +85,7 @@ class _Epoch:
     sender: Sender | None = None
     since_s: float = 0.0  # of the steady clock: when the sender was started
     is_begun: bool = False
+    noted_s: float = 0.0  # of the steady clock: when what it has sent was written
 
 
 @dataclass(slots=True)
@@ -135,7 +137,7 @@ class SessionDesk:
         if epoch is None or epoch.sender is None:
             return sessions.view(connection, row)
         news = epoch.sender.news()
-        seen = sessions.view(connection, row, news.rate_bps if epoch.is_begun else 0.0, _sent(news))
+        seen = sessions.view(connection, row, news.rate_bps if epoch.is_begun else 0.0, _sent(epoch.sender))
         heard = {one.number: one for one in news.receivers}
         numbers = {
             seat.node: heard[seat.receiver]
@@ -186,9 +188,10 @@ class SessionDesk:
                 return
             age_s = self.steady() - epoch.since_s if epoch is not None else 0.0
             seats = Review(connection, act, row, news, age_s, told).seats()
+            if epoch is not None and epoch.sender is not None and self.steady() - epoch.noted_s >= _NOTE_S:
+                epoch.noted_s = self.steady()
+                sessions.change(connection, row.id, sent=_encode_sent(epoch.sender))
             if seating.should_end(row, seats):
-                if news is not None:
-                    sessions.change(connection, row.id, sent=msgspec.json.encode(_sent(news)).decode())
                 had_any = SeatState.WRITTEN in seats or SeatState.HTTPS in seats
                 why = "" if had_any else "the tasks of all its nodes ended before it could begin"
                 row = multicasting.end_session(connection, act, row, SessionState.ENDED, why)
@@ -290,8 +293,9 @@ class SessionDesk:
             act, row = self._act(), sessions.get(connection, row.id)
             told: dict[str, Any] = {"why": words, "lived_s": round(lived_s, 1), "deaths": deaths}
             events.record(connection, act, f"session/{row.id}", "sender died", alarm=True, **told)
-            sent = msgspec.json.encode(_sent(news)).decode()
-            row = sessions.change(connection, row.id, deaths=deaths, sent=sent)
+            if epoch.sender is not None:
+                sessions.change(connection, row.id, sent=_encode_sent(epoch.sender))
+            row = sessions.change(connection, row.id, deaths=deaths)
         if deaths >= DEATHS_MOST:
             return self._fail(row, f"its sender died {deaths} times, one after the other; at last: {words}")
         return row
@@ -308,9 +312,8 @@ class SessionDesk:
         epoch = self._epochs.pop(session, None)
         if epoch is None or epoch.sender is None:
             return
-        sent = msgspec.json.encode(_sent(epoch.sender.news())).decode()
         with self.database.write() as connection:
-            sessions.change(connection, session, sent=sent)
+            sessions.change(connection, session, sent=_encode_sent(epoch.sender))
         epoch.sender.stop()
 
 
@@ -332,5 +335,12 @@ def _open(epoch: _Epoch | None) -> Epoch | None:
     return None if where is None else Epoch(epoch.sender.order, *where)
 
 
-def _sent(news: SenderNews) -> Sent:
-    return Sent(news.wire_bytes, news.blocks, news.combinations, news.reports, news.begun)
+def _sent(sender: Sender) -> Sent:
+    """Return what a sender has told; one that died before it began has not gone back behind where it was to begin."""
+    news = sender.news()
+    begun = max(news.begun, sender.order.first_parcel)
+    return Sent(news.wire_bytes, news.blocks, news.combinations, news.reports, begun)
+
+
+def _encode_sent(sender: Sender) -> str:
+    return msgspec.json.encode(_sent(sender)).decode()

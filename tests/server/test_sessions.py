@@ -361,6 +361,23 @@ def test_a_task_that_failed_is_not_waited_for(held: Sessions) -> None:
     assert held.state() is SessionState.SENDING
 
 
+def test_a_node_that_restored_without_a_seat_is_not_waited_for(held: Sessions) -> None:
+    held.arm("n01", "n02")
+    first, second = agent_of(held.scene, 1), agent_of(held.scene, 2)
+    ask(first)
+    held.until_started(1)
+    seated(first)
+    held.sender.hear()
+    second.beat(Stage.RESTORE)
+    held.turn()
+    assert held.seats()["n02"] is SeatState.AWAITED
+    second.beat(Stage.READBACK)
+    held.turn()
+    assert held.seats()["n02"] is SeatState.HTTPS
+    assert "without a seat" in held.why("n02")
+    assert held.state() is SessionState.SENDING
+
+
 def test_a_task_that_is_begun_anew_joins_while_its_session_runs(held: Sessions) -> None:
     armed = held.arm("n01", "n02")
     first, second = agent_of(held.scene, 1), agent_of(held.scene, 2)
@@ -621,11 +638,14 @@ def test_a_sender_that_lasted_wipes_out_the_deaths_before_it(held: Sessions) -> 
 def test_a_server_that_was_restarted_goes_on_with_its_sessions(held: Sessions) -> None:
     [first, _] = begun(held, 1, 2)
     old = held.sender.order
+    held.sender.begun = 1
+    held.turn(5)
     held.restart()
     assert isinstance(ask(first, old.stream, heard=True), SeatLater)
     held.until_started(2)
     assert held.sender.order.stream == old.stream + 1
     assert held.sender.order.master.value != old.master.value
+    assert held.sender.order.first_parcel == 1, "what was sent before is sent to who wants it"
     seat = seated(first, old.stream)
     assert seat.stream == old.stream + 1
     held.sender.hear()

@@ -24,6 +24,7 @@ from cloner_server.tasks import arming
 from cloner_server.tasks.rules import Rules
 
 _HOPS_MOST = 255
+_LEAST_BPS = 1e6  # slower than that a poll alone takes its time
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +145,8 @@ def _live(connection: Connection, session_id: str) -> AnyRow:
 
 def _check_numbers(request: SessionRequest) -> None:
     faults = []
-    if not (math.isfinite(request.rate_bps) and request.rate_bps >= 0):
-        faults.append(f"rate_bps: {request.rate_bps} is no rate")
+    if request.rate_bps and not _LEAST_BPS <= request.rate_bps < math.inf:
+        faults.append(f"rate_bps: {request.rate_bps:g}, wanted at least {format_rate(_LEAST_BPS)}")
     if not (math.isfinite(request.wait_s) and request.wait_s >= 0):
         faults.append(f"wait_s: {request.wait_s} is no time to wait")
     if not 1 <= request.hops <= _HOPS_MOST:

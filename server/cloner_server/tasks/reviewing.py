@@ -10,20 +10,24 @@ from sqlalchemy import Connection, select
 
 from cloner_core.admin.sessions import SeatState
 from cloner_core.admin.tasks import TaskState
-from cloner_core.messages import Failure
+from cloner_core.messages import Failure, Stage
 from cloner_core.multicast.session import Leaving
 from cloner_server.multicast.orders import ReceiverNews, SenderNews
 from cloner_server.state import sessions
-from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act
 from cloner_server.state.sessions import SERVED, UNSETTLED, AnyRow
-from cloner_server.state.tables import session_seats, tasks
+from cloner_server.state.tables import attempts, session_seats, tasks
 from cloner_server.tasks.seating import HEAR_S, MUTE, Told
 from cloner_server.tasks.states import CLAIMABLE
 
 RETURN_S = 30.0
 """In which the nodes of an epoch that died must have come to the next one."""
 _SAYS_SO_S = 5.0  # that a node gets to say itself that it hears nothing
+_AT_WORK = (
+    select(attempts.c.id).join(session_seats, session_seats.c.task == attempts.c.task).where(attempts.c.state == "live")
+)
+_STAGES = [stage.value for stage in Stage]
+_AFTER_RESTORE = frozenset(_STAGES[_STAGES.index(Stage.RESTORE.value) + 1 :])
 _WRITTEN = (TaskState.UNCONFIRMED, TaskState.DONE)
 _REASONS = {
     Leaving.SLOW: "slow: the others had to wait for it",
@@ -51,28 +55,28 @@ class Review:
         query = select(tasks).join(session_seats, session_seats.c.task == tasks.c.id)
         of_seats = query.where(session_seats.c.session == self.row.id)
         by_id = {task.id: task for task in self.connection.execute(of_seats)}
+        at_work = set(self.connection.execute(_AT_WORK.where(session_seats.c.session == self.row.id)).scalars())
         found = []
         for seat in sessions.seats(self.connection, self.row.id):
             state = SeatState(seat.state)
             if state in UNSETTLED:
                 is_now = seat.receiver and seat.stream == self.row.stream
-                state = self._look(seat, by_id.get(seat.task), heard.get(seat.receiver) if is_now else None)
+                said = heard.get(seat.receiver) if is_now else None
+                state = self._look(seat, by_id.get(seat.task), said, is_at_work=seat.attempt in at_work)
             found.append(state)
         return found
 
-    def _look(self, seat: AnyRow, task: AnyRow | None, heard: ReceiverNews | None) -> SeatState:
+    def _look(self, seat: AnyRow, task: AnyRow | None, heard: ReceiverNews | None, *, is_at_work: bool) -> SeatState:
         ended = self._ended(seat, task, heard)
         if ended is not None:
             if seat.receiver and seat.stream == self.row.stream:
                 self.told.settle.append(seat.receiver)
             return self._settle(seat, *ended, heard)
-        if SeatState(seat.state) not in SERVED:
-            return SeatState(seat.state)
-        attempt = rows.last_attempt(self.connection, seat.task)
-        if attempt is None or attempt.id != seat.attempt or attempt.state != "live":  # restarted: it comes again
+        if SeatState(seat.state) in SERVED and not is_at_work:  # the machine was restarted: it comes again
             sessions.change_seat(self.connection, seat, state=SeatState.AWAITED.value, seated_s=None)
             return SeatState.AWAITED
-        return SeatState(seat.state) if self.news is None else self._listen(seat, heard)
+        is_heard_of = SeatState(seat.state) in SERVED and self.news is not None
+        return self._listen(seat, heard) if is_heard_of else SeatState(seat.state)
 
     def _ended(self, seat: AnyRow, task: AnyRow | None, heard: ReceiverNews | None) -> tuple[SeatState, str] | None:
         """Return what a seat is because of its task, and why; None when the task goes on with it."""
@@ -84,7 +88,8 @@ class Review:
                 return SeatState.WRITTEN, ""
             return SeatState.HTTPS, f"task {seat.task} is {state.value}, and never told how its data came"
         if state in CLAIMABLE:
-            return None
+            is_past = task.stage in _AFTER_RESTORE and SeatState(seat.state) is SeatState.AWAITED
+            return (SeatState.HTTPS, "it restored without a seat") if is_past else None
         failure = msgspec.json.decode(task.failure, type=Failure) if task.failure else None
         return SeatState.OUT, f"task {seat.task} is {state.value}" + (f": {failure.message}" if failure else "")
 
