@@ -19,7 +19,7 @@ from netns.multicast_yard import Yard, yard
 from netns.netboot_lab import inside
 from serverbench.served import Served
 
-pytestmark = [pytest.mark.root, pytest.mark.netns, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.root, pytest.mark.netns, pytest.mark.slow, pytest.mark.timeout(280)]
 _MIB = 1 << 20
 
 
@@ -62,6 +62,11 @@ class Room:
                 f"{otherwise}: {[one.console.read_text()[-300:] for one in self.machines]}"
             )
             self.made.yard.wait(0.1)
+
+    def until_written(self, name: str) -> None:
+        """Wait until each machine has written something of the session, which goes on."""
+        self.until(lambda: all(seat["parcels"] for seat in self.session(name)["seats"]), "nothing is written")
+        assert self.session(name)["state"] == "sending", "it was to be disturbed in the middle"
 
     def finish(self) -> list[str]:
         """Wait until all are clones; return what their receipts say of multicast."""
@@ -127,9 +132,7 @@ def test_who_waits_is_called_and_cloned_by_multicast(small: Room) -> None:
 def test_a_server_that_dies_in_the_middle_goes_on(slow: Room) -> None:
     slow.wait_called()
     name = slow.begin()
-    slow.until(lambda: slow.session(name)["state"] == "sending", "it does not begin")
-    slow.made.yard.wait(2)
-    assert slow.session(name)["state"] == "sending", "it was to be killed in the middle"
+    slow.until_written(name)
     slow.made.served.kill()
     slow.made.yard.wait(2)
     slow.made.served.start()
@@ -170,9 +173,7 @@ def test_one_that_comes_late_gets_all_of_it(slow: Room) -> None:
 def test_one_that_dies_in_the_middle_takes_another_seat(slow: Room) -> None:
     slow.wait_called()
     name = slow.begin()
-    slow.until(lambda: slow.session(name)["state"] == "sending", "it does not begin")
-    slow.made.yard.wait(2)
-    assert slow.made.task(slow.machines[0])["stage"] == "restore", "it was to be killed in the middle"
+    slow.until_written(name)
     slow.machines[0].kill_agent()
     slow.until(lambda: slow.made.task(slow.machines[0])["state"] == "failed", "nobody told of its death")
     slow.made.served.admin("POST", f"/tasks/{slow.made.task(slow.machines[0])['id']}/retry")
@@ -201,8 +202,7 @@ def test_one_that_waits_for_the_others_can_be_aborted(slow: Room) -> None:
 def test_a_session_that_is_stopped_leaves_nobody_behind(slow: Room) -> None:
     slow.wait_called()
     name = slow.begin()
-    slow.until(lambda: slow.session(name)["state"] == "sending", "it does not begin")
-    slow.made.yard.wait(2)
+    slow.until_written(name)
     slow.made.served.admin("POST", f"/multicast/sessions/{name}/stop")
     notes = slow.finish()
     assert all("; the others over HTTPS: " in note for note in notes)

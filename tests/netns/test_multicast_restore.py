@@ -34,7 +34,7 @@ from netns.multicast_yard import Show, Yard, group, send, start, yard
 from store_images import Key
 from torture import rsync_differences
 
-pytestmark = [pytest.mark.root, pytest.mark.netns, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.root, pytest.mark.netns, pytest.mark.slow, pytest.mark.timeout(240)]
 
 _CONTEXT = multiprocessing.get_context("fork")
 FILES, FILE_BYTES = 30, 1 << 20
