@@ -60,7 +60,8 @@ def test_three_nodes_get_one_transmission_one_comes_late_and_one_loses_its_power
     (session,) = head.json("multicast-list")
     until("both receive", GOES_ON_S, lambda: sum(seat["parcels"] > 0 for seat in seats(head, session["id"])) == 2)
     now = seen(head, session["id"])
-    assert now["state"] == "sending", now
+    print(now)
+    assert now["state"] == "sending"
     cut.kill()
     late.start()
     cut.start()

@@ -21,7 +21,9 @@ _POLLED_AGAIN_S = 0.05  # one that is watched and does not lag; ten times that f
 SILENT_S = 5.0
 _UNANSWERED_MOST = 5
 _PATIENCE_S = 0.5  # that the others wait for one receiver, before it leaves
-_LATE_S = 3.0  # behind the sender's clock, after which nobody catches up
+_LATE_S = 2.0  # behind the sender's clock
+_LATE_FOR_S = 1.5  # after which one who is late does not catch up: a machine that stood still for a while does at once
+_ON_TIME_S = 1.0  # within which one that is on time was heard
 _LOSSY, _LOSSY_S = 0.3, 2.0
 _HEARD_S = 0.5  # of a receiver not heard for so long nobody waits
 _SHARE = 0.15  # of all datagrams, that a receiver may have as repair which nobody else asked for
@@ -46,6 +48,7 @@ class Member:
     asked_s: float = -inf  # when it was last polled
     waited_s: float = 0.0
     lossy_since_s: float = inf
+    late_since_s: float = inf
     claimed: int = 0  # combinations it alone asked for
     wanted: int = 0  # parcels it had sent again
 
@@ -98,7 +101,10 @@ class Members:
         if report.flags & Flag.DONE:
             self.settle(member)
             return member
-        if report.clock_ms and clock_s - report.clock_ms / 1000 > _LATE_S:
+        # Late is who has much to read yet: at a low rate a machine may take its time, and nobody waits for it.
+        is_late = clock_s - report.clock_ms / 1000 > _LATE_S and report.clock_ms and sequence - member.acked > window
+        member.late_since_s = min(member.late_since_s, now_s) if is_late else inf
+        if now_s - member.late_since_s > _LATE_FOR_S and self._is_one_on_time(now_s):
             self.leave(member.number, Leaving.SLOW)
             return None
         self._recent.append(member)
@@ -106,6 +112,12 @@ class Members:
         if lags and len(self._watched) < WATCHED_MOST:
             self._watched[member.number] = member
         return member
+
+    def _is_one_on_time(self, now_s: float) -> bool:
+        """Return whether anybody gains when one who is late leaves; all are late where the sender or the wire is."""
+        return any(
+            one.is_served and one.late_since_s == inf and now_s - one.heard_s < _ON_TIME_S for one in self._recent
+        )
 
     def settle(self, member: Member) -> None:
         """Take that a receiver has everything."""

@@ -1,0 +1,64 @@
+"""Whom a sender serves on: who stood still for a while, and who falls behind for good."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cloner_core.multicast.members import Members
+from cloner_core.multicast.session import Leaving
+from cloner_core.multicast.wire import Flag, Report
+
+WINDOW = 5600
+
+
+class Group:
+    """Receivers that report ten times a second; `behind` says by how many seconds, at a time."""
+
+    def __init__(self, *behind: Callable[[float], float], datagrams_per_s: int = 80_000) -> None:
+        self.members = Members()
+        self._per_s = datagrams_per_s
+        self._behind = dict(enumerate(behind, 1))
+        for number in self._behind:
+            self.members.admit(number, 0, 0.0)
+
+    def run(self, seconds: int) -> list[Leaving | None]:
+        for turn in range(10, 10 * seconds):
+            now_s = turn / 10
+            for number, behind in self._behind.items():
+                seen_s = max(0.001, now_s - behind(now_s))
+                acked = int(seen_s * self._per_s)
+                report = Report(number, turn, round(1000 * seen_s), acked, Flag(0), 0.0, 16, 0, (), ())
+                self.members.take(report, int(now_s * self._per_s), WINDOW, now_s, now_s)
+        return [one.left for one in self.members.members.values()]
+
+
+def on_time(_: float) -> float:
+    return 0.0
+
+
+def stood_still(now_s: float) -> float:
+    """For six seconds nothing was read; the datagrams waited, and are read ten times as fast as they came."""
+    return max(0.0, 6.0 - 9 * (now_s - 10)) if now_s >= 10 else 0.0
+
+
+def falls_behind(now_s: float) -> float:
+    """It does a fifth of what comes."""
+    return 0.8 * max(0.0, now_s - 5)
+
+
+def test_a_machine_that_stood_still_and_catches_up_is_served_on() -> None:
+    assert Group(stood_still, on_time).run(30) == [None, None]
+
+
+def test_one_that_falls_behind_leaves_within_five_seconds_and_the_other_stays() -> None:
+    assert Group(falls_behind, on_time).run(9) == [None, None]
+    assert Group(falls_behind, on_time).run(10) == [Leaving.SLOW, None]
+
+
+def test_nobody_leaves_where_all_fall_behind() -> None:
+    assert Group(falls_behind, falls_behind).run(30) == [None, None]
+    assert Group(falls_behind).run(30) == [None]
+
+
+def test_a_machine_with_little_to_read_may_take_its_time() -> None:
+    assert Group(falls_behind, on_time, datagrams_per_s=260).run(20) == [None, None]
