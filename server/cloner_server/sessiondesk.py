@@ -86,6 +86,16 @@ class _Epoch:
     since_s: float = 0.0  # of the steady clock: when the sender was started
     is_begun: bool = False
     noted_s: float = 0.0  # of the steady clock: when what it has sent was written
+    idle_since_s: float | None = None  # of the steady clock: nobody is served
+
+    def idle_s(self, seats: list[SeatState], now_s: float) -> float:
+        """Return for how long nobody has been served; to be called at every look."""
+        if any(seat in sessions.SERVED for seat in seats):
+            self.idle_since_s = None
+            return 0.0
+        if self.idle_since_s is None:
+            self.idle_since_s = now_s
+        return now_s - self.idle_since_s
 
 
 @dataclass(slots=True)
@@ -158,9 +168,10 @@ class SessionDesk:
                 live = sessions.live(connection)
             for gone in set(self._epochs) - {row.id for row in live}:
                 self._end_epoch(gone)
+            is_link_wanted = any(SessionState(row.state) is SessionState.QUEUED and row.pack_map for row in live)
             for row in live:
                 try:
-                    self._attend(row)
+                    self._attend(row, is_link_wanted=is_link_wanted)
                 except ConflictError as fault:  # no sender more is started now, or a row was changed meanwhile
                     log.warning("session %s waits: %s", row.id, fault)
             self._let_on(live)
@@ -174,7 +185,7 @@ class SessionDesk:
     def _act(self) -> Act:
         return Act(_AUTHOR, self.clock())
 
-    def _attend(self, row: AnyRow) -> None:
+    def _attend(self, row: AnyRow, *, is_link_wanted: bool) -> None:
         """Look at one session."""
         epoch = self._epochs.get(row.id)
         news = epoch.sender.news() if epoch is not None and epoch.sender is not None else None
@@ -191,7 +202,8 @@ class SessionDesk:
             if epoch is not None and epoch.sender is not None and self.steady() - epoch.noted_s >= _NOTE_S:
                 epoch.noted_s = self.steady()
                 sessions.change(connection, row.id, sent=_encode_sent(epoch.sender))
-            if seating.should_end(row, seats):
+            idle_s = epoch.idle_s(seats, self.steady()) if epoch is not None else 0.0
+            if seating.should_end(row, seats, idle_s, is_link_wanted=is_link_wanted):
                 had_any = SeatState.WRITTEN in seats or SeatState.HTTPS in seats
                 why = "" if had_any else "the tasks of all its nodes ended before it could begin"
                 row = multicasting.end_session(connection, act, row, SessionState.ENDED, why)

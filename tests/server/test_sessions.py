@@ -503,11 +503,12 @@ _ROWS = st.builds(
 )
 
 
-@given(_ROWS, _STATES, st.floats(0, 2000))
+@given(_ROWS, _STATES, st.floats(0, 2000), st.floats(0, 2000), st.booleans())
 def test_nothing_is_sent_to_nobody_and_nobody_is_waited_for_in_vain(
-    row: Any, seats: list[SeatState], now_s: float
+    row: Any, seats: list[SeatState], now_s: float, idle_s: float, is_link_wanted: bool
 ) -> None:
-    may_begin, may_end = seating.should_begin(row, seats, now_s), seating.should_end(row, seats)
+    may_begin = seating.should_begin(row, seats, now_s)
+    may_end = seating.should_end(row, seats, idle_s, is_link_wanted=is_link_wanted)
     assert not (may_begin and may_end)
     if may_begin:
         assert SeatState.HEARING in seats
@@ -515,6 +516,8 @@ def test_nothing_is_sent_to_nobody_and_nobody_is_waited_for_in_vain(
         assert may_begin
     if not set(seats) & {SeatState.AWAITED, SeatState.SEATED, SeatState.HEARING}:
         assert may_end
+    if not set(seats) & {SeatState.SEATED, SeatState.HEARING} and row.state == "sending":
+        assert may_end == (SeatState.AWAITED not in seats or is_link_wanted or idle_s >= row.wait_s)
 
 
 @dataclasses.dataclass

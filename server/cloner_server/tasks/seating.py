@@ -163,10 +163,17 @@ def should_begin(row: AnyRow, seats: Sequence[SeatState], now_s: float) -> bool:
     return row.gathered_s is not None and now_s - row.gathered_s >= row.wait_s
 
 
-def should_end(row: AnyRow, seats: Sequence[SeatState]) -> bool:
-    """Tell whether there is nobody left that a session is there for."""
-    is_sending = SessionState(row.state) is SessionState.SENDING
-    return not any(seat in (SERVED if is_sending else UNSETTLED) for seat in seats)
+def should_end(row: AnyRow, seats: Sequence[SeatState], idle_s: float, *, is_link_wanted: bool) -> bool:
+    """Tell whether there is nobody left that a session is there for.
+
+    One that has begun and serves nobody (for `idle_s` so far) stays for those of its nodes that are still to come: as
+    long as it waited for the others, unless another session wants the link.
+    """
+    if any(seat in SERVED for seat in seats):
+        return False
+    if not any(seat in UNSETTLED for seat in seats):
+        return True
+    return SessionState(row.state) is SessionState.SENDING and (is_link_wanted or idle_s >= row.wait_s)
 
 
 def startable(queued: Iterable[AnyRow], used_bps: float, budget_bps: float) -> list[AnyRow]:
