@@ -275,7 +275,7 @@ def test_a_node_that_hears_nothing_goes_over_https_with_the_reason(held: Session
     held.until_started(1)
     seat = seated(agent)
     seated(other)
-    held.turn(3)
+    held.turn(seating.HEAR_S - 2)
     assert seated(agent, seat.stream).number == seat.number, "it is the same seat"
     held.turn(2.1)
     said = ask(agent, seat.stream)
@@ -294,7 +294,7 @@ def test_a_node_that_is_not_heard_goes_over_https_with_the_reason(held: Sessions
     seat = seated(agent)
     seated(other)
     held.sender.hear(2)
-    held.turn(6.5)
+    held.turn(seating.HEAR_S + 1.5)
     assert held.seats()["n01"] is SeatState.SEATED, "it may say itself that it hears nothing"
     held.turn(4)
     assert held.seats() == {"n01": SeatState.HTTPS, "n02": SeatState.HEARING}
@@ -711,7 +711,7 @@ def test_a_version_that_cannot_be_read_fails_its_session_and_says_so(held: Sessi
     assert b"cannot be read" in answer.content
 
 
-@pytest.mark.parametrize(("after_s", "said"), [(0.1, "too little memory"), (5.0, "IGMP snooping")])
+@pytest.mark.parametrize(("after_s", "said"), [(0.1, "too little memory"), (seating.HEAR_S, "IGMP snooping")])
 def test_a_node_that_gives_up_says_why_and_the_server_what_to_look_for(
     held: Sessions, after_s: float, said: str
 ) -> None:

@@ -17,7 +17,7 @@ from cloner_core.multicast.session import Leaving
 from cloner_core.seats import SeatLeft, split_parcel
 from cloner_multicast.feed import FeedState
 
-DEAF_S = 5.0
+DEAF_S = 10.0
 """A node that has heard nothing valid for so long after it sat down goes over HTTPS."""
 SILENT_S = 60.0
 """So does one that heard nothing for so long since, though the server has not said that the session is over."""

@@ -23,7 +23,7 @@ from cloner_server.state.sessions import SERVED, UNSETTLED, AnyRow
 from cloner_server.tasks import attempts
 from cloner_server.tasks.attempts import Bearer
 
-HEAR_S = 5.0
+HEAR_S = 10.0
 """In which a node that sits down must hear, and be heard."""
 MUTE = "it may hear, but its answers do not arrive: a firewall on the way, or a route back that is another"
 """Why a node is sent away that was not heard, and has not said that it hears nothing."""
