@@ -39,6 +39,7 @@ _PARCEL_BYTES = 1_400_000  # what a pack of 4 MiB comes to
 _PAYLOAD, _FRAME = 1448, 1514
 _MASTER = bytes(range(32))
 _GROUP = "239.255.71.1"
+_UFTP_PUBLIC = "239.255.71.3"
 _ENDS_S = 240.0
 _UNCAPPED_BPS = 20e9
 
@@ -125,7 +126,7 @@ def _ours(place: Place) -> tuple[list[int], int]:
     pieces = [content[at : at + _PARCEL_BYTES] for at in range(0, len(content), _PARCEL_BYTES)]
     session = Session(1, [Parcel(digest(piece), len(piece)) for piece in pieces])
     count = place.scene.receivers
-    told, tell = os.pipe()
+    pipes = [os.pipe() for _ in range(count)]  # one for each: what several read of one comes to them in pieces
     group = Group(_GROUP, PORT, LINK)
 
     def send() -> None:
@@ -137,14 +138,17 @@ def _ours(place: Place) -> tuple[list[int], int]:
             sender.admit(number, time.monotonic())
         opener = ReportOpener(lambda number: keys[number] if number < count else None, 1)
         sending = Sending(sender, Sealer(group_key(_MASTER), 1, session.block_bytes), opener, opened)
-        os.write(tell, (json.dumps(opened.address) + "\n").encode() * count)
+        for _, tell in pipes:
+            os.write(tell, (json.dumps(opened.address) + "\n").encode())
         while not sender.is_over:
             sending.run(time.monotonic() + 0.02)
             if sender.is_finished:
                 sender.close()
 
     def receive(number: int) -> None:
-        address = json.loads(_read_line(told))
+        for _, tell in pipes:
+            os.close(tell)
+        address = json.loads(_read_line(pipes[number][0]))
         seat = Seat(1, number, group_key(_MASTER), receiver_key(_MASTER, number), (address[0], address[1]))
         feed = Feed(session, group, lambda _stream, _is_heard: seat)
         feed.start()
@@ -158,12 +162,14 @@ def _ours(place: Place) -> tuple[list[int], int]:
         while feed.left is None and feed.state().done < len(pieces):
             time.sleep(0.005)
         os.close(fd)
+        while os.read(pipes[number][0], 1):
+            pass  # until the sender ends: a receiver that went without answering its last poll is waited for
         feed.stop()
 
     sender = _spawn(send, place.made.of(0))
     receivers = [_spawn(partial(receive, number), place.made.of(number + 1)) for number in range(count)]
-    os.close(told)
-    os.close(tell)
+    for fd in (fd for pipe in pipes for fd in pipe):
+        os.close(fd)
     return receivers, sender
 
 
@@ -191,13 +197,14 @@ def _uftp(place: Place) -> tuple[list[int], int]:
     for number in range(place.scene.receivers):
         folder = place.room / f"uftp-{number}"
         folder.mkdir()
-        argv = ("uftpd", "-d", "-I", LINK, "-D", str(folder), "-U", f"0x{number + 1:08X}", "-B", str(8 * _MIB))
+        where = ("-I", LINK, "-M", _UFTP_PUBLIC, "-D", str(folder))
+        argv = ("uftpd", "-d", *where, "-U", f"0x{number + 1:08X}", "-B", str(8 * _MIB))
         receivers.append(_spawn(partial(_exec, *argv), place.made.of(number + 1)))
     time.sleep(0.5)
     hosts = ",".join(f"0x{number + 1:08X}" for number in range(place.scene.receivers))
     rate = str(int(place.scene.cap_bps / 1000 * 0.97)) if place.scene.cap_bps else "-1"
     buffer = ("-B", str(8 * _MIB), "-b", "1440", "-Y", "none")
-    sender = ("uftp", "-I", LINK, "-R", rate, "-H", hosts, *buffer, "-M", "239.255.71.3", "-P", "239.255.71.4")
+    sender = ("uftp", "-I", LINK, "-R", rate, "-H", hosts, *buffer, "-M", _UFTP_PUBLIC, "-P", "239.255.71.4")
     return receivers, _spawn(partial(_exec, *sender, str(place.source)), place.made.of(0))
 
 
