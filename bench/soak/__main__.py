@@ -37,6 +37,7 @@ LAWS = (
     "tree-codec",
     "multicast-sim",
     "multicast-net",
+    "multicast-crowd",
     "power-cut",
     "power-cut-nvram",
     "disk-errors",
