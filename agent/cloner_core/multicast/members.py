@@ -19,6 +19,8 @@ _POLLED_PER_DATAGRAM = 0.01
 _POLLS_AHEAD = 128.0
 _POLLED_AGAIN_S = 0.05  # one that is watched and does not lag; ten times that for the others
 SILENT_S = 5.0
+UNHEARD_S = 20.0
+"""Of a receiver that was never heard: it may be about to come, and whoever gave it the seat looks into it before."""
 _UNANSWERED_MOST = 5
 _PATIENCE_S = 0.5  # that the others wait for one receiver, before it leaves
 _LATE_S = 2.0  # behind the sender's clock
@@ -229,7 +231,8 @@ class Members:
         # Polls that follow each other before an answer can be there count as one.
         if now_s - member.polled_s < SILENT_S / _UNANSWERED_MOST:
             return
-        if member.unanswered >= _UNANSWERED_MOST and now_s - member.heard_s > SILENT_S:
+        silent_s = SILENT_S if member.counter else UNHEARD_S
+        if member.unanswered >= _UNANSWERED_MOST and now_s - member.heard_s > silent_s:
             self.leave(member.number, Leaving.SILENT)
             return
         member.polled_s = now_s

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from cloner_core.multicast.members import SILENT_S, UNHEARD_S
 from cloner_core.multicast.receiver import Receiver
 from cloner_core.multicast.sender import WAIT_S, Pace, Sender
 from cloner_core.multicast.session import Leaving, Parcel, Session
@@ -89,13 +90,17 @@ def test_who_comes_while_it_gathers_is_heard_as_well() -> None:
     assert room.sender.members.heard_count == 2
 
 
-def test_who_is_not_heard_leaves_before_it_begins() -> None:
+@pytest.mark.parametrize("was_heard", [True, False])
+def test_who_is_not_heard_leaves_before_it_begins(was_heard: bool) -> None:
     room = Room()
     room.seat(1)
-    room.seat(2, hears=False)
-    room.pass_time(4.5)
+    room.seat(2, hears=was_heard)
+    room.pass_time(0.5)
+    room.receivers = room.receivers[:1]
+    patience_s = SILENT_S if was_heard else UNHEARD_S
+    room.pass_time(patience_s - 1)
     assert room.sender.members.served == 2
-    room.pass_time(2.5)
+    room.pass_time(3)
     members = room.sender.members.members
     assert (members[1].left, members[2].left) == (None, Leaving.SILENT)
 
