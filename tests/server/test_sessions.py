@@ -430,6 +430,24 @@ def test_a_session_waits_no_longer_than_it_was_told(held: Sessions) -> None:
     assert held.state() is SessionState.SENDING
 
 
+def test_a_session_stays_for_who_is_still_to_come_as_long_as_it_waited(held: Sessions) -> None:
+    held.arm("n01", "n02", least=1, wait_s=60)
+    agent = agent_of(held.scene, 1)
+    ask(agent)
+    held.until_started(1)
+    seated(agent)
+    held.sender.hear()
+    held.turn()
+    agent.told("seat/left", dict[str, Any], SeatLeft("", 1))
+    held.turn()
+    held.turn(59)
+    assert held.state() is SessionState.SENDING, "n02 may still come"
+    held.turn(2)
+    assert held.state() is SessionState.ENDED
+    assert held.seats() == {"n01": SeatState.WRITTEN, "n02": SeatState.HTTPS}
+    assert held.why("n02") == "the session ended before it came"
+
+
 def test_an_admin_has_a_session_begin_now(held: Sessions) -> None:
     held.arm("n01", "n02")
     agent = agent_of(held.scene, 1)

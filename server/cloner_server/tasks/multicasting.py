@@ -117,7 +117,7 @@ def end_session(
     ended = sessions.move(connection, act, row, state, why=why, alarm=alarm, ended_s=act.now_s)
     for seat in sessions.seats(connection, row.id):
         if SeatState(seat.state) in sessions.UNSETTLED:
-            sessions.settle_seat(connection, act, seat, SeatState.HTTPS, why)
+            sessions.settle_seat(connection, act, seat, SeatState.HTTPS, why or "the session ended before it came")
     return ended
 
 
