@@ -350,8 +350,8 @@ def _open(epoch: _Epoch | None) -> Epoch | None:
 def _sent(sender: Sender) -> Sent:
     """Return what a sender has told; one that died before it began has not gone back behind where it was to begin."""
     news = sender.news()
-    begun = max(news.begun, sender.order.first_parcel)
-    return Sent(news.wire_bytes, news.blocks, news.combinations, news.reports, begun)
+    sent, begun = news.sent, max(news.begun, sender.order.first_parcel)
+    return Sent(sent.wire_bytes, sent.blocks, sent.combinations, sent.reports, begun)
 
 
 def _encode_sent(sender: Sender) -> str:

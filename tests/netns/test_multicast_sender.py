@@ -149,11 +149,11 @@ def test_a_version_is_sent_to_all_once_everybody_is_heard(tmp_path: Path, loss: 
         assert running.join(5)
         over = running.news()
     assert gathered.phase is waited.phase is SenderPhase.GATHERING
-    assert (waited.blocks, waited.begun, heard(waited)) == (0, 0, 2)
-    assert waited.syncs > gathered.syncs
+    assert (waited.sent.blocks, waited.begun, heard(waited)) == (0, 0, 2)
+    assert waited.sent.syncs > gathered.sent.syncs
     assert told == [(number, it.everything, None) for number in range(2)]
     assert settled.begun == len(it.everything)
-    assert (settled.combinations > 0) == bool(loss)
+    assert (settled.sent.combinations > 0) == bool(loss)
     assert [(one.is_done, one.done, one.left) for one in settled.receivers] == [(True, len(it.everything), None)] * 2
     assert (over.phase, over.last_words) == (SenderPhase.OVER, "")
     assert not Path(f"/proc/{over.pid}").exists()
@@ -202,7 +202,7 @@ def test_a_sender_that_ended_is_followed_by_another(tmp_path: Path, is_killed: b
     assert dead.last_words == ("it was ended by signal 9" if is_killed else "")
     assert half <= dead.begun < len(it.everything)
     assert told == [(number, it.everything, None) for number in range(2)]
-    assert 0 < last.blocks < sum(-(-len(content) // 1440) for content in it.show.contents)
+    assert 0 < last.sent.blocks < sum(-(-len(content) // 1440) for content in it.show.contents)
 
 
 def test_who_is_dismissed_leaves_and_the_others_go_on(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_thousands_of_receivers_are_told_of(tmp_path: Path) -> None:
         for number in range(5000):
             running.admit(number)
         news = until(running, lambda news: len(news.receivers) == 5000, wait_s=20.0)
-        after = until(running, lambda later: later.syncs > news.syncs + 10, wait_s=20.0)
+        after = until(running, lambda later: later.sent.syncs > news.sent.syncs + 10, wait_s=20.0)
     assert (heard(after), after.phase) == (0, SenderPhase.GATHERING)
 
 

@@ -10,6 +10,8 @@ import msgspec
 import pytest
 
 from cloner_core.messages import Secret
+from cloner_core.multicast.sealing import Rejects
+from cloner_core.multicast.sender import Sent
 from cloner_core.multicast.session import Leaving
 from cloner_core.seats import ParcelList
 from cloner_server.multicast.orders import (
@@ -96,7 +98,15 @@ def test_news_arrive_as_they_are() -> None:
         ReceiverNews(2, 0.25, 7, True, 0.01),
         ReceiverNews(3, 9.0, 1, left=Leaving.LOSS),
     )
-    news = SenderNews(phase=SenderPhase.SENDING, address="192.0.2.1", port=5, receivers=receivers, notes=("a note",))
+    news = SenderNews(
+        phase=SenderPhase.SENDING,
+        address="192.0.2.1",
+        port=5,
+        sent=Sent(datagrams=9, wire_bytes=12_000, dropped=1),
+        rejects=Rejects(forged=3),
+        receivers=receivers,
+        notes=("a note",),
+    )
     assert msgspec.json.decode(msgspec.json.encode(news), type=SenderNews) == news
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from cloner_core.admin.sessions import SeatState, SessionIntent, SessionState, SessionView
 from cloner_core.errors import ConflictError
+from cloner_core.multicast.sender import Sent
 from cloner_core.multicast.session import VERSIONS, Leaving
 from cloner_core.seats import SeatLeft, SeatReply, SeatRequest, decode_seat
 from cloner_server.multicast.links import Link
@@ -47,7 +48,7 @@ class PretendSender:
             address="10.77.0.1",
             port=40000,
             begun=self.begun,
-            wire_bytes=1000 * self.begun,
+            sent=Sent(wire_bytes=1000 * self.begun),
             receivers=tuple(self.heard.values()),
             last_words=self.last_words,
         )

@@ -7,6 +7,8 @@ from enum import StrEnum
 import msgspec
 
 from cloner_core.messages import Secret, Strict
+from cloner_core.multicast.sealing import Rejects
+from cloner_core.multicast.sender import Sent
 from cloner_core.multicast.session import BLOCK_BYTES, Leaving
 from cloner_core.seats import ParcelList
 
@@ -102,17 +104,8 @@ class SenderNews(Strict, frozen=True):
     pid: int = 0  # of the process
     begun: int = 0  # parcels of the plan, from 0: another epoch may begin with the next
     rate_bps: float = 0.0  # at which it sends now
-    datagrams: int = 0
-    wire_bytes: int = 0
-    blocks: int = 0
-    combinations: int = 0
-    syncs: int = 0
-    reports: int = 0
-    unasked: int = 0
-    dropped: int = 0
-    foreign: int = 0  # datagrams that came to its socket and were nobody's reports
-    forged: int = 0
-    malformed: int = 0
+    sent: Sent = msgspec.field(default_factory=Sent)
+    rejects: Rejects = msgspec.field(default_factory=Rejects)  # what came to its socket and was nobody's report
     receivers: tuple[ReceiverNews, ...] = ()
     notes: tuple[str, ...] = ()  # what it could not do, and does without
     last_words: str = ""  # of a process that has ended

@@ -197,7 +197,6 @@ class Epoch:
         self._lines.write(msgspec.json.encode(self._news(now_s)))
 
     def _news(self, now_s: float) -> SenderNews:
-        sent, rejects = self._sender.sent, self._rejects
         address, port = self._socket.address
         return SenderNews(
             phase=self._phase,
@@ -206,17 +205,8 @@ class Epoch:
             pid=os.getpid(),
             begun=self._begun,
             rate_bps=self._sender.rate.rate_bps,
-            datagrams=sent.datagrams,
-            wire_bytes=sent.wire_bytes,
-            blocks=sent.blocks,
-            combinations=sent.combinations,
-            syncs=sent.syncs,
-            reports=sent.reports,
-            unasked=sent.unasked,
-            dropped=sent.dropped,
-            foreign=rejects.foreign,
-            forged=rejects.forged,
-            malformed=rejects.malformed,
+            sent=self._sender.sent,
+            rejects=self._rejects,
             receivers=tuple(_describe(one, now_s) for one in self._sender.members.members.values()),
             notes=tuple(self._notes),
         )
