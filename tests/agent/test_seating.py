@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from agentbench.server import FakeServer
+from agentbench.server import SEAT, FakeServer
 from cloner_agent.failures import AbortError, StageError
 from cloner_agent.restore.arrivals import Parcels
 from cloner_agent.seating import Joining, Multicast, checked_parcels, fitting_window, leave, take_seat
@@ -23,20 +23,6 @@ from cloner_multicast.sockets import Group
 VERSION = "ab" * 32
 PACKS = PackMap(1, bytes(32), bytes(32), tuple(PackRef(bytes([number]) * 32, 1000, 2000, 1) for number in range(3)))
 LISTED = ParcelList(("01" * 32, "02" * 32, "03" * 32), (1100, 1100, 1001))
-SEAT = Seat(
-    version=VERSIONS[0],
-    stream=7,
-    number=2,
-    group_key=Secret("0a" * 16),
-    own_key=Secret("0b" * 16),
-    group="239.255.67.1",
-    port=47001,
-    sender="10.0.0.1",
-    sender_port=5000,
-    hops=1,
-    block_bytes=1440,
-    window_parcels=16,
-)
 
 
 class Opened:

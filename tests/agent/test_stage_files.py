@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agentbench.scene import facts, task
+from agentbench.server import SEAT
 from agentbench.store_server import StoreServer
 from cloner_agent.attempt import Attempt, Tools
 from cloner_agent.console import Console
@@ -19,27 +20,12 @@ from cloner_agent.seating import Multicast
 from cloner_agent.stages.files import restore
 from cloner_agent.stages.verify import verify_version
 from cloner_core.image.digest import digest
-from cloner_core.messages import Progress, Secret
-from cloner_core.multicast.session import VERSIONS, Leaving
+from cloner_core.messages import Progress
+from cloner_core.multicast.session import Leaving
 from cloner_core.plan import Plan
-from cloner_core.seats import NoSeat, ParcelList, Seat, SeatLater, make_parcel
+from cloner_core.seats import NoSeat, ParcelList, SeatLater, make_parcel
 from cloner_core.steps import Restore
 from cloner_multicast.feed import FeedState
-
-SEAT = Seat(
-    version=VERSIONS[0],
-    stream=1,
-    number=0,
-    group_key=Secret("0a" * 16),
-    own_key=Secret("0b" * 16),
-    group="239.255.67.1",
-    port=47001,
-    sender="10.0.0.1",
-    sender_port=5000,
-    hops=1,
-    block_bytes=1440,
-    window_parcels=16,
-)
 
 
 @dataclass

@@ -22,7 +22,24 @@ from cloner_core.messages import (
     Secret,
     Vaulted,
 )
+from cloner_core.multicast.session import VERSIONS
 from cloner_core.seats import NoSeat, ParcelList, Seat, SeatLater, SeatLeft, SeatRequest
+
+SEAT = Seat(
+    version=VERSIONS[0],
+    stream=7,
+    number=2,
+    group_key=Secret("0a" * 16),
+    own_key=Secret("0b" * 16),
+    group="239.255.67.1",
+    port=47001,
+    sender="10.0.0.1",
+    sender_port=5000,
+    hops=1,
+    block_bytes=1440,
+    window_parcels=16,
+)
+"""A seat of a session over IPv4, for a node that is not the first."""
 
 
 class FakeServer:

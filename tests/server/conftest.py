@@ -10,6 +10,7 @@ import pytest
 
 from serverbench.apps import one_loop
 from serverbench.scene import Scene, make_template, open_scene
+from serverbench.sessions import Sessions
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +32,11 @@ def scene(template: Path, tmp_path: Path) -> Iterator[Scene]:
     made = open_scene(tmp_path / "state")
     yield made
     made.core.database.close()
+
+
+@pytest.fixture
+def held(scene: Scene) -> Sessions:
+    """Two nodes, n01 and n02, and a desk that can hold sessions of them."""
+    for number in (1, 2):
+        scene.add_node(f"n0{number}", f"52:54:00:00:00:0{number}")
+    return Sessions(scene)

@@ -13,17 +13,20 @@ import msgspec
 
 from cloner_core.admin.sessions import SeatState, SessionIntent, SessionState, SessionView
 from cloner_core.errors import ConflictError
+from cloner_core.messages import Cause, Failure, Stage
 from cloner_core.multicast.sender import Sent
 from cloner_core.multicast.session import VERSIONS, Leaving
-from cloner_core.seats import SeatLeft, SeatReply, SeatRequest, decode_seat
+from cloner_core.seats import Seat, SeatLater, SeatLeft, SeatReply, SeatRequest, decode_seat
 from cloner_server.multicast.links import Link
 from cloner_server.multicast.orders import ReceiverNews, SenderNews, SenderOrder, SenderPhase
 from cloner_server.parcelshelf import ParcelShelf
 from cloner_server.sessiondesk import SessionDesk
+from cloner_server.state import events
 from cloner_server.tasks.multicasting import Wire
 from serverbench.scene import Agent, Scene, facts
 
 LINK = Link("eth0", IPv4Interface("10.77.0.1/24"), 1e9, 7e8)
+FAILURE = Failure(Stage.PLAN, Cause.TOOL, "no disk", "", is_destroyed=False)
 _DEADLINE_S = 20.0
 
 
@@ -175,3 +178,30 @@ def ask(agent: Agent, stream: int = 0, *, heard: bool = False) -> SeatReply:
 def leave(agent: Agent, why: str = "", parcels: int = 1) -> None:
     """Say that everything is there, or why not."""
     agent.told("seat/left", dict[str, Any], SeatLeft(why, parcels))
+
+
+def seated(agent: Agent, stream: int = 0) -> Seat:
+    """Ask for a seat that there must be."""
+    seat = ask(agent, stream)
+    assert isinstance(seat, Seat), seat
+    return seat
+
+
+def begun(held: Sessions, *numbers: int, **changes: Any) -> list[Agent]:
+    """Have a session send to these nodes; return their agents."""
+    held.arm(*(f"n0{number}" for number in numbers), **changes)
+    agents = [agent_of(held.scene, number) for number in numbers]
+    assert isinstance(ask(agents[0]), SeatLater)
+    held.until_started(len(held.senders) + 1)
+    for agent in agents:
+        seated(agent)
+    held.sender.hear()
+    held.turn()
+    assert ("begin",) in held.sender.said
+    return agents
+
+
+def told(scene: Scene, what: str) -> list[dict[str, Any]]:
+    """Return the details of all events of a kind, the oldest first."""
+    with scene.core.database.read() as connection:
+        return [one.detail for one in events.list_events(connection, limit=10_000) if one.what == what]

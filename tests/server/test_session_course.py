@@ -1,0 +1,273 @@
+"""The course of a multicast session: when it begins, when it ends, and which of several has the link."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import httpx
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloner_core.admin.sessions import SeatState, SessionState
+from cloner_core.multicast.session import group_key, receiver_key
+from cloner_core.seats import NoSeat, SeatLater, SeatLeft, SeatRequest
+from cloner_server.tasks import seating
+from serverbench.sessions import LINK, Sessions, agent_of, ask, begun, leave, seated
+
+
+def test_a_session_begins_when_all_of_its_nodes_hear_and_ends_when_all_have_everything(held: Sessions) -> None:
+    held.arm("n01", "n02")
+    first, second = agent_of(held.scene, 1), agent_of(held.scene, 2)
+    held.turn()
+    assert held.senders == [], "nobody asked"
+    assert isinstance(ask(first), SeatLater)
+    held.until_started(1)
+    assert held.state() is SessionState.GATHERING
+    seat = seated(first)
+    master = bytes.fromhex(held.sender.order.master.value)
+    assert seat.group_key.value == group_key(master).hex()
+    assert seat.own_key.value == receiver_key(master, seat.number).hex()
+    assert (seat.group, seat.port, seat.sender, seat.sender_port) == ("239.255.67.1", 47000, "10.77.0.1", 40000)
+    held.sender.hear()
+    held.turn()
+    assert held.seats() == {"n01": SeatState.HEARING, "n02": SeatState.AWAITED}
+    assert ("begin",) not in held.sender.said
+    assert seated(second).number == 2
+    held.turn()
+    assert ("begin",) not in held.sender.said, "the second is not heard yet"
+    held.sender.hear(2)
+    held.turn()
+    assert held.sender.said.count(("begin",)) == 1
+    assert held.state() is SessionState.SENDING
+    held.sender.hear(1, done=1)
+    assert {seat.node: seat.parcels for seat in held.show().seats}["n01"] == 1
+    leave(first)
+    assert held.seats()["n01"] is SeatState.WRITTEN
+    assert ("settle", 1) in held.sender.said
+    held.turn()
+    assert held.state() is SessionState.SENDING
+    leave(second, "its disk is slow", 0)
+    held.turn()
+    assert held.state() is SessionState.ENDED
+    assert held.why("n02") == "its disk is slow"
+    assert held.sender.said[-1] == ("stop",)
+    assert ask(first) == NoSeat("session 1 is ended")
+
+
+def test_a_session_begins_with_the_least_it_was_given(held: Sessions) -> None:
+    held.arm("n01", "n02", least=1)
+    agent = agent_of(held.scene, 1)
+    ask(agent)
+    held.until_started(1)
+    seated(agent)
+    held.sender.hear()
+    held.turn()
+    assert held.state() is SessionState.SENDING
+
+
+def test_a_session_waits_no_longer_than_it_was_told(held: Sessions) -> None:
+    held.arm("n01", "n02", wait_s=60)
+    agent = agent_of(held.scene, 1)
+    ask(agent)
+    held.until_started(1)
+    seated(agent)
+    held.sender.hear()
+    held.turn(59)
+    assert held.state() is SessionState.GATHERING
+    held.turn(2)
+    assert held.state() is SessionState.SENDING
+
+
+def test_a_session_stays_for_who_is_still_to_come_as_long_as_it_waited(held: Sessions) -> None:
+    held.arm("n01", "n02", least=1, wait_s=60)
+    agent = agent_of(held.scene, 1)
+    ask(agent)
+    held.until_started(1)
+    seated(agent)
+    held.sender.hear()
+    held.turn()
+    agent.told("seat/left", dict[str, Any], SeatLeft("", 1))
+    held.turn()
+    held.turn(59)
+    assert held.state() is SessionState.SENDING, "n02 may still come"
+    held.turn(2)
+    assert held.state() is SessionState.ENDED
+    assert held.seats() == {"n01": SeatState.WRITTEN, "n02": SeatState.HTTPS}
+    assert held.why("n02") == "the session ended before it came"
+
+
+def test_an_admin_has_a_session_begin_now(held: Sessions) -> None:
+    held.arm("n01", "n02")
+    agent = agent_of(held.scene, 1)
+    ask(agent)
+    held.until_started(1)
+    seated(agent)
+    held.sender.hear()
+    before = held.scene.state_dump()
+    assert held.scene.admin("POST", "/multicast/sessions/1/start", dry_run=True).status_code == 200
+    assert held.scene.state_dump() == before
+    assert held.scene.admin("POST", "/multicast/sessions/1/start").status_code == 200
+    held.turn()
+    assert held.state() is SessionState.SENDING
+    assert held.scene.admin("POST", "/multicast/sessions/1/start").status_code == 409
+
+
+def test_an_admin_stops_a_session_and_its_nodes_go_over_https(held: Sessions) -> None:
+    [first, _] = begun(held, 1, 2)
+    answer = held.scene.admin("POST", "/multicast/sessions/1/stop")
+    assert answer.status_code == 200
+    assert held.state() is SessionState.STOPPED
+    assert set(held.seats().values()) == {SeatState.HTTPS}
+    said = ask(first)
+    assert isinstance(said, NoSeat)
+    assert "stopped by root" in said.why
+    held.turn()
+    assert held.sender.said[-1] == ("stop",)
+    assert held.scene.admin("POST", "/multicast/sessions/1/stop").status_code == 409
+    assert held.scene.admin("POST", "/multicast/sessions/9/stop").status_code == 404
+
+
+def test_a_session_whose_tasks_were_aborted_ends_though_nobody_ever_came(held: Sessions) -> None:
+    armed = held.arm("n01", "n02")
+    for one in armed.intents:
+        held.scene.admin("POST", f"/tasks/{one.task_id}/abort")
+    held.turn()
+    assert held.state() is SessionState.ENDED
+    assert "before" in held.show().why
+    assert held.scene.netboot("n01") == "local"
+    assert held.scene.admin("GET", "/multicast/sessions").json() == []
+    assert len(held.scene.admin("GET", "/multicast/sessions", all=True).json()) == 1
+
+
+def test_a_task_that_is_done_and_never_said_how_settles_its_seat(held: Sessions) -> None:
+    [agent] = begun(held, 1)
+    agent.deploy()
+    held.turn()
+    assert held.seats()["n01"] is SeatState.HTTPS
+    assert held.state() is SessionState.ENDED
+
+
+_STATES = st.lists(st.sampled_from(SeatState), max_size=6)
+
+
+@dataclasses.dataclass
+class _Row:
+    state: str = "gathering"
+    is_start_now: bool = False
+    least: int = 0
+    wait_s: float = 600.0
+    gathered_s: float | None = 0.0
+
+
+_ROWS = st.builds(
+    _Row,
+    st.sampled_from(["gathering", "sending"]),
+    st.booleans(),
+    st.integers(0, 6),
+    st.floats(0, 1000),
+    st.none() | st.floats(0, 1000),
+)
+
+
+@given(_ROWS, _STATES, st.floats(0, 2000), st.floats(0, 2000), st.booleans())
+def test_nothing_is_sent_to_nobody_and_nobody_is_waited_for_in_vain(
+    row: Any, seats: list[SeatState], now_s: float, idle_s: float, is_link_wanted: bool
+) -> None:
+    may_begin = seating.should_begin(row, seats, now_s)
+    may_end = seating.should_end(row, seats, idle_s, is_link_wanted=is_link_wanted)
+    assert not (may_begin and may_end)
+    if may_begin:
+        assert SeatState.HEARING in seats
+    if SeatState.HEARING in seats and not {SeatState.AWAITED, SeatState.SEATED} & set(seats):
+        assert may_begin
+    if not set(seats) & {SeatState.AWAITED, SeatState.SEATED, SeatState.HEARING}:
+        assert may_end
+    if not set(seats) & {SeatState.SEATED, SeatState.HEARING} and row.state == "sending":
+        assert may_end == (SeatState.AWAITED not in seats or is_link_wanted or idle_s >= row.wait_s)
+
+
+@dataclasses.dataclass
+class _Queued:
+    rate_bps: float
+    pack_map: str
+
+
+@given(
+    st.lists(st.builds(_Queued, st.floats(1e6, 1e10), st.sampled_from(["", "ab"])), max_size=8),
+    st.floats(0, 1e9),
+    st.floats(1e6, 1e9),
+)
+def test_sessions_share_the_link_and_none_passes_one_that_waits(
+    queued: Any, used_bps: float, budget_bps: float
+) -> None:
+    found = seating.startable(queued, used_bps, budget_bps)
+    asked = [row for row in queued if row.pack_map]
+    assert found == asked[: len(found)]
+    total_bps = used_bps + sum(row.rate_bps for row in found)
+    assert len(found) <= 1 or total_bps <= budget_bps
+    if asked and not used_bps:
+        assert found, "an empty link takes the first, whatever it wants"
+    if used_bps and found:
+        assert total_bps <= budget_bps
+
+
+def test_two_sessions_share_the_link_and_a_third_waits_for_it(held: Sessions) -> None:
+    scene = held.scene
+    scene.add_node("n03", "52:54:00:00:00:03")
+    for number, rate in ((1, 4e8), (2, 3e8), (3, 1e8)):
+        held.arm(f"n0{number}", rate_bps=rate)
+    agents = [agent_of(scene, number) for number in (1, 2, 3)]
+    for agent in agents:
+        ask(agent)
+    held.until_started(2)
+    held.turn()
+    assert [held.state(one) for one in "123"] == [SessionState.GATHERING, SessionState.GATHERING, SessionState.QUEUED]
+    assert {one.order.group for one in held.senders} == {"239.255.67.1", "239.255.67.2"}
+    waits = ask(agents[2])
+    assert isinstance(waits, SeatLater)
+    assert "taken by" in waits.text
+    leave(agents[0], "no")
+    held.turn()
+    held.until_started(3)
+    assert held.state("3") is SessionState.GATHERING
+
+
+def test_the_higher_priority_comes_first(held: Sessions) -> None:
+    held.arm("n01", priority=0)
+    held.arm("n02", priority=5)
+    first, second = agent_of(held.scene, 1), agent_of(held.scene, 2)
+    ask(first)
+    ask(second)
+    held.until_started(1)
+    assert held.sender.order.session == "2"
+    assert held.state("1") is SessionState.QUEUED
+
+
+def test_a_rate_above_the_share_is_said_and_has_the_link_alone(held: Sessions) -> None:
+    assert "alone" in held.arm("n01", rate_bps=9e8, dry_run=True).notes[0]
+    held.link = dataclasses.replace(LINK, notes=("the kernel does not tell how fast eth0 is",))
+    assert "does not tell" in held.arm("n01", dry_run=True).notes[0]
+
+
+def test_a_version_that_cannot_be_read_fails_its_session_and_says_so(held: Sessions) -> None:
+    held.arm("n01")
+    agent = agent_of(held.scene, 1)
+    store = held.scene.core.catalog.store
+    for path in store.paths_of("golden", 1):
+        if "pack" in str(path.parent) and path.is_file() and path.stat().st_size > 500:
+            data = bytearray(path.read_bytes())
+            data[-1] ^= 1
+            path.chmod(0o600)
+            path.write_bytes(data)
+    ask(agent)
+    for _ in range(100):
+        held.turn(0.1)
+        if held.state() is SessionState.FAILED:
+            break
+        time.sleep(0.02)
+    assert held.state() is SessionState.FAILED
+    assert "cannot be read" in held.show().why
+    answer: httpx.Response = agent.post("seat", SeatRequest((1,)))
+    assert b"cannot be read" in answer.content

@@ -1,0 +1,122 @@
+"""Multicast sessions whose senders die and whose server is restarted: another epoch goes on, with keys of its own."""
+
+from __future__ import annotations
+
+import time
+
+from cloner_core.admin.sessions import SeatState, SessionState
+from cloner_core.multicast.session import group_key, receiver_key
+from cloner_core.seats import NoSeat, Seat, SeatLater
+from cloner_server.sessiondesk import DEATHS_MOST
+from serverbench.sessions import Sessions, agent_of, ask, begun, seated, told
+
+
+def test_no_key_of_an_epoch_is_kept(held: Sessions) -> None:
+    begun(held, 1)
+    dump = str(held.scene.state_dump())
+    master = bytes.fromhex(held.sender.order.master.value)
+    for secret in (master.hex(), group_key(master).hex(), receiver_key(master, 1).hex()):
+        assert secret not in dump
+
+
+def test_a_sender_that_dies_is_followed_by_another_epoch(held: Sessions) -> None:
+    [first, second] = begun(held, 1, 2)
+    old = held.sender
+    old.begun = 1
+    old.die("Traceback\nMemoryError")
+    held.until_started(2)
+    new = held.sender.order
+    assert new.stream == old.order.stream + 1
+    assert new.master.value != old.order.master.value
+    assert new.first_parcel == 1
+    assert told(held.scene, "sender died")[0]["why"] == "MemoryError"
+    assert seated(first, old.order.stream).number == 1, "numbers are the epoch's own"
+    held.turn()
+    assert ("begin",) not in held.sender.said, "nobody hears yet"
+    held.sender.hear()
+    held.turn()
+    assert ("begin",) in held.sender.said
+    assert held.show().epochs == 2
+    held.turn(31)
+    assert held.seats() == {"n01": SeatState.HEARING, "n02": SeatState.HTTPS}
+    assert "did not come back" in held.why("n02")
+    said = ask(second)
+    assert isinstance(said, NoSeat)
+
+
+def test_a_session_whose_senders_only_die_has_failed_and_its_nodes_go_over_https(held: Sessions) -> None:
+    [agent] = begun(held, 1)
+    for count in range(1, DEATHS_MOST + 1):
+        held.until_started(count)
+        held.sender.die("no such device")
+        held.turn()
+    assert held.state() is SessionState.FAILED
+    assert "no such device" in held.show().why
+    assert len(held.senders) == DEATHS_MOST
+    said = ask(agent)
+    assert isinstance(said, NoSeat)
+    assert "no such device" in said.why
+
+
+def test_a_sender_that_lasted_wipes_out_the_deaths_before_it(held: Sessions) -> None:
+    begun(held, 1)
+    for count in range(1, 2 * DEATHS_MOST):
+        held.until_started(count)
+        held.sender.hear(1)
+        held.turn(61)
+        if held.state() is not SessionState.SENDING:
+            break
+        held.sender.die()
+        held.turn()
+    assert held.state() is not SessionState.FAILED
+
+
+def test_a_server_that_was_restarted_goes_on_with_its_sessions(held: Sessions) -> None:
+    [first, _] = begun(held, 1, 2)
+    old = held.sender.order
+    held.sender.begun = 1
+    held.turn(5)
+    held.restart()
+    assert isinstance(ask(first, old.stream, heard=True), SeatLater)
+    held.until_started(2)
+    assert held.sender.order.stream == old.stream + 1
+    assert held.sender.order.master.value != old.master.value
+    assert held.sender.order.first_parcel == 1, "what was sent before is sent to who wants it"
+    seat = seated(first, old.stream)
+    assert seat.stream == old.stream + 1
+    held.sender.hear()
+    held.turn()
+    assert held.state() is SessionState.SENDING
+    assert ("begin",) in held.sender.said
+
+
+def test_a_restart_while_nodes_gather_goes_on_gathering(held: Sessions) -> None:
+    held.arm("n01", "n02")
+    first = agent_of(held.scene, 1)
+    ask(first)
+    held.until_started(1)
+    old = seated(first)
+    held.restart()
+    held.until_started(2)
+    seated(first, old.stream)
+    held.sender.hear()
+    held.turn()
+    assert held.state() is SessionState.GATHERING
+    seated(agent_of(held.scene, 2))
+    held.sender.hear()
+    held.turn()
+    assert held.state() is SessionState.SENDING
+
+
+def test_a_server_that_has_too_many_senders_tries_again(held: Sessions) -> None:
+    held.arm("n01")
+    agent = agent_of(held.scene, 1)
+    held.is_full = True
+    ask(agent)
+    for _ in range(20):
+        held.turn(0.1)
+        time.sleep(0.02)
+    assert held.senders == []
+    held.is_full = False
+    held.until_started(1)
+    assert isinstance(ask(agent), Seat)
