@@ -15,6 +15,6 @@ SEED = 13  # NVMe, the disk that is meant in the middle
 
 def test_the_disk_that_is_meant_is_written_and_boots_and_the_others_keep_every_byte(tmp_path: Path) -> None:
     """All orders on all buses: `./run soak disk-orders`."""
-    with disk_orders.LAW.open(tmp_path) as case:
+    with disk_orders.open_disk_orders(tmp_path, "vm") as case:
         figures = case(SEED)
     assert (figures["bus"], figures["order"]) == ("nvme", "201")

@@ -51,6 +51,7 @@ def test_three_nodes_get_one_transmission_one_comes_late_and_one_loses_its_power
     for machine in (early, cut):
         machine.start()
     until("two nodes wait", WAITS_S, lambda: len(those_here(head)) == 2)
+    assert {view["node"] for view in head.json("multicast-status")} >= {node.name for node in NODES[:2]}
     assert head.json("task", "list") == []
     assert all(view["memory_bytes"] > 400 * MIB and view["disks"] for view in those_here(head))
     assert all(is_blank(machine) for machine in (early, cut))
@@ -91,7 +92,7 @@ def until(what: str, deadline_s: float, is_so: Callable[[], bool]) -> None:
 
 def those_here(head: Head) -> list[dict[str, Any]]:
     """Return the nodes that have checked in."""
-    return [view for view in head.json("multicast-status") if view["since_s"] is not None]
+    return [view for view in head.ask("/multicast/waiting") if view["since_s"] is not None]
 
 
 def seen(head: Head, session: str) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def seen(head: Head, session: str) -> dict[str, Any]:
 
 def seats(head: Head, session: str) -> list[dict[str, Any]]:
     """Return the nodes of a session."""
-    return list(seen(head, session)["seats"])
+    return list(head.ask(f"/multicast/sessions/{session}")["seats"])
 
 
 def is_blank(machine: Machine) -> bool:

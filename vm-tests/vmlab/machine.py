@@ -159,9 +159,12 @@ class Machine:
         """
         pattern = re.compile(marker)
         end = time.monotonic() + deadline_s
+        looked_bytes = -1
         while True:
             was_running = self.is_running
-            text = self._new_bytes().decode(errors="surrogateescape")
+            text, size = "", self.log.stat().st_size
+            if size != looked_bytes:  # what has been looked through is not looked through again
+                text, looked_bytes = self._new_bytes().decode(errors="surrogateescape"), size
             if match := pattern.search(text):
                 self._read_bytes += len(text[: match.end()].encode(errors="surrogateescape"))
                 return match

@@ -11,7 +11,6 @@ import dataclasses
 import os
 import random
 import re
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,7 +72,7 @@ def _failure(room: MachineRoom, node: Node, name: str, broken: BrokenSector | No
     vm = Vm(name, disks=(attached,), nics=(Nic(node.mac),), uuid=node.uuid, variables=variables, reboots=False)
     room.head.cloner("deploy", "--nodes", node.name, "--yes")
     try:
-        with Machine(room.lab, vm) as machine:
+        with Machine(room.lab, dataclasses.replace(vm, direct=room.head.direct_boot(node.mac))) as machine:
             task = _settled(room, node)
             has_error = _KERNEL_SAYS in machine.said()
         if task["state"] == "failed":
@@ -89,11 +88,10 @@ def _failure(room: MachineRoom, node: Node, name: str, broken: BrokenSector | No
 
 def _settled(room: MachineRoom, node: Node) -> dict[str, Any]:
     """Return the task of a node once it has failed, or has a receipt."""
-    end_s = time.monotonic() + _SETTLES_S
-    while (task := room.head.task(node.name))["state"] not in ("failed", *_ENDED_WELL):
-        require(time.monotonic() < end_s, f"the task is {task['state']}")
-        time.sleep(1)
-    return task
+    states = ("failed", *_ENDED_WELL)
+    state = room.head.wait_any_state(node.name, states, _SETTLES_S)
+    require(state in states, f"the task is {state}")
+    return room.head.task(node.name)
 
 
 def _disk(room: MachineRoom, node: Node, name: str) -> Disk:
@@ -127,7 +125,8 @@ def _reference(room: MachineRoom, node: Node) -> list[tuple[int, int]]:
     """Deploy onto a sound disk and return what of it was written."""
     disk = _disk(room, node, "reference")
     room.head.cloner("deploy", "--nodes", node.name, "--yes")
-    vm = Vm("reference", disks=(disk,), nics=(Nic(node.mac),), uuid=node.uuid, reboots=False)
+    direct = room.head.direct_boot(node.mac)
+    vm = Vm("reference", disks=(disk,), nics=(Nic(node.mac),), uuid=node.uuid, reboots=False, direct=direct)
     with Machine(room.lab, vm) as machine:
         task = _settled(room, node)
         require(task["state"] in _ENDED_WELL, f"a deploy onto a sound disk failed: {task['failure']}")

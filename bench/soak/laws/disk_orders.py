@@ -10,7 +10,6 @@ import hashlib
 import itertools
 import os
 import random
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,11 +103,9 @@ class _Scene:
             machine.variables.unlink(missing_ok=True)
 
     def _settled(self, node: Node) -> dict[str, Any]:
-        end_s = time.monotonic() + _SETTLES_S
-        while (task := self.room.head.task(node.name))["state"] not in _ENDED:
-            require(time.monotonic() < end_s, f"the task is {task['state']}")
-            time.sleep(1)
-        return task
+        state = self.room.head.wait_any_state(node.name, _ENDED, _SETTLES_S)
+        require(state in _ENDED, f"the task is {state}")
+        return self.room.head.task(node.name)
 
     def _boots_the_right_one(self, node: Node, machine: Machine, task: dict[str, Any], meant: Disk) -> None:
         """Boot: what confirms names the partition that was made, which a former clone has not."""
@@ -130,10 +127,10 @@ def _sha256(path: Path) -> str:
 
 
 @contextmanager
-def open_disk_orders(work: Path) -> Iterator[Case]:
-    """All cases share one lab; its scratch lies where temporary files do."""
+def open_disk_orders(work: Path, drivers: str = "full") -> Iterator[Case]:
+    """All cases share one lab; its scratch lies where temporary files do. Cases of SATA need the drivers `full`."""
     with Lab(title="disk-orders") as lab:
-        room = MachineRoom(lab, build_installer(Cache(default_cache()), lab.directory / "full", drivers="full"))
+        room = MachineRoom(lab, build_installer(Cache(default_cache()), lab.directory / drivers, drivers=drivers))
         document = layout_file(lab, name=_ANY, serial="*", size_min="256MiB")
         room.head.cloner("disklayout-upload", "--disklayout", _ANY, "--file", document)
         with room.node() as node:

@@ -19,10 +19,11 @@ from cloner_initramfs import Cache, build_kit, default_cache, put_kit
 from soak.law import Case, Figures, Law, require
 from vmlab import Lab, Machine, Nic, Vm, host
 from vmlab.disk import GIB, blank_disk
+from vmlab.golden_debian import HOSTNAME
 from vmlab.handmade import install_by_hand
 from vmlab.head import Head, build_installer
 from vmlab.scene import IMAGE, LAYOUT, Node, golden_tree
-from vmlab.ssh import OPTIONS, Key, ssh, wait_for_ssh
+from vmlab.ssh import OPTIONS, Key, host_key, ssh, wait_for_ssh
 
 _ADDRESS = "10.77.0.30"
 _NETWORK = f"[Match]\nType=ether\n\n[Network]\nAddress={_ADDRESS}/24\n"
@@ -52,7 +53,9 @@ class _Scene:
         install_by_hand(self.tree, disk)
         golden = Machine(self.lab, Vm("golden", disks=(disk,), nics=(Nic("52:54:00:77:00:30"),)))
         golden.start()
+        golden.wait_for(r"golden login:", _BOOT_S)
         wait_for_ssh(self.lab, _ADDRESS, self.key, deadline_s=_BOOT_S)
+        self._is_the_tree()
         line = self.head.cloner("token", "create", "--capture", IMAGE, "--install-line").out.strip()
         self._type(line)
         first = self._captured("new-image", "--disklayout", LAYOUT, "--message", "golden")
@@ -92,6 +95,15 @@ class _Scene:
             "update_stored_bytes": second["new_stored_bytes"],
             "update_unread_share": round(1 - second["survey"]["unknown_bytes"] / second["survey"]["data_bytes"], 3),
         }
+
+    def _is_the_tree(self) -> None:
+        """Hold the golden machine to the tree it was made from: none of our code has put it there."""
+        said = self._type("hostname; findmnt -no SOURCE /; cat /etc/machine-id").split()
+        wanted = [HOSTNAME, "/dev/vda3", (self.tree / "etc/machine-id").read_text().strip()]
+        require(said == wanted, f"the golden machine says {said}, not {wanted}")
+        stored = (self.tree / "etc/ssh/ssh_host_ed25519_key.pub").read_text().split()[:2]
+        shown = host_key(self.lab, _ADDRESS)
+        require(shown == " ".join(stored), f"the golden machine shows {shown}, not its host key")
 
     def _type(self, line: str, timeout_s: float = _TYPED_S) -> str:
         return ssh(self.lab, _ADDRESS, self.key, line, timeout_s=timeout_s)

@@ -210,7 +210,7 @@ class _Trial:
         return self.nbd.power_on(self.chance)
 
     def _state(self) -> str:
-        return str(self.scene.room.head.task(self.node.name)["state"])
+        return self.scene.room.head.state_of(self.node.name)
 
     def _come_to_done(self) -> int:
         """Switch on whenever the machine is off until the clone has confirmed; return how many attempts that took."""
