@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 
 
-def write_new(path: Path, content: bytes, mode: int) -> None:
+def write_new(path: Path, content: bytes | memoryview, mode: int) -> None:
     """Write and sync a file that must not exist yet; its name is durable once its directory is synced.
 
     One that cannot be written whole is taken away again.
@@ -24,7 +24,7 @@ def write_new(path: Path, content: bytes, mode: int) -> None:
         raise
 
 
-def replace_file(path: Path, content: bytes, mode: int) -> None:
+def replace_file(path: Path, content: bytes | memoryview, mode: int) -> None:
     """Put `content` in place of what is at `path`, if anything: whoever opens it finds the old or the new, whole."""
     fresh = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     write_new(fresh, content, mode)

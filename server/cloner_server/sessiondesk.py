@@ -24,7 +24,7 @@ from cloner_core.errors import ClonerError, ConflictError
 from cloner_core.messages import Secret
 from cloner_core.multicast.session import MASTER_BYTES, Leaving
 from cloner_core.seats import SeatLater, SeatLeft, SeatReply, SeatRequest
-from cloner_server.multicast.orders import SenderNews, SenderOrder
+from cloner_server.multicast.orders import EpochOrder, InStore, SenderNews, SenderOrder, sender_order
 from cloner_server.parcelshelf import Listed, ParcelShelf
 from cloner_server.state import events, sessions
 from cloner_server.state.database import Act, Database
@@ -268,14 +268,10 @@ class SessionDesk:
         stream = row.stream % _STREAMS + 1 if row.stream else secrets.randbelow(_STREAMS) + 1
         kept = Sent() if row.sent is None else msgspec.json.decode(row.sent, type=Sent)
         rate_bps = min(row.rate_bps, wire.link.speed_bps)
-        order = SenderOrder(
+        epoch_order = EpochOrder(
             session=str(row.id),
             stream=stream,
-            store=self.store,
             pack_map=row.pack_map,
-            parcels=listed,
-            interface=wire.link.interface,
-            source=str(wire.link.address.ip),
             group=row.group,
             port=row.port,
             rate_bps=rate_bps,
@@ -284,6 +280,13 @@ class SessionDesk:
             hops=row.hops,
             first_parcel=min(kept.begun, len(listed.digests)) if row.started_s is not None else 0,
             query_every_s=self.query_every_s,
+        )
+        order = sender_order(
+            epoch_order,
+            parcels=listed,
+            origin=InStore(self.store),
+            interface=wire.link.interface,
+            source=str(wire.link.address.ip),
         )
         with self.database.write() as connection:
             now = sessions.get(connection, row.id)

@@ -23,9 +23,10 @@ from cloner_core.image.packmap import decode_map
 from cloner_core.messages import Secret
 from cloner_core.multicast.session import MASTER_BYTES, Leaving
 from cloner_core.seats import make_parcel
-from cloner_server.multicast.orders import SenderNews, SenderOrder, SenderPhase
+from cloner_server.multicast.orders import InCache, InStore, SenderNews, SenderOrder, SenderPhase
 from cloner_server.multicast.parcels import parcel_list
 from cloner_server.multicast.supervisor import Running, Supervisor
+from cloner_server.relay.cache import PackCache, held
 from cloner_server.store.local import LocalStore
 from netns.multicast_yard import Show, Yard, group, receive, start, yard
 from netns.netboot_lab import inside
@@ -64,7 +65,7 @@ class Stage:
         order = SenderOrder(
             session="s1",
             stream=stream,
-            store=str(self.store.files_root),
+            origin=InStore(str(self.store.files_root)),
             pack_map=self.pack_map.hex(),
             parcels=parcel_list(self.store, self.pack_map),
             interface=where.interface,
@@ -289,9 +290,23 @@ def test_an_order_that_cannot_be_done_is_dead_and_says_why(tmp_path: Path, other
     assert "Traceback" not in running.news().last_words
 
 
+def test_a_sender_of_a_relay_sends_from_its_cache(tmp_path: Path) -> None:
+    with stage(tmp_path, 1) as it, held(tmp_path / "cache"):
+        cache = PackCache(tmp_path / "cache", 1 << 30)
+        known = cache.keep_map(it.pack_map, it.store.pack_map(it.pack_map), parcel_list(it.store, it.pack_map))
+        for ordinal, parcel in enumerate(it.show.contents):
+            cache.keep_parcel(known, ordinal, parcel)
+        it.receive(0)
+        running = it.start(it.order(origin=InCache(str(tmp_path / "cache"))))
+        running.admit(0)
+        running.begin()
+        until(running, lambda news: news.phase is SenderPhase.SETTLED)
+        assert it.ended(1) == [(0, it.everything, None)]
+
+
 def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     with stage(tmp_path, 0) as it:
-        running = it.supervisor.start(it.order(store=str(tmp_path / "none")))
+        running = it.supervisor.start(it.order(origin=InStore(str(tmp_path / "none"))))
         assert running.join(20)
     assert running.news().is_dead
     assert running.news().last_words == f"there is no store in {tmp_path / 'none'}"

@@ -19,6 +19,7 @@ from cloner_server.multicast.orders import (
     Begin,
     Command,
     Dismiss,
+    InStore,
     Limit,
     ReceiverNews,
     SenderNews,
@@ -33,7 +34,7 @@ MASTER = "5a" * 32
 ORDER = SenderOrder(
     session="7",
     stream=1,
-    store="/srv/store",
+    origin=InStore("/srv/store"),
     pack_map="00" * 32,
     parcels=ParcelList(("11" * 32,), (1000,)),
     interface="eth0",

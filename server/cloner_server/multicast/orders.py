@@ -13,16 +13,24 @@ from cloner_core.multicast.session import BLOCK_BYTES, Leaving
 from cloner_core.seats import ParcelList
 
 
-class SenderOrder(Strict, frozen=True):
-    """Everything a sender needs for one epoch of a session."""
+class InStore(Strict, frozen=True, tag="store"):
+    """The bytes of parcels lie in the store of a server."""
+
+    directory: str
+
+
+class InCache(Strict, frozen=True, tag="cache"):
+    """The bytes of parcels lie in the cache of a relay."""
+
+    directory: str
+
+
+class EpochOrder(Strict, frozen=True, kw_only=True):
+    """What is sent in one epoch of a session, and how: the same wherever it is sent from."""
 
     session: str  # its name, for people
     stream: int  # u32, another for every epoch
-    store: str  # directory of the store; the process only reads there
     pack_map: str  # hex, digest of the map whose packs are sent
-    parcels: ParcelList  # of that map
-    interface: str
-    source: str  # address of the interface, to which receivers report
     group: str
     port: int
     rate_bps: float  # on the wire, at most
@@ -33,6 +41,23 @@ class SenderOrder(Strict, frozen=True):
     window_parcels: int = 16
     first_parcel: int = 0  # those before it are sent only when somebody wants them: `SenderNews.begun` of another epoch
     query_every_s: float = 0.0  # it asks who listens to what, for switches that forget it otherwise; 0: it does not
+
+
+class SenderOrder(EpochOrder, frozen=True, kw_only=True):
+    """Everything a sender needs for one epoch of a session."""
+
+    parcels: ParcelList  # of the pack map
+    origin: InStore | InCache  # where their bytes are; the process only reads there
+    interface: str
+    source: str  # address of the interface, to which receivers report
+
+
+def sender_order(
+    epoch: EpochOrder, *, parcels: ParcelList, origin: InStore | InCache, interface: str, source: str
+) -> SenderOrder:
+    """Return the order of an epoch for the machine that sends it."""
+    told = {name: getattr(epoch, name) for name in EpochOrder.__struct_fields__}
+    return SenderOrder(**told, parcels=parcels, origin=origin, interface=interface, source=source)
 
 
 class Admit(Strict, frozen=True, tag="admit"):

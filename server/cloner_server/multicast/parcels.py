@@ -1,4 +1,4 @@
-"""The parcels of a version: what they are called, and their bytes for a sender, out of the store's files."""
+"""The parcels of a version: what they are called, and their bytes for a sender, out of files of a store or a cache."""
 
 from __future__ import annotations
 
@@ -27,14 +27,18 @@ _THREADS_MOST = 8
 _KEPT = 8  # parcels that were sent and may be mended: 32 MiB
 
 
-class Packs(Protocol):
-    """What is asked of a store here; see `Store`."""
+class PackFiles(Protocol):
+    """What parcels are made of, in a store or in a relay's cache; see `Store`."""
 
     def pack_map(self, name: bytes) -> bytes: ...
 
     def pack_path(self, name: bytes) -> Path: ...
 
     def placement(self, pack_map: bytes, ordinal: int) -> bytes: ...
+
+
+class Packs(PackFiles, Protocol):
+    """The same with a place for lists of parcels."""
 
     def parcel_list_path(self, pack_map: bytes) -> Path: ...
 
@@ -66,7 +70,7 @@ def parcel_list(
     return listed
 
 
-def _read_map(store: Packs, name: bytes) -> PackMap:
+def _read_map(store: PackFiles, name: bytes) -> PackMap:
     data = store.pack_map(name)
     require_digest(data, name, f"pack map {name.hex()}")
     return decode_map(data)
@@ -113,7 +117,7 @@ class ParcelSource:
     The bytes stay as they are as long as they are held. Memory: the parcels given last, and two more.
     """
 
-    def __init__(self, store: Packs, pack_map: bytes, listed: ParcelList) -> None:
+    def __init__(self, store: PackFiles, pack_map: bytes, listed: ParcelList) -> None:
         """`listed` are the parcels of `pack_map`. Raises NotFoundError and IntegrityError."""
         self._store = store
         self._pack_map = pack_map

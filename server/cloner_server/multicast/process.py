@@ -1,7 +1,7 @@
 """The process that sends one epoch of a session: `python -m cloner_server.multicast.process`, started by the server.
 
-It gets its order and then commands on stdin, and tells its news on stdout, a line each. It opens the store's files, to
-read them, and its sockets. It ends with the server, however that ends.
+It gets its order and then commands on stdin, and tells its news on stdout, a line each. It opens the files of
+the store, or of a relay's cache, to read them, and its sockets. It ends with the server, however that ends.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from cloner_server.multicast.orders import (
     Begin,
     Command,
     Dismiss,
+    InCache,
+    InStore,
     Limit,
     ReceiverNews,
     SenderNews,
@@ -36,8 +38,9 @@ from cloner_server.multicast.orders import (
     SenderPhase,
     Settle,
 )
-from cloner_server.multicast.parcels import ParcelSource
+from cloner_server.multicast.parcels import PackFiles, ParcelSource
 from cloner_server.multicast.querier import Querier
+from cloner_server.relay.cachefiles import CacheReader
 from cloner_server.store.reader import StoreReader
 
 _PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
@@ -107,7 +110,7 @@ class Epoch:
         session = Session(order.stream, parcels, order.block_bytes, order.window_parcels)
         master, now_s = bytes.fromhex(order.master.value), time.monotonic()
         self._lines = lines
-        self._source = ParcelSource(_read_store(Path(order.store)), bytes.fromhex(order.pack_map), order.parcels)
+        self._source = ParcelSource(_open_origin(order.origin), bytes.fromhex(order.pack_map), order.parcels)
         self._sender = Sender(
             session,
             self._source,
@@ -215,6 +218,14 @@ class Epoch:
 def _describe(member: Member, now_s: float) -> ReceiverNews:
     heard_s = round(now_s - member.heard_s, 2) if member.counter else None
     return ReceiverNews(member.number, heard_s, member.done, member.is_done, round(member.loss, 4), member.left)
+
+
+def _open_origin(origin: InStore | InCache) -> PackFiles:
+    match origin:
+        case InCache(directory):
+            return CacheReader(Path(directory))
+        case InStore(directory):
+            return _read_store(Path(directory))
 
 
 def _read_store(root: Path) -> StoreReader:
