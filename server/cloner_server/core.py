@@ -14,6 +14,7 @@ from cloner_server.callboard import Callboard
 from cloner_server.catalog import Catalog
 from cloner_server.grants import Grants
 from cloner_server.imagedrivers import DriverShelf
+from cloner_server.relayhub import RelayHub
 from cloner_server.sessiondesk import SessionDesk
 from cloner_server.shelf import Shelf
 from cloner_server.site import Site
@@ -43,6 +44,7 @@ class Core:
     grants: Grants = field(default_factory=Grants)
     calls: Callboard = field(default_factory=Callboard)
     sessions: SessionDesk | None = None  # None: this process sends no multicast
+    relays: RelayHub | None = None  # None likewise
     clock: Callable[[], float] = time.time
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 

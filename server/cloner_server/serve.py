@@ -57,7 +57,9 @@ from cloner_server.listeners import (
 from cloner_server.multicast.links import find_link
 from cloner_server.multicast.querier import EVERY_S as QUERY_S
 from cloner_server.multicast.supervisor import Supervisor
+from cloner_server.outlets import OwnOutlet
 from cloner_server.parcelshelf import ParcelShelf
+from cloner_server.relayhub import RelayHub
 from cloner_server.sessiondesk import SessionDesk, run_desk
 from cloner_server.shelf import Shelf, open_shelf
 from cloner_server.site import Site, open_site
@@ -104,8 +106,9 @@ async def _run(config: ServerConfig, announce: Callable[[str], None]) -> None:
     place, clock = _place(config), SteadyClock()
     core = open_core(config, place.address, clock)
     supervisor = Supervisor()
-    sending = _session_desk(config, core, supervisor)
-    core = dataclasses.replace(core, sessions=sending)
+    hub = RelayHub(core.database, core.catalog.store, config.multicast_group, config.multicast_port, clock)
+    sending = _session_desk(config, core, supervisor, hub)
+    core = dataclasses.replace(core, sessions=sending, relays=hub)
     desk, loaders = _boot_desk(config, core, place)
     core = desk.core
     async with contextlib.AsyncExitStack() as stack:
@@ -234,13 +237,16 @@ def _services(config: ServerConfig) -> tuple[str, ...]:
     return tuple(parts)
 
 
-def _session_desk(config: ServerConfig, core: Core, supervisor: Supervisor) -> SessionDesk:
+def _session_desk(config: ServerConfig, core: Core, supervisor: Supervisor, hub: RelayHub) -> SessionDesk:
+    own = OwnOutlet(
+        lambda: Wire(find_link(config), config.multicast_group, config.multicast_port),
+        supervisor.start,
+        str(core.catalog.store.files_root),
+    )
     return SessionDesk(
         database=core.database,
         shelf=ParcelShelf(core.catalog.store),
-        store=str(core.catalog.store.files_root),
-        wire=lambda: Wire(find_link(config), config.multicast_group, config.multicast_port),
-        start=supervisor.start,
+        outlet=lambda relay: hub.outlet(relay) if relay else own,
         clock=core.clock,
         query_every_s=QUERY_S if config.multicast_querier else 0.0,
     )

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from sqlalchemy import Connection
@@ -24,14 +24,14 @@ from cloner_core.errors import ClonerError, ConflictError
 from cloner_core.messages import Secret
 from cloner_core.multicast.session import MASTER_BYTES, Leaving
 from cloner_core.seats import SeatLater, SeatLeft, SeatReply, SeatRequest
-from cloner_server.multicast.orders import EpochOrder, InStore, SenderNews, SenderOrder, sender_order
+from cloner_server.multicast.orders import EpochOrder, SenderNews
+from cloner_server.outlets import Outlet, Sender
 from cloner_server.parcelshelf import Listed, ParcelShelf
 from cloner_server.state import events, sessions
 from cloner_server.state.database import Act, Database
 from cloner_server.state.sessions import AnyRow, Sent
 from cloner_server.tasks import multicasting, seating
 from cloner_server.tasks.attempts import Bearer
-from cloner_server.tasks.multicasting import Wire
 from cloner_server.tasks.reviewing import Review
 from cloner_server.tasks.seating import Epoch, Told
 
@@ -45,36 +45,6 @@ _LASTING_S = 60.0  # an epoch that ran so long is no sign that the next will die
 _FLOOR_PART = 0.05  # of its rate a session sends at least, whoever has to be waited for
 _STREAMS = 1 << 31
 _AUTHOR = "server"
-
-
-class Sender(Protocol):
-    """What is needed of `cloner_server.multicast.supervisor.Running`."""
-
-    @property
-    def order(self) -> SenderOrder:
-        """What it was started with."""
-
-    @property
-    def address(self) -> tuple[str, int] | None:
-        """Where receivers report to; None until it has its socket."""
-
-    def news(self) -> SenderNews:
-        """Return what was heard last."""
-
-    def admit(self, number: int) -> None:
-        """Have a receiver served."""
-
-    def begin(self) -> None:
-        """Have the data sent."""
-
-    def dismiss(self, number: int, reason: Leaving) -> None:
-        """Have a receiver served no more, and told so."""
-
-    def settle(self, number: int) -> None:
-        """Have it known that a receiver needs nothing more."""
-
-    def stop(self) -> None:
-        """Have it say that the session is over, and end."""
 
 
 @dataclass(slots=True)
@@ -104,9 +74,7 @@ class SessionDesk:
 
     database: Database
     shelf: ParcelShelf
-    store: str  # its directory
-    wire: Callable[[], Wire]  # raises RefusedError when there is none
-    start: Callable[[SenderOrder], Sender]
+    outlet: Callable[[str], Outlet]  # the wire of a relay, "" for our own
     clock: Callable[[], float] = time.time
     steady: Callable[[], float] = time.monotonic
     query_every_s: float = 0.0
@@ -120,7 +88,7 @@ class SessionDesk:
         reply = seating.Asking(connection, act, _open(epoch), told).seat(bearer, request)
         if isinstance(reply, SeatLater) and epoch is not None and epoch.sender is None:
             row = sessions.get(connection, session)
-            reply = msgspec.structs.replace(reply, text=self.shelf.progress(bytes.fromhex(row.pack_map)))
+            reply = msgspec.structs.replace(reply, text=self._progress(row, epoch))
         return reply, told
 
     def leave(self, connection: Connection, act: Act, bearer: Bearer, left: SeatLeft) -> Told:
@@ -145,7 +113,8 @@ class SessionDesk:
         """Return a session as an admin sees it, with what its sender told last."""
         epoch = self._epochs.get(row.id)
         if epoch is None or epoch.sender is None:
-            return sessions.view(connection, row)
+            fetching = self._fetching(row) if row.relay and sessions.is_live(row) else ""
+            return msgspec.structs.replace(sessions.view(connection, row), fetching=fetching)
         news = epoch.sender.news()
         seen = sessions.view(connection, row, news.rate_bps if epoch.is_begun else 0.0, _sent(epoch.sender))
         heard = {one.number: one for one in news.receivers}
@@ -168,13 +137,14 @@ class SessionDesk:
                 live = sessions.live(connection)
             for gone in set(self._epochs) - {row.id for row in live}:
                 self._end_epoch(gone)
-            is_link_wanted = any(SessionState(row.state) is SessionState.QUEUED and row.pack_map for row in live)
+            wanted = {row.relay for row in live if SessionState(row.state) is SessionState.QUEUED and row.pack_map}
             for row in live:
                 try:
-                    self._attend(row, is_link_wanted=is_link_wanted)
+                    self._attend(row, is_link_wanted=row.relay in wanted)
                 except ConflictError as fault:  # no sender more is started now, or a row was changed meanwhile
                     log.warning("session %s waits: %s", row.id, fault)
-            self._let_on(live)
+            for relay in wanted:
+                self._let_on(relay, [row for row in live if row.relay == relay])
 
     def close(self) -> None:
         """Forget every epoch; the sessions go on with the next start of the server."""
@@ -192,6 +162,8 @@ class SessionDesk:
         if epoch is not None and news is not None and news.is_dead:
             row = self._bury(row, epoch, news)
             epoch, news = None, None
+        if row.pack_map and sessions.is_live(row) and (why := self.outlet(row.relay).lost()):
+            row = self._fail(row, why)
         told = Told()
         with self.database.write() as connection:
             act, row = self._act(), sessions.get(connection, row.id)
@@ -226,15 +198,13 @@ class SessionDesk:
             epoch.is_begun = True
             sender.begin()
 
-    def _let_on(self, live: list[AnyRow]) -> None:
-        """Let queued sessions onto the link, as many as it has room for."""
+    def _let_on(self, relay: str, live: list[AnyRow]) -> None:
+        """Let queued sessions onto their link, that of `relay`, as many as it has room for."""
         with self.database.read() as connection:
             rows = [row for row in sessions.live(connection) if any(row.id == one.id for one in live)]
         queued = [row for row in rows if SessionState(row.state) is SessionState.QUEUED]
-        if not any(row.pack_map for row in queued):
-            return
         try:
-            budget_bps = self.wire().link.budget_bps
+            budget_bps = self.outlet(relay).wire().link.budget_bps
         except ClonerError as fault:
             log.warning("no session can begin: %s", fault)
             return
@@ -256,19 +226,26 @@ class SessionDesk:
         if (fault := epoch.listing.exception()) is not None:
             self._fail(row, f"what it is to send cannot be read: {fault}")
             return
+        outlet = self.outlet(row.relay)
         try:
-            self._start(row, epoch)
+            if outlet.waits_for(bytes.fromhex(row.pack_map)):
+                return
+        except ClonerError as fault:
+            self._fail(row, f"what it is to send cannot be had: {fault}")
+            return
+        try:
+            self._start(row, epoch, outlet)
         except ConflictError:
             raise
         except ClonerError as refusal:  # the interface is gone
             log.warning("session %s waits: %s", row.id, refusal)
 
-    def _start(self, row: AnyRow, epoch: _Epoch) -> None:
-        listed, wire = epoch.listing.result().parcels, self.wire()
+    def _start(self, row: AnyRow, epoch: _Epoch, outlet: Outlet) -> None:
+        listed, wire = epoch.listing.result().parcels, outlet.wire()
         stream = row.stream % _STREAMS + 1 if row.stream else secrets.randbelow(_STREAMS) + 1
         kept = Sent() if row.sent is None else msgspec.json.decode(row.sent, type=Sent)
         rate_bps = min(row.rate_bps, wire.link.speed_bps)
-        epoch_order = EpochOrder(
+        order = EpochOrder(
             session=str(row.id),
             stream=stream,
             pack_map=row.pack_map,
@@ -281,22 +258,27 @@ class SessionDesk:
             first_parcel=min(kept.begun, len(listed.digests)) if row.started_s is not None else 0,
             query_every_s=self.query_every_s,
         )
-        order = sender_order(
-            epoch_order,
-            parcels=listed,
-            origin=InStore(self.store),
-            interface=wire.link.interface,
-            source=str(wire.link.address.ip),
-        )
         with self.database.write() as connection:
             now = sessions.get(connection, row.id)
             if not sessions.is_live(now):
                 return
-            told = {"parcels": len(listed.digests), "data_bytes": sum(listed.sizes), "interface": order.interface}
+            told = {"parcels": len(listed.digests), "data_bytes": sum(listed.sizes), "interface": wire.link.interface}
             numbers = {"stream": stream, "epochs": now.epochs + 1, "receivers": 0}
             sessions.change(connection, row.id, **numbers, **told)
             events.record(connection, self._act(), f"session/{row.id}", "epoch", **numbers)
-        epoch.sender, epoch.since_s = self.start(order), self.steady()
+        epoch.sender, epoch.since_s = outlet.start(order, listed), self.steady()
+
+    def _progress(self, row: AnyRow, epoch: _Epoch) -> str:
+        """Return what a session waits for that has no sender yet."""
+        if epoch.listing.done():
+            return f"session {row.id}: {self._fetching(row) or 'its sender starts'}"
+        return self.shelf.progress(bytes.fromhex(row.pack_map))
+
+    def _fetching(self, row: AnyRow) -> str:
+        try:
+            return self.outlet(row.relay).waits_for(bytes.fromhex(row.pack_map)) if row.pack_map else ""
+        except ClonerError as fault:
+            return fault.message
 
     def _bury(self, row: AnyRow, epoch: _Epoch, news: SenderNews) -> AnyRow:
         """Note that a sender died; the session goes on with another, or has failed."""

@@ -19,7 +19,9 @@ from cloner_core.multicast.session import VERSIONS, Leaving
 from cloner_core.seats import Seat, SeatLater, SeatLeft, SeatReply, SeatRequest, decode_seat
 from cloner_server.multicast.links import Link
 from cloner_server.multicast.orders import ReceiverNews, SenderNews, SenderOrder, SenderPhase
+from cloner_server.outlets import OwnOutlet
 from cloner_server.parcelshelf import ParcelShelf
+from cloner_server.relayhub import RelayHub
 from cloner_server.sessiondesk import SessionDesk
 from cloner_server.state import events
 from cloner_server.tasks.multicasting import Wire
@@ -91,6 +93,7 @@ class Sessions:
     senders: list[PretendSender] = field(default_factory=list)
     is_full: bool = False
     desk: SessionDesk = field(init=False)
+    hub: RelayHub = field(init=False)
 
     def __post_init__(self) -> None:
         rules = dataclasses.replace(self.scene.core.rules, has_agent=True)
@@ -100,16 +103,20 @@ class Sessions:
     def restart(self) -> None:
         """Have the server begin anew: what was in memory is gone."""
         core = self.scene.core
+        self.hub = RelayHub(
+            core.database, core.catalog.store, "239.255.67.0/24", 47000, self.scene.clock, self.scene.clock
+        )
+        own = OwnOutlet(
+            lambda: Wire(self.link, "239.255.67.0/24", 47000), self.start, str(core.catalog.store.files_root)
+        )
         self.desk = SessionDesk(
             database=core.database,
             shelf=ParcelShelf(core.catalog.store),
-            store=str(core.catalog.store.files_root),
-            wire=lambda: Wire(self.link, "239.255.67.0/24", 47000),
-            start=self.start,
+            outlet=lambda relay: self.hub.outlet(relay) if relay else own,
             clock=self.scene.clock,
             steady=self.scene.clock,
         )
-        self.scene.core = dataclasses.replace(core, sessions=self.desk)
+        self.scene.core = dataclasses.replace(core, sessions=self.desk, relays=self.hub)
 
     def start(self, order: SenderOrder) -> PretendSender:
         if self.is_full:

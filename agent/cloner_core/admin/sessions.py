@@ -48,6 +48,7 @@ class SessionRequest(Strict, frozen=True):
     priority: int = 0  # the higher first, where the link has no room for all sessions
     override_image: bool = False  # nodes of another image too
     hops: int = 1  # routers on the way, plus one
+    relay: str = ""  # on whose wire it is sent; "" the server's own
     limit: int = MAX_NODES  # refused when more nodes are named
     dry_run: bool = False
     shown: tuple[Intent, ...] | None = None  # refused when anything else would be armed; None: no one was asked
@@ -94,6 +95,8 @@ class SessionView(Strict, frozen=True):
     combinations: int = 0
     reports: int = 0
     sending_bps: float = 0.0
+    relay: str = ""  # on whose wire; "" the server's own
+    fetching: str = ""  # what its relay still has to fetch, or waits for; "" nothing
     start_now: bool = False  # begins with the first node that hears: asked for so, or by multicast-start
 
 

@@ -13,13 +13,14 @@ MOST_LIFETIME_S = 366 * 86400
 
 
 class TokenRequest(Strict, frozen=True):
-    """Make a token that captures versions of one image."""
+    """Make a token: one that captures versions of one image, or one of a relay."""
 
-    image: str
+    image: str = ""
     layouts: tuple[str, ...] = ()  # that it may change; a layout of a new name it may add without
     installers: tuple[str, ...] = ()  # likewise; never `site` without being named
     lifetime_s: Annotated[float, Meta(gt=0, le=MOST_LIFETIME_S)] = 86400.0
     note: Annotated[str, Meta(max_length=200)] = ""
+    relay: str = ""  # in place of an image: the name of the relay that shows it
 
 
 class TokenView(Strict, frozen=True):
@@ -34,4 +35,5 @@ class TokenView(Strict, frozen=True):
     expires_s: float
     used_s: float | None  # when it last opened anything; None never
     installers: tuple[str, ...] = ()
+    relay: str = ""  # whose it is; "": it captures `image`
     token: str = ""  # told once, to whom made it

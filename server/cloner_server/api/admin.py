@@ -32,6 +32,7 @@ from cloner_server.api.machines import machine_handlers
 from cloner_server.api.models import model_handlers
 from cloner_server.api.multicast import multicast_handlers
 from cloner_server.api.nodes import node_handlers
+from cloner_server.api.relays import relay_handlers
 from cloner_server.api.tokens import token_handlers, token_mine
 from cloner_server.api.work import work_handlers
 from cloner_server.consoles import default_warning
@@ -111,6 +112,7 @@ def admin_router(more: list[Any]) -> Router:
         *channel_handlers(),
         *work_handlers(),
         *multicast_handlers(),
+        *relay_handlers(),
         *fit_handlers(),
         *identity_handlers(),
         *console_handlers(),

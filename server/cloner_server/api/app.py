@@ -26,6 +26,7 @@ from cloner_server.api.faults import answer_error, answer_http_error, answer_tro
 from cloner_server.api.images import image_handlers
 from cloner_server.api.keeping import keeping_handlers
 from cloner_server.api.looking import looking_handlers
+from cloner_server.api.relays import relay_routers
 from cloner_server.api.scripts import script_handlers
 from cloner_server.api.stream import stream_handlers
 from cloner_server.core import Core
@@ -33,7 +34,8 @@ from cloner_server.core import Core
 
 def agent_app(core_of: Callable[[], Core]) -> Litestar:
     """Return the application of the TLS port."""
-    return _app(core_of, (agent_router(), capture_attempt_router(core_of), capture_router(core_of)), openapi=None)
+    routers = [agent_router(), capture_attempt_router(core_of), capture_router(core_of), *relay_routers(core_of)]
+    return _app(core_of, routers, openapi=None)
 
 
 def admin_app(core_of: Callable[[], Core]) -> Litestar:

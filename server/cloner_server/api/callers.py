@@ -37,14 +37,29 @@ def who(core: Core, request: AnyRequest) -> Act:
     return core.act(name if token is None else f"token {token.id} ({name})")
 
 
-def admit(core_of: Callable[[], Core]) -> Callable[[AnyConnection, BaseRouteHandler], Awaitable[None]]:
-    """Return the guard of a door that takes tokens; it raises TokenError."""
+Guard = Callable[[AnyConnection, BaseRouteHandler], Awaitable[None]]
+
+
+def admit(core_of: Callable[[], Core]) -> Guard:
+    """Return the guard of a door that takes tokens of captures; it raises TokenError, and RefusedError for others."""
 
     async def look(connection: AnyConnection, _handler: BaseRouteHandler) -> None:
-        scheme, _, shown = connection.headers.get("authorization", "").partition(" ")
-        connection.scope["state"][_TOKEN] = await asyncio.to_thread(
-            _use, core_of(), shown if scheme == "Bearer" else ""
-        )
+        token = await _shown(core_of(), connection)
+        if token.relay:
+            raise RefusedError(f"this token is for the relay '{token.relay}', and captures nothing", hint=_HINT)
+
+    return look
+
+
+def admit_relay(core_of: Callable[[], Core]) -> Guard:
+    """Return the guard of the door of the relay that the path names; it raises TokenError or RefusedError."""
+
+    async def look(connection: AnyConnection, _handler: BaseRouteHandler) -> None:
+        token, name = await _shown(core_of(), connection), connection.path_params["name"]
+        if token.relay != name:
+            whose = f"the relay '{token.relay}'" if token.relay else f"captures of the image '{token.image}'"
+            hint = "on the server: cloner token create --relay NAME"
+            raise RefusedError(f"this token is for {whose}, not for the relay '{name}'", hint=hint)
 
     return look
 
@@ -96,6 +111,13 @@ def require_installer(connection: Connection, request: AnyRequest, name: str) ->
 
 
 _HINT = "on the server: cloner token create --capture IMAGE"
+
+
+async def _shown(core: Core, connection: AnyConnection) -> tokens.Token:
+    scheme, _, shown = connection.headers.get("authorization", "").partition(" ")
+    token = await asyncio.to_thread(_use, core, shown if scheme == "Bearer" else "")
+    connection.scope["state"][_TOKEN] = token
+    return token
 
 
 def _use(core: Core, shown: str) -> tokens.Token:

@@ -39,7 +39,7 @@ def session_list(core: CoreDependency, all: FromQuery[bool] = False) -> list[Ses
 @post("/multicast/sessions", sync_to_thread=True, request_max_body_size=_SHOWN_BYTES, status_code=_OK)
 def session_arm(core: CoreDependency, request: AnyRequest, data: JSONBody[SessionRequest]) -> SessionIntent:
     """Arm a session with a task on each node: all of it, or nothing. Those who wait are called."""
-    act, wire = who(core, request), _desk(core).wire()
+    act, wire = who(core, request), _desk(core).outlet(data.relay).wire()
     with core.database.read() as connection:
         intent = multicasting.intend_session(connection, data, core.rules, wire)
     if data.dry_run:
@@ -51,6 +51,8 @@ def session_arm(core: CoreDependency, request: AnyRequest, data: JSONBody[Sessio
         arming.require_shown(intent.intents, data.shown)
         armed = multicasting.arm_session(connection, act, data, intent, rules=core.rules, wire=wire)
     core.calls.call(one.node for one in armed.intents)
+    if core.relays is not None:
+        core.relays.wake(data.relay)  # it fetches while nodes are on their way
     return armed
 
 

@@ -41,9 +41,27 @@ def send_pack(admission: Admission, catalog: Catalog, version: Version, digest: 
                 path = await asyncio.to_thread(_path_of, catalog, version, name)
                 await _send_file(path)(scope, receive, send)
             else:
-                await _stream(lambda: _path_of(catalog, version, name), send)
+                await _stream(lambda: (b"", _path_of(catalog, version, name)), send)
 
     return wait_and_send
+
+
+def send_parcel(admission: Admission, find: Callable[[], tuple[bytes, Path]]) -> ASGIApp:
+    """Return the answer that is a parcel: what `find` gives, the file behind the bytes; when there is a place for it.
+
+    `find` is called in a thread; what it raises, the answer does.
+    """
+
+    async def wait_and_send(_scope: Scope, _receive: Receive, send: Send) -> None:
+        async with admission.place():
+            await _stream(find, send)
+
+    return wait_and_send
+
+
+def send_bytes(content: bytes) -> ASGIApp:
+    """Return the answer that is these bytes."""
+    return _as_asgi(Response(content, media_type=_BYTES))
 
 
 def _path_of(catalog: Catalog, version: Version, pack: bytes) -> Path:
@@ -58,15 +76,17 @@ def _send_file(path: Path) -> ASGIApp:
     return _as_asgi(response)
 
 
-async def _stream(find: Callable[[], Path], send: Send) -> None:
-    """Send a whole file, which `find` finds; a third of the CPU of Starlette's answer for a file of a MiB or two.
+async def _stream(find: Callable[[], tuple[bytes, Path]], send: Send) -> None:
+    """Send bytes and a whole file behind them, which `find` finds.
 
+    It takes a third of the CPU of Starlette's answer for a file of a MiB or two.
     Threads do what may wait for a disk, as seldom as can be: each errand costs a tenth of the TLS of a pack.
     """
 
     def begin() -> tuple[BinaryIO, int, bytes]:
-        file = find().open("rb", buffering=0)  # closed by itself, should nobody be there any more to take it
-        return file, os.fstat(file.fileno()).st_size, file.read(_CHUNK_BYTES)
+        head, path = find()
+        file = path.open("rb", buffering=0)  # closed by itself, should nobody be there any more to take it
+        return file, len(head) + os.fstat(file.fileno()).st_size, head + file.read(_CHUNK_BYTES)
 
     file, size, content = await asyncio.to_thread(begin)
     with file:

@@ -134,6 +134,7 @@ class SenderNews(Strict, frozen=True):
     receivers: tuple[ReceiverNews, ...] = ()
     notes: tuple[str, ...] = ()  # what it could not do, and does without
     last_words: str = ""  # of a process that has ended
+    exit_status: int | None = None  # of that process, negative for a signal; None: it runs, or was never started
 
     @property
     def is_dead(self) -> bool:

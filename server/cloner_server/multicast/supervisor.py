@@ -143,7 +143,7 @@ class Running:
         if status is not None and not words and not is_stopped:
             words = f"the process ended with status {status}" if status >= 0 else f"it was ended by signal {-status}"
         phase = SenderPhase.OVER if is_stopped else SenderPhase.DEAD
-        self._take(msgspec.structs.replace(self._news, phase=phase, last_words=words))
+        self._take(msgspec.structs.replace(self._news, phase=phase, last_words=words, exit_status=status))
 
     def _attend(self, process: subprocess.Popen[bytes]) -> str:
         """Pass on what is said on both sides until the process has ended; return its last words."""

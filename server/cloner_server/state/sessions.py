@@ -41,6 +41,7 @@ def add(connection: Connection, act: Act, values: dict[str, Any]) -> AnyRow:
     fixed = {"state": SessionState.QUEUED.value, "author": act.author, "created_s": act.now_s}
     row = connection.execute(insert(sessions).values(values | fixed).returning(sessions)).one()
     told = {k: values[k] for k in ("image", "number", "rate_bps", "group", "port", "priority", "hops")}
+    told |= {"relay": row.relay} if row.relay else {}
     events.record(connection, act, f"session/{row.id}", "queued", **told)
     return row
 
@@ -148,6 +149,7 @@ def view(connection: Connection, row: AnyRow, sending_bps: float = 0.0, sent: Se
         wait_s=row.wait_s,
         priority=row.priority,
         rate_bps=row.rate_bps,
+        relay=row.relay,
         interface=row.interface,
         group=row.group,
         port=row.port,

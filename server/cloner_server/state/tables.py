@@ -90,6 +90,7 @@ tokens = Table(
     Column("image", Text, nullable=False),
     Column("layouts", Text, nullable=False),  # JSON: names that it may change
     Column("installers", Text, nullable=False, server_default="[]"),  # likewise
+    Column("relay", Text, nullable=False, server_default=""),  # whose it is; "": it captures
     Column("note", Text, nullable=False),
     Column("author", Text, nullable=False),
     Column("created_s", Float, nullable=False),
@@ -245,6 +246,7 @@ sessions = Table(
     Column("asked_bps", Float, nullable=False),  # 0: what the link gives
     Column("rate_bps", Float, nullable=False),  # what it may send
     Column("hops", Integer, nullable=False),
+    Column("relay", Text, nullable=False, server_default=""),  # on whose wire; "" our own
     Column("interface", Text, nullable=False),
     Column("group", Text, nullable=False),
     Column("port", Integer, nullable=False),

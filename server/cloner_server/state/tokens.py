@@ -1,17 +1,18 @@
-"""Tokens: kept by their SHA-256, good for one image and a time."""
+"""Tokens: kept by their SHA-256, good for one image or one relay, and for a time."""
 
 from __future__ import annotations
 
 import hashlib
 import secrets
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, delete, insert, select, update
 
 from cloner_core.admin.names import check_name
 from cloner_core.admin.tokens import TokenRequest, TokenView
-from cloner_core.errors import NotFoundError, RefusedError
+from cloner_core.errors import InvalidError, NotFoundError, RefusedError
 from cloner_core.image.version import check_image_name
 from cloner_server.state import events
 from cloner_server.state.database import Act
@@ -33,12 +34,13 @@ class Token:
     image: str
     layouts: tuple[str, ...]
     installers: tuple[str, ...] = ()
+    relay: str = ""  # "": it captures
     is_to_be_noted: bool = False  # that it is used
 
 
 def make(connection: Connection, act: Act, request: TokenRequest) -> TokenView:
     """Make a token; the view that is returned is the only place that ever holds it. Raises InvalidError."""
-    check_image_name(request.image)
+    _check_purpose(request)
     for name in request.layouts:
         check_name(name, "layout")
     for name in request.installers:
@@ -49,6 +51,7 @@ def make(connection: Connection, act: Act, request: TokenRequest) -> TokenView:
         image=request.image,
         layouts=request.layouts,
         installers=request.installers,
+        relay=request.relay,
         note=request.note,
         author=act.author,
         created_s=act.now_s,
@@ -60,9 +63,8 @@ def make(connection: Connection, act: Act, request: TokenRequest) -> TokenView:
     values |= {name: msgspec.json.encode(values[name]).decode() for name in _LISTS}
     del values["token"]
     connection.execute(insert(tokens).values(values | {"digest": _digest(shown)}))
-    events.record(
-        connection, act, f"token/{view.id}", "made", image=view.image, layouts=view.layouts, expires_s=view.expires_s
-    )
+    told: dict[str, Any] = {"image": view.image, "layouts": view.layouts} if view.image else {"relay": view.relay}
+    events.record(connection, act, f"token/{view.id}", "made", **told, expires_s=view.expires_s)
     return view
 
 
@@ -86,7 +88,8 @@ def remove(connection: Connection, act: Act, token_id: str) -> TokenView:
     """Withdraw a token: what is shown from now on opens nothing. Raises NotFoundError."""
     view = get(connection, token_id)
     connection.execute(delete(tokens).where(tokens.c.id == token_id))
-    events.record(connection, act, f"token/{token_id}", "withdrawn", image=view.image)
+    told: dict[str, Any] = {"image": view.image} if view.image else {"relay": view.relay}
+    events.record(connection, act, f"token/{token_id}", "withdrawn", **told)
     return view
 
 
@@ -97,15 +100,25 @@ def find(connection: Connection, now_s: float, shown: str) -> Token:
         why = "unknown or was withdrawn" if row is None else "no longer good"
         raise TokenError(
             f"the token is {why}" if shown else "the request carries no token",
-            hint="on the server: cloner token create --capture IMAGE",
+            hint="on the server: cloner token create --capture IMAGE, or --relay NAME",
         )
     layouts, installers = (msgspec.json.decode(getattr(row, name), type=tuple[str, ...]) for name in _LISTS)
-    return Token(row.id, row.image, layouts, installers, row.used_s is None or abs(now_s - row.used_s) >= _NOTED_S)
+    is_to_be_noted = row.used_s is None or abs(now_s - row.used_s) >= _NOTED_S
+    return Token(row.id, row.image, layouts, installers, row.relay, is_to_be_noted)
 
 
 def note_use(connection: Connection, now_s: float, token: Token) -> None:
     """Note that a token was used just now."""
     connection.execute(update(tokens).where(tokens.c.id == token.id).values(used_s=now_s))
+
+
+def _check_purpose(request: TokenRequest) -> None:
+    if not request.relay:
+        check_image_name(request.image)
+        return
+    check_name(request.relay, "relay")
+    if request.image or request.layouts or request.installers:
+        raise InvalidError(f"a token of the relay '{request.relay}' captures nothing", hint="make two tokens")
 
 
 def _digest(shown: str) -> str:

@@ -34,6 +34,12 @@ class Wire:
     link: Link
     groups: str  # a network; each session has one group of it
     first_port: int
+    relay: str = ""  # whose it is; "" our own
+
+    @property
+    def name(self) -> str:
+        """What it is called to a person."""
+        return f"{self.link.interface} of relay {self.relay}" if self.relay else self.link.interface
 
 
 def intend_session(connection: Connection, request: SessionRequest, rules: Rules, wire: Wire) -> SessionIntent:
@@ -84,6 +90,7 @@ def arm_session(
             "asked_bps": request.rate_bps,
             "rate_bps": intent.rate_bps,
             "hops": request.hops,
+            "relay": wire.relay,
             "interface": wire.link.interface,
             "group": intent.group,
             "port": intent.port,
@@ -172,7 +179,7 @@ def _objections(connection: Connection, request: SessionRequest, rules: Rules, w
     if request.rate_bps > link.speed_bps:
         found.append(
             RefusedError(
-                f"{format_rate(request.rate_bps)} is above the {format_rate(link.speed_bps)} of {link.interface}",
+                f"{format_rate(request.rate_bps)} is above the {format_rate(link.speed_bps)} of {wire.name}",
                 hint=f"--rate, at most that; without it a session gets {format_rate(link.budget_bps)}",
             )
         )
@@ -202,8 +209,8 @@ def _objections_of(
 def _beyond_router(connection: Connection, node: NodeView, wire: Wire) -> str:
     """Return what says that a router is between us and the node; "" when nothing does."""
     if node.relay:
-        return f"is behind the DHCP relay {node.relay}"
+        return "" if wire.link.reaches(node.relay) else f"is behind the DHCP relay {node.relay}"
     row = waiting.of_node(connection, node.name)
     if row is None or not row.address or wire.link.reaches(row.address):
         return ""
-    return f"has the address {row.address}, which is not in {wire.link.address.network} of {wire.link.interface}"
+    return f"has the address {row.address}, which is not in {wire.link.address.network} of {wire.name}"

@@ -16,7 +16,7 @@ from cloner_core.errors import RefusedError
 from cloner_core.messages import Secret, Task
 from cloner_core.multicast.session import choose_version, group_key, receiver_key
 from cloner_core.seats import NoSeat, Seat, SeatLater, SeatLeft, SeatReply, SeatRequest
-from cloner_server.multicast.orders import SenderOrder
+from cloner_server.multicast.orders import EpochOrder
 from cloner_server.state import events, sessions
 from cloner_server.state.database import Act
 from cloner_server.state.sessions import SERVED, UNSETTLED, AnyRow
@@ -34,7 +34,7 @@ _AGAIN_S = 2.0
 class Epoch:
     """What a seat is given in: the order of a sender that has its socket."""
 
-    order: SenderOrder
+    order: EpochOrder
     address: str
     port: int
 
@@ -195,7 +195,8 @@ def startable(queued: Iterable[AnyRow], used_bps: float, budget_bps: float) -> l
 def _why_later(connection: Connection, row: AnyRow) -> str:
     if SessionState(row.state) is not SessionState.QUEUED:
         return f"session {row.id}: its sender starts"
-    running = [str(one.id) for one in sessions.live(connection) if SessionState(one.state) is not SessionState.QUEUED]
+    live = [one for one in sessions.live(connection) if one.relay == row.relay]
+    running = [str(one.id) for one in live if SessionState(one.state) is not SessionState.QUEUED]
     return f"session {row.id} is queued" + (f": the link is taken by {', '.join(running)}" if running else "")
 
 
