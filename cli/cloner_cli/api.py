@@ -70,12 +70,19 @@ class Api:
         return self._decode(self._send("GET", path, query, within_s=within_s).content, kind)
 
     def post(
-        self, path: str, kind: type[T], body: object = None, query: Query = NOTHING, *, is_long: bool = False
+        self,
+        path: str,
+        kind: type[T],
+        body: object = None,
+        query: Query = NOTHING,
+        *,
+        is_long: bool = False,
+        within_s: float = LONG_S,
     ) -> T:
         """Return the answer to POST; `body` is sent as JSON. A long request is waited for without end."""
         content = None if body is None else msgspec.json.encode(body)
-        within_s = None if is_long else LONG_S
-        return self._decode(self._send("POST", path, query, content, within_s=within_s).content, kind)
+        waits_s = None if is_long else within_s
+        return self._decode(self._send("POST", path, query, content, within_s=waits_s).content, kind)
 
     def patch(self, path: str, kind: type[T], body: object, query: Query = NOTHING) -> T:
         """Return the answer to PATCH."""
@@ -85,9 +92,9 @@ class Api:
         """Return the answer to DELETE."""
         return self._decode(self._send("DELETE", path, query).content, kind)
 
-    def get_bytes(self, path: str, query: Query = NOTHING) -> bytes:
+    def get_bytes(self, path: str, query: Query = NOTHING, *, within_s: float = LONG_S) -> bytes:
         """Return the body of the answer to GET `path` as it came."""
-        return self._send("GET", path, query).content
+        return self._send("GET", path, query, within_s=within_s).content
 
     def get_lines(self, path: str, kind: type[T], query: Query = NOTHING) -> Iterator[T]:
         """Give the answer to GET `path` line by line as it comes; between two lines the server may take its time."""

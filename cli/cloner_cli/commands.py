@@ -16,7 +16,7 @@ from cloner_cli.nodefile import NODE_FILE
 from cloner_cli.text import parse_duration
 from cloner_core.admin.deploying import MAX_NODES
 from cloner_core.messages import ConfirmWay
-from cloner_core.sizes import parse_rate
+from cloner_core.sizes import parse_bytes, parse_rate
 
 F = TypeVar("F", bound=Callable[..., Any])
 UNSET_WORD = "default"
@@ -71,6 +71,19 @@ class Duration(click.ParamType[float]):
         """Return the seconds."""
         try:
             return parse_duration(str(value))
+        except ValueError as fault:
+            self.fail(str(fault), param, ctx)
+
+
+class Size(click.ParamType[int]):
+    """A size such as 512MiB or 50GiB; in bytes."""
+
+    name = "size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the bytes."""
+        try:
+            return parse_bytes(str(value))
         except ValueError as fault:
             self.fail(str(fault), param, ctx)
 

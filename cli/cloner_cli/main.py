@@ -59,6 +59,8 @@ COMMANDS = {
     "node": "cloner_cli.node",
     "plan": "cloner_cli.plan",
     "receipt": "cloner_cli.receipt",
+    "relay": "cloner_cli.relay",
+    "relay-list": "cloner_cli.relay",
     "script": "cloner_cli.script",
     "serve": "cloner_cli.serve",
     "state": "cloner_cli.state",

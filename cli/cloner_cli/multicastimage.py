@@ -67,6 +67,7 @@ _BITS = 8
 @click.option(
     "--hops", type=click.IntRange(1, 255), default=1, show_default=True, help="Routers on the way to the nodes, plus 1."
 )
+@click.option("--relay", default="", metavar="NAME", help="Send it on the wire of this relay (cloner relay-list).")
 @max_option
 @watch_option
 @timeout_option
@@ -85,6 +86,7 @@ def multicast_image_command(
     priority: int,
     override_image: bool,
     hops: int,
+    relay: str,
     limit: int,
     watch: bool,
     timeout_s: float | None,
@@ -122,6 +124,7 @@ def multicast_image_command(
         priority=priority,
         override_image=override_image,
         hops=hops,
+        relay=relay,
         limit=limit,
     )
     armed = _arm(run, wanted, is_dry=dry_run, is_yes=yes)
@@ -162,8 +165,9 @@ def _session(seen: SessionIntent, wanted: SessionRequest) -> str:
     begins = f"when {hear} hear, or {duration(wanted.wait_s)} after the first is ready"
     if wanted.start_now:
         begins = "with the first that hears"
+    on_relay = f" on the wire of relay {wanted.relay}" if wanted.relay else ""
     lines = [
-        f"by multicast to {count} node{'s' * (count != 1)}, {seen.group}:{seen.port},"
+        f"by multicast{on_relay} to {count} node{'s' * (count != 1)}, {seen.group}:{seen.port},"
         f" at most {format_rate(seen.rate_bps)}; begins {begins}",
         *(f"note: {note}" for note in seen.notes),
     ]

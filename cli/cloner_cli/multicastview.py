@@ -49,7 +49,7 @@ def waiting_table(views: Sequence[WaitingView]) -> str:
 
 def sessions_table(views: Sequence[SessionView]) -> str:
     """Return a line for each session."""
-    titles = ("SESSION", "STATE", "IMAGE", "NODES", "SEATS", "RATE", "CREATED", "WHY")
+    titles = ("SESSION", "STATE", "IMAGE", "NODES", "SEATS", "RATE", "RELAY", "CREATED", "WHY")
     rows = [
         (
             view.id,
@@ -58,6 +58,7 @@ def sessions_table(views: Sequence[SessionView]) -> str:
             fold_nodes([seat.node for seat in view.seats]),
             seat_counts(view),
             format_rate(view.rate_bps),
+            view.relay,
             moment(view.created_s),
             view.why,
         )
@@ -75,6 +76,7 @@ def session_text(view: SessionView) -> str:
         ("created", f"{moment(view.created_s)} by {view.author}"),
         ("begins", begins(view)),
         ("sending", f"{moment(view.started_s)} to {moment(view.ended_s)}"),
+        ("relay", f"{view.relay}: {view.fetching}" if view.fetching else view.relay or "none, the server sends"),
         ("link", f"{view.interface or '-'}, {view.group}:{view.port}, hops {view.hops}, priority {view.priority}"),
         ("rate", f"{format_rate(view.sending_bps)} of {format_rate(view.rate_bps)}"),
         ("parcels", f"{view.parcels}, {format_bytes(view.data_bytes)}"),
@@ -103,6 +105,8 @@ def seat_counts(view: SessionView) -> str:
 def session_line(view: SessionView) -> str:
     """Return where a session stands, in one line."""
     parts = [f"session {view.id}", f"{view.state}, {view.why}" if view.why else str(view.state), seat_counts(view)]
+    if view.fetching:
+        parts.append(view.fetching)
     if view.state is SessionState.SENDING:
         parts += [format_rate(view.sending_bps), f"{repair_share(view):.1%} repair", f"{view.reports} reports"]
     return printable("  ".join(part for part in parts if part))

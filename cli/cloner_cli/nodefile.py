@@ -50,7 +50,7 @@ def read_node_file(path: Path, server: str = "") -> tuple[str, int, NodeFile]:
         raise RefusedError(f"{path} is for root alone", hint="run the command as root") from fault
     except (tomllib.TOMLDecodeError, *UNREADABLE) as fault:
         raise InvalidError(f"{path}: {fault}", hint=_HINT) from fault
-    host, port = _parse_server(server or said.server, "--server" if server else f"{path}: server")
+    host, port = parse_server(server or said.server, "--server" if server else f"{path}: server")
     if not said.token:
         raise InvalidError(f"{path}: token: it is missing", hint=_HINT)
     return host, port, said
@@ -58,8 +58,6 @@ def read_node_file(path: Path, server: str = "") -> tuple[str, int, NodeFile]:
 
 def open_node(path: Path, server: str) -> tuple[httpx2.Client, str]:
     """Return a client that trusts our CA alone and carries the token, and the server's name for a person."""
-    import httpx2
-
     host, port, said = read_node_file(path, server)
     ca = path.parent / said.ca
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -68,21 +66,28 @@ def open_node(path: Path, server: str) -> tuple[httpx2.Client, str]:
         context.load_verify_locations(ca)
     except (OSError, ssl.SSLError) as fault:
         raise InvalidError(f"{ca} is no certificate of a CA: {fault}", hint=_HINT) from fault
-    client = httpx2.Client(
+    return pinned_client(host, port, context, said.token), f"{host}:{port}"
+
+
+def pinned_client(host: str, port: int, context: ssl.SSLContext, token: str) -> httpx2.Client:
+    """Return a client that shows the token to whoever satisfies `context` under our server's fixed name."""
+    import httpx2
+
+    return httpx2.Client(
         transport=httpx2.HTTPTransport(verify=context),
-        event_hooks={"request": [_name_server]},
+        event_hooks={"request": [name_server]},
         base_url=f"https://{f'[{host}]' if ':' in host else host}:{port}",
-        headers={"authorization": f"Bearer {said.token}"},
+        headers={"authorization": f"Bearer {token}"},
     )
-    return client, f"{host}:{port}"
 
 
-def _name_server(request: httpx2.Request) -> None:
+def name_server(request: httpx2.Request) -> None:
     """Have the certificate checked for its fixed name, not for the address."""
     request.extensions = {**request.extensions, "sni_hostname": _SERVER_NAME}
 
 
-def _parse_server(text: str, what: str) -> tuple[str, int]:
+def parse_server(text: str, what: str) -> tuple[str, int]:
+    """Return host and port of HOST or HOST:PORT; raises InvalidError, in which `what` names where it stands."""
     host, colon, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
     if not colon or (":" in host and not host.startswith("[")):  # a name, or a bare IPv6 address
         host, port = text, str(DEFAULT_PORT)

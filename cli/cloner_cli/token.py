@@ -1,4 +1,4 @@
-"""`cloner token`: what lets a command on a golden node talk to this server."""
+"""`cloner token`: what lets a command on a golden node, or a relay, talk to this server."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from cloner_cli.invocation import Invocation
 from cloner_cli.kit import install_line
 from cloner_cli.text import columns, moment
 from cloner_core.admin.kit import KitView
+from cloner_core.admin.relays import HeadView
 from cloner_core.admin.tokens import MOST_LIFETIME_S, TokenRequest, TokenView
 from cloner_core.errors import InvalidError, NotFoundError
 
@@ -21,11 +22,14 @@ _DAY_S = 86400
 
 @click.group("token", cls=Group)
 def token_command() -> None:
-    """Tokens: each lets commands on another machine capture one image, for a time, and nothing else."""
+    """Tokens: each lets another machine capture one image, or be one relay, for a time, and nothing else."""
 
 
 @command("create", example="cloner token create --capture debian --expires 7d --note 'rack 7'", group=token_command)
-@click.option("--capture", "image", required=True, metavar="IMAGE", help="The image it may make versions of.")
+@click.option("--capture", "image", default="", metavar="IMAGE", help="The image it may make versions of.")
+@click.option(
+    "--relay", default="", metavar="NAME", help="In place of --capture: the relay that it makes (cloner relay)."
+)
 @click.option(
     "--disklayout",
     "-l",
@@ -54,6 +58,7 @@ def token_create(
     run: Invocation,
     *,
     image: str,
+    relay: str,
     layouts: tuple[str, ...],
     installers: tuple[str, ...],
     lifetime_s: float,
@@ -65,18 +70,31 @@ def token_create(
 
     With --install-line it comes in the line that installs everything on the golden node. By hand it belongs into
     /etc/cloner/node.toml there, mode 0600, beside the CA of the server as ca.pem (/var/lib/cloner/site/ca.pem here).
+    With --relay it belongs into a file of the machine that is to be the relay; the command to type there is told.
     """
+    if bool(image) == bool(relay):
+        raise InvalidError("a token is for a capture or for a relay", hint="--capture IMAGE, or --relay NAME")
+    if relay and is_line:
+        raise InvalidError("--install-line is for golden nodes, and --relay is for none")
     if not 0 < lifetime_s <= MOST_LIFETIME_S:
         raise InvalidError(f"--expires: want more than nothing and at most {MOST_LIFETIME_S // _DAY_S}d")
-    request = TokenRequest(image=image, layouts=layouts, installers=installers, lifetime_s=lifetime_s, note=note)
+    request = TokenRequest(
+        image=image, layouts=layouts, installers=installers, lifetime_s=lifetime_s, note=note, relay=relay
+    )
     kit = run.api.get("/v1/kit", KitView) if is_line else None  # before a token is made that nobody gets
     if kit is not None and ipaddress.ip_address(kit.address).is_loopback:
         run.say(f"note: this server is at {kit.address}, where no other machine reaches it (cloner serve --address)")
     view = run.api.post("/v1/tokens", TokenView, request, {"dry_run": dry_run})
     if dry_run:
-        run.result(view, lambda: f"would make a token that captures {view.image} until {moment(view.expires_s)}")
+        run.result(view, lambda: f"would make a token that {_purpose(view)} until {moment(view.expires_s)}")
         return
-    run.say(f"note: token {view.id} captures {view.image} until {moment(view.expires_s)}; it is not shown again")
+    run.say(f"note: token {view.id} {_purpose(view)} until {moment(view.expires_s)}; it is not shown again")
+    if relay:
+        head = run.api.get("/v1/relays/head", HeadView)
+        run.say(
+            f"note: in a file of mode 0600 on the relay; there: cloner relay --server {head.address}:{head.tls_port}"
+            f" --name {relay} --token-file FILE --fingerprint {head.ca_digest}"
+        )
     if kit is None:
         run.result(view, lambda: view.token)
     else:
@@ -101,13 +119,25 @@ def token_show(run: Invocation) -> None:
 def token_list(run: Invocation) -> None:
     """List every token, the newest first; what is shown for one is not kept."""
     views = run.api.get("/v1/tokens", list[TokenView])
-    titles = ("TOKEN", "CAPTURES", "LAYOUTS", "INSTALLERS", "MADE", "GOOD UNTIL", "LAST USED", "AUTHOR", "NOTE")
+    titles = (
+        "TOKEN",
+        "CAPTURES",
+        "LAYOUTS",
+        "INSTALLERS",
+        "RELAY",
+        "MADE",
+        "GOOD UNTIL",
+        "LAST USED",
+        "AUTHOR",
+        "NOTE",
+    )
     rows = [
         (
             v.id,
             v.image,
             ",".join(v.layouts),
             ",".join(v.installers),
+            v.relay,
             moment(v.created_s),
             moment(v.expires_s),
             "never" if v.used_s is None else moment(v.used_s),
@@ -125,4 +155,12 @@ def token_list(run: Invocation) -> None:
 def token_remove(run: Invocation, token_id: str, *, dry_run: bool) -> None:
     """Withdraw a token: from now on it opens nothing."""
     view = run.api.delete(f"/v1/tokens/{segment(token_id)}", TokenView, {"dry_run": dry_run})
-    run.result(view, lambda: f"{'would withdraw' if dry_run else 'withdrew'} {view.id}, which captured {view.image}")
+    run.result(view, lambda: f"{'would withdraw' if dry_run else 'withdrew'} {view.id}, {_past(view)}")
+
+
+def _purpose(view: TokenView) -> str:
+    return f"is for the relay {view.relay}" if view.relay else f"captures {view.image}"
+
+
+def _past(view: TokenView) -> str:
+    return f"which was for the relay {view.relay}" if view.relay else f"which captured {view.image}"

@@ -105,6 +105,8 @@ READING = {
     "plan",
     "receipt show",
     "receipt verify",
+    "relay",
+    "relay-list",
     "serve",
     "status",
     "store check",
