@@ -56,6 +56,7 @@ GIVEN_UP_S = 40.0
 """After which its sessions have failed, when a node waits for them."""
 _PRESENT_S = 10.0  # a relay says something twice in this time
 _MAPS_KEPT = 8
+_PAST_KEPT = 256
 _GRANTED_S = 1.0  # that what a relay may fetch is believed
 
 
@@ -149,7 +150,7 @@ class _Relay:
     name: str
     heard_s: float  # of the steady clock; at first when the server was started
     boot: str = ""  # "": it has not been heard of
-    past: set[str] = field(default_factory=set)  # boots before
+    past: list[str] = field(default_factory=list)  # boots before, the last of them
     number: int = 0  # of the last turn that was believed
     told: RelayTurn | None = None
     address: str = ""  # that it calls from
@@ -284,7 +285,7 @@ class RelayHub:
         if boot == relay.boot:
             return
         if relay.boot:
-            relay.past.add(relay.boot)
+            relay.past = [*relay.past, relay.boot][-_PAST_KEPT:]
         for sender in relay.senders.values():
             if sender.boot:
                 sender.end(f"relay {relay.name} was started again")
@@ -358,12 +359,12 @@ class RelayOutlet:
             if not self.hub.is_present(self.relay):
                 return self._absent()
             told = self.relay.fetching(pack_map)
-            if told is None or (told.fault == "" and not told.of):
-                return f"{name} looks for what it has of the packs"
-            if told.fault:
-                raise ClonerError(f"{name}: {told.fault}")
-            if told.is_ready:
+            if told is not None and told.is_ready:
                 return ""
+            if told is not None and told.fault:
+                raise ClonerError(f"{name}: {told.fault}")
+            if told is None or not told.of:
+                return f"{name} looks for what it has of the packs"
             return f"{name} has {told.have} of {told.of} packs"
 
     def lost(self) -> str:

@@ -142,6 +142,10 @@ class Fetcher:
             log.error("%s cannot be fetched: %s", state.image, error)
             state.fault = _words(error)
             return _FAULT_AGAIN_S
+        except Exception as error:  # a bug must not end what else is fetched
+            log.exception("%s cannot be fetched", state.image)
+            state.fault = f"{type(error).__name__}: {error}"[:500]
+            return _FAULT_AGAIN_S
         state.fault = ""
         return _FAULT_AGAIN_S
 
