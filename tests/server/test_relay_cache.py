@@ -28,7 +28,7 @@ from cloner_server.relay.words import Fetching, Wanted
 from cloner_server.store.local import LocalStore
 from store_images import Key, make_image, some_contents
 
-_WAIT_S = 20.0
+_WAIT_S = 60.0
 
 
 @dataclass

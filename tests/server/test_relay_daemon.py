@@ -30,7 +30,7 @@ from serverbench.scene import Agent, Scene
 from serverbench.sessions import Sessions, agent_of, ask
 
 LINK = Link("eth1", IPv4Interface("10.88.0.1/24"), 1e9, 7e8)
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 @dataclass

@@ -23,7 +23,7 @@ from serverbench.relays import PretendRelay
 from serverbench.scene import Agent, Scene
 from serverbench.sessions import Sessions, agent_of, ask, leave
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 @pytest.fixture
@@ -427,10 +427,13 @@ def test_a_node_that_gives_up_is_told_to_the_sender_there(held: Sessions, rack: 
     assert held.seats()["n01"] is SeatState.HTTPS
 
 
-def test_a_turn_that_is_held_is_answered_when_there_is_something_new(held: Sessions, rack: PretendRelay) -> None:
+def test_a_turn_that_is_held_is_answered_when_there_is_something_new(
+    held: Sessions, rack: PretendRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloner_server.api.relays.HELD_S", 10 * WAIT_S)
     agents = begun(held, rack, 1, 2)
     rack.turn()
-    answers: list[tuple[float, int]] = []
+    answers: list[int] = []
     with one_loop():
         other = dataclasses.replace(held.scene)  # clients of its own: one thread each
 
@@ -438,14 +441,12 @@ def test_a_turn_that_is_held_is_answered_when_there_is_something_new(held: Sessi
             headers = {"authorization": f"Bearer {rack.token}"}
             body = msgspec.json.encode(rack.said(is_held=True))
             answer = other.agents.post("/v1/relays/rack3/turn", headers=headers, content=body)
-            answers.append((time.monotonic(), answer.status_code))
+            answers.append(answer.status_code)
 
         thread = threading.Thread(target=listen)
         thread.start()
         time.sleep(0.5)
         assert answers == []
-        told_s = time.monotonic()
         leave(agents[0], "enough", 0)
         thread.join(WAIT_S)
-    assert [status for _, status in answers] == [200]
-    assert answers[0][0] - told_s < 3.0, "as soon as it was told, not when the hold ends"
+    assert answers == [200], "as soon as it was told, not when the hold ends"
