@@ -209,6 +209,7 @@ def _deployed(task: TaskView) -> list[tuple[str, object]]:
         ("digest", task.digest),
         ("layout", f"{task.layout}:{task.layout_number}"),
         ("scripts", f"set {task.scripts}" if task.scripts else ""),
+        ("session", task.session),
     ]
 
 

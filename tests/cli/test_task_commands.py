@@ -37,6 +37,15 @@ def test_a_task_is_listed_shown_and_logged(desk: Desk, agent: Agent) -> None:
     assert desk.json("task", "log", "1")[0]["text"] == "formatting"
 
 
+def test_a_task_names_its_multicast_session(desk: Desk, agent: Agent) -> None:
+    assert "session    -" in desk.run("task", "show", "1").stdout
+    assert desk.json("task", "list")[0]["session"] == ""
+    with desk.scene.core.database.write() as connection:
+        connection.exec_driver_sql("UPDATE tasks SET session = 3")
+    assert "session    3" in desk.run("task", "show", "1").stdout
+    assert desk.json("task", "list")[0]["session"] == "3"
+
+
 def test_a_followed_log_ends_with_the_task_and_misses_nothing(desk: Desk, agent: Agent) -> None:
     agent.hello()
 

@@ -25,6 +25,7 @@ def test_a_session_arms_a_deploy_on_each_node_and_says_what_it_will_send(held: S
     assert held.scene.netboot("n01") == held.scene.netboot("n02") == "cloner-multicast"
     assert held.state() is SessionState.QUEUED
     assert set(held.seats().values()) == {SeatState.AWAITED}
+    assert {task["session"] for task in held.scene.admin("GET", "/tasks").json()} == {"1"}
     assert agent_of(held.scene, 1).reply.task.session == "1"  # type: ignore[union-attr]
 
 

@@ -48,6 +48,7 @@ class TaskView(Strict, frozen=True):
     confirm: ConfirmWord = ""  # how the newest attempt's clone is to confirm; "" before the first attempt
     confirmed_by: ConfirmWord = ""  # how it did; "none" where nobody asked; "" not yet
     scripts: int = 0  # number of the set of scripts it was armed with; 0 there were none
+    session: str = ""  # the multicast session it belongs to; "" none
 
 
 class LogEntry(Strict, frozen=True):

@@ -167,6 +167,7 @@ def view_task(connection: Connection, row: AnyRow) -> TaskView:
         layout=row.layout,
         layout_number=row.layout_number,
         scripts=row.scripts_number,
+        session=str(row.session or ""),
         author=row.author,
         created_s=row.created_s,
         changed_s=row.changed_s,
