@@ -145,6 +145,43 @@ def test_another_machine_is_turned_away_with_an_alarm(scene: Scene, http: TestCl
     assert who_waits(scene)[0].since_s is None
 
 
+def test_a_second_machine_with_its_mac_does_not_displace_who_waits(scene: Scene, http: TestClient) -> None:
+    first, second = waiting_node(scene, http), claim(http)
+    scene.core.stopping.set()  # nothing is held
+    later(scene, 27)
+    assert reply(check_in(scene, first)).order == "wait"
+    later(scene, 3)
+    twin = facts(serial="TWIN")
+    before = scene.admin("GET", "/nodes/n01/facts").json()
+    refused = come(scene, second, twin, key=OTHER_KEY)
+    assert refused.status_code == 409
+    assert "second machine" in refused.text
+    assert "second machine" in told(scene, waiting.REFUSED)[0]["why"]
+    assert scene.admin("GET", "/nodes/n01/facts").json() == before
+    assert check_in(scene, second, key=OTHER_KEY).status_code == 401
+    assert reply(check_in(scene, first)).order == "wait"
+    assert reply(come(scene, first)).order == "wait", "the first may say hello again"
+    later(scene, 90)
+    assert reply(come(scene, second, twin, key=OTHER_KEY)).order == "wait", "the first has gone silent"
+    assert check_in(scene, first).status_code == 401
+    assert len(told(scene, waiting.REFUSED)) == 1
+
+
+def test_a_machine_that_was_restarted_waits_until_its_former_boot_is_silent_and_nobody_is_alarmed(
+    scene: Scene, http: TestClient
+) -> None:
+    waiting_node(scene, http)
+    later(scene, 40)
+    again = claim(http)
+    later(scene, 20)
+    early = come(scene, again, key=OTHER_KEY)
+    assert early.status_code == 503
+    assert "30 s" in early.text
+    later(scene, 30)
+    assert reply(come(scene, again, key=OTHER_KEY)).order == "wait"
+    assert told(scene, waiting.REFUSED) == []
+
+
 def test_a_node_that_waits_is_called_at_once_and_becomes_the_attempt_of_its_task(
     scene: Scene, http: TestClient
 ) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select
 from cloner_core.admin.nodes import NodeView
 from cloner_core.admin.sessions import WaitingView
 from cloner_core.admin.tasks import TaskState
-from cloner_core.errors import ClonerError, RefusedError
+from cloner_core.errors import ClonerError, RefusedError, UnreachableError
 from cloner_core.messages import Secret
 from cloner_core.seats import CHECK_IN_S, CheckIn, WaitHello, WaitReply
 from cloner_core.sizes import format_bytes
@@ -77,10 +77,12 @@ def accept_hello(
     if claim.used_s is not None and claim.public_key != hello.public_key:
         why = "the claim was used before, by another machine or another boot"
         return bootclaims.refuse(connection, act, f"node/{name}", REFUSED, why)
-    if refusal := bootclaims.unlike(connection, act, name, hello.facts, rules):
-        return bootclaims.refuse(connection, act, f"node/{name}", REFUSED, refusal)
-    nodes.remember_facts(connection, act, name, hello.facts)
+    if why := bootclaims.unlike(connection, act, name, hello.facts, rules):
+        return bootclaims.refuse(connection, act, f"node/{name}", REFUSED, why)
     row = kept.of_node(connection, name)
+    if row is not None and claim.used_s is None and (refusal := _stand_back(connection, act, row, claim)) is not None:
+        return refusal
+    nodes.remember_facts(connection, act, name, hello.facts)
     if row is None:
         kept.add(connection, name, _UNARMED)
     if claim.used_s is None:
@@ -90,6 +92,22 @@ def accept_hello(
     came = {"token_hash": token_hash(hello.claim), "public_key": hello.public_key, "link_mbps": hello.link_mbps}
     kept.change(connection, name, **came, address=address, since_s=since_s, seen_s=act.now_s)
     return _order(connection, act, name, rules)
+
+
+def _stand_back(connection: Connection, act: Act, row: AnyRow, claim: AnyRow) -> ClonerError | None:
+    """Return why a newcomer cannot wait as the node of `row` now; None when nobody else does.
+
+    The machine that was restarted has not checked in since it fetched the script that brought the claim: it waits
+    until its former boot counts as silent. Who was heard since then is another machine, and stays.
+    """
+    left_s = 0.0 if row.seen_s is None or row.leave else row.seen_s + _SILENT_S - act.now_s
+    if left_s <= 0:
+        return None
+    if row.seen_s > claim.minted_s:
+        told = f"the one at {row.address}" if row.address else "the other"
+        why = f"a second machine shows the MAC address of this node, which waits: {told} stays"
+        return bootclaims.refuse(connection, act, f"node/{row.node}", REFUSED, why)
+    return UnreachableError(f"{row.node} may still be waiting; {left_s:.0f} s until it counts as silent")
 
 
 def accept_check_in(
