@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from click.core import iter_params_for_processing
+from click.core import ParameterSource, iter_params_for_processing
 
 from cloner_cli.invocation import Invocation
 from cloner_cli.nodefile import NODE_FILE
@@ -19,6 +19,7 @@ from cloner_core.messages import ConfirmWay
 from cloner_core.sizes import parse_bytes, parse_rate
 
 F = TypeVar("F", bound=Callable[..., Any])
+_SET_SIGNS = re.compile(r"[\[\],;@*?!&^\s]")
 UNSET_WORD = "default"
 """On the command line: neither this nor that is set, so that what is behind it counts."""
 METHODS = click.Choice(["exit", "grub-chain", "sanboot", "efi-order", UNSET_WORD])
@@ -44,6 +45,42 @@ class FilePath(click.Path):
         if value == "":
             self.fail("it is empty, and wants a path", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class Name(click.types.StringParamType):
+    """A name; an empty one that was typed is a mistake, as with paths."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the name; a default may be empty."""
+        if value == "" and not _is_default(param, ctx):
+            self.fail(f"'' is empty, and wants {param.metavar if param is not None else 'a name'}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class NodeName(Name):
+    """The name of one node, where a set of them is not understood."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the name."""
+        if _SET_SIGNS.search(str(value)):
+            self.fail(f"'{value}' is not the name of one node", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def _is_default(param: click.Parameter | None, ctx: click.Context | None) -> bool:
+    if param is None or ctx is None or param.name is None:
+        return False
+    return ctx.get_parameter_source(param.name) is not ParameterSource.COMMANDLINE
+
+
+def _strict(param: click.Parameter) -> None:
+    """Have a text that names something refuse what names nothing: required ones, and options that default to ""."""
+    if param.type is not click.STRING or param.multiple or param.nargs != 1 or param.metavar in (None, "SET"):
+        return
+    if param.metavar == "NODE":
+        param.type = NodeName()
+    elif param.required or (param.default == "" and str(param.metavar).startswith(("NAME", "CHANNEL"))):
+        param.type = Name()
 
 
 class Seconds(click.FloatRange):
@@ -242,6 +279,8 @@ def command(name: str, *, example: str, group: click.Group | None = None) -> Cal
         make = click.command(name, cls=Command)
         made: Command = make(socket_option(json_option(click.pass_obj(function))))
         made.example = example
+        for param in made.params:
+            _strict(param)
         if group is not None:
             group.add_command(made)
         return made

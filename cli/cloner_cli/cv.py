@@ -209,7 +209,7 @@ def _known(collection: str) -> str:
 
 def _pass_on(ctx: click.Context, to: click.Command, words: list[Any]) -> None:
     """Run a command of `cloner` with `words`, as if it had been typed."""
-    with to.make_context(ctx.command_path, words, parent=ctx.parent) as beneath:
+    with to.make_context(ctx.info_name, words, parent=ctx.parent) as beneath:
         to.invoke(beneath)
 
 

@@ -54,7 +54,7 @@ def test_a_dry_run_keeps_nothing(desk: Desk) -> None:
 WRONG = {
     "a number for a name": (("set", "-i", "golden", "-c", "3", "--version", "1"), "cannot name a channel", 2),
     "a taken word": (("set", "-i", "golden", "-c", "latest", "--version", "1"), "newest version already", 2),
-    "no version": (("set", *PROD, "--version", ""), "want a number or a channel", 2),
+    "no version": (("set", *PROD, "--version", ""), "wants N|CHANNEL", 2),
     "what is no version": (("set", *PROD, "--version", "1st"), "neither the number", 2),
     "unknown version": (("set", *PROD, "--version", "9"), "golden:9", 3),
     "unknown channel as a version": (("set", *PROD, "--version", "test"), "no such channel: golden:test", 3),
