@@ -10,15 +10,15 @@ import pytest
 from virt.firmware.varstore.edk2 import Edk2VarStore
 
 from cloner_core.messages import PROTOCOL
-from cloner_initramfs import Cache
+from cloner_initramfs import Cache, needed_memory_bytes
 from cloner_pxe.decision import Netboot, NodeBoot
 from cloner_pxe.events import EventKind
 from netns.netboot_lab import NetbootLab
 from vmlab import Lab, Machine, Nic, Vm, blank_disk
-from vmlab.disk import MIB, Disk
+from vmlab.disk import GIB, MIB, Bus, Disk
 from vmlab.golden_debian import golden_debian
 from vmlab.host import run
-from vmlab.initramfs import initramfs
+from vmlab.initramfs import initramfs, probed
 from vmlab.nvram import boot_variables
 
 pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -29,13 +29,16 @@ ARMED = NodeBoot(name="node01", netboot=Netboot.CLONER, has_live_task=True)
 ON_DISK = "the local disk has started"
 
 
-def test_a_blank_machine_netboots_into_the_agent(lab: Lab, cache: Cache) -> None:
+def test_a_blank_machine_of_512_mib_netboots_into_the_agent_which_finds_all_it_needs(lab: Lab, cache: Cache) -> None:
     built = initramfs(cache, lab.directory / "initramfs", ca_pem=b"a certificate", site={"protocol": PROTOCOL})
     artefacts = {("kernel", "vm"): built.kernel, ("initramfs", "vm"): built.image}
     arguments = ("console=ttyS0", "panic=-1", "cloner.probe=1")
-    vm = Vm(
-        "blank", disks=(blank_disk(lab.directory / "disk", 64 * MIB, serial="BLANK"),), nics=(Nic(MAC),), reboots=False
+    disks = (
+        blank_disk(lab.directory / "first", 2 * GIB, serial="SERIAL-VIRTIO"),
+        blank_disk(lab.directory / "second", GIB, serial="SERIAL-NVME", bus=Bus.NVME, sector_bytes=4096),
     )
+    vm = Vm("blank", disks=disks, nics=(Nic(MAC),), reboots=False)
+    assert (vm.memory_mib, needed_memory_bytes(built.layers) < 512 << 20) == (512, True)
     with NetbootLab(lab, nodes={MAC: ARMED}, artefacts=artefacts, arguments=arguments) as server:
         started = time.monotonic()
         with Machine(lab, vm) as machine:
@@ -47,9 +50,15 @@ def test_a_blank_machine_netboots_into_the_agent(lab: Lab, cache: Cache) -> None
             ):
                 machine.wait_for(marker, 240)
                 seen[name] = time.monotonic() - started
+            machine.wait_off(30)
             said = machine.said()
         print("seconds from power-on:", {name: round(seconds, 1) for name, seconds in seen.items()})
         assert "unpacking failed" not in said
+        found = probed(said)
+        assert (found["missing"], found["kernel"]) == ({}, built.release)
+        assert isinstance(found["efivars"], int)
+        assert found["efivars"] > 5
+        assert found["disks"] == {"vda": "SERIAL-VIRTIO", "nvme0n1": "SERIAL-NVME"}
         # What the timeline of the node says, in order; the loader's DHCP first, iPXE's after it.
         wanted = [
             (EventKind.OFFER, "firmware gets snponly.efi"),

@@ -44,7 +44,10 @@ ESP_SERIAL = "901D-E5B0"
 # Written before debootstrap, so that they hold while packages are unpacked and the initramfs is made, once.
 BEFORE = {
     "etc/dpkg/dpkg.cfg.d/lab": "\n".join(
-        ["force-unsafe-io"] + [f"path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "info", "locale")]
+        ["force-unsafe-io"]
+        + [f"path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "info", "locale")]
+        # Bulk that nothing here reads: tables of iconv, and images of GRUB other than the signed one of disks.
+        + [f"path-exclude=/usr/lib/{name}/*" for name in ("x86_64-linux-gnu/gconv", "grub/x86_64-efi/monolithic")]
     ),
     "etc/initramfs-tools/conf.d/golden": "MODULES=most\nCOMPRESS=zstd\nRESUME=none",
 }
@@ -75,7 +78,16 @@ AFTER = {
 }
 
 # Work that a machine of minutes has no use for and an emulated one pays dearly.
-MASKED = ("apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer")
+MASKED = (
+    *("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "fstrim.timer"),
+    *("e2scrub_all.timer", "e2scrub_reap.service", "getty@tty1.service"),
+    *(f"modprobe@{name}.service" for name in ("configfs", "drm", "efi_pstore", "fuse", "loop")),
+    *("dev-hugepages.mount", "dev-mqueue.mount", "sys-fs-fuse-connections.mount", "sys-kernel-config.mount"),
+    *("sys-kernel-debug.mount", "sys-kernel-tracing.mount", "proc-sys-fs-binfmt_misc.automount"),
+    *("systemd-binfmt.service", "systemd-pstore.service", "systemd-network-generator.service"),
+    *("systemd-pcrphase.service", "systemd-pcrphase-sysinit.service"),
+    *("systemd-update-utmp.service", "systemd-update-utmp-runlevel.service"),
+)
 LOGS = ("var/cache/apt", "var/lib/apt/lists", "var/log")
 EMPTIED = ("tmp", "run", "usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,3 +60,9 @@ def decompressed(initramfs: bytes) -> bytes:
         made += bytes(-len(made) % 4)
         rest = frame.unused_data
     return bytes(made)
+
+
+def probed(said: str) -> dict[str, object]:
+    """Return what the probe (`cloner.probe=1`) told, by name, from all that was said on the console."""
+    lines = [line.partition("cloner-probe: ")[2] for line in said.splitlines() if "cloner-probe: " in line]
+    return {name: json.loads(value) for name, _, value in (line.partition("=") for line in lines)}
