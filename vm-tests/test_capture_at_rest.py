@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from cloner_core.layout import Filesystem, Layout, Luks, layout_differences, par
 from cloner_initramfs import Cache
 from vmlab import Lab, Machine
 from vmlab.comparison import unexpected_differences
-from vmlab.disk import GIB, blank_disk
+from vmlab.disk import GIB, blank_disk, content_digest
 from vmlab.golden_busybox import golden_busybox
 from vmlab.golden_debian import ESP_SERIAL, ROOT_UUID, SWAP_UUID, copy_tree
 from vmlab.head import Head, build_installer
@@ -83,7 +82,7 @@ def test_a_node_is_captured_at_rest_and_its_disks_keep_every_byte(lab: Lab, cach
     machine.wait_off(AGENT_S)
     head.wait_state(node.name, "done", 10)
 
-    before = [sha256(disk.path) for disk in disks]
+    before = [content_digest(disk.path) for disk in disks]
     words = ["--node", node.name, "--image", "caught", "--disklayout", "found", "--message", "at rest"]
     assert "writes to no disk" in head.cloner("capture", *words, "--dry-run").out
     head.cloner("capture", *words, "--yes")
@@ -93,7 +92,7 @@ def test_a_node_is_captured_at_rest_and_its_disks_keep_every_byte(lab: Lab, cach
     task = head.wait_state(node.name, "done", 10)
     print(head.cloner("task", "log", task["id"]).out)
 
-    assert [sha256(disk.path) for disk in disks] == before
+    assert [content_digest(disk.path) for disk in disks] == before
     assert (task["kind"], task["image"], task["version"]) == ("capture", "caught", 1)
     assert head.json("node", "show", node.name)["netboot"] == "local"
     record = head.json("image-details", "--image", "caught")["detail"]
@@ -141,8 +140,3 @@ def seem_unlockable(tree: Path) -> None:
     content = initrd.read_bytes()
     more = newc.pack(newc.with_parents([newc.file("usr/sbin/cryptsetup", b"", mode=0o755)]))
     initrd.write_bytes(content + bytes(-len(content) % 512) + more)
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import sys
 import time
 import uuid
@@ -15,7 +14,7 @@ from cloner_core.identity import ssh_fingerprint
 from cloner_initramfs import Cache
 from vmlab import Lab, Machine, console, host
 from vmlab.comparison import esp_faults, unexpected_differences
-from vmlab.disk import GIB, MIB, Bus, Disk
+from vmlab.disk import GIB, MIB, Bus, Disk, content_digest
 from vmlab.golden_busybox import MARKER, golden_busybox
 from vmlab.golden_debian import ESP_SERIAL, ROOT_UUID, SWAP_UUID
 from vmlab.head import Head, build_installer
@@ -115,7 +114,7 @@ def test_what_cannot_end_well_is_refused_before_the_disk_changes(lab: Lab, cache
         (precious / path).write_text(text)
     for disk in vm.disks:
         host.run(["mkfs.ext4", "-q", "-F", "-L", "precious", "-d", precious, disk.path])
-    before = [sha256(disk.path) for disk in vm.disks]
+    before = [content_digest(disk.path) for disk in vm.disks]
     machine = Machine(lab, vm)
     foretold = {}
     if fault == "two-disks":
@@ -145,7 +144,7 @@ def test_what_cannot_end_well_is_refused_before_the_disk_changes(lab: Lab, cache
     assert failure["hint"]
     assert failure["is_destroyed"] is False
     assert foretold in ({}, {field: failure[field] for field in ("cause", "message", "hint")})
-    assert [sha256(disk.path) for disk in vm.disks] == before
+    assert [content_digest(disk.path) for disk in vm.disks] == before
     assert head.json("node", "show", node.name)["netboot"] == "local"
     bundle_explains(head, node, has_smart=bus is Bus.NVME)
     (neighbor,) = head.json("node", "show", node.name)["neighbors"]
@@ -157,11 +156,11 @@ def test_what_cannot_end_well_is_refused_before_the_disk_changes(lab: Lab, cache
 
 def is_discovered_without_a_write(head: Head, node: Node, machine: Machine) -> None:
     head.cloner("netboot", "--nodes", node.name, "--set", "discover")
-    before = [sha256(disk.path) for disk in machine.vm.disks]
+    before = [content_digest(disk.path) for disk in machine.vm.disks]
     machine.start(reboots=False, direct=head.direct_boot(node.mac))
     machine.wait_for(r"CLONER REBOOT inventory told", AGENT_S)
     machine.wait_off(MOVES_S)
-    assert [sha256(disk.path) for disk in machine.vm.disks] == before
+    assert [content_digest(disk.path) for disk in machine.vm.disks] == before
     assert head.json("node", "show", node.name)["netboot"] == "local"
     assert head.json("task", "list") == []
     facts = head.json("node", "facts", node.name)
@@ -293,8 +292,3 @@ def stays_nowhere(clone: Path, *identifiers: str) -> None:
             if path.is_file() and not path.is_symlink():
                 content = path.read_bytes().lower()
                 assert not [one for one in identifiers if one.lower().encode() in content], path
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
-from pathlib import Path
 
 import pytest
 
 from cloner_initramfs import Cache
 from vmlab import Lab, Machine, host
-from vmlab.disk import MIB, Bus, Disk, blank_disk
+from vmlab.disk import MIB, Bus, Disk, blank_disk, content_digest
 from vmlab.head import Head, build_installer
 from vmlab.scene import Node
 
@@ -31,7 +29,7 @@ def test_disks_that_are_chosen_are_erased_and_another_one_keeps_every_byte(lab: 
         precious(lab, "nvme", "CLONERDEMO01-1", Bus.NVME),
         precious(lab, "decoy", "KEEP01", Bus.VIRTIO),
     )
-    before = sha256(decoy.path)
+    before = content_digest(decoy.path)
     head.cloner("erase", "--nodes", node.name, "--disks", "serial=CLONERDEMO01*,size<=1GiB", "--yes")
     machine = Machine(lab, dataclasses.replace(node.vm(lab), disks=(decoy, virtio, nvme)))
     machine.start(direct=head.direct_boot(node.mac))
@@ -39,7 +37,7 @@ def test_disks_that_are_chosen_are_erased_and_another_one_keeps_every_byte(lab: 
 
     task = head.wait_state(node.name, "done", 10)
     assert (task["kind"], task["confirmed_by"]) == ("erase", "none")
-    assert sha256(decoy.path) == before
+    assert content_digest(decoy.path) == before
     for disk in (virtio, nvme):
         assert not disk.path.read_bytes().strip(b"\0"), disk.path
     assert head.json("node", "show", node.name)["netboot"] == "local"
@@ -67,8 +65,3 @@ def precious(lab: Lab, name: str, serial: str, bus: Bus) -> Disk:
             file.seek(place)
             file.write(os.urandom(MIB))
     return disk
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -123,12 +123,12 @@ class Place:
 
     def refused(self, cause: Cause, stage: Stage) -> Failure:
         """Run it; it must fail so, and leave no version and no byte changed."""
-        before = [disk.sha256() for disk in self.disks]
+        before = [disk.digest() for disk in self.disks]
         failure = self.capture()
         assert failure is not None
         assert (failure.cause, failure.stage) == (cause, stage), failure.message
         assert (list(self.store.images()), self.ends) == ([], [])
-        assert [disk.sha256() for disk in self.disks] == before
+        assert [disk.digest() for disk in self.disks] == before
         return failure
 
     def paths(self) -> dict[str, bytes]:
@@ -151,9 +151,9 @@ def place(tmp_path: Path) -> Iterator[Place]:
 def test_the_tree_is_taken_as_its_fstab_puts_it_together_and_no_byte_of_a_disk_changes(place: Place, kind: str) -> None:
     place.disk(SYSTEM)
     place.disk({"data": "data\n" * 1000}, kind=kind, uuid=DATA_UUID)
-    before = [disk.sha256() for disk in place.disks]
+    before = [disk.digest() for disk in place.disks]
     assert place.capture() is None
-    assert [disk.sha256() for disk in place.disks] == before
+    assert [disk.digest() for disk in place.disks] == before
     paths = place.paths()
     assert paths["srv/data"]
     assert paths["usr/bin/tool"]

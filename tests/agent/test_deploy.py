@@ -166,12 +166,12 @@ def test_it_is_refused_before_a_bit_of_the_disk_changed(
     node: Node, spoil: Callable[[Node], object], stage: Stage, cause: Cause
 ) -> None:
     spoil(node)
-    before = node.disk.sha256()
+    before = node.disk.digest()
     failure = node.deploy()
     assert failure is not None
     assert (failure.stage, failure.cause, failure.is_destroyed) == (stage, cause, False)
     assert failure.hint or cause is Cause.ABORTED
-    assert node.disk.sha256() == before
+    assert node.disk.digest() == before
     assert "commit" not in node.server.said
     assert "receipt" not in node.server.said
     assert not {"sfdisk", "wipefs --all"} & {" ".join(argv[:2]) for argv in node.programs.ran if "--json" not in argv}
@@ -184,33 +184,33 @@ def test_an_image_that_could_not_boot_is_refused_before_a_bit_of_the_disk_change
     golden = make_golden(tmp_path / "unbootable")
     (golden / lost).unlink()
     node.server = StoreServer(tmp_path / "unbootable-store", golden)
-    before = node.disk.sha256()
+    before = node.disk.digest()
     failure = node.deploy()
     assert failure is not None
     assert (failure.stage, failure.cause, failure.is_destroyed) == (Stage.PLAN, Cause.NOT_BOOTABLE, False)
     assert failure.hint
-    assert node.disk.sha256() == before
+    assert node.disk.digest() == before
 
 
 def test_an_identifier_of_this_deploy_on_another_disk_is_refused_unchanged(node: Node) -> None:
     node.others = (node.spare.name,)
     run(("mkfs.ext4", "-q", "-U", GOLDEN_UUID, node.spare.device))
-    before = node.disk.sha256(), node.spare.sha256()
+    before = node.disk.digest(), node.spare.digest()
     failure = node.deploy()
     assert failure is not None
     assert (failure.cause, failure.is_destroyed) == (Cause.FOREIGN_UUID, False)
-    assert (node.disk.sha256(), node.spare.sha256()) == before
+    assert (node.disk.digest(), node.spare.digest()) == before
 
 
 def test_no_other_disk_is_written_to(node: Node) -> None:
     node.others = (node.spare.name,)
-    before = node.spare.sha256()
+    before = node.spare.digest()
     assert node.deploy() is None
-    assert node.spare.sha256() == before
+    assert node.spare.digest() == before
 
 
 def test_a_disk_in_use_is_refused_unchanged(node: Node, tmp_path: Path) -> None:
-    before = node.disk.sha256()
+    before = node.disk.digest()
     holder = os.open(node.disk.device, os.O_RDONLY | os.O_EXCL)
     try:
         failure = node.deploy()
@@ -218,7 +218,7 @@ def test_a_disk_in_use_is_refused_unchanged(node: Node, tmp_path: Path) -> None:
         os.close(holder)
     assert failure is not None
     assert (failure.stage, failure.cause, failure.is_destroyed) == (Stage.GUARD, Cause.DEVICE_BUSY, False)
-    assert node.disk.sha256() == before
+    assert node.disk.digest() == before
 
 
 def test_a_commit_that_is_not_granted_leaves_a_disk_that_cannot_boot(node: Node) -> None:

@@ -7,7 +7,6 @@ filesystem. Everything else is what a node does.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from cloner_agent.host import Completed, ToolError, run
 from cloner_agent.stages.disks import unmount_all
+from vmlab.disk import content_digest
 
 
 class LoopDisk:
@@ -29,11 +29,10 @@ class LoopDisk:
         """The kernel's name."""
         return self.device.removeprefix("/dev/")
 
-    def sha256(self) -> str:
+    def digest(self) -> str:
         """Return the digest of every byte on the disk."""
         os.sync()
-        with self.file.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return content_digest(self.file)
 
 
 @contextmanager

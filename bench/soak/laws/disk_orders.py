@@ -6,9 +6,7 @@ other a file system and canaries. A layout that more than one disk matches is re
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import os
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +20,7 @@ from soak.book import Entry
 from soak.law import Case, Figures, Law, require
 from soak.machine_room import DISK_BYTES, NODES, MachineRoom
 from vmlab import Lab, Machine, Nic, Vm, host
-from vmlab.disk import MIB, Bus, Disk, blank_disk
+from vmlab.disk import MIB, Bus, Disk, blank_disk, content_digest
 from vmlab.head import build_installer
 from vmlab.scene import Node, layout_file
 
@@ -73,7 +71,7 @@ class _Scene:
     ) -> None:
         head = self.room.head
         untouched = disks if is_ambiguous else disks[1:]
-        before = [_sha256(disk.path) for disk in untouched]
+        before = [content_digest(disk.path) for disk in untouched]
         layout = _ANY if is_ambiguous else "one-disk"
         head.cloner("node", "set", node.name, "--disklayout", layout)
         head.cloner("deploy", "--nodes", node.name, "--yes")
@@ -97,7 +95,7 @@ class _Scene:
             else:
                 require(task["state"] != "failed", f"the deploy failed: {task['failure']}")
                 self._boots_the_right_one(node, machine, task, disks[0])
-            require([_sha256(disk.path) for disk in untouched] == before, "a disk that is not meant has changed")
+            require([content_digest(disk.path) for disk in untouched] == before, "a disk that is not meant has changed")
         finally:
             machine.kill()
             machine.variables.unlink(missing_ok=True)
@@ -118,12 +116,6 @@ class _Scene:
         machine.start(reboots=True)
         head.wait_state(node.name, "done", _BOOT_S)
         machine.kill()
-
-
-def _sha256(path: Path) -> str:
-    os.sync()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
