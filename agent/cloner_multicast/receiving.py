@@ -49,7 +49,7 @@ class Receiving:
         self._sit(seat)
 
     def _sit(self, seat: Seat) -> None:
-        self._opener = Opener(seat.group_key, seat.stream)
+        self._opener = Opener(seat.group_key, seat.stream, self.receiver.session.block_bytes)
         self._sealer = ReportSealer(seat.own_key, seat.stream)
         self._sender = seat.sender
 

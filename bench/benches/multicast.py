@@ -122,8 +122,13 @@ def _exec(*argv: str) -> None:
 
 
 def _ours(place: Place) -> tuple[list[int], int]:
-    content = place.source.read_bytes()
-    pieces = [content[at : at + _PARCEL_BYTES] for at in range(0, len(content), _PARCEL_BYTES)]
+    size = place.source.stat().st_size
+    file = os.open(place.source, os.O_RDONLY)
+
+    def read(parcel: int) -> bytes:
+        return os.pread(file, _PARCEL_BYTES, parcel * _PARCEL_BYTES)
+
+    pieces = (read(parcel) for parcel in range(-(-size // _PARCEL_BYTES)))
     session = Session(1, [Parcel(digest(piece), len(piece)) for piece in pieces])
     count = place.scene.receivers
     pipes = [os.pipe() for _ in range(count)]  # one for each: what several read of one comes to them in pieces
@@ -132,7 +137,7 @@ def _ours(place: Place) -> tuple[list[int], int]:
     def send() -> None:
         cap_bps = place.scene.cap_bps or _UNCAPPED_BPS
         opened = SenderSocket(group, place.made.address(0))
-        sender = Sender(session, pieces.__getitem__, Pace(cap_bps, cap_bps / 50), time.monotonic())
+        sender = Sender(session, read, Pace(cap_bps, cap_bps / 50), time.monotonic())
         keys = [receiver_key(_MASTER, number) for number in range(count)]
         for number in range(count):
             sender.admit(number, time.monotonic())
@@ -159,7 +164,7 @@ def _ours(place: Place) -> tuple[list[int], int]:
             os.pwrite(fd, view, parcel * _PARCEL_BYTES)
             view.release()
             feed.release(parcel)
-        while feed.left is None and feed.state().done < len(pieces):
+        while feed.left is None and feed.state().done < len(session.parcels):
             time.sleep(0.005)
         os.close(fd)
         while os.read(pipes[number][0], 1):
@@ -168,7 +173,7 @@ def _ours(place: Place) -> tuple[list[int], int]:
 
     sender = _spawn(send, place.made.of(0))
     receivers = [_spawn(partial(receive, number), place.made.of(number + 1)) for number in range(count)]
-    for fd in (fd for pipe in pipes for fd in pipe):
+    for fd in (file, *(fd for pipe in pipes for fd in pipe)):
         os.close(fd)
     return receivers, sender
 
@@ -289,7 +294,9 @@ def main(argv: list[str]) -> int:
         for scene in SCENES:
             size = (scene.mib // 8 if options.small else scene.mib) * _MIB
             source = room / "file"
-            source.write_bytes(chance.randbytes(size))
+            with source.open("wb") as file:
+                for _ in range(size // _MIB):
+                    file.write(chance.randbytes(_MIB))
             with yard(scene.receivers) as made:
                 for number in range(1, made.count):
                     made.lose(number, scene.loss)

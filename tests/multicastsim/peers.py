@@ -94,7 +94,7 @@ class Peer:
         else:
             self.receiver.enter(session.stream, number, now_s)
         if self._world.is_sealed:
-            self._opener = Opener(self._world.group_key, session.stream)
+            self._opener = Opener(self._world.group_key, session.stream, session.block_bytes)
             self._sealer = ReportSealer(self._world.receiver_key(number), session.stream)
 
     def die(self) -> None:

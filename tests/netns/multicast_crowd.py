@@ -79,7 +79,10 @@ def _begin(it: Stage, number: int, what: Ill) -> Any:
 def crave(show: Show, number: int, _address: str) -> None:
     """Be a receiver that asks for everything, again and again."""
     opened, seat = _sit(show, number)
-    opener, sealer = Opener(seat.group_key, seat.stream), ReportSealer(seat.own_key, seat.stream)
+    opener, sealer = (
+        Opener(seat.group_key, seat.stream, show.session().block_bytes),
+        ReportSealer(seat.own_key, seat.stream),
+    )
     acked = clock = counter = 0
     ends_s = time.monotonic() + _HARM_S
     count = len(show.contents)

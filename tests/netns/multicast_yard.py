@@ -47,6 +47,10 @@ def _ip(*argv: str) -> None:
     subprocess.run(("ip", *argv), check=True, stdout=subprocess.DEVNULL)
 
 
+def _ip_exec(namespace: str, *argv: str) -> None:
+    subprocess.run(("ip", "netns", "exec", namespace, *argv), check=True, capture_output=True)
+
+
 @dataclass
 class Yard:
     """The namespaces: number 0 is the sender's, the others have receivers."""
@@ -73,17 +77,18 @@ class Yard:
     def lose(self, number: int, part: float) -> None:
         """Have a receiver lose this part of what is sent to any group, by chance; 0 ends it."""
         chance = "" if part >= 1 else f"numgen random mod 10000 < {round(part * 10000)}"
+        # As it leaves the hub: what arrives is joined before anybody could lose one datagram of it.
         table = f"""
-        table netdev loss {{}}
-        delete table netdev loss
-        table netdev loss {{
-            chain arriving {{
-                type filter hook ingress device {LINK} priority 0;
+        table netdev loss{number} {{}}
+        delete table netdev loss{number}
+        table netdev loss{number} {{
+            chain leaving {{
+                type filter hook egress device {self.ports[number]} priority 0;
                 ip daddr 224.0.0.0/4 {chance} drop
             }}
         }}
         """
-        subprocess.run(("ip", "netns", "exec", self.of(number), "nft", "-f", "-"), input=table, text=True, check=True)
+        subprocess.run(("ip", "netns", "exec", self.hub, "nft", "-f", "-"), input=table, text=True, check=True)
 
     def pids(self) -> list[int]:
         """Return the processes that are in any of the namespaces."""
@@ -114,6 +119,8 @@ def yard(receivers: int, *bridge: str, is_bridged: bool = True) -> Iterator[Yard
             _ip("-n", name, "address", "add", f"{made.address(number)}/24", "dev", LINK)
             for link in (LINK, "lo"):
                 _ip("-n", name, "link", "set", link, "up")
+            # veth joins nothing that arrives unless what its peer sends could not have been joined before (veth.c).
+            _ip_exec(hub, "ethtool", "-K", port, "tx-udp-segmentation", "off", "tso", "off")
             off: tuple[str, ...] = ("ethtool", "-K", LINK, "tx-udp-segmentation", "off", "tso", "off", "gro", "on")
             if not is_bridged:
                 off += ("tx", "off")  # who carries frames in user space sees no checksum that is still to be made

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cloner_core.multicast.wire import (
+    BURST_MOST,
     HEADER,
     OVERHEAD_BYTES,
     VERSION,
@@ -28,6 +30,8 @@ from cloner_core.multicast.wire import (
 
 Message = Run | Sync
 _LARGEST_REPORT = 1472
+_LARGEST_READ = 1 << 16
+_BLOCKS, _SYNC = int(Kind.BLOCKS), int(Kind.SYNC)
 
 
 @dataclass(slots=True)
@@ -39,35 +43,66 @@ class Rejects:
     malformed: int = 0  # the tag is right, the content is not
 
 
+class _Place(NamedTuple):
+    """Where one datagram is in a room: as views, for to slice anew costs half of what is done with them."""
+
+    at: int  # of the datagram in the sealed bytes
+    head: memoryview
+    nonce: memoryview
+    body: memoryview  # with the tag
+    plain_at: int
+    plain: memoryview
+
+
+class _Room:
+    """Room for the datagrams of one burst, sealed and plain; used again for every burst."""
+
+    def __init__(self, block_bytes: int) -> None:
+        self.segment_bytes = block_bytes + OVERHEAD_BYTES
+        size = max(_LARGEST_READ, BURST_MOST * self.segment_bytes)
+        self.sealed, self.plain = bytearray(size), bytearray(size)
+        self.sealed_view, self.plain_view = memoryview(self.sealed), memoryview(self.plain)
+        self.blocks = [self.place(one, self.segment_bytes, self.segment_bytes) for one in range(BURST_MOST)]
+        """The places of datagrams with a whole block each."""
+
+    def place(self, number: int, segment_bytes: int, size: int) -> _Place:
+        """Return the place of a datagram of `size` bytes that `number` others of `segment_bytes` come before."""
+        at, plain_at = number * segment_bytes, number * (segment_bytes - OVERHEAD_BYTES)
+        one = self.sealed_view[at : at + size]
+        plain = self.plain_view[plain_at : plain_at + size - OVERHEAD_BYTES]
+        return _Place(at, one[:4], one[4:16], one[16:], plain_at, plain)
+
+
 class Sealer:
     """Makes the datagrams of one sender's epoch."""
 
     def __init__(self, key: bytes, stream: int, block_bytes: int) -> None:
-        self._encrypt = AESGCM(key).encrypt
+        cipher = AESGCM(key)
+        self._encrypt, self._encrypt_into = cipher.encrypt, cipher.encrypt_into
         self._stream = stream
         self._block_bytes = block_bytes
+        self._room = _Room(block_bytes)
 
     @property
     def segment_bytes(self) -> int:
         """The size of each datagram of a run but the last: what UDP_SEGMENT is told."""
-        return self._block_bytes + OVERHEAD_BYTES
+        return self._room.segment_bytes
 
     def seal(self, message: Message) -> bytes:
-        """Return the datagrams of `message`, one after the other."""
+        """Return the datagrams of `message`, one after the other; of a run at most BURST_MOST."""
         if isinstance(message, Sync):
             return self._seal(Kind.SYNC, 0, message.sequence, 0, encode_sync(message))
-        if message.count == 1:
-            return self._seal(message.kind, message.first, message.sequence, message.parcel, message.payload)
-        encrypt, pack, size = self._encrypt, HEADER.pack, self._block_bytes
-        kind, stream, parcel, payload = message.kind, self._stream, message.parcel, memoryview(message.payload)
-        parts: list[bytes] = []
-        sequence, at = message.sequence, 0
-        for index in range(message.first, message.first + message.count):
-            header = pack(VERSION, kind, index & 0xFFFF, stream, sequence, parcel)
-            parts += (header, encrypt(header[4:], payload[at : at + size], header[:4]))
+        room, pack, encrypt, last = self._room, HEADER.pack_into, self._encrypt_into, message.count - 1
+        kind, stream, parcel, sealed = int(message.kind), self._stream, message.parcel, room.sealed
+        index, sequence, begun = message.first, message.sequence, last * self._block_bytes
+        room.plain[:begun] = message.payload[:begun]
+        for at, head, nonce, body, _, plain in room.blocks[:last]:
+            pack(sealed, at, VERSION, kind, index & 0xFFFF, stream, sequence, parcel)
+            encrypt(nonce, plain, head, body)
+            index += 1
             sequence += 1
-            at += size
-        return b"".join(parts)
+        tail = self._seal(message.kind, index, sequence, parcel, message.payload[begun:])
+        return b"".join((room.sealed_view[: last * room.segment_bytes], tail))
 
     def _seal(self, kind: Kind, index: int, sequence: int, subject: int, payload: bytes) -> bytes:
         header = HEADER.pack(VERSION, kind, index & 0xFFFF, self._stream, sequence, subject)
@@ -77,9 +112,10 @@ class Sealer:
 class Opener:
     """Opens what a sender sealed, and drops everything else."""
 
-    def __init__(self, key: bytes, stream: int) -> None:
-        self._decrypt: Callable[[bytes, memoryview, bytes], bytes] = AESGCM(key).decrypt
+    def __init__(self, key: bytes, stream: int, block_bytes: int) -> None:
+        self._decrypt_into = AESGCM(key).decrypt_into
         self._stream = stream
+        self._room = _Room(block_bytes)
         self.rejects = Rejects()
 
     def open(self, data: bytes, segment_bytes: int) -> list[Message]:
@@ -88,23 +124,18 @@ class Opener:
         Blocks and combinations that follow each other come as one run.
         """
         messages: list[Message] = []
-        parts: list[bytes] = []
-        run_kind = run_parcel = run_first = run_sequence = count = 0
-        view, end = memoryview(data), len(data)
-        unpack, decrypt, stream = HEADER.unpack_from, self._decrypt, self._stream
-        for at in range(0, end, segment_bytes):
-            stop = min(at + segment_bytes, end)
-            if stop - at < OVERHEAD_BYTES:
-                self.rejects.foreign += 1
-                continue
+        rejects, buffer, stream = self.rejects, self._room.plain, self._stream
+        decrypt, unpack = self._decrypt_into, HEADER.unpack_from
+        run_kind = run_parcel = run_first = run_sequence = run_at = run_end = count = 0
+        for at, head, nonce, body, plain_at, plain in self._places(data, segment_bytes):
             version, kind, index, its_stream, sequence, subject = unpack(data, at)
-            if its_stream != stream or version != VERSION or not Kind.BLOCKS <= kind <= Kind.SYNC:
-                self.rejects.foreign += 1
+            if its_stream != stream or version != VERSION or not _BLOCKS <= kind <= _SYNC:
+                rejects.foreign += 1
                 continue
             try:
-                plain = decrypt(data[at + 4 : at + 16], view[at + 16 : stop], data[at : at + 4])
+                decrypt(nonce, body, head, plain)
             except InvalidTag:
-                self.rejects.forged += 1
+                rejects.forged += 1
                 continue
             if (
                 count
@@ -113,23 +144,42 @@ class Opener:
                 and subject == run_parcel
                 and kind == run_kind
             ):
-                parts.append(plain)
+                run_end = plain_at + len(plain)
                 count += 1
                 continue
             if count:
-                messages.append(Run(Kind(run_kind), run_parcel, run_first, count, run_sequence, b"".join(parts)))
+                messages.append(
+                    Run(Kind(run_kind), run_parcel, run_first, count, run_sequence, bytes(buffer[run_at:run_end]))
+                )
                 count = 0
-            if kind == Kind.SYNC:
-                sync = decode_sync(plain, sequence)
+            if kind == _SYNC:
+                sync = decode_sync(bytes(plain), sequence)
                 if sync is None or index or subject:
-                    self.rejects.malformed += 1
+                    rejects.malformed += 1
                 else:
                     messages.append(sync)
                 continue
-            run_kind, run_parcel, run_first, run_sequence, count, parts = kind, subject, index, sequence, 1, [plain]
+            run_kind, run_parcel, run_first, run_sequence, count = kind, subject, index, sequence, 1
+            run_at, run_end = plain_at, plain_at + len(plain)
         if count:
-            messages.append(Run(Kind(run_kind), run_parcel, run_first, count, run_sequence, b"".join(parts)))
+            messages.append(
+                Run(Kind(run_kind), run_parcel, run_first, count, run_sequence, bytes(buffer[run_at:run_end]))
+            )
         return messages
+
+    def _places(self, data: bytes, segment_bytes: int) -> list[_Place]:
+        """Lay the datagrams in the room, and return where each of them is."""
+        room, end = self._room, len(data)
+        room.sealed[:end] = data
+        whole = min(end // segment_bytes, BURST_MOST) if segment_bytes == room.segment_bytes else 0
+        found = room.blocks[:whole]
+        for number in range(whole, -(-end // segment_bytes)):
+            size = min(segment_bytes, end - number * segment_bytes)
+            if size < OVERHEAD_BYTES:
+                self.rejects.foreign += 1
+            else:
+                found.append(room.place(number, segment_bytes, size))
+        return found
 
 
 class ReportSealer:

@@ -103,7 +103,7 @@ def test_whatever_the_bytes_a_decoder_says_a_message_or_nothing(junk: bytes) -> 
 @given(runs())
 def test_a_run_is_opened_as_it_was_sealed_and_in_parts_where_a_datagram_is_missing(run: Run) -> None:
     data = Sealer(KEY, STREAM, BLOCK).seal(run)
-    opener = Opener(KEY, STREAM)
+    opener = Opener(KEY, STREAM, BLOCK)
     assert opener.open(data, SEGMENT) == [run]
     for lost in range(run.count):
         left = data[: lost * SEGMENT] + data[(lost + 1) * SEGMENT :]
@@ -120,7 +120,7 @@ def test_no_changed_bit_is_accepted(run: Run, data: st.DataObject) -> None:
     sealed = bytearray(Sealer(KEY, STREAM, BLOCK).seal(run))
     at = data.draw(st.integers(0, len(sealed) - 1))
     sealed[at] ^= 1 << data.draw(st.integers(0, 7))
-    opener = Opener(KEY, STREAM)
+    opener = Opener(KEY, STREAM, BLOCK)
     seen = opener.open(bytes(sealed), SEGMENT)
     assert sum(one.count for one in seen if isinstance(one, Run)) == run.count - 1
     assert opener.rejects.forged + opener.rejects.foreign == 1
@@ -128,7 +128,7 @@ def test_no_changed_bit_is_accepted(run: Run, data: st.DataObject) -> None:
 
 @given(st.binary(max_size=200), st.integers(1, 100))
 def test_garbage_is_counted_and_dropped(junk: bytes, segment: int) -> None:
-    opener = Opener(KEY, STREAM)
+    opener = Opener(KEY, STREAM, BLOCK)
     assert opener.open(junk, segment) == []
     rejects = opener.rejects
     assert rejects.foreign + rejects.forged == -(-len(junk) // segment)
@@ -147,7 +147,7 @@ def test_runs_of_one_read_are_told_apart() -> None:
         Sync(106, 5, Phase.SENDING, 10, 1),
     )
     data = b"".join(sealer.seal(one) for one in (blocks, *others[:-1]))
-    opener = Opener(KEY, STREAM)
+    opener = Opener(KEY, STREAM, BLOCK)
     assert opener.open(data, SEGMENT) == [blocks, *others[:-1]]
     assert opener.open(sealer.seal(others[-1]), 1472) == [others[-1]]
 
@@ -155,12 +155,12 @@ def test_runs_of_one_read_are_told_apart() -> None:
 def test_an_epoch_opens_nothing_of_another() -> None:
     run = Run(Kind.BLOCKS, 0, 0, 2, 1, bytes(2 * BLOCK))
     for key, stream in ((KEY, STREAM + 1), (bytes(16), STREAM)):
-        opener = Opener(KEY, STREAM)
+        opener = Opener(KEY, STREAM, BLOCK)
         assert opener.open(Sealer(key, stream, BLOCK).seal(run), SEGMENT) == []
         assert opener.rejects.foreign + opener.rejects.forged == 2
     newer = bytearray(Sealer(KEY, STREAM, BLOCK).seal(run))
     newer[0] = newer[SEGMENT] = 2
-    assert Opener(KEY, STREAM).open(bytes(newer), SEGMENT) == []
+    assert Opener(KEY, STREAM, BLOCK).open(bytes(newer), SEGMENT) == []
 
 
 def test_a_receiver_cannot_speak_for_another() -> None:
