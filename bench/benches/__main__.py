@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ BENCHES = {
     "update": "an update of 2 % of the files beside restic, casync and tar (G15)",
     "https": "packs from the server to many clients on a link of 1 Gbit/s, beside nginx (G12)",
     "restore": "the restore stage of a node over HTTPS on a link of 1 Gbit/s (G19)",
-    "multicast": "one file to many receivers beside udpcast and uftp (G1 to G7)",
+    "multicast": "one file to many receivers beside udpcast and uftp (G1 to G7, G9 to G11)",
     "multicast-sim": "sessions of multicast in virtual time, 1 to 10,000 receivers (G2 to G4, G11)",
 }
 
@@ -23,6 +24,7 @@ def main(argv: list[str]) -> int:
         for name, what in BENCHES.items():
             print(f"  {name:13} {what}", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # what was made is taken down
     bench: Callable[[list[str]], int] = importlib.import_module(f"benches.{argv[0].replace('-', '_')}").main
     return bench(argv[1:])
 

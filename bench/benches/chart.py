@@ -33,7 +33,7 @@ def panels_of(runs: Sequence[Run]) -> list[Panel]:
 
 
 def as_svg(title: str, panels: Sequence[Panel], ours: str) -> str:
-    """Return the panels one beneath the other; less is better in each."""
+    """Return the panels one beneath the other; the title says what is better where it is not less."""
     full = _LEFT * 2 + _NAMES + _WIDTH + _FIGURES
     parts: list[str] = []
     y = _HEAD
@@ -69,8 +69,13 @@ def as_svg(title: str, panels: Sequence[Panel], ours: str) -> str:
 
 def write_chart(name: str, title: str, runs: Sequence[Run], ours: str) -> Path:
     """Write the picture of a bench beside the documents and return its path."""
+    return write_panels(name, title, panels_of(runs), ours)
+
+
+def write_panels(name: str, title: str, panels: Sequence[Panel], ours: str) -> Path:
+    """Write panels of one's own as the picture of a bench; return its path."""
     path = ROOT / "docs" / f"bench-{name}.svg"
-    path.write_text(as_svg(title, panels_of(runs), ours))
+    path.write_text(as_svg(title, panels, ours))
     return path
 
 

@@ -1,0 +1,337 @@
+"""One transfer of a file over multicast to many receivers: by us, by udpcast, by uftp, or by who only sends and counts.
+
+A bridge and a network namespace for each host; every datagram crosses as a frame of its own. Everybody writes a file in
+memory; each is compared at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from benches.memory import warm
+from cloner_core.image.digest import digest
+from cloner_core.multicast.sealing import ReportOpener, Sealer
+from cloner_core.multicast.sender import Pace, Sender
+from cloner_core.multicast.session import BLOCK_BYTES, Leaving, Parcel, Session, group_key, receiver_key
+from cloner_core.multicast.wire import BURST_MOST, OVERHEAD_BYTES
+from cloner_multicast.feed import Feed
+from cloner_multicast.receiving import Seat
+from cloner_multicast.sending import Sending
+from cloner_multicast.sockets import Group, ReceiverSocket, SenderSocket
+from netns.multicast_yard import LINK, PORT, Yard
+from netns.netboot_lab import inside
+
+OURS, UDPCAST, UFTP, CEILING = "cloner", "udpcast", "uftp", "ceiling"
+_MIB = 1 << 20
+_PARCEL_BYTES = 1_400_000  # what a pack of 4 MiB comes to
+PAYLOAD, FRAME = 1448, 1514
+_SILENCE_S = 0.3  # after which nothing more is expected of who only sends
+_MASTER = bytes(range(32))
+_GROUP = "239.255.71.1"
+_UFTP_PUBLIC = "239.255.71.3"
+_ENDS_S = 240.0
+_UNCAPPED_BPS = 20e9
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One way a wire can be."""
+
+    receivers: int
+    loss: float = 0.0
+    cap_bps: float = 0.0  # 0: none
+    mib: int = 256
+    slow: float = 0.0  # of the cap's speed, at which the last receiver writes; 0: as fast as all
+    late: float = 0.0  # part of the data that is sent before the last receiver comes
+
+    @property
+    def name(self) -> str:
+        cap = f"{self.cap_bps / 1e6:g} Mbit/s" if self.cap_bps else "no cap"
+        slow = f", one at {self.slow:.0%}" if self.slow else ""
+        late = f", one late by {self.late:.0%}" if self.late else ""
+        return f"{self.receivers} × {self.loss:.0%}, {cap}{slow}{late}"
+
+    @property
+    def served(self) -> int:
+        """How many receivers multicast is to bring everything."""
+        return self.receivers - bool(self.slow)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One transfer."""
+
+    scene: str
+    who: str
+    seconds: float
+    goodput_mbps: float  # of each receiver
+    wire_share: float  # bytes on the sender's link over the bytes of the file, less one
+    cpu_s_per_gib: float  # sender and all receivers
+    share_of_link: float  # of what a capped link carries in blocks; 0 without a cap
+    whole: int  # receivers whose file is the same
+    left_s: float = 0.0  # when the slow one was sent away; 0: nobody was
+    late_share: float = 0.0  # bytes on the wire beyond those of one transmission, over those the late one missed
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one transfer happens."""
+
+    made: Yard
+    scene: Scene
+    source: Path
+    room: Path
+
+    def target(self, number: int) -> Path:
+        return self.room / f"got-{number}"
+
+    @property
+    def said(self) -> Path:
+        """What a sender tells of itself, JSON."""
+        return self.room / "said"
+
+
+def _spawn(work: Callable[[], None], namespace: str) -> int:
+    """Fork a process into a namespace; `work` may exec(2)."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        with inside(namespace):
+            work()
+        os._exit(0)
+    except BaseException as fault:  # noqa: BLE001 - whatever it was, this process must not go on as the bench
+        print(f"bench: {fault!r}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+def _exec(*argv: str) -> None:
+    quiet = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(quiet, number)
+    os.execvp(argv[0], argv)
+
+
+class _Ours:
+    """Our sender and receivers, each a process; `pipes` tell receivers where the sender is."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._size = place.source.stat().st_size
+        self._file = os.open(place.source, os.O_RDONLY)
+        pieces = (self._read(parcel) for parcel in range(-(-self._size // _PARCEL_BYTES)))
+        self._session = Session(1, [Parcel(digest(piece), len(piece)) for piece in pieces])
+        self._count = place.scene.receivers
+        self._pipes = [os.pipe() for _ in range(self._count)]  # what several read of one comes to them in pieces
+        self._group = Group(_GROUP, PORT, LINK)
+
+    def start(self) -> tuple[list[int], int]:
+        made, count = self._place.made, self._count
+        sender = _spawn(self._send, made.of(0))
+        receivers = [_spawn(partial(self._receive, number), made.of(number + 1)) for number in range(count)]
+        for fd in (self._file, *(fd for pipe in self._pipes for fd in pipe)):
+            os.close(fd)
+        return receivers, sender
+
+    def _read(self, parcel: int) -> bytes:
+        return os.pread(self._file, _PARCEL_BYTES, parcel * _PARCEL_BYTES)
+
+    def _send(self) -> None:
+        scene, place, session, count = self._place.scene, self._place, self._session, self._count
+        cap_bps = scene.cap_bps or _UNCAPPED_BPS
+        opened = SenderSocket(self._group, place.made.address(0))
+        begun_s = time.monotonic()
+        sender = Sender(session, self._read, Pace(cap_bps, cap_bps / 50), begun_s)
+        keys = [receiver_key(_MASTER, number) for number in range(count)]
+        opener = ReportOpener(lambda number: keys[number] if number < count else None, 1)
+        sending = Sending(sender, Sealer(group_key(_MASTER), 1, session.block_bytes), opener, opened)
+
+        def admit(number: int) -> None:
+            sender.admit(number, time.monotonic())
+            os.write(self._pipes[number][1], (json.dumps(opened.address) + "\n").encode())
+
+        for number in range(count - bool(scene.late)):
+            admit(number)
+        missed, left_s = 0, 0.0
+        while not sender.is_over:
+            sending.run(time.monotonic() + 0.02)
+            if scene.late and not missed and sender.sent.blocks * BLOCK_BYTES >= scene.late * self._size:
+                missed = sender.sent.wire_bytes
+                admit(count - 1)
+            if scene.slow and not left_s and sender.members.members[count - 1].left is Leaving.SLOW:
+                left_s = time.monotonic() - begun_s
+            if sender.is_finished:
+                sender.close()
+        once = self._size * FRAME / BLOCK_BYTES
+        late_share = (sender.sent.wire_bytes - once) / missed if missed else 0.0
+        place.said.write_text(json.dumps({"left_s": round(left_s, 2), "late_share": round(late_share, 4)}))
+
+    def _receive(self, number: int) -> None:
+        for _, tell in self._pipes:
+            os.close(tell)
+        address = json.loads(_read_line(self._pipes[number][0]))
+        seat = Seat(1, number, group_key(_MASTER), receiver_key(_MASTER, number), (address[0], address[1]))
+        feed = Feed(self._session, self._group, lambda _stream, _is_heard: seat)
+        feed.start()
+        self._write(number, feed)
+        while feed.left is None and feed.state().done < len(self._session.parcels):
+            time.sleep(0.005)
+        while os.read(self._pipes[number][0], 1):
+            pass  # until the sender ends: a receiver that went without answering its last poll is waited for
+        feed.stop()
+
+    def _write(self, number: int, feed: Feed) -> None:
+        scene = self._place.scene
+        slow_bps = scene.slow * scene.cap_bps if number == self._count - 1 else 0.0
+        due_s = time.monotonic()
+        fd = os.open(self._place.target(number), os.O_WRONLY | os.O_CREAT, 0o600)
+        for parcel in feed.parcels():
+            view = feed.find(parcel)
+            assert view is not None
+            os.pwrite(fd, view, parcel * _PARCEL_BYTES)
+            if slow_bps:
+                due_s = max(due_s, time.monotonic()) + len(view) * 8 / slow_bps
+                time.sleep(max(0.0, due_s - time.monotonic()))
+            view.release()
+            feed.release(parcel)
+        os.close(fd)
+
+
+def _read_line(fd: int) -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        line += os.read(fd, 1)
+    return line
+
+
+def _udpcast(place: Place) -> tuple[list[int], int]:
+    common = ("--nokbd", "--interface", LINK, "--mcast-rdv-address", "239.255.71.2", "--no-progress")
+    receivers = [
+        _spawn(partial(_exec, "udp-receiver", "--file", str(place.target(number)), *common), place.made.of(number + 1))
+        for number in range(place.scene.receivers)
+    ]
+    cap = ("--max-bitrate", f"{int(place.scene.cap_bps * 0.98)}") if place.scene.cap_bps else ()
+    wait = ("--min-receivers", str(place.scene.receivers), "--max-wait", "20")
+    sender = ("udp-sender", "--file", str(place.source), *common, *wait, *cap, "--full-duplex")
+    return receivers, _spawn(partial(_exec, *sender), place.made.of(0))
+
+
+def _uftp(place: Place) -> tuple[list[int], int]:
+    receivers = []
+    for number in range(place.scene.receivers):
+        folder = place.room / f"uftp-{number}"
+        folder.mkdir()
+        where = ("-I", LINK, "-M", _UFTP_PUBLIC, "-D", str(folder))
+        argv = ("uftpd", "-d", *where, "-U", f"0x{number + 1:08X}", "-B", str(8 * _MIB))
+        receivers.append(_spawn(partial(_exec, *argv), place.made.of(number + 1)))
+    time.sleep(0.5)
+    hosts = ",".join(f"0x{number + 1:08X}" for number in range(place.scene.receivers))
+    rate = str(int(place.scene.cap_bps / 1000 * 0.97)) if place.scene.cap_bps else "-1"
+    buffer = ("-B", str(8 * _MIB), "-b", "1440", "-Y", "none")
+    sender = ("uftp", "-I", LINK, "-R", rate, "-H", hosts, *buffer, "-M", _UFTP_PUBLIC, "-P", "239.255.71.4")
+    return receivers, _spawn(partial(_exec, *sender, str(place.source)), place.made.of(0))
+
+
+def _ceiling(place: Place) -> tuple[list[int], int]:
+    """Send bursts and count what arrives, with the same system calls and nothing else: no file, no word back."""
+    group = Group(_GROUP, PORT, LINK)
+    segment = BLOCK_BYTES + OVERHEAD_BYTES
+    burst = bytes(BURST_MOST * segment)
+    bursts = -(-place.source.stat().st_size // (BURST_MOST * BLOCK_BYTES))
+
+    def send() -> None:
+        time.sleep(_SILENCE_S)
+        opened = SenderSocket(group, place.made.address(0))
+        for _ in range(bursts):
+            opened.send(burst, segment)
+
+    def receive(number: int) -> None:
+        opened = ReceiverSocket(group)
+        poller = select.poll()
+        poller.register(opened.fileno(), select.POLLIN)
+        poller.poll()
+        begun_s = ended_s = time.monotonic()
+        came = 0
+        while poller.poll(_SILENCE_S * 1000):
+            while (read := opened.receive()) is not None:
+                came += len(read[0])
+            ended_s = time.monotonic()
+        place.target(number).write_text(json.dumps(came / segment * BLOCK_BYTES * 8 / (ended_s - begun_s)))
+
+    receivers = [_spawn(partial(receive, number), place.made.of(number + 1)) for number in range(place.scene.receivers)]
+    return receivers, _spawn(send, place.made.of(0))
+
+
+WHO = {OURS: lambda place: _Ours(place).start(), UDPCAST: _udpcast, UFTP: _uftp, CEILING: _ceiling}
+
+
+def _sent_bytes(made: Yard) -> int:
+    argv = ("ip", "-n", made.of(0), "-s", "-j", "link", "show", LINK)
+    return int(json.loads(subprocess.run(argv, check=True, capture_output=True).stdout)[0]["stats64"]["tx"]["bytes"])
+
+
+def transfer(place: Place, who: str) -> Run:
+    """Run one; a receiver of `CEILING` counts and keeps nothing."""
+    warm()
+    before = _sent_bytes(place.made)
+    receivers, sender = WHO[who](place)
+    begun = time.monotonic()
+    ends = {*receivers, sender}
+    used = 0.0
+    awaited = {sender} if who == UFTP else ends.copy()  # its receivers wait for the next file
+    took_s = math.inf
+    try:
+        while ends and time.monotonic() - begun < _ENDS_S:
+            pid, _, usage = os.wait4(-1, os.WNOHANG)
+            if not pid:
+                if not awaited & ends:
+                    for left in ends:
+                        os.kill(left, signal.SIGTERM)
+                time.sleep(0.005)
+                continue
+            ended_s = time.monotonic()
+            used += usage.ru_utime + usage.ru_stime
+            ends.discard(pid)
+            if pid in awaited and not awaited & ends:
+                took_s = ended_s - begun
+    finally:
+        for pid in ends:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    size = place.source.stat().st_size
+    goodput = size * 8 / took_s
+    if who == CEILING:
+        goodput = min(json.loads(place.target(number).read_text()) for number in range(place.scene.receivers))
+    said = json.loads(place.said.read_text()) if who == OURS and place.said.exists() else {}
+    link = place.scene.cap_bps * PAYLOAD / FRAME
+    return Run(
+        place.scene.name,
+        who,
+        round(took_s, 3),
+        round(goodput / 1e6, 1),
+        round((_sent_bytes(place.made) - before) / size - 1, 4),
+        round(used / (size / (1 << 30)), 2),
+        round(goodput / link, 4) if link else 0.0,
+        _count_whole(place, who) if who != CEILING else place.scene.served,
+        **said,
+    )
+
+
+def _count_whole(place: Place, who: str) -> int:
+    wanted = digest(place.source.read_bytes())
+    targets = [
+        place.room / f"uftp-{number}" / place.source.name if who == UFTP else place.target(number)
+        for number in range(place.scene.receivers)
+    ]
+    return sum(path.exists() and digest(path.read_bytes()) == wanted for path in targets)
