@@ -25,7 +25,7 @@ from cloner_core.seats import NoSeat, ParcelList, Seat, SeatLeft, SeatRequest
 from cloner_core.sizes import format_bytes
 from cloner_multicast import receiving
 from cloner_multicast.feed import Feed, Join
-from cloner_multicast.sockets import Group
+from cloner_multicast.sockets import Group, is_link_local
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +59,17 @@ class Multicast:
 
 
 def take_seat(
-    server: Server, version: str, pack_map: PackMap, machine: Multicast, tick: Callable[[str], None]
+    server: Server,
+    version: str,
+    pack_map: PackMap,
+    machine: Multicast,
+    tick: Callable[[str], None],
+    *,
+    booted_from: str = "",
 ) -> Parcels | str:
     """Return the session, begun, or why the node goes over HTTPS; `tick` is told what it waits for, and may raise.
 
+    `booted_from` is the interface where senders are whose address means something on one link alone; "" not known.
     Raises StageError when what the server says of the session cannot be.
     """
     try:
@@ -73,7 +80,7 @@ def take_seat(
         return seat
     try:
         # Only now: whoever sends has made the list, which takes as long as to read the image.
-        return _sit(server, seat, checked_parcels(server.parcels(version), pack_map), machine)
+        return _sit(server, seat, checked_parcels(server.parcels(version), pack_map), machine, booted_from)
     except (RefusedError, OSError) as error:
         why = f"multicast cannot be received: {error}"
         leave(server, SeatLeft(why, 0, heard=False))
@@ -134,11 +141,13 @@ def _awaited_seat(server: Server, sleep: Callable[[float], None], tick: Callable
             left_s -= _STEP_S
 
 
-def _sit(server: Server, seat: Seat, parcels: tuple[Parcel, ...], machine: Multicast) -> Parcels:
+def _sit(server: Server, seat: Seat, parcels: tuple[Parcel, ...], machine: Multicast, booted_from: str) -> Parcels:
     if seat.version not in VERSIONS:
         raise StageError(Cause.PROTOCOL, f"a seat in version {seat.version} of multicast; known: {VERSIONS}")
-    interface = machine.interface(seat.sender)
     try:
+        interface = booted_from if is_link_local(seat.sender) else machine.interface(seat.sender)
+        if not interface:
+            raise RefusedError(f"the sender {seat.sender} is on the link this node booted from, which is not known")
         session = Session(seat.stream, parcels, seat.block_bytes, seat.window_parcels)
         group = Group(seat.group, seat.port, interface, seat.hops)
         joining = Joining(server, seat)

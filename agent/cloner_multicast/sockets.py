@@ -100,7 +100,7 @@ class SenderSocket:
                 self._socket.setsockopt(level, option, value)
             _size_buffer(self._socket, _SO_SNDBUFFORCE, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
             _size_buffer(self._socket, _SO_RCVBUFFORCE, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-            self._socket.bind((source, 0, 0, index) if group.is_v6 and _is_link_local(source) else (source, 0))
+            self._socket.bind((source, 0, 0, index) if is_link_local(source) else (source, 0))
         except BaseException:
             self._socket.close()
             raise
@@ -171,7 +171,7 @@ class ReceiverSocket:
         family = socket.AF_INET6 if group.is_v6 else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         try:
-            index = group.index()
+            index = self._index = group.index()
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self.buffer_bytes = _size_buffer(self._socket, _SO_RCVBUFFORCE, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
             """What the kernel keeps while nobody reads, its own bookkeeping included."""
@@ -212,9 +212,12 @@ class ReceiverSocket:
         return data, max(1, len(data))
 
     def answer(self, datagram: bytes, sender: Address) -> None:
-        """Send a report to the sender; one that cannot be sent is lost, as on the wire."""
+        """Send a report to the sender; one that cannot be sent is lost, as on the wire.
+
+        An address of one link (fe80::) is one of the link that the group is on.
+        """
         try:
-            self._answers.sendto(datagram, sender)
+            self._answers.sendto(datagram, (*sender, 0, self._index) if is_link_local(sender[0]) else sender)
         except OSError as error:
             _unless_passing(error)
 
@@ -250,5 +253,6 @@ def _size_buffer(opened: socket.socket, force: int, ask: int, wanted: int) -> in
     return opened.getsockopt(socket.SOL_SOCKET, ask)
 
 
-def _is_link_local(address: str) -> bool:
-    return ipaddress.ip_address(address.partition("%")[0]).is_link_local
+def is_link_local(address: str) -> bool:
+    """Tell whether this is an IPv6 address that means something on one link alone."""
+    return ":" in address and ipaddress.IPv6Address(address.partition("%")[0]).is_link_local

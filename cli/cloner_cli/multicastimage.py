@@ -21,7 +21,7 @@ from cloner_cli.deploy import agree, describe
 from cloner_cli.invocation import Invocation
 from cloner_cli.multicast import require_watch, watch_option, watch_session
 from cloner_cli.text import duration, printable
-from cloner_core.admin.sessions import WAIT_S, SessionIntent, SessionRequest
+from cloner_core.admin.sessions import WAIT_S, SessionIntent, SessionRequest, format_group
 from cloner_core.sizes import format_rate
 
 _BITS = 8
@@ -165,9 +165,10 @@ def _session(seen: SessionIntent, wanted: SessionRequest) -> str:
     begins = f"when {hear} hear, or {duration(wanted.wait_s)} after the first is ready"
     if wanted.start_now:
         begins = "with the first that hears"
+    where = format_group(seen.group, seen.port)
     on_relay = f" on the wire of relay {wanted.relay}" if wanted.relay else ""
     lines = [
-        f"by multicast{on_relay} to {count} node{'s' * (count != 1)}, {seen.group}:{seen.port},"
+        f"by multicast{on_relay} to {count} node{'s' * (count != 1)}, {where},"
         f" at most {format_rate(seen.rate_bps)}; begins {begins}",
         *(f"note: {note}" for note in seen.notes),
     ]

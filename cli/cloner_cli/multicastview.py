@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 from cloner_cli.checking import fold_nodes
 from cloner_cli.progress import EVERY_S, standing
 from cloner_cli.text import columns, duration, fields, moment, printable
-from cloner_core.admin.sessions import SeatState, SeatView, SessionState, SessionView, WaitingView
+from cloner_core.admin.sessions import (
+    SeatState,
+    SeatView,
+    SessionState,
+    SessionView,
+    WaitingView,
+    format_group,
+)
 from cloner_core.admin.tasks import TaskState, TaskView
 from cloner_core.sizes import format_bytes, format_rate
 
@@ -69,6 +76,7 @@ def sessions_table(views: Sequence[SessionView]) -> str:
 
 def session_text(view: SessionView) -> str:
     """Return one session: what it is, how far it is, and a line for each node."""
+    where = format_group(view.group, view.port)
     shown: list[tuple[str, object]] = [
         ("session", view.id),
         ("state", f"{view.state}: {view.why}" if view.why else view.state),
@@ -77,7 +85,7 @@ def session_text(view: SessionView) -> str:
         ("begins", begins(view)),
         ("sending", f"{moment(view.started_s)} to {moment(view.ended_s)}"),
         ("relay", f"{view.relay}: {view.fetching}" if view.fetching else view.relay or "none, the server sends"),
-        ("link", f"{view.interface or '-'}, {view.group}:{view.port}, hops {view.hops}, priority {view.priority}"),
+        ("link", f"{view.interface or '-'}, {where}, hops {view.hops}, priority {view.priority}"),
         ("rate", f"{format_rate(view.sending_bps)} of {format_rate(view.rate_bps)}"),
         ("parcels", f"{view.parcels}, {format_bytes(view.data_bytes)}"),
         ("sent", _sent(view)),

@@ -16,6 +16,8 @@ from cloner_core.messages import ConfirmWay
 from cloner_server.state.pruning import Keep
 from cloner_server.tasks.rules import AcceptWord
 
+_SCOPED_BITS = 16  # of an IPv6 group, behind which all are of one scope
+_SCOPES = range(2, 15)  # from the link to the world
 _LINK_LOCAL_GROUPS = ipaddress.IPv4Network("224.0.0.0/24")  # RFC 5771 §4
 
 CONFIG_FILE = Path("/etc/cloner/server.toml")
@@ -140,15 +142,31 @@ def _multicast_faults(config: ServerConfig) -> list[str]:
     if not 1024 <= config.multicast_port < 65536:
         faults.append(f"multicast_port: {config.multicast_port} is no port from 1024 on")
     try:
-        groups = ipaddress.IPv4Network(config.multicast_group)
+        groups = ipaddress.ip_network(config.multicast_group)
     except ValueError as fault:
         return [*faults, f"multicast_group: {fault}"]
+    if isinstance(groups, ipaddress.IPv6Network):
+        return [*faults, *_groups6_faults(groups, has_querier=config.multicast_querier)]
     if not groups.is_multicast or not groups.broadcast_address.is_multicast:
         faults.append(f"multicast_group: {groups} is no network of multicast groups (239.255.0.0/16 is a site's own)")
     elif groups.overlaps(_LINK_LOCAL_GROUPS):
         faults.append(
             f"multicast_group: {groups} holds groups of {_LINK_LOCAL_GROUPS}, which switches send to every port"
         )
+    return faults
+
+
+def _groups6_faults(groups: ipaddress.IPv6Network, *, has_querier: bool) -> list[str]:
+    """Return what speaks against sending to these groups: RFC 4291 §2.7 has flags and scope in their second byte."""
+    faults = []
+    flags, scope = groups.network_address.packed[1] >> 4, groups.network_address.packed[1] & 15
+    if not groups.is_multicast or groups.prefixlen < _SCOPED_BITS or flags != 1 or scope not in _SCOPES:
+        faults.append(
+            f"multicast_group: {groups} is no network of groups that anybody may use beyond one machine"
+            " (ff15::/16 is a site's own, ff12::/16 the link's)"
+        )
+    if has_querier:
+        faults.append("multicast_querier: it asks by IGMP, and the groups of multicast_group are of IPv6")
     return faults
 
 

@@ -85,6 +85,6 @@ class OwnOutlet:
         """See `Outlet`."""
         link, origin = self.find().link, InStore(self.store)
         told = sender_order(
-            order, parcels=parcels, origin=origin, interface=link.interface, source=str(link.address.ip)
+            order, parcels=parcels, origin=origin, interface=link.interface, source=link.source(order.group)
         )
         return self.launch(told)

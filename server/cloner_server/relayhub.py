@@ -405,6 +405,7 @@ def _link(told: RelayLink | None) -> Link | None:
         return None
     try:
         address = ipaddress.IPv4Interface(told.address)
+        address6 = ipaddress.IPv6Interface(told.address6) if told.address6 else None
     except ValueError as fault:
         raise InvalidError(f"link.address: {fault}") from fault
-    return Link(told.interface, address, told.speed_bps, told.budget_bps, told.notes)
+    return Link(told.interface, address, told.speed_bps, told.budget_bps, told.notes, address6)

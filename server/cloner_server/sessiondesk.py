@@ -22,7 +22,7 @@ from sqlalchemy import Connection
 from cloner_core.admin.sessions import SeatState, SeatView, SessionState, SessionView
 from cloner_core.errors import ClonerError, ConflictError
 from cloner_core.messages import Secret
-from cloner_core.multicast.session import MASTER_BYTES, Leaving
+from cloner_core.multicast.session import MASTER_BYTES, Leaving, fitting_block_bytes
 from cloner_core.seats import SeatLater, SeatLeft, SeatReply, SeatRequest
 from cloner_server.multicast.orders import EpochOrder, SenderNews
 from cloner_server.outlets import Outlet, Sender
@@ -242,6 +242,7 @@ class SessionDesk:
 
     def _start(self, row: AnyRow, epoch: _Epoch, outlet: Outlet) -> None:
         listed, wire = epoch.listing.result().parcels, outlet.wire()
+        wire.link.source(row.group)  # refused here, before another epoch is counted
         stream = row.stream % _STREAMS + 1 if row.stream else secrets.randbelow(_STREAMS) + 1
         kept = Sent() if row.sent is None else msgspec.json.decode(row.sent, type=Sent)
         rate_bps = min(row.rate_bps, wire.link.speed_bps)
@@ -255,6 +256,7 @@ class SessionDesk:
             floor_bps=rate_bps * _FLOOR_PART,
             master=Secret(secrets.token_bytes(MASTER_BYTES).hex()),
             hops=row.hops,
+            block_bytes=fitting_block_bytes(row.group),
             first_parcel=min(kept.begun, len(listed.digests)) if row.started_s is not None else 0,
             query_every_s=self.query_every_s,
         )

@@ -114,6 +114,18 @@ def test_without_the_list_of_parcels_the_seat_is_given_back() -> None:
     assert [left.why for left in server.seats_left] == [found]
 
 
+def test_a_sender_whose_address_is_of_one_link_is_heard_on_the_interface_the_node_booted_from() -> None:
+    seat, machine = _seat(group="ff15::1", sender="fe80::1"), Machine()
+    take_seat(_server(seat), VERSION, PACKS, machine.seams(), lambda _: None, booted_from="eth1")
+    take_seat(_server(_seat(group="ff15::1", sender="fd00::1")), VERSION, PACKS, machine.seams(), lambda _: None)
+    assert [group.interface for _, group, _ in machine.opened] == ["eth1", "nic-to-fd00::1"]
+    server = _server(seat)
+    why = _take(server, machine)
+    assert isinstance(why, str)
+    assert "fe80::1 is on the link this node booted from, which is not known" in why
+    assert [left.why for left in server.seats_left] == [why]
+
+
 def test_the_list_of_parcels_is_asked_for_when_somebody_has_made_it() -> None:
     server = _server(SeatLater("its sender starts"), SEAT)
     _take(server, Machine())

@@ -339,6 +339,11 @@ def test_a_session_tells_what_it_sent_and_what_became_of_each_node(two: Desk, se
     assert two.json("multicast-show", "3")["combinations"] == 10
 
 
+def test_a_group_of_ipv6_is_shown_in_brackets(two: Desk, sessions: Sessions) -> None:
+    sessions.view = msgspec.structs.replace(session(), group="ff15::c10e:1")
+    assert "eth1, [ff15::c10e:1]:47003, hops 1" in two.run("multicast-show", "3").stdout
+
+
 def test_a_live_view_has_a_line_a_node_and_says_why(two: Desk) -> None:
     two.scene.arm("n01", "n02")
     view = session(

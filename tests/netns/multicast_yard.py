@@ -19,7 +19,15 @@ from typing import Any
 from cloner_core.image.digest import digest
 from cloner_core.multicast.sealing import ReportOpener, Sealer
 from cloner_core.multicast.sender import Pace, Sender, Sent
-from cloner_core.multicast.session import MASTER_BYTES, Leaving, Parcel, Session, group_key, receiver_key
+from cloner_core.multicast.session import (
+    MASTER_BYTES,
+    Leaving,
+    Parcel,
+    Session,
+    fitting_block_bytes,
+    group_key,
+    receiver_key,
+)
 from cloner_multicast.feed import Feed, FeedState
 from cloner_multicast.receiving import Seat
 from cloner_multicast.sending import Sending
@@ -28,7 +36,7 @@ from netns.netboot_lab import inside
 
 LINK = "eth0"
 PORT = 47000
-_GROUP = "239.255.71.1"
+_GROUP, _GROUP6 = "239.255.71.1", "ff15::4711"
 _CONTEXT = multiprocessing.get_context("fork")
 _ENDS_S = 120.0
 FORGED_BYTES = 1472
@@ -57,6 +65,7 @@ class Yard:
 
     name: str
     count: int
+    network: str = "10.79.0."  # what an address begins with; "fe80::" has those of the link alone
 
     @property
     def hub(self) -> str:
@@ -72,7 +81,11 @@ class Yard:
         return f"{self.name}-{number}"
 
     def address(self, number: int) -> str:
-        return f"10.79.0.{number + 1}"
+        return f"{self.network}{number + 1}"
+
+    @property
+    def is_v6(self) -> bool:
+        return ":" in self.network
 
     def lose(self, number: int, part: float) -> None:
         """Have a receiver lose this part of what is sent to any group, by chance; 0 ends it."""
@@ -85,6 +98,7 @@ class Yard:
             chain leaving {{
                 type filter hook egress device {self.ports[number]} priority 0;
                 ip daddr 224.0.0.0/4 {chance} drop
+                ip6 daddr ff10::/12 {chance} drop
             }}
         }}
         """
@@ -98,12 +112,12 @@ class Yard:
 
 
 @contextmanager
-def yard(receivers: int, *bridge: str, is_bridged: bool = True) -> Iterator[Yard]:
+def yard(receivers: int, *bridge: str, is_bridged: bool = True, network: str = Yard.network) -> Iterator[Yard]:
     """Give namespaces, gone afterwards; their links lead to a bridge, or to whoever carries frames between ports.
 
     `bridge` are options of the bridge; it does not snoop unless they say so.
     """
-    made = Yard(f"mc-{os.getpid()}-{random.randrange(1 << 16):x}", receivers + 1)
+    made = Yard(f"mc-{os.getpid()}-{random.randrange(1 << 16):x}", receivers + 1, network)
     hub = made.hub
     with ExitStack() as stack:
         for name in (hub, *(made.of(number) for number in range(made.count))):
@@ -116,7 +130,8 @@ def yard(receivers: int, *bridge: str, is_bridged: bool = True) -> Iterator[Yard
             name = made.of(number)
             _ip("-n", hub, "link", "add", port, "type", "veth", "peer", "name", LINK, "netns", name)
             _ip("-n", hub, "link", "set", port, *(("master", "br0") if is_bridged else ()), "up")
-            _ip("-n", name, "address", "add", f"{made.address(number)}/24", "dev", LINK)
+            length = ("/64", "nodad") if made.is_v6 else ("/24",)
+            _ip("-n", name, "address", "add", made.address(number) + length[0], "dev", LINK, *length[1:])
             for link in (LINK, "lo"):
                 _ip("-n", name, "link", "set", link, "up")
             # veth joins nothing that arrives unless what its peer sends could not have been joined before (veth.c).
@@ -134,9 +149,19 @@ class Show:
 
     contents: list[bytes]
     board: Path
+    is_v6: bool = False
+
+    @property
+    def group(self) -> Group:
+        return group(is_v6=self.is_v6)
+
+    @property
+    def block_bytes(self) -> int:
+        return fitting_block_bytes(self.group.address)
 
     def session(self, stream: int = 0) -> Session:
-        return Session(stream, [Parcel(digest(content), len(content)) for content in self.contents])
+        parcels = [Parcel(digest(content), len(content)) for content in self.contents]
+        return Session(stream, parcels, self.block_bytes)
 
     def pin(self, epoch: dict[str, Any]) -> None:
         beside = self.board.with_suffix(".new")
@@ -193,8 +218,8 @@ class Show:
         return Seat(epoch["stream"], number, group_key(master), receiver_key(master, number), (host, port))
 
 
-def group() -> Group:
-    return Group(_GROUP, PORT, LINK)
+def group(*, is_v6: bool = False) -> Group:
+    return Group(_GROUP6 if is_v6 else _GROUP, PORT, LINK)
 
 
 def start(target: Callable[..., None], namespace: str, *arguments: Any) -> BaseProcess:
@@ -224,7 +249,7 @@ def send(
     """
     master = os.urandom(MASTER_BYTES)
     session = show.session(stream)
-    opened = SenderSocket(group(), address)
+    opened = SenderSocket(show.group, address)
     sender = Sender(session, show.contents.__getitem__, pace, time.monotonic(), first_combination=stream * 4099)
     known = sender.members.members
     for number in numbers:
@@ -250,7 +275,7 @@ def send(
 def receive(show: Show, number: int, told: Queue[Any], wait_s: float = 0.0, parcel_s: float = 0.0) -> None:
     """Be a node: take parcels, compare them, release them, each after `parcel_s`."""
     time.sleep(wait_s)
-    feed = Feed(show.session(), group(), lambda _stream, _is_heard: show.join(number))
+    feed = Feed(show.session(), show.group, lambda _stream, _is_heard: show.join(number))
     feed.start()
     got: list[int] = []
     for parcel in feed.parcels():
@@ -376,7 +401,7 @@ def stage(directory: Path, made: Yard, parcels: int, size: int = 1 << 20, seed: 
     """Give a session of parcels of half to whole `size` in a yard."""
     chance = random.Random(seed or parcels)
     contents = [chance.randbytes(chance.randrange(size // 2, size)) for _ in range(parcels)]
-    opened = Stage(made, Show(contents, directory / "board"))
+    opened = Stage(made, Show(contents, directory / "board", made.is_v6))
     try:
         yield opened
     finally:

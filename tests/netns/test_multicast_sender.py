@@ -61,7 +61,7 @@ class Stage:
     got: Any = field(default_factory=_CONTEXT.Queue)
 
     def order(self, stream: int = 1, rate_bps: float = 200e6, **other: Any) -> SenderOrder:
-        where = group()
+        where = self.show.group
         order = SenderOrder(
             session="s1",
             stream=stream,
@@ -75,6 +75,7 @@ class Stage:
             rate_bps=rate_bps,
             floor_bps=rate_bps / 40,
             master=Secret(os.urandom(MASTER_BYTES).hex()),
+            block_bytes=self.show.block_bytes,
         )
         return msgspec.structs.replace(order, **other)
 
@@ -98,15 +99,15 @@ class Stage:
 
 
 @contextmanager
-def stage(tmp_path: Path, receivers: int, *bridge: str) -> Iterator[Stage]:
+def stage(tmp_path: Path, receivers: int, *bridge: str, network: str = Yard.network) -> Iterator[Stage]:
     store, pack_map = a_store(tmp_path)
     packs = decode_map(store.pack_map(pack_map)).packs
     contents = [
         make_parcel(store.placement(pack_map, ordinal), store.pack_path(pack.digest).read_bytes())
         for ordinal, pack in enumerate(packs)
     ]
-    with yard(receivers, *bridge) as made, inside(made.of(0)):
-        opened = Stage(made, store, pack_map, Show(contents, tmp_path / "board"))
+    with yard(receivers, *bridge, network=network) as made, inside(made.of(0)):
+        opened = Stage(made, store, pack_map, Show(contents, tmp_path / "board", made.is_v6))
         try:
             yield opened
         finally:
@@ -158,6 +159,25 @@ def test_a_version_is_sent_to_all_once_everybody_is_heard(tmp_path: Path, loss: 
     assert [(one.is_done, one.done, one.left) for one in settled.receivers] == [(True, len(it.everything), None)] * 2
     assert (over.phase, over.last_words) == (SenderPhase.OVER, "")
     assert not Path(f"/proc/{over.pid}").exists()
+
+
+def test_a_version_is_sent_over_ipv6_and_nobody_is_asked_by_igmp(tmp_path: Path) -> None:
+    with stage(tmp_path, 2, network="fe80::") as it:
+        for number in range(2):
+            it.made.lose(number + 1, 0.03)
+            it.receive(number)
+        running = it.start(it.order(query_every_s=60.0))
+        for number in range(2):
+            running.admit(number)
+        until(running, lambda news: heard(news) == 2)
+        running.begin()
+        settled = until(running, lambda news: news.phase is SenderPhase.SETTLED)
+        told = it.ended(2)
+    assert told == [(number, it.everything, None) for number in range(2)]
+    assert (settled.address, settled.sent.combinations > 0) == ("fe80::1", True)
+    assert any("IGMP" in note for note in settled.notes)
+    frames = settled.sent.datagrams * (1500 + 14)
+    assert 0.9 * frames < settled.sent.wire_bytes <= frames, "headers of IPv6 are counted"
 
 
 def test_who_comes_when_all_are_done_gets_everything_as_well(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from pathlib import Path
 
@@ -29,6 +30,36 @@ def test_every_receiver_gets_every_parcel(tmp_path: Path, loss: float) -> None:
     assert all(state.forged == state.poisoned == 0 for *_, state in told)
     assert (sent.combinations > 0) == bool(loss)
     assert sent.blocks < 1.02 * sum(-(-len(content) // 1440) for content in it.show.contents)
+
+
+@pytest.mark.parametrize("network", ["fd79::", "fe80::"], ids=["of the network", "of the link"])
+@pytest.mark.parametrize("loss", [0.0, 0.03])
+def test_every_receiver_gets_every_parcel_over_ipv6_in_frames_that_fit(
+    tmp_path: Path, loss: float, network: str
+) -> None:
+    with yard(3, network=network) as made, stage(tmp_path, made, 20) as it:
+        if loss:
+            for number in range(1, it.made.count):
+                it.made.lose(number, loss)
+        for number in range(3):
+            it.receive(number)
+        it.send()
+        told, sent = it.ended(0, 1, 2), it.total()
+        fragments = [snmp6(made.of(number), "Ip6FragCreates") for number in range(made.count)]
+        octets, datagrams = snmp6(made.of(0), "Ip6OutMcastOctets"), sent.datagrams
+    assert [one[:3] for one in told] == [(number, list(range(20)), None) for number in range(3)]
+    assert all(state.forged == state.poisoned == 0 for *_, state in told)
+    assert (sent.combinations > 0) == bool(loss)
+    assert sent.blocks < 1.02 * sum(-(-len(content) // it.show.block_bytes) for content in it.show.contents)
+    assert fragments == [0] * 4
+    assert 1450 * sent.blocks < octets < 1500 * (datagrams + 20), "full frames of 1500 bytes, and no more of them"
+
+
+def snmp6(namespace: str, counter: str) -> int:
+    """Return a counter of IPv6 in a namespace (/proc/net/snmp6)."""
+    argv = ("ip", "netns", "exec", namespace, "cat", "/proc/net/snmp6")
+    rows = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.splitlines()
+    return int(dict(row.split() for row in rows)[counter])
 
 
 def test_who_joins_late_costs_what_it_missed(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,15 @@ import pytest
 from cloner_core.errors import InvalidError, RefusedError
 from cloner_server.config import ServerConfig, load_config
 from cloner_server.multicast.links import choose_link, default_interface, pick_group, read_speed
-from cloner_server.setup.link import Address, Link
+from cloner_server.setup.link import Address, Link, parse_links
 
 UP, NO_MULTICAST = "0x1003", "0x49"
 
 
 def interface(name: str, *addresses: str) -> Link:
-    held = tuple(Address(ipaddress.IPv4Interface(one), is_dynamic=False) for one in addresses)
-    return Link(name, "02:00:00:00:00:01", is_up=True, has_carrier=True, addresses=held)
+    held = tuple(Address(ipaddress.IPv4Interface(one), is_dynamic=False) for one in addresses if ":" not in one)
+    held6 = tuple(ipaddress.IPv6Interface(one) for one in addresses if ":" in one)
+    return Link(name, "02:00:00:00:00:01", is_up=True, has_carrier=True, addresses=held, addresses6=held6)
 
 
 INTERFACES = {
@@ -26,7 +28,7 @@ INTERFACES = {
     for one in (
         interface("lo", "127.0.0.1/8"),
         interface("eth0", "192.0.2.5/24"),
-        interface("eth1", "10.1.0.1/24", "10.2.0.1/16"),
+        interface("eth1", "10.1.0.1/24", "10.2.0.1/16", "fd00:1::5/64", "fe80::5/64"),
         interface("eth2"),
     )
 }
@@ -77,6 +79,33 @@ def test_the_link_is_that_of_the_settings(
 def test_what_cannot_carry_sessions_is_refused(sysfs: Path, config: dict[str, Any], default: str, fault: str) -> None:
     with pytest.raises(RefusedError, match=fault):
         choose_link(ServerConfig(**config), INTERFACES, default, sysfs)
+
+
+def test_a_group_is_sent_to_from_an_address_of_its_family(sysfs: Path) -> None:
+    link = choose_link(ServerConfig(interface="eth1"), INTERFACES, "", sysfs)
+    assert (link.source("239.255.67.1"), link.source("ff15::1")) == ("10.1.0.1", "fd00:1::5")
+    without = choose_link(ServerConfig(interface="eth0"), INTERFACES, "", sysfs)
+    assert without.source("239.255.67.1") == "192.0.2.5"
+    with pytest.raises(RefusedError, match="eth0 has no IPv6 address"):
+        without.source("ff15::1")
+
+
+def _told6(address: str, **more: object) -> dict[str, object]:
+    return {"family": "inet6", "local": address, "prefixlen": 64, "scope": "global"} | more
+
+
+def test_an_address_that_stays_is_chosen_and_that_of_the_network_first() -> None:
+    told = [
+        _told6("fe80::1", scope="link"),
+        _told6("2001:db8::1", temporary=True),
+        _told6("2001:db8::2", deprecated=True),
+        _told6("2001:db8::3", tentative=True, dadfailed=True),
+        _told6("fd00::4", dynamic=True),
+    ]
+    told.append({"family": "inet", "local": "192.0.2.1", "prefixlen": 24, "scope": "global"})
+    [link] = parse_links(json.dumps([{"ifname": "eth0", "addr_info": told}]))
+    assert [str(one) for one in link.addresses6] == ["fd00::4/64", "fe80::1/64"]
+    assert [str(one.interface) for one in link.addresses] == ["192.0.2.1/24"]
 
 
 @pytest.mark.parametrize(
@@ -138,6 +167,25 @@ def test_no_two_sessions_have_a_group_or_a_port_in_common() -> None:
     assert taken[0] == ("239.255.67.1", 47000)
 
 
+def test_groups_of_ipv6_are_given_out_alike() -> None:
+    taken: list[tuple[str, int]] = []
+    for _ in range(300):
+        taken.append(pick_group("ff15::c10e:0/112", 47000, taken))
+    assert taken[0] == ("ff15::c10e:1", 47000)
+    assert len({group for group, _ in taken}) == len({port for _, port in taken}) == 300
+
+
+@pytest.mark.parametrize("groups", ["ff15::c10e:0/112", "ff12::/16", "ff18::/32", "ff1e::1/128"])
+def test_a_network_of_groups_may_be_of_ipv6(tmp_path: Path, groups: str) -> None:
+    assert load_config(tmp_path / "none", {"multicast_group": groups}).multicast_group == groups
+
+
+def test_there_is_no_querier_for_groups_of_ipv6(tmp_path: Path) -> None:
+    with pytest.raises(InvalidError) as caught:
+        load_config(tmp_path / "none", {"multicast_group": "ff15::/112", "multicast_querier": True})
+    assert [fault.partition(":")[0] for fault in caught.value.faults] == ["multicast_querier"]
+
+
 def test_what_an_ended_session_had_is_given_again() -> None:
     taken = [pick_group("239.255.67.0/24", 47000, [])]
     taken.append(pick_group("239.255.67.0/24", 47000, taken))
@@ -169,7 +217,13 @@ def test_the_last_port_is_the_end() -> None:
         ("multicast_group", "192.0.0.0/2"),
         ("multicast_group", "224.0.0.0/24"),
         ("multicast_group", "224.0.0.0/8"),
-        ("multicast_group", "ff15::/112"),
+        ("multicast_group", "ff00::/8"),
+        ("multicast_group", "ff02::/112"),
+        ("multicast_group", "ff05::/112"),
+        ("multicast_group", "ff11::/112"),
+        ("multicast_group", "ff1f::/112"),
+        ("multicast_group", "ff15::1/112"),
+        ("multicast_group", "fd00::/112"),
         ("multicast_group", ""),
     ],
 )

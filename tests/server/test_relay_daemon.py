@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from cloner_server.relayhub import RelayHub
 from serverbench.scene import Agent, Scene
 from serverbench.sessions import Sessions, agent_of, ask
 
-LINK = Link("eth1", IPv4Interface("10.88.0.1/24"), 1e9, 7e8)
+LINK = Link("eth1", IPv4Interface("10.88.0.1/24"), 1e9, 7e8, address6=IPv6Interface("fd88::1/64"))
 WAIT_S = 60.0
 
 
@@ -212,6 +212,15 @@ def test_what_a_restarted_head_does_not_know_is_given_up_without_a_word(rack: Ra
     assert rack.processes[1].order.stream == rack.processes[0].order.stream + 1
     assert not rack.relay._is_newer(late), "an answer of the head that is gone"
     assert not rack.processes[1].is_abandoned
+
+
+@pytest.mark.parametrize(("groups", "source"), [("239.255.67.0/24", "10.88.0.1"), ("ff15::c10e:0/112", "fd88::1")])
+def test_a_relay_sends_from_an_address_of_the_groups_family(rack: Rack, groups: str, source: str) -> None:
+    rack.held.hub.groups = groups
+    rack.held.arm("n01", relay="rack3")
+    ask(agent_of(rack.held.scene, 1))
+    rack.until(lambda: rack.processes)
+    assert rack.processes[0].order.source == source
 
 
 def test_a_relay_without_its_head_sends_on_for_a_while(rack: Rack) -> None:

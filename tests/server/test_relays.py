@@ -13,13 +13,14 @@ import pytest
 from cloner_core.admin.relays import RelayView
 from cloner_core.admin.sessions import SeatState, SessionState
 from cloner_core.image.packmap import decode_map
+from cloner_core.multicast.session import BLOCK6_BYTES
 from cloner_core.seats import NoSeat, ParcelList, Seat, SeatLater, make_parcel
 from cloner_server.multicast.orders import Admit, Begin, SenderPhase, Stop
 from cloner_server.relay.words import RelayLink
 from cloner_server.relayhub import GIVEN_UP_S, LOST_S
 from cloner_server.state import nodes, waiting
 from serverbench.apps import one_loop
-from serverbench.relays import PretendRelay
+from serverbench.relays import LINK, PretendRelay
 from serverbench.scene import Agent, Scene
 from serverbench.sessions import Sessions, agent_of, ask, leave
 
@@ -127,6 +128,7 @@ def test_a_token_that_cannot_be(scene: Scene, fields: dict[str, Any]) -> None:
     [
         {"protocol": 99},
         {"link": RelayLink("eth1", "nonsense", 1e9, 1e9)},
+        {"link": RelayLink("eth1", "10.0.0.1/24", 1e9, 1e9, address6="10.0.0.1/24")},
         {"link": RelayLink("eth1\x1b[31m", "10.0.0.1/24", 1e9, 1e9)},
         {"link": RelayLink("eth1", "10.0.0.1/24", -1.0, 1e9)},
     ],
@@ -278,6 +280,17 @@ def test_a_session_runs_on_a_relay_as_on_our_own_wire(held: Sessions, rack: Pret
     rack.change(phase=SenderPhase.OVER)
     rack.turn()
     assert rack.turn().epochs == ()
+
+
+def test_a_session_of_ipv6_wants_an_address_of_ipv6_on_the_relays_wire(held: Sessions, rack: PretendRelay) -> None:
+    held.hub.groups = "ff15::c10e:0/112"
+    assert "eth1 has no IPv6 address" in held.request("n01", relay="rack3").text
+    rack.link = msgspec.structs.replace(LINK, address6="fd88::1/64")
+    rack.turn()
+    [agent] = begun(held, rack, 1)
+    [stream] = rack.news
+    seat = seated(agent, stream)
+    assert (seat.group, seat.block_bytes) == ("ff15::c10e:1", BLOCK6_BYTES)
 
 
 def test_a_command_is_told_until_it_is_obeyed_and_not_after(held: Sessions, rack: PretendRelay) -> None:

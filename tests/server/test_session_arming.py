@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import threading
+from ipaddress import IPv6Interface
 from typing import Any
 
 import pytest
 
 from cloner_core.admin.sessions import SeatState, SessionState
+from cloner_core.multicast.session import BLOCK6_BYTES
 from cloner_server.state import nodes, waiting
-from serverbench.sessions import Sessions, agent_of
+from serverbench.sessions import LINK, Sessions, agent_of, begun, seated
 
 
 def test_a_session_arms_a_deploy_on_each_node_and_says_what_it_will_send(held: Sessions) -> None:
@@ -117,6 +119,27 @@ def test_what_was_shown_is_what_is_armed(held: Sessions) -> None:
     shown = held.arm("n01", dry_run=True).intents
     assert held.request("n01", "n02", shown=shown).status_code == 409
     assert held.scene.admin("GET", "/tasks").json() == []
+
+
+def test_a_session_of_ipv6_has_smaller_blocks_and_is_sent_from_an_address_of_ipv6(held: Sessions) -> None:
+    held.groups = "ff15::c10e:0/112"
+    before = held.scene.state_dump()
+    refused = held.request("n01")
+    assert refused.status_code == 409
+    assert "eth0 has no IPv6 address" in refused.text
+    assert held.scene.state_dump() == before
+    held.link = dataclasses.replace(LINK, address6=IPv6Interface("fe80::1/64"))
+    [agent] = begun(held, 1)
+    seat, order = seated(agent), held.sender.order
+    assert (seat.group, seat.block_bytes) == ("ff15::c10e:1", BLOCK6_BYTES)
+    assert (order.group, order.source, order.block_bytes) == ("ff15::c10e:1", "fe80::1", BLOCK6_BYTES)
+    held.groups, held.link = "239.255.67.0/24", LINK
+    held.sender.die()
+    held.turn()
+    assert held.state() is SessionState.SENDING, "it waits for its address, whatever is configured now"
+    held.link = dataclasses.replace(LINK, address6=IPv6Interface("fd00::1/64"))
+    held.until_started(2)
+    assert (held.sender.order.group, held.sender.order.source) == ("ff15::c10e:1", "fd00::1")
 
 
 def test_without_a_link_no_session_can_be(held: Sessions) -> None:

@@ -92,6 +92,7 @@ class Sessions:
     link: Link = LINK
     senders: list[PretendSender] = field(default_factory=list)
     is_full: bool = False
+    groups: str = "239.255.67.0/24"
     desk: SessionDesk = field(init=False)
     hub: RelayHub = field(init=False)
 
@@ -106,9 +107,7 @@ class Sessions:
         self.hub = RelayHub(
             core.database, core.catalog.store, "239.255.67.0/24", 47000, self.scene.clock, self.scene.clock
         )
-        own = OwnOutlet(
-            lambda: Wire(self.link, "239.255.67.0/24", 47000), self.start, str(core.catalog.store.files_root)
-        )
+        own = OwnOutlet(lambda: Wire(self.link, self.groups, 47000), self.start, str(core.catalog.store.files_root))
         self.desk = SessionDesk(
             database=core.database,
             shelf=ParcelShelf(core.catalog.store),

@@ -20,6 +20,7 @@ from cloner_agent.restore.readback import ReadBackProgress, beyond
 from cloner_agent.restore.readback import read_back as read_tree_back
 from cloner_agent.restore.table import SpilledTree, spill_tree
 from cloner_agent.seating import leave, take_seat
+from cloner_core.facts import Facts
 from cloner_core.image.limits import MAX_RECORD_BYTES
 from cloner_core.image.packmap import packs_digest
 from cloner_core.messages import Cause
@@ -89,13 +90,19 @@ class _Shown:
         self._reporter.tick(now.stored_bytes, now.stored_bytes_total, "bytes", ", ".join(words))
 
 
+def _booted_from(facts: Facts) -> str:
+    """Return the interface the node booted from, "" when it is not known."""
+    return next((nic.name for nic in facts.nics if nic.mac == facts.boot_mac), "")
+
+
 def _restore_arriving(attempt: Attempt, spilled: SpilledTree) -> RestoreSummary:
     """Restore from the multicast session of the task, and over HTTPS what does not come there."""
     tools, packs = attempt.tools, attempt.version.packs
     shown = _Shown(tools.reporter)
 
     def sit() -> Parcels | str:
-        return take_seat(tools.server, attempt.version.digest.hex(), packs, tools.multicast, shown.way)
+        version, nic = attempt.version.digest.hex(), _booted_from(attempt.facts)
+        return take_seat(tools.server, version, packs, tools.multicast, shown.way, booted_from=nic)
 
     def show(progress: RestoreProgress) -> None:
         shown.progress(progress, arrivals.text)

@@ -111,6 +111,11 @@ class SessionIntent(Strict, frozen=True):
     id: str = ""  # "" in a dry run
 
 
+def format_group(group: str, port: int) -> str:
+    """Return a group and its port as people write them: RFC 3986 §3.2.2 has brackets around what has colons."""
+    return f"[{group}]:{port}" if ":" in group else f"{group}:{port}"
+
+
 class WaitingView(Strict, frozen=True):
     """A node that waits for a session, or is on its way to one."""
 

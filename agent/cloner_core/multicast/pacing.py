@@ -4,6 +4,8 @@ from __future__ import annotations
 
 FRAME_BYTES = 42
 """Ethernet, IPv4 and UDP headers of each datagram, which a rate counts."""
+FRAME6_BYTES = FRAME_BYTES + 20
+"""The same over IPv6."""
 _RISE = 1.05
 _SMALL_LOSS = 0.02
 _HELPED = 0.7

@@ -60,6 +60,7 @@ class Pace:
     cap_bps: float
     floor_bps: float
     window_datagrams: int = 5600  # 8 MiB: well below receivers' socket buffers of 64 MiB
+    frame_bytes: int = FRAME_BYTES  # headers of each datagram below ours
 
 
 @dataclass(slots=True)
@@ -284,7 +285,7 @@ class Sender:
     def _account(self, count: int, payload_bytes: int, now_s: float) -> None:
         self._sequence += count
         self.sent.datagrams += count
-        wire_bytes = payload_bytes + count * (OVERHEAD_BYTES + FRAME_BYTES)
+        wire_bytes = payload_bytes + count * (OVERHEAD_BYTES + self._pace.frame_bytes)
         self.sent.wire_bytes += wire_bytes
         self._pacer.take(wire_bytes, self.rate.rate_bps, now_s)
 
@@ -300,7 +301,7 @@ class Sender:
             return True
         self.members.waited(slowest, min(since_s, _SYNC_S), window // 2, now_s)
         # Not below the floor, whoever waits.
-        burst_bits = BURST_MOST * (self.session.block_bytes + OVERHEAD_BYTES + FRAME_BYTES) * 8
+        burst_bits = BURST_MOST * (self.session.block_bytes + OVERHEAD_BYTES + self._pace.frame_bytes) * 8
         return now_s - self._pacer.free_s > burst_bits / self.rate.floor_bps
 
     def _may_begin(self, now_s: float) -> bool:
@@ -409,7 +410,7 @@ class Sender:
         self._news = False
         self.sent.syncs += 1
         self.sent.datagrams += 1
-        self.sent.wire_bytes += 100 + OVERHEAD_BYTES + FRAME_BYTES
+        self.sent.wire_bytes += 100 + OVERHEAD_BYTES + self._pace.frame_bytes
         return sync
 
     def _close_repairs(self, now_s: float) -> None:

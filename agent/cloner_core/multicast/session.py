@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from ipaddress import ip_address
 from typing import NamedTuple
 
 import blake3
@@ -14,7 +15,9 @@ from cloner_core.errors import InvalidError, RefusedError
 VERSIONS = (1,)
 """Versions of the protocol this side speaks, the best first."""
 BLOCK_BYTES = 1440
-"""1500 − IPv4 (20) − UDP (8) − header (16) − tag (16): no fragments on Ethernet; 20 less over IPv6."""
+"""1500 − IPv4 (20) − UDP (8) − header (16) − tag (16): no fragments on Ethernet."""
+BLOCK6_BYTES = BLOCK_BYTES - 20
+"""The same over IPv6, whose header has 40 bytes (RFC 8200 §3)."""
 BLOCKS_MOST = 65535  # of a parcel
 PARCELS_MOST = 1 << 24
 KEY_BYTES = 16
@@ -65,6 +68,11 @@ class Session:
     def blocks(self, parcel: int) -> int:
         """Return how many blocks the parcel has; the last may be shorter than the others."""
         return -(-self.parcels[parcel].size // self.block_bytes)
+
+
+def fitting_block_bytes(group: str) -> int:
+    """Return how long blocks may be that are sent to the address of a group; raises ValueError when it is none."""
+    return BLOCK6_BYTES if ip_address(group).version == 6 else BLOCK_BYTES
 
 
 def choose_version(theirs: Sequence[int]) -> int:

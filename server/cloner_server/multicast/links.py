@@ -28,6 +28,18 @@ class Link:
     speed_bps: float
     budget_bps: float  # of all sessions together
     notes: tuple[str, ...] = ()  # what had to be guessed
+    address6: ipaddress.IPv6Interface | None = None  # ours on it for groups of IPv6; None: it has none
+
+    def source(self, group: str) -> str:
+        """Return the address from which a group is sent to; raises RefusedError when the interface has none."""
+        if ipaddress.ip_address(group).version == 4:
+            return str(self.address.ip)
+        if self.address6 is None:
+            raise RefusedError(
+                f"the interface {self.interface} has no IPv6 address, which nodes would report to",
+                hint=f"ip address add ADDRESS/PREFIX dev {self.interface}, or an IPv4 multicast_group in server.toml",
+            )
+        return str(self.address6.ip)
 
     def reaches(self, address: str) -> bool:
         """Return whether a node is in the network of the interface, so that no router is between."""
@@ -52,7 +64,7 @@ def choose_link(config: ServerConfig, interfaces: dict[str, Interface], default:
         )
     if name not in interfaces:
         raise RefusedError(f"there is no network interface {name!r}", hint=f"there are {', '.join(sorted(interfaces))}")
-    address = _address(interfaces[name], config.address)
+    address, address6 = _address(interfaces[name], config.address), next(iter(interfaces[name].addresses6), None)
     if not int(_read(sysfs / name / "flags") or "0", 16) & _IFF_MULTICAST:
         raise RefusedError(
             f"the interface {name} carries no multicast", hint=f"choose another, or: ip link set {name} multicast on"
@@ -62,9 +74,9 @@ def choose_link(config: ServerConfig, interfaces: dict[str, Interface], default:
     if speed_bps is None and not config.multicast_mbps:
         notes.append(f"the kernel does not tell how fast {name} is: taken for 1 Gbit/s (multicast_mbps says otherwise)")
     told_bps = speed_bps if speed_bps is not None else _UNKNOWN_BPS
-    if config.multicast_mbps:
-        return Link(name, address, max(told_bps, config.multicast_mbps * _MBPS), config.multicast_mbps * _MBPS)
-    return Link(name, address, told_bps, told_bps * config.multicast_share, tuple(notes))
+    budget_bps = config.multicast_mbps * _MBPS or told_bps * config.multicast_share
+    speed_bps = max(told_bps, config.multicast_mbps * _MBPS)
+    return Link(name, address, speed_bps, budget_bps, tuple(notes), address6)
 
 
 def read_speed(sysfs: Path, name: str) -> float | None:
@@ -88,7 +100,7 @@ def pick_group(network: str, first_port: int, taken: Collection[tuple[str, int]]
 
     Raises RefusedError when all are taken.
     """
-    groups = ipaddress.IPv4Network(network)
+    groups = ipaddress.ip_network(network)
     busy_groups, busy_ports = {group for group, _ in taken}, {port for _, port in taken}
     ports = range(first_port, min(first_port + len(taken) + 1, 1 << 16))
     port = next((port for port in ports if port not in busy_ports), None)

@@ -19,6 +19,7 @@ import msgspec
 from cloner_core.allocation import keep_freed_memory
 from cloner_core.errors import ClonerError, ExitStatus, NotFoundError, RefusedError
 from cloner_core.multicast.members import Member
+from cloner_core.multicast.pacing import FRAME6_BYTES, FRAME_BYTES
 from cloner_core.multicast.sealing import ReportOpener, Sealer
 from cloner_core.multicast.sender import Pace, Sender
 from cloner_core.multicast.session import Parcel, Session, group_key, receiver_key
@@ -114,7 +115,7 @@ class Epoch:
         self._sender = Sender(
             session,
             self._source,
-            Pace(order.rate_bps, order.floor_bps),
+            Pace(order.rate_bps, order.floor_bps, frame_bytes=FRAME6_BYTES if ":" in order.group else FRAME_BYTES),
             now_s,
             first_combination=order.stream * _STREAM_STEP & 0xFFFF,
             parcels=range(min(order.first_parcel, len(parcels)), len(parcels)),
@@ -133,6 +134,11 @@ class Epoch:
         self._told: tuple[object, ...] = ()
 
     def _make_querier(self, order: SenderOrder, now_s: float) -> Querier | None:
+        if ":" in order.group:
+            self._notes.append(
+                "it asks nobody who listens (multicast_querier): it knows IGMP, and the group is of IPv6"
+            )
+            return None
         try:
             return Querier(order.interface, order.source, now_s, order.query_every_s)
         except OSError as error:

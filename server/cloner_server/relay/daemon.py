@@ -204,4 +204,5 @@ def relaying(
 def _told(link: Link | None) -> RelayLink | None:
     if link is None:
         return None
-    return RelayLink(link.interface, str(link.address), link.speed_bps, link.budget_bps, link.notes)
+    address6 = str(link.address6 or "")
+    return RelayLink(link.interface, str(link.address), link.speed_bps, link.budget_bps, link.notes, address6)

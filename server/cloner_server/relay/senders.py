@@ -122,14 +122,14 @@ class RelaySenders:
         known = self.ready(bytes.fromhex(epoch.order.pack_map))
         if known is None or link is None:
             return
-        order = sender_order(
-            epoch.order,
-            parcels=known.parcels,
-            origin=InCache(self.directory),
-            interface=link.interface,
-            source=str(link.address.ip),
-        )
         try:
+            order = sender_order(
+                epoch.order,
+                parcels=known.parcels,
+                origin=InCache(self.directory),
+                interface=link.interface,
+                source=link.source(epoch.order.group),
+            )
             epoch.process = self.launch(order)
         except ClonerError as refusal:
             log.error("session %s is not sent: %s", epoch.order.session, refusal)

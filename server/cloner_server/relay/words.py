@@ -31,6 +31,7 @@ class RelayLink(Strict, frozen=True):
     speed_bps: Annotated[float, Meta(gt=0, le=1e13)]
     budget_bps: Annotated[float, Meta(gt=0, le=1e13)]
     notes: tuple[str, ...] = ()
+    address6: _Short = ""  # the same for groups of IPv6; "" it has none
 
 
 class Fetching(Strict, frozen=True):

@@ -25,6 +25,7 @@ class Link(msgspec.Struct, frozen=True):
     is_up: bool
     has_carrier: bool
     addresses: tuple[Address, ...]  # IPv4, those that can be reached from outside
+    addresses6: tuple[ipaddress.IPv6Interface, ...] = ()  # that stay: those of the network, then those of the link
 
 
 class _Info(msgspec.Struct):
@@ -33,6 +34,10 @@ class _Info(msgspec.Struct):
     prefixlen: int = 0
     scope: str = ""
     dynamic: bool = False
+    temporary: bool = False
+    deprecated: bool = False
+    tentative: bool = False
+    dadfailed: bool = False
 
 
 class _Told(msgspec.Struct):
@@ -58,12 +63,20 @@ def parse_links(text: str) -> tuple[Link, ...]:
                 is_up="UP" in one.flags,
                 has_carrier="LOWER_UP" in one.flags,
                 addresses=tuple(_address(info) for info in one.addr_info if info.family == "inet"),
+                addresses6=_addresses6(one.addr_info),
             )
             for one in told
             if one.ifname
         )
     except (msgspec.MsgspecError, ValueError) as fault:
         raise ClonerError(f"what 'ip -json address show' says cannot be read: {fault}") from fault
+
+
+def _addresses6(told: tuple[_Info, ...]) -> tuple[ipaddress.IPv6Interface, ...]:
+    passing = ("temporary", "deprecated", "tentative", "dadfailed")
+    kept = [one for one in told if one.family == "inet6" and not any(getattr(one, word) for word in passing)]
+    kept.sort(key=lambda one: one.scope != "global")
+    return tuple(ipaddress.IPv6Interface(f"{one.local}/{one.prefixlen}") for one in kept if one.local)
 
 
 def _address(info: _Info) -> Address:

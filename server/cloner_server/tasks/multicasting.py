@@ -183,6 +183,10 @@ def _objections(connection: Connection, request: SessionRequest, rules: Rules, w
                 hint=f"--rate, at most that; without it a session gets {format_rate(link.budget_bps)}",
             )
         )
+    try:
+        link.source(wire.groups.partition("/")[0])
+    except RefusedError as fault:
+        found.append(fault)
     known = {node.name: node for node in nodes.list_nodes(connection)}
     for name in dict.fromkeys(request.nodes):
         if name in known:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 from sqlalchemy import Connection
 
-from cloner_core.admin.sessions import SeatState, SessionState
+from cloner_core.admin.sessions import SeatState, SessionState, format_group
 from cloner_core.errors import RefusedError
 from cloner_core.messages import Secret, Task
 from cloner_core.multicast.session import choose_version, group_key, receiver_key
@@ -220,6 +220,6 @@ def _seat(epoch: Epoch, number: int, version: int) -> Seat:
 
 def _deaf(row: AnyRow) -> str:
     return (
-        f"nothing of {row.group}:{row.port} arrived in {HEAR_S:.0f} s: IGMP snooping without a querier, or multicast"
-        " filtered"
+        f"nothing of {format_group(row.group, row.port)} arrived in {HEAR_S:.0f} s:"
+        f" {'MLD' if ':' in row.group else 'IGMP'} snooping without a querier, or multicast filtered"
     )
