@@ -13,6 +13,7 @@ import struct
 from dataclasses import dataclass
 
 from cloner_core.errors import InvalidError, RefusedError
+from cloner_core.image.digest import Bytes
 
 # include/uapi/linux/udp.h, include/uapi/asm-generic/socket.h; Python has no names for them.
 _UDP_SEGMENT = 103
@@ -120,7 +121,7 @@ class SenderSocket:
         """Return the descriptor, to wait for reports."""
         return self._socket.fileno()
 
-    def send(self, datagrams: bytes, segment_bytes: int) -> None:
+    def send(self, datagrams: Bytes, segment_bytes: int) -> None:
         """Send datagrams of `segment_bytes` each, the last may be shorter; waits while the send buffer is full.
 
         Raises OSError. A network that is down for a moment loses them, as it may at any time.
@@ -142,7 +143,7 @@ class SenderSocket:
         for at in range(0, len(datagrams), segment_bytes):
             self._send_one(view[at : at + segment_bytes])
 
-    def _send_one(self, datagram: bytes | memoryview) -> None:
+    def _send_one(self, datagram: Bytes) -> None:
         try:
             self._socket.sendto(datagram, self._to)
         except OSError as error:

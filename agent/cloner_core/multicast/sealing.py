@@ -13,6 +13,7 @@ from typing import NamedTuple
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from cloner_core.image.digest import Bytes
 from cloner_core.multicast.wire import (
     BURST_MOST,
     HEADER,
@@ -88,23 +89,30 @@ class Sealer:
         """The size of each datagram of a run but the last: what UDP_SEGMENT is told."""
         return self._room.segment_bytes
 
-    def seal(self, message: Message) -> bytes:
-        """Return the datagrams of `message`, one after the other; of a run at most BURST_MOST."""
+    def seal(self, message: Message) -> Bytes:
+        """Return the datagrams of `message`, one after the other; of a run at most BURST_MOST.
+
+        They stay as they are until the next call.
+        """
         if isinstance(message, Sync):
             return self._seal(Kind.SYNC, 0, message.sequence, 0, encode_sync(message))
-        room, pack, encrypt, last = self._room, HEADER.pack_into, self._encrypt_into, message.count - 1
+        room, pack, encrypt, size = self._room, HEADER.pack_into, self._encrypt_into, self._block_bytes
+        payload = memoryview(message.payload)
+        whole = len(payload) // size
+        room.plain[: whole * size] = payload[: whole * size]
         kind, stream, parcel, sealed = int(message.kind), self._stream, message.parcel, room.sealed
-        index, sequence, begun = message.first, message.sequence, last * self._block_bytes
-        room.plain[:begun] = message.payload[:begun]
-        for at, head, nonce, body, _, plain in room.blocks[:last]:
+        index, sequence = message.first, message.sequence
+        for at, head, nonce, body, _, plain in room.blocks[:whole]:
             pack(sealed, at, VERSION, kind, index & 0xFFFF, stream, sequence, parcel)
             encrypt(nonce, plain, head, body)
             index += 1
             sequence += 1
-        tail = self._seal(message.kind, index, sequence, parcel, message.payload[begun:])
-        return b"".join((room.sealed_view[: last * room.segment_bytes], tail))
+        found = room.sealed_view[: whole * room.segment_bytes]
+        if whole == message.count:
+            return found
+        return b"".join((found, self._seal(message.kind, index, sequence, parcel, payload[whole * size :])))
 
-    def _seal(self, kind: Kind, index: int, sequence: int, subject: int, payload: bytes) -> bytes:
+    def _seal(self, kind: Kind, index: int, sequence: int, subject: int, payload: Bytes) -> bytes:
         header = HEADER.pack(VERSION, kind, index & 0xFFFF, self._stream, sequence, subject)
         return header + self._encrypt(header[4:], payload, header[:4])
 
@@ -118,13 +126,13 @@ class Opener:
         self._room = _Room(block_bytes)
         self.rejects = Rejects()
 
-    def open(self, data: bytes, segment_bytes: int) -> list[Message]:
+    def open(self, data: Bytes, segment_bytes: int) -> list[Message]:
         """Return what is in the datagrams of `segment_bytes` each (the last may be shorter) that `data` is made of.
 
         Blocks and combinations that follow each other come as one run.
         """
         messages: list[Message] = []
-        rejects, buffer, stream = self.rejects, self._room.plain, self._stream
+        rejects, plain_view, stream = self.rejects, self._room.plain_view, self._stream
         decrypt, unpack = self._decrypt_into, HEADER.unpack_from
         run_kind = run_parcel = run_first = run_sequence = run_at = run_end = count = 0
         for at, head, nonce, body, plain_at, plain in self._places(data, segment_bytes):
@@ -149,7 +157,7 @@ class Opener:
                 continue
             if count:
                 messages.append(
-                    Run(Kind(run_kind), run_parcel, run_first, count, run_sequence, bytes(buffer[run_at:run_end]))
+                    Run(Kind(run_kind), run_parcel, run_first, count, run_sequence, bytes(plain_view[run_at:run_end]))
                 )
                 count = 0
             if kind == _SYNC:
@@ -163,11 +171,11 @@ class Opener:
             run_at, run_end = plain_at, plain_at + len(plain)
         if count:
             messages.append(
-                Run(Kind(run_kind), run_parcel, run_first, count, run_sequence, bytes(buffer[run_at:run_end]))
+                Run(Kind(run_kind), run_parcel, run_first, count, run_sequence, bytes(plain_view[run_at:run_end]))
             )
         return messages
 
-    def _places(self, data: bytes, segment_bytes: int) -> list[_Place]:
+    def _places(self, data: Bytes, segment_bytes: int) -> list[_Place]:
         """Lay the datagrams in the room, and return where each of them is."""
         room, end = self._room, len(data)
         room.sealed[:end] = data
