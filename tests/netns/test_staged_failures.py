@@ -15,7 +15,7 @@ from agentbench.honesty import require_honest
 from agentbench.rows import KILL_ROWS, ROWS
 from agentbench.staging import Outcome, staged
 
-pytestmark = [pytest.mark.root, pytest.mark.slow]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1200)]  # a table of sixty machines is one set-up
 
 Staged = tuple[Ground, dict[str, Outcome]]
 
