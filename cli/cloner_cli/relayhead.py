@@ -13,12 +13,13 @@ from cloner_cli.api import Api, segment
 from cloner_cli.nodefile import name_server, parse_server, pinned_client
 from cloner_core.errors import ClonerError, IntegrityError, InvalidError, NotFoundError, RefusedError, UnreachableError
 from cloner_core.seats import ParcelList
-from cloner_server.relay.words import HELD_S, RelayOrders, RelayTurn
 
 if TYPE_CHECKING:
     import httpx2
 
-_ANSWER_S = HELD_S + 10.0
+    from cloner_server.relay.words import RelayOrders, RelayTurn
+
+_ANSWER_S = 10.0  # beyond the time for which the head holds a turn
 _PART_S = 60.0
 _CA_BYTES = 1 << 16
 _AUTHOR = "relay"
@@ -34,7 +35,9 @@ class HttpHead:
 
     def turn(self, turn: RelayTurn) -> RelayOrders:
         """Tell the head, and return what is to be done."""
-        return self._api.post(f"{self._base}/turn", RelayOrders, turn, within_s=_ANSWER_S)
+        from cloner_server.relay.words import HELD_S, RelayOrders  # a golden node has no server
+
+        return self._api.post(f"{self._base}/turn", RelayOrders, turn, within_s=HELD_S + _ANSWER_S)
 
     def pack_map(self, name: bytes) -> bytes:
         """Return an encoded pack map."""
