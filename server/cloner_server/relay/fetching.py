@@ -23,6 +23,7 @@ CONNECTIONS = 4
 _TRIES = 3  # of a parcel that comes damaged
 _AGAIN_S = 1.0  # after the head was away
 _FAULT_AGAIN_S = 5.0
+_LOOK_AGAIN_S = 5.0  # something may have been taken away, or become suspect, while the rest was fetched
 _TOLD_EVERY = 16  # parcels
 
 
@@ -130,7 +131,7 @@ class Fetcher:
                 self._wake.wait(min(waits_s, default=None))
 
     def _try(self, name: bytes, state: _State) -> float:
-        """Fetch one map; return after how many seconds to try again, inf when all is here."""
+        """Fetch one map; return after how many seconds to look again whether all of it is here."""
         try:
             self._fetch(name, state)
         except _UnwantedError:
@@ -147,7 +148,7 @@ class Fetcher:
             state.fault = f"{type(error).__name__}: {error}"[:500]
             return _FAULT_AGAIN_S
         state.fault = ""
-        return _FAULT_AGAIN_S
+        return _LOOK_AGAIN_S
 
     def _fetch(self, name: bytes, state: _State) -> None:
         known = self._cache.known(name)
