@@ -23,6 +23,7 @@ from typing import Protocol
 
 from cloner_core.allocation import keep_freed_memory
 from cloner_core.errors import ClonerError
+from cloner_core.multicast.content import SPARE_BYTES
 from cloner_core.multicast.gathering import Gathering
 from cloner_core.multicast.receiver import Receiver
 from cloner_core.multicast.session import Leaving, Session
@@ -91,7 +92,7 @@ class Feed:
         self._group = group
         self.join = join
         largest = max(parcel.size for parcel in session.parcels)
-        self.slots = Slots(session.window_parcels, largest, len(session.parcels))
+        self.slots = Slots(session.window_parcels, largest + SPARE_BYTES, len(session.parcels))
         self.shared = mmap.mmap(-1, _STATE.size)
         self._words = mmap.mmap(-1, _WORDS_BYTES)
         self._process: BaseProcess | None = None
@@ -233,7 +234,7 @@ class _Reception:
         while True:
             whole, found = receiving.turn(_TURN_S, self._released)
             for gathering in whole:
-                self._hand_over(receiver, gathering)
+                self._hand_over(receiving, gathering)
             if found and not self._take_releases(receiver):
                 return
             if receiver.is_done and not is_told:
@@ -245,14 +246,14 @@ class _Reception:
                 self._ask(receiver, receiving)
             self._note(receiver, receiving)
 
-    def _hand_over(self, receiver: Receiver, gathering: Gathering) -> None:
+    def _hand_over(self, receiving: Receiving, gathering: Gathering) -> None:
         parcel = gathering.parcel
-        if gathering.finish(self._session.parcels[parcel].digest) is None:
-            self._slots.free(gathering.buffer)
-            receiver.settle(parcel, is_good=False)
+        if receiving.finish(gathering) is None:
+            self._slots.free(gathering.room)
+            receiving.receiver.settle(parcel, is_good=False)
             return
-        self._places[parcel] = gathering.buffer
-        self._slots.publish(parcel, gathering.buffer)
+        self._places[parcel] = gathering.room
+        self._slots.publish(parcel, gathering.room)
         os.write(self._told, _EVENT.pack(_Event.PARCEL, parcel))
 
     def _take_releases(self, receiver: Receiver) -> bool:

@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from cloner_core.multicast.content import Content
 from cloner_core.multicast.gathering import Gathering
 from cloner_core.multicast.receiver import Receiver
 from cloner_core.multicast.sealing import Opener, Rejects, ReportSealer
 from cloner_multicast.sockets import Address, ReceiverSocket
 
 _READS_AT_ONCE = 32  # two MiB: then time is looked at, and reports are sent
+_PAUSE_S = 0.002  # after a turn that read all there was: several reads in one turn cost half of what as many turns do
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,10 @@ class Receiving:
         self.receiver = receiver
         self._socket = opened
         self._clock = clock
+        self._poller = select.poll()
+        self._poller.register(opened.fileno(), select.POLLIN)
+        self._others: tuple[int, ...] = ()
+        self._is_flowing = False  # something came in the last turn, and nothing was left
         self._sit(seat)
 
     @property
@@ -49,18 +55,23 @@ class Receiving:
         self._sit(seat)
 
     def _sit(self, seat: Seat) -> None:
-        self._opener = Opener(seat.group_key, seat.stream, self.receiver.session.block_bytes)
+        self._opener = Opener(seat.group_key, seat.stream)
+        self._content = Content(seat.group_key)
         self._sealer = ReportSealer(seat.own_key, seat.stream)
         self._sender = seat.sender
+
+    def finish(self, gathering: Gathering) -> memoryview | None:
+        """Return the bytes of a parcel that became whole in this epoch; None when they are not what was meant."""
+        return gathering.finish(self.receiver.session.parcels[gathering.parcel].digest, self._content)
 
     def turn(self, most_s: float, *others: int) -> tuple[list[Gathering], list[int]]:
         """Wait for so long at most and take what arrived; return what became whole, and which `others` can be read."""
         receiver = self.receiver
-        poller = select.poll()
-        for fd in (self._socket.fileno(), *others):
-            poller.register(fd, select.POLLIN)
         wait_s = max(0.0, min(most_s, receiver.due_s - self._clock()))
-        found = [fd for fd, _ in poller.poll(-(-int(wait_s * 1e6) // 1000))]
+        if self._is_flowing:
+            time.sleep(min(wait_s, _PAUSE_S))
+        found = self._wait(wait_s, others)
+        self._is_flowing = False
         if self._socket.fileno() in found:
             found.remove(self._socket.fileno())
             for data, size in self._arrived():
@@ -73,9 +84,19 @@ class Receiving:
         receiver.ready.clear()
         return whole, found
 
+    def _wait(self, wait_s: float, others: tuple[int, ...]) -> list[int]:
+        if others != self._others:
+            for fd in self._others:
+                self._poller.unregister(fd)
+            for fd in others:
+                self._poller.register(fd, select.POLLIN)
+            self._others = others
+        return [fd for fd, _ in self._poller.poll(-(-int(wait_s * 1e6) // 1000))]
+
     def _arrived(self) -> Iterator[tuple[bytes, int]]:
         for _ in range(_READS_AT_ONCE):
             read = self._socket.receive()
             if read is None:
+                self._is_flowing = True
                 return
             yield read

@@ -20,7 +20,9 @@ from functools import partial
 from pathlib import Path
 
 from benches.memory import warm
+from cloner_core.allocation import keep_freed_memory
 from cloner_core.image.digest import digest
+from cloner_core.multicast.content import SPARE_BYTES, Content
 from cloner_core.multicast.sealing import ReportOpener, Sealer
 from cloner_core.multicast.sender import Pace, Sender
 from cloner_core.multicast.session import BLOCK_BYTES, Leaving, Parcel, Session, group_key, receiver_key
@@ -29,6 +31,7 @@ from cloner_multicast.feed import Feed
 from cloner_multicast.receiving import Seat
 from cloner_multicast.sending import Sending
 from cloner_multicast.sockets import Group, ReceiverSocket, SenderSocket
+from cloner_server.multicast.parcels import ReadAhead
 from netns.multicast_yard import LINK, PORT, Yard
 from netns.netboot_lab import inside
 
@@ -147,12 +150,23 @@ class _Ours:
     def _read(self, parcel: int) -> bytes:
         return os.pread(self._file, _PARCEL_BYTES, parcel * _PARCEL_BYTES)
 
+    def _read_encrypted(self, content: Content, parcel: int) -> memoryview:
+        size = self._session.parcels[parcel].size
+        room = bytearray(size + SPARE_BYTES)
+        data = memoryview(room)[:size]
+        os.preadv(self._file, [data], parcel * _PARCEL_BYTES)
+        content.crypt(parcel, room, size)
+        return data
+
     def _send(self) -> None:
         scene, place, session, count = self._place.scene, self._place, self._session, self._count
         cap_bps = scene.cap_bps or _UNCAPPED_BPS
         opened = SenderSocket(self._group, place.made.address(0))
         begun_s = time.monotonic()
-        sender = Sender(session, self._read, Pace(cap_bps, cap_bps / 50), begun_s)
+        keep_freed_memory()  # as the process of a server does
+        content = Content(group_key(_MASTER))
+        source = ReadAhead(partial(self._read_encrypted, content), len(session.parcels))
+        sender = Sender(session, source, Pace(cap_bps, cap_bps / 50), begun_s)
         keys = [receiver_key(_MASTER, number) for number in range(count)]
         opener = ReportOpener(lambda number: keys[number] if number < count else None, 1)
         sending = Sending(sender, Sealer(group_key(_MASTER), 1, session.block_bytes), opener, opened)
@@ -173,6 +187,7 @@ class _Ours:
                 left_s = time.monotonic() - begun_s
             if sender.is_finished:
                 sender.close()
+        source.close()
         once = self._size * FRAME / BLOCK_BYTES
         late_share = (sender.sent.wire_bytes - once) / missed if missed else 0.0
         place.said.write_text(json.dumps({"left_s": round(left_s, 2), "late_share": round(late_share, 4)}))

@@ -94,7 +94,7 @@ class Peer:
         else:
             self.receiver.enter(session.stream, number, now_s)
         if self._world.is_sealed:
-            self._opener = Opener(self._world.group_key, session.stream, session.block_bytes)
+            self._opener = Opener(self._world.group_key, session.stream)
             self._sealer = ReportSealer(self._world.receiver_key(number), session.stream)
 
     def die(self) -> None:
@@ -147,14 +147,16 @@ class Peer:
         self.receiver.accept(messages, self._world.events.now_s)
         self._work()
 
-    def hear_bytes(self, data: bytes, segment_bytes: int) -> None:
-        """Have datagrams of a stranger arrive."""
+    def hear_bytes(self, data: bytes, segment_bytes: int, *, is_altered: bool) -> None:
+        """Have datagrams of a stranger arrive: `is_altered`, the sender's heads are above other bytes."""
         if self.receiver is None or self._opener is None:
             return
+        was_strict = self._opener.is_strict
         messages = self._opener.open(data, segment_bytes)
         rejects = self._opener.rejects
         self.rejected = rejects.foreign + rejects.forged
-        self._world.wrong += len(messages)  # nothing of a stranger is ever opened
+        if was_strict or not is_altered:
+            self._world.wrong += len(messages)  # nothing of a stranger is ever opened
         self.receiver.accept(messages, self._world.events.now_s)
         self._work()
 
@@ -186,7 +188,7 @@ class Peer:
 
     def _write(self, gathering: Gathering) -> None:
         world, parcel = self._world, gathering.parcel
-        data = gathering.finish(world.session.parcels[parcel].digest)
+        data = gathering.finish(world.session.parcels[parcel].digest, world.content)
         if data is None:
             self.poisoned += 1
             assert self.receiver is not None
@@ -272,7 +274,7 @@ class Liar(Peer):
                 report.counter,
                 chance.getrandbits(32),
                 chance.choice((0, report.acked, 0xFFFFFFFF)),
-                Flag(chance.randrange(4)),
+                Flag(chance.randrange(8)),
                 chance.random(),
                 chance.choice((0, 1, 0xFFFF)),
                 chance.getrandbits(32),

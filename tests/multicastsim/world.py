@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 
 from cloner_core.image.digest import digest
+from cloner_core.multicast.content import Content
 from cloner_core.multicast.receiver import Receiver
 from cloner_core.multicast.sealing import Opener, ReportOpener, ReportSealer, Sealer
 from cloner_core.multicast.sender import WAIT_S, Pace, Sender, Sent
@@ -115,6 +116,7 @@ class World:
             self.session = replace(self.session, stream=self.session.stream + 1)
         self._master = self._chance.randbytes(32)
         self.group_key = group_key(self._master)
+        self.content = Content(self.group_key)
         self._sealer = Sealer(self.group_key, self.session.stream, scenario.block_bytes)
         self._given: set[int] = set()
         self._report_opener = ReportOpener(
@@ -125,7 +127,7 @@ class World:
         scale = small / (WIRE_BLOCK_BYTES + OVERHEAD_BYTES + 42)
         self.sender = Sender(
             self.session,
-            self.truth.__getitem__,
+            self._sent,
             Pace(scenario.rate_bps * scale, scenario.rate_bps * scale * scenario.floor),
             self.events.now_s,
             first_combination=self._chance.getrandbits(16),
@@ -146,6 +148,9 @@ class World:
             self._send_at(self.events.now_s)
 
         return begin
+
+    def _sent(self, parcel: int) -> memoryview:
+        return self.content.encrypted(parcel, self.truth[parcel])
 
     def receiver_key(self, number: int) -> bytes:
         """Return what a receiver with this number seals by."""
@@ -253,25 +258,35 @@ class World:
     # Strangers
 
     def _hostile(self, message: Run | Sync) -> None:
-        """Have a stranger send what needs no key: garbage, changed datagrams, those of an epoch that is over."""
+        """Have a stranger send what needs no key: garbage, changed datagrams, those of an epoch that is over.
+
+        Altered bytes below a head that is right are found out when a parcel is whole, and from then on at once.
+        """
         if not self.is_sealed or self._chance.random() >= self.scenario.forged:
             return
         data, segment = bytearray(self._sealer.seal(message)), self._sealer.segment_bytes
-        match self._chance.randrange(4):
+        is_altered = False
+        match self._chance.randrange(5):
             case 0:
                 data = bytearray(self._chance.randbytes(self._chance.randrange(100)))
             case 1:
                 for at in range(0, len(data), segment):
-                    data[min(len(data) - 1, at + self._chance.randrange(segment))] ^= 1 << self._chance.randrange(8)
+                    data[min(len(data) - 1, at + self._chance.randrange(OVERHEAD_BYTES))] ^= (
+                        1 << self._chance.randrange(8)
+                    )
             case 2:
                 wrong = Sealer(bytes(16), self.session.stream, self.scenario.block_bytes)
                 over = Sync(0xFFFFFFFE, 0, Phase.OVER, 0, 1)
                 data = bytearray(wrong.seal(self._chance.choice((message, over))))
+            case 3 if isinstance(message, Run):
+                is_altered = True
+                for at in range(0, len(data), segment):
+                    data[at + OVERHEAD_BYTES] ^= 1 << self._chance.randrange(8)
             case _:
                 old = Sealer(group_key(bytes(32)), self.session.stream - 1, self.scenario.block_bytes)
                 data = bytearray(old.seal(message))
         for peer in self.peers:
-            peer.hear_bytes(bytes(data), segment)
+            peer.hear_bytes(bytes(data), segment, is_altered=is_altered)
         self._report_opener.open(bytes(data))
 
     # The whole

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cloner_core.multicast.sealing import Opener, ReportSealer
 from cloner_core.multicast.sender import Pace, Sent
 from cloner_core.multicast.session import Leaving
-from cloner_core.multicast.wire import HEADER, REPAIRS_MOST, VERSION, Flag, Kind, Report, Sync
+from cloner_core.multicast.wire import HEADER, PROOF_BYTES, REPAIRS_MOST, VERSION, Flag, Kind, Report, Sync
 from cloner_multicast.receiving import Seat
 from cloner_multicast.sockets import ReceiverSocket, SenderSocket
 from netns.multicast_yard import FORGED_BYTES, LINGERS_S, Ended, Show, Stage, forged, group, stage, yard
@@ -80,7 +80,7 @@ def crave(show: Show, number: int, _address: str) -> None:
     """Be a receiver that asks for everything, again and again."""
     opened, seat = _sit(show, number)
     opener, sealer = (
-        Opener(seat.group_key, seat.stream, show.session().block_bytes),
+        Opener(seat.group_key, seat.stream),
         ReportSealer(seat.own_key, seat.stream),
     )
     acked = clock = counter = 0
@@ -113,7 +113,12 @@ def babble(show: Show, number: int, address: str) -> None:
         noise = chance.randbytes(chance.randrange(1, 1400))
         foreign = HEADER.pack(VERSION, Kind.REPORT, 0, seat.stream, counter, chance.randrange(number + 1))
         own = HEADER.pack(VERSION, Kind.REPORT, 0, seat.stream, counter, number)
-        for datagram in (noise, foreign + noise, own + encrypt(own[4:], noise, own[:4])):
+        sealed = encrypt(own[4:], noise, own[:4])
+        for datagram in (
+            noise,
+            noise[:PROOF_BYTES] + foreign + noise,
+            sealed[-PROOF_BYTES:] + own + sealed[:-PROOF_BYTES],
+        ):
             opened.answer(datagram, seat.sender)
         to_group.send(forged(chance, seat.stream), FORGED_BYTES)
         time.sleep(0.002)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cloner_core.image.digest import digest
+from cloner_core.multicast.content import Content
 from cloner_core.multicast.sealing import ReportOpener, Sealer
 from cloner_core.multicast.sender import Pace, Sender, Sent
 from cloner_core.multicast.session import (
@@ -28,6 +29,7 @@ from cloner_core.multicast.session import (
     group_key,
     receiver_key,
 )
+from cloner_core.multicast.wire import OVERHEAD_BYTES, PROOF_BYTES, VERSION
 from cloner_multicast.feed import Feed, FeedState
 from cloner_multicast.receiving import Seat
 from cloner_multicast.sending import Sending
@@ -42,6 +44,7 @@ _ENDS_S = 120.0
 FORGED_BYTES = 1472
 _FORGED_AT_ONCE = 20
 _REPLAYED_MOST = 1000
+_STREAM = slice(PROOF_BYTES + 4, PROOF_BYTES + 8)  # in a datagram
 _SILENCE_S = 0.3  # by which an epoch is known to have ended
 _SEATED_S = 20.0
 LINGERS_S = 0.5
@@ -250,7 +253,9 @@ def send(
     master = os.urandom(MASTER_BYTES)
     session = show.session(stream)
     opened = SenderSocket(show.group, address)
-    sender = Sender(session, show.contents.__getitem__, pace, time.monotonic(), first_combination=stream * 4099)
+    content = Content(group_key(master))
+    sent = [content.encrypted(number, data) for number, data in enumerate(show.contents)]
+    sender = Sender(session, sent.__getitem__, pace, time.monotonic(), first_combination=stream * 4099)
     known = sender.members.members
     for number in numbers:
         sender.admit(number, time.monotonic())
@@ -308,7 +313,8 @@ def forge(address: str, for_s: float, stream: int = 1) -> None:
 
 def forged(chance: random.Random, stream: int) -> bytes:
     """Return what looks like a datagram of a sender, and is none."""
-    head = bytes((1, chance.randrange(1, 4), 0, chance.randrange(20))) + stream.to_bytes(4, "big")
+    header = bytes((VERSION, chance.randrange(1, 4), 0, chance.randrange(20))) + stream.to_bytes(4, "big")
+    head = chance.randbytes(PROOF_BYTES) + header
     return head + chance.randbytes(FORGED_BYTES - len(head))
 
 
@@ -324,14 +330,30 @@ def replay(address: str, for_s: float, stream: int) -> None:
         while (read := opened.receive()) is not None:
             data, size = read
             heard_s = time.monotonic()
-            if data[4:8] != stream.to_bytes(4, "big"):
+            if data[_STREAM] != stream.to_bytes(4, "big"):
                 sent = [*sent, *(data[at : at + size] for at in range(0, len(data), size))][-_REPLAYED_MOST:]
     again = SenderSocket(group(), address)
     while time.monotonic() < ends_s:
         for datagram in sent:
             again.send(datagram, len(datagram))
-            again.send(datagram[:4] + stream.to_bytes(4, "big") + datagram[8:], len(datagram))
+            again.send(datagram[: _STREAM.start] + stream.to_bytes(4, "big") + datagram[_STREAM.stop :], len(datagram))
             time.sleep(0.0005)
+
+
+def alter(address: str, for_s: float) -> None:
+    """Be a stranger: say again what the sender says, with other bytes below the same heads.
+
+    Who has heard the sender takes no block twice; who has not takes this one.
+    """
+    opened, again, chance = ReceiverSocket(group()), SenderSocket(group(), address), random.Random(7)
+    ends_s = time.monotonic() + for_s
+    while time.monotonic() < ends_s:
+        while (read := opened.receive()) is not None:
+            data, size = read
+            for at in range(0, len(data), size):
+                head, body = data[at : at + OVERHEAD_BYTES], data[at + OVERHEAD_BYTES : at + size]
+                again.send(head + chance.randbytes(len(body)), size)
+        time.sleep(0.001)
 
 
 @dataclass

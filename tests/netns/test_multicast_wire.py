@@ -11,7 +11,7 @@ import pytest
 from cloner_core.errors import InvalidError, RefusedError
 from cloner_core.multicast.sender import Pace
 from cloner_multicast.sockets import Group, ReceiverSocket
-from netns.multicast_yard import forge, replay, stage, yard
+from netns.multicast_yard import alter, forge, replay, stage, yard
 
 pytestmark = [pytest.mark.root, pytest.mark.netns, pytest.mark.timeout(180)]
 
@@ -113,6 +113,21 @@ def test_of_a_flood_of_forgeries_none_is_taken(tmp_path: Path) -> None:
         assert state.datagrams <= sent.datagrams, "only what was sent was taken"
         assert state.forged > sent.datagrams / 2
         assert state.poisoned == 0
+
+
+def test_of_altered_datagrams_nothing_is_handed_on_and_soon_none_is_taken(tmp_path: Path) -> None:
+    with yard(3) as made, stage(tmp_path, made, 30) as it:
+        it.pace = Pace(100e6, 5e6)
+        for number in range(2):
+            made.lose(number + 1, 0.02)  # what is lost here comes altered
+            it.receive(number)
+        it.start(alter, 3, made.address(3), 20)
+        it.send(numbers=range(2))
+        told, sent = it.ended(0, 1), it.total()
+    assert [one[:3] for one in told] == [(number, list(range(30)), None) for number in range(2)]
+    assert sent.altered, "nobody saw that anything was altered"
+    assert sum(state.poisoned for *_, state in told) <= 16, "what had no tag was taken for long"
+    assert all(state.forged > 100 for *_, state in told), "altered datagrams are to be found out one by one"
 
 
 def test_what_a_former_epoch_sent_is_not_taken_again(tmp_path: Path) -> None:

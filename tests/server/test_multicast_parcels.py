@@ -10,10 +10,13 @@ import pytest
 from cloner_core.errors import IntegrityError, NotFoundError
 from cloner_core.image.digest import digest
 from cloner_core.image.packmap import decode_map
+from cloner_core.multicast.content import Content
 from cloner_core.seats import ParcelList, make_parcel
 from cloner_server.multicast.parcels import ParcelSource, parcel_list
 from cloner_server.store.local import LocalStore
 from store_images import Key, make_image, some_contents
+
+CONTENT = Content(bytes(16))
 
 
 @pytest.fixture
@@ -103,26 +106,27 @@ def test_the_list_goes_with_its_map(store: LocalStore) -> None:
 
 def test_a_source_gives_every_parcel_in_any_order(store: LocalStore) -> None:
     wanted = contents(store)
-    source = ParcelSource(store, map_of(store), parcel_list(store, map_of(store)))
+    source = ParcelSource(store, map_of(store), parcel_list(store, map_of(store)), CONTENT)
     last = len(wanted) - 1
     order = [*range(len(wanted)), 0, last, last, 0, 5, 6, 2, 7]
     given = [source(number) for number in order]
     source.close()
-    assert [bytes(one) for one in given] == [wanted[number] for number in order]
+    assert [bytes(one) for one in given] == [CONTENT.encrypted(number, wanted[number]) for number in order]
+    assert bytes(given[0]) != wanted[0], "it is sent as it is"
 
 
 def test_the_next_parcel_is_there_when_it_is_asked_for(store: LocalStore) -> None:
     wanted = contents(store)
-    source = ParcelSource(store, map_of(store), parcel_list(store, map_of(store)))
+    source = ParcelSource(store, map_of(store), parcel_list(store, map_of(store)), CONTENT)
     source(0)
-    assert bytes(source._ahead[1].result(10)) == wanted[1]
+    assert source._ahead[1].result(10) == CONTENT.encrypted(1, wanted[1])
     a_pack(store, 1).unlink()
-    assert bytes(source(1)) == wanted[1]
+    assert source(1) == CONTENT.encrypted(1, wanted[1])
     source.close()
 
 
 def test_a_source_gives_no_byte_of_a_damaged_pack(store: LocalStore) -> None:
-    source = ParcelSource(store, map_of(store), parcel_list(store, map_of(store)))
+    source = ParcelSource(store, map_of(store), parcel_list(store, map_of(store)), CONTENT)
     damage(a_pack(store, 4), 50)
     a_pack(store, 6).unlink()
     with pytest.raises(IntegrityError, match=r"parcel 4 .* is damaged"):
@@ -135,4 +139,4 @@ def test_a_source_gives_no_byte_of_a_damaged_pack(store: LocalStore) -> None:
 def test_a_source_of_another_map_is_refused(store: LocalStore) -> None:
     listed = parcel_list(store, map_of(store))
     with pytest.raises(IntegrityError, match="cannot be of a map"):
-        ParcelSource(store, map_of(store), ParcelList(listed.digests[1:], listed.sizes[1:]))
+        ParcelSource(store, map_of(store), ParcelList(listed.digests[1:], listed.sizes[1:]), CONTENT)

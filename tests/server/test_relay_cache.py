@@ -18,6 +18,7 @@ import pytest
 
 from cloner_core.errors import IntegrityError, RefusedError, UnreachableError
 from cloner_core.image.packmap import decode_map
+from cloner_core.multicast.content import Content
 from cloner_core.seats import ParcelList, make_parcel
 from cloner_server.durable import replace_file
 from cloner_server.multicast.parcels import ParcelSource, parcel_list
@@ -29,6 +30,7 @@ from cloner_server.store.local import LocalStore
 from store_images import Key, make_image, some_contents
 
 _WAIT_S = 60.0
+CONTENT = Content(bytes(16))
 
 
 @dataclass
@@ -118,9 +120,9 @@ class Rack:
     def given(self, number: int) -> list[bytes]:
         """Return what a sender gets out of the cache."""
         name = self.map(number)
-        source = ParcelSource(self.cache.files, name, parcel_list(self.parts.store, name))
+        source = ParcelSource(self.cache.files, name, parcel_list(self.parts.store, name), CONTENT)
         try:
-            return [bytes(source(ordinal)) for ordinal in range(len(self.contents(number)))]
+            return [bytes(CONTENT.encrypted(ordinal, source(ordinal))) for ordinal in range(len(self.contents(number)))]
         finally:
             source.close()
 

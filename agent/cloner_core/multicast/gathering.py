@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from cloner_core.image.digest import digest
-from cloner_core.multicast.solving import Buffer, Equations, mend
+from cloner_core.image.digest import Bytes, digest
+from cloner_core.multicast.content import SPARE_BYTES, Buffer, Content
+from cloner_core.multicast.solving import Equations, mend
 
 _SOLVED_MOST = 1024
 _SOLVED_LEAST = 64
@@ -22,17 +23,19 @@ class Gathering:
         "buffer",
         "missing",
         "parcel",
+        "room",
         "sent",
         "touched_s",
     )
 
-    def __init__(self, parcel: int, buffer: Buffer, block_bytes: int, now_s: float) -> None:
-        """`buffer` is of the size of the parcel; what is in it does not matter."""
-        size = len(buffer)
+    def __init__(self, parcel: int, room: Buffer, block_bytes: int, now_s: float) -> None:
+        """`room` has SPARE_BYTES more than the parcel; what is in it does not matter."""
         self.parcel = parcel
         self.block_bytes = block_bytes
-        self.blocks = -(-size // block_bytes)
-        self.buffer = buffer
+        self.room = room
+        self.buffer = memoryview(room)[: len(room) - SPARE_BYTES]
+        """What there is of the parcel, encrypted until it is finished."""
+        self.blocks = -(-len(self.buffer) // block_bytes)
         self.missing = self.blocks
         self.sent = 0
         """Combinations the sender says it has sent."""
@@ -41,7 +44,7 @@ class Gathering:
         self._combinations: dict[int, bytes] = {}
         self._equations: Equations | None = None
 
-    def add_blocks(self, first: int, count: int, payload: bytes) -> bool:
+    def add_blocks(self, first: int, count: int, payload: Bytes) -> bool:
         """Take blocks in a row; return False when they do not fit the parcel."""
         size, at = self.block_bytes, first * self.block_bytes
         end = min((first + count) * size, len(self.buffer))
@@ -57,7 +60,7 @@ class Gathering:
                 self._count_anew()
         return True
 
-    def add_combinations(self, first: int, count: int, payload: bytes) -> bool:
+    def add_combinations(self, first: int, count: int, payload: Bytes) -> bool:
         """Take combinations with numbers in a row; return False when they do not fit the parcel."""
         size = self.block_bytes
         if len(payload) != count * size:
@@ -66,7 +69,7 @@ class Gathering:
             if number in self._combinations or len(self._combinations) >= self.missing + _SPARE:
                 continue
             at = (number - first) * size
-            self._combinations[number] = payload[at : at + size]
+            self._combinations[number] = bytes(payload[at : at + size])
             if self._equations is not None:
                 self._equations.add(number)
         if self._equations is None:
@@ -109,11 +112,12 @@ class Gathering:
             return self.missing - self._equations.rank
         return max(self.missing - len(self._combinations), min(1, self.missing))
 
-    def finish(self, wanted: bytes) -> Buffer | None:
-        """Return the bytes of a whole parcel, None when `wanted` is not their digest.
+    def finish(self, wanted: bytes, content: Content) -> memoryview | None:
+        """Return the bytes of a whole parcel, decrypted; None when `wanted` is not their digest.
 
         What combinations stand for is computed now, in some milliseconds: another process may do it.
         """
         if self.missing and self._equations is not None:
             mend(self.buffer, self.block_bytes, self.parcel, self._equations, self._combinations)
+        content.crypt(self.parcel, self.room, len(self.buffer))
         return self.buffer if digest(self.buffer) == wanted else None

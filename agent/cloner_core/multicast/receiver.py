@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from math import exp, inf, log, log1p
 
+from cloner_core.multicast.content import SPARE_BYTES, Buffer
 from cloner_core.multicast.gathering import Gathering
 from cloner_core.multicast.session import Leaving, Session
-from cloner_core.multicast.solving import Buffer
 from cloner_core.multicast.wire import RANGES_MOST, REPAIRS_MOST, Flag, Kind, Phase, Report, Run, Sync
 
 STALE_S = 3.0
@@ -56,9 +56,9 @@ class Receiver:
     ) -> None:
         """`random` gives numbers from 0 to below 1; `number` was given to this receiver for this epoch alone.
 
-        `allocate` gives room for a parcel of so many bytes, and `free` takes that of parcels that are given up; that of
-        whole parcels is the driver's. It may be shared with other processes, and used again: new memory costs more,
-        in page faults, than what is put into it.
+        `allocate` gives room of so many bytes (a parcel's and SPARE_BYTES), and `free` takes that of parcels that are
+        given up; that of whole parcels is the driver's. It may be shared with other processes, and used again: new
+        memory costs more, in page faults, than what is put into it.
         """
         self.session = session
         self.number = number
@@ -82,6 +82,7 @@ class Receiver:
         self._report_due_s = inf
         self._backoff_ms = 0  # of the sync by which it was set
         self._reported_s = -inf
+        self._is_altered = False  # a parcel of this epoch was not what was sent
 
     @property
     def is_done(self) -> bool:
@@ -111,15 +112,23 @@ class Receiver:
         return [parcel for parcel, state in enumerate(self._state) if state != _State.DONE]
 
     def enter(self, stream: int, number: int, now_s: float) -> None:
-        """Go on with another epoch of the session: a sender that began anew, with another key and `stream`."""
+        """Go on with another epoch of the session: a sender that began anew, with another key and `stream`.
+
+        What is whole stays; what is not was encrypted by the other key, and is given up.
+        """
         self.session = replace(self.session, stream=stream)
         self.number = number
         self.heard_s = now_s
         self._sync = None
         self._acked = self._since_sync = self._counter = 0
         self._report_due_s = inf
-        for gathering in self._gatherings.values():
-            gathering.sent = 0
+        self._is_altered = False
+        for parcel in list(self._gatherings):
+            self._give_up(parcel)
+
+    def _give_up(self, parcel: int) -> None:
+        self._free(self._gatherings.pop(parcel).room)
+        self._state[parcel] = _State.MISSING
 
     def settle(self, parcel: int, *, is_good: bool) -> None:
         """Take the driver's word that a parcel is written, or that its bytes were wrong: then it is wanted again."""
@@ -129,12 +138,13 @@ class Receiver:
         self._state[parcel] = _State.DONE if is_good else _State.MISSING
         self._undone -= is_good
         self.counters.poisoned += not is_good
+        self._is_altered |= not is_good
 
     def note(self, parcel: int) -> None:
         """Take the driver's word that it has a parcel from elsewhere: before a power cut, or over HTTPS."""
         if self._state[parcel] in (_State.MISSING, _State.GATHERING):
             if parcel in self._gatherings:
-                self._free(self._gatherings.pop(parcel).buffer)
+                self._free(self._gatherings.pop(parcel).room)
             self._state[parcel] = _State.DONE
             self._undone -= 1
 
@@ -188,10 +198,9 @@ class Receiver:
             stalest = min(self._gatherings.values(), key=lambda one: one.touched_s, default=None)
             if stalest is None or now_s - stalest.touched_s < _IDLE_S:
                 return None
-            self._free(self._gatherings.pop(stalest.parcel).buffer)
-            self._state[stalest.parcel] = _State.MISSING
-        buffer = self._allocate(self.session.parcels[parcel].size)
-        gathering = Gathering(parcel, buffer, self.session.block_bytes, now_s)
+            self._give_up(stalest.parcel)
+        room = self._allocate(self.session.parcels[parcel].size + SPARE_BYTES)
+        gathering = Gathering(parcel, room, self.session.block_bytes, now_s)
         self._gatherings[parcel] = gathering
         self._state[parcel] = _State.GATHERING
         return gathering
@@ -246,7 +255,7 @@ class Receiver:
         return sync.backoff_ms / 1000 / steep * log1p(self._random() * (exp(steep) - 1))
 
     def _speaks_up(self, sync: Sync, now_s: float) -> bool:
-        if self._is_pressed(now_s):
+        if self._is_pressed(now_s) or self._warns:
             return True
         needs, wants = self._demands(sync)
         return bool(needs or wants)
@@ -255,6 +264,11 @@ class Receiver:
         if self._sync is None or self.is_done or now_s - self._reported_s <= _HARDER_S:
             return False
         return self.room <= 1 and self.room < self._sync.room
+
+    @property
+    def _warns(self) -> bool:
+        """Whether the sender does not know yet that what it sends is altered on the way."""
+        return self._is_altered and self._sync is not None and not self._sync.is_strict
 
     def _demands(self, sync: Sync) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         """Return the needs and wants that the sync does not promise to fill."""
@@ -294,7 +308,7 @@ class Receiver:
         if self._sync is None or self.left is not None:
             return
         needs, wants = self._demands(self._sync)
-        if needs or wants or self._is_pressed(now_s):
+        if needs or wants or self._is_pressed(now_s) or self._warns:
             self._report(flags, needs, wants, now_s)
 
     def _report(self, flags: Flag, needs: list[tuple[int, int]], wants: list[tuple[int, int]], now_s: float) -> None:
@@ -303,6 +317,8 @@ class Receiver:
         self.counters.reports += 1
         if self.is_done:
             flags |= Flag.DONE
+        if self._warns:
+            flags |= Flag.ALTERED
         clock_ms = self._sync.clock_ms if self._sync else 0
         self.reports.append(
             Report(

@@ -1,23 +1,31 @@
-"""Datagrams: sealed with AES-128-GCM, opened, and joined to runs.
+"""Datagrams: proven, joined to runs, and what the two sides tell each other encrypted.
 
-The nonce is in the header: stream, sequence and subject. A key must never seal two datagrams with one sequence; so an
-epoch has its own key, and a receiver's number is never given twice.
+What a run carries was encrypted before, a parcel as one stream (`Content`), and its digest proves it when it is whole.
+So only the headers are proven here, those of a burst in one call. Once bytes were altered on the wire the sender turns
+*strict*: each datagram has a tag over all of it, at twice the cost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import ECB
 
 from cloner_core.image.digest import Bytes
+from cloner_core.multicast.session import derived_key
 from cloner_core.multicast.wire import (
-    BURST_MOST,
     HEADER,
     OVERHEAD_BYTES,
+    PROOF_BYTES,
+    TAGGED,
     VERSION,
     Kind,
     Report,
@@ -27,12 +35,15 @@ from cloner_core.multicast.wire import (
     decode_sync,
     encode_report,
     encode_sync,
+    in_a_row,
 )
 
 Message = Run | Sync
 _LARGEST_REPORT = 1472
-_LARGEST_READ = 1 << 16
-_BLOCKS, _SYNC = int(Kind.BLOCKS), int(Kind.SYNC)
+_LAYOUTS_KEPT = 128
+_SYNC = int(Kind.SYNC)
+_UNTAGGED = (int(Kind.BLOCKS), int(Kind.COMBINATIONS))
+_RUNS = (*_UNTAGGED, *(kind | TAGGED for kind in _UNTAGGED))
 
 
 @dataclass(slots=True)
@@ -40,90 +51,112 @@ class Rejects:
     """Datagrams that were dropped, by reason."""
 
     foreign: int = 0  # another version, session or epoch
-    forged: int = 0  # the tag is wrong
-    malformed: int = 0  # the tag is right, the content is not
+    forged: int = 0  # the proof is wrong
+    malformed: int = 0  # the proof is right, the content is not
 
 
-class _Place(NamedTuple):
-    """Where one datagram is in a room: as views, for to slice anew costs half of what is done with them."""
+def _prover(group_key: bytes) -> Callable[[bytes], bytes]:
+    """Return what gives the proofs of headers: each a block of AES, which nobody without the key can make.
 
-    at: int  # of the datagram in the sealed bytes
-    head: memoryview
-    nonce: memoryview
-    body: memoryview  # with the tag
-    plain_at: int
-    plain: memoryview
+    No header comes twice in an epoch, as its sequence does not.
+    """
+    return Cipher(AES(derived_key(group_key, "headers")), ECB()).encryptor().update
 
 
-class _Room:
-    """Room for the datagrams of one burst, sealed and plain; used again for every burst."""
+def _message_cipher(group_key: bytes) -> AESGCM:
+    return AESGCM(derived_key(group_key, "messages"))
 
-    def __init__(self, block_bytes: int) -> None:
-        self.segment_bytes = block_bytes + OVERHEAD_BYTES
-        size = max(_LARGEST_READ, BURST_MOST * self.segment_bytes)
-        self.sealed, self.plain = bytearray(size), bytearray(size)
-        self.sealed_view, self.plain_view = memoryview(self.sealed), memoryview(self.plain)
-        self.blocks = [self.place(one, self.segment_bytes, self.segment_bytes) for one in range(BURST_MOST)]
-        """The places of datagrams with a whole block each."""
 
-    def place(self, number: int, segment_bytes: int, size: int) -> _Place:
-        """Return the place of a datagram of `size` bytes that `number` others of `segment_bytes` come before."""
-        at, plain_at = number * segment_bytes, number * (segment_bytes - OVERHEAD_BYTES)
-        one = self.sealed_view[at : at + size]
-        plain = self.plain_view[plain_at : plain_at + size - OVERHEAD_BYTES]
-        return _Place(at, one[:4], one[4:16], one[16:], plain_at, plain)
+def _encrypt(cipher: AESGCM, header: bytes, content: bytes) -> bytes:
+    """Return a datagram of what is told; its proof is the tag of AES-GCM."""
+    sealed = cipher.encrypt(header[4:], content, header[:4])
+    return b"".join((sealed[-PROOF_BYTES:], header, sealed[:-PROOF_BYTES]))
+
+
+def _decrypt(cipher: AESGCM, header: bytes, proof: bytes, content: Bytes) -> bytes | None:
+    """Return what is told in a datagram, None when it is forged."""
+    try:
+        return cipher.decrypt(header[4:], b"".join((content, proof)), header[:4])
+    except InvalidTag:
+        return None
+
+
+@lru_cache(_LAYOUTS_KEPT)
+def _heads(count: int, gap_bytes: int) -> struct.Struct:
+    """Return what reads the proofs and headers, in turn, of datagrams with bodies of `gap_bytes`."""
+    return struct.Struct(f"{PROOF_BYTES}s{HEADER.size}s" + f"{gap_bytes}x{PROOF_BYTES}s{HEADER.size}s" * (count - 1))
+
+
+@lru_cache(_LAYOUTS_KEPT)
+def _fields(count: int) -> struct.Struct:
+    """Return what splits the proofs, or the headers, of so many datagrams."""
+    return struct.Struct("16s" * count)
 
 
 class Sealer:
     """Makes the datagrams of one sender's epoch."""
 
     def __init__(self, key: bytes, stream: int, block_bytes: int) -> None:
-        cipher = AESGCM(key)
-        self._encrypt, self._encrypt_into = cipher.encrypt, cipher.encrypt_into
+        """`key` is the group's."""
+        self._prove = _prover(key)
+        self._cipher = _message_cipher(key)
         self._stream = stream
         self._block_bytes = block_bytes
-        self._room = _Room(block_bytes)
+        self._is_strict = False
 
     @property
     def segment_bytes(self) -> int:
         """The size of each datagram of a run but the last: what UDP_SEGMENT is told."""
-        return self._room.segment_bytes
+        return self._block_bytes + OVERHEAD_BYTES
 
-    def seal(self, message: Message) -> Bytes:
-        """Return the datagrams of `message`, one after the other; of a run at most BURST_MOST.
-
-        They stay as they are until the next call.
-        """
+    def seal(self, message: Message) -> bytes:
+        """Return the datagrams of `message`, one after the other; from the first strict sync on, all have tags."""
         if isinstance(message, Sync):
-            return self._seal(Kind.SYNC, 0, message.sequence, 0, encode_sync(message))
-        room, pack, encrypt, size = self._room, HEADER.pack_into, self._encrypt_into, self._block_bytes
-        payload = memoryview(message.payload)
-        whole = len(payload) // size
-        room.plain[: whole * size] = payload[: whole * size]
-        kind, stream, parcel, sealed = int(message.kind), self._stream, message.parcel, room.sealed
-        index, sequence = message.first, message.sequence
-        for at, head, nonce, body, _, plain in room.blocks[:whole]:
-            pack(sealed, at, VERSION, kind, index & 0xFFFF, stream, sequence, parcel)
-            encrypt(nonce, plain, head, body)
-            index += 1
-            sequence += 1
-        found = room.sealed_view[: whole * room.segment_bytes]
-        if whole == message.count:
-            return found
-        return b"".join((found, self._seal(message.kind, index, sequence, parcel, payload[whole * size :])))
+            self._is_strict |= message.is_strict
+            header = HEADER.pack(VERSION, _SYNC, 0, self._stream, message.sequence, 0)
+            return _encrypt(self._cipher, header, encode_sync(message))
+        count, size = message.count, self._block_bytes
+        kind = message.kind | TAGGED if self._is_strict else message.kind
+        first = HEADER.pack(VERSION, kind, message.first & 0xFFFF, self._stream, message.sequence, message.parcel)
+        row, payload = in_a_row(first, count), memoryview(message.payload)
+        split = _fields(count).unpack
+        headers, bodies = split(row), [payload[at : at + size] for at in range(0, len(payload), size)]
+        pieces: list[Bytes] = [b""] * (3 * count)
+        pieces[::3] = self._tags(headers, bodies) if self._is_strict else split(self._prove(row))
+        pieces[1::3] = headers
+        pieces[2::3] = bodies
+        return b"".join(pieces)
 
-    def _seal(self, kind: Kind, index: int, sequence: int, subject: int, payload: Bytes) -> bytes:
-        header = HEADER.pack(VERSION, kind, index & 0xFFFF, self._stream, sequence, subject)
-        return header + self._encrypt(header[4:], payload, header[:4])
+    def _tags(self, headers: Sequence[bytes], bodies: Sequence[Bytes]) -> list[bytes]:
+        pairs = zip(headers, bodies, strict=True)
+        return [self._cipher.encrypt(header[4:], b"", b"".join((header, body))) for header, body in pairs]
+
+
+class _Row(NamedTuple):
+    """Datagrams of one read whose headers follow each other."""
+
+    proofs: bytes
+    headers: bytes
+    bodies: Sequence[memoryview]
+
+    def singly(self) -> list[_Row]:
+        split = _fields(len(self.bodies)).unpack
+        return [
+            _Row(proof, header, [body])
+            for proof, header, body in zip(split(self.proofs), split(self.headers), self.bodies, strict=True)
+        ]
 
 
 class Opener:
     """Opens what a sender sealed, and drops everything else."""
 
-    def __init__(self, key: bytes, stream: int, block_bytes: int) -> None:
-        self._decrypt_into = AESGCM(key).decrypt_into
+    def __init__(self, key: bytes, stream: int) -> None:
+        """`key` is the group's."""
+        self._prove = _prover(key)
+        self._cipher = _message_cipher(key)
         self._stream = stream
-        self._room = _Room(block_bytes)
+        self.is_strict = False
+        """Whether only what has tags is taken, as the sender has said."""
         self.rejects = Rejects()
 
     def open(self, data: Bytes, segment_bytes: int) -> list[Message]:
@@ -131,76 +164,86 @@ class Opener:
 
         Blocks and combinations that follow each other come as one run.
         """
+        count = -(-len(data) // segment_bytes)
+        if len(data) - (count - 1) * segment_bytes < OVERHEAD_BYTES:  # the last of them, or all
+            short = count if segment_bytes < OVERHEAD_BYTES else min(1, count)
+            self.rejects.foreign += short
+            count -= short
+        if not count:
+            return []
+        found = _heads(count, segment_bytes - OVERHEAD_BYTES if count > 1 else 0).unpack_from(data)
+        proofs, headers, view = b"".join(found[::2]), b"".join(found[1::2]), memoryview(data)
+        bodies = [
+            view[at + OVERHEAD_BYTES : at + segment_bytes] for at in range(0, count * segment_bytes, segment_bytes)
+        ]
         messages: list[Message] = []
-        rejects, plain_view, stream = self.rejects, self._room.plain_view, self._stream
-        decrypt, unpack = self._decrypt_into, HEADER.unpack_from
-        run_kind = run_parcel = run_first = run_sequence = run_at = run_end = count = 0
-        for at, head, nonce, body, plain_at, plain in self._places(data, segment_bytes):
-            version, kind, index, its_stream, sequence, subject = unpack(data, at)
-            if its_stream != stream or version != VERSION or not _BLOCKS <= kind <= _SYNC:
-                rejects.foreign += 1
-                continue
-            try:
-                decrypt(nonce, body, head, plain)
-            except InvalidTag:
-                rejects.forged += 1
-                continue
-            if (
-                count
-                and sequence == run_sequence + count
-                and index == run_first + count
-                and subject == run_parcel
-                and kind == run_kind
-            ):
-                run_end = plain_at + len(plain)
-                count += 1
-                continue
-            if count:
-                messages.append(
-                    Run(Kind(run_kind), run_parcel, run_first, count, run_sequence, bytes(plain_view[run_at:run_end]))
-                )
-                count = 0
-            if kind == _SYNC:
-                sync = decode_sync(bytes(plain), sequence)
-                if sync is None or index or subject:
-                    rejects.malformed += 1
-                else:
-                    messages.append(sync)
-                continue
-            run_kind, run_parcel, run_first, run_sequence, count = kind, subject, index, sequence, 1
-            run_at, run_end = plain_at, plain_at + len(plain)
-        if count:
-            messages.append(
-                Run(Kind(run_kind), run_parcel, run_first, count, run_sequence, bytes(plain_view[run_at:run_end]))
-            )
+        at = 0
+        while at < count:
+            end = at + _length_of_row(headers[16 * at :])
+            messages += self._open_row(_Row(proofs[16 * at : 16 * end], headers[16 * at : 16 * end], bodies[at:end]))
+            at = end
         return messages
 
-    def _places(self, data: Bytes, segment_bytes: int) -> list[_Place]:
-        """Lay the datagrams in the room, and return where each of them is."""
-        room, end = self._room, len(data)
-        room.sealed[:end] = data
-        whole = min(end // segment_bytes, BURST_MOST) if segment_bytes == room.segment_bytes else 0
-        found = room.blocks[:whole]
-        for number in range(whole, -(-end // segment_bytes)):
-            size = min(segment_bytes, end - number * segment_bytes)
-            if size < OVERHEAD_BYTES:
-                self.rejects.foreign += 1
-            else:
-                found.append(room.place(number, segment_bytes, size))
-        return found
+    def _open_row(self, row: _Row) -> list[Message]:
+        version, kind, index, stream, sequence, subject = HEADER.unpack_from(row.headers)
+        count = len(row.bodies)
+        if version != VERSION or stream != self._stream or not (kind in _RUNS or kind == _SYNC):
+            self.rejects.foreign += count
+            return []
+        if kind in _RUNS and (self._is_tagged(row) if kind & TAGGED else self._is_proven(row)):
+            return [Run(Kind(kind & ~TAGGED), subject, index, count, sequence, b"".join(row.bodies))]
+        if count > 1:
+            return [message for single in row.singly() for message in self._open_row(single)]
+        content = _decrypt(self._cipher, row.headers, row.proofs, row.bodies[0]) if kind == _SYNC else None
+        if content is None:
+            self.rejects.forged += 1
+            return []
+        sync = decode_sync(content, sequence)
+        if sync is None or index or subject:
+            self.rejects.malformed += 1
+            return []
+        self.is_strict |= sync.is_strict
+        return [sync]
+
+    def _is_proven(self, row: _Row) -> bool:
+        return not self.is_strict and self._prove(row.headers) == row.proofs
+
+    def _is_tagged(self, row: _Row) -> bool:
+        try:
+            for proof, header, (body,) in row.singly():
+                self._cipher.decrypt(header[4:], proof, b"".join((header, body)))
+        except InvalidTag:
+            return False
+        return True
+
+
+def _length_of_row(headers: bytes) -> int:
+    """Return how many of these headers, from the first, are those of one run."""
+    first, count = headers[: HEADER.size], len(headers) // HEADER.size
+    wanted = in_a_row(first, count)
+    if headers == wanted:
+        return count
+    low, high = 1, count  # so many are, and so many are not
+    while high - low > 1:
+        middle = (low + high) // 2
+        if headers.startswith(wanted[: middle * HEADER.size]):
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 class ReportSealer:
     """Makes the reports of one receiver."""
 
     def __init__(self, key: bytes, stream: int) -> None:
-        self._encrypt = AESGCM(key).encrypt
+        self._cipher = AESGCM(key)
         self._stream = stream
 
     def seal(self, report: Report) -> bytes:
         """Return the datagram of `report`."""
         header = HEADER.pack(VERSION, Kind.REPORT, 0, self._stream, report.counter, report.receiver)
-        return header + self._encrypt(header[4:], encode_report(report), header[:4])
+        return _encrypt(self._cipher, header, encode_report(report))
 
 
 class ReportOpener:
@@ -218,19 +261,19 @@ class ReportOpener:
         if not OVERHEAD_BYTES <= len(data) <= _LARGEST_REPORT:
             self.rejects.foreign += 1
             return None
-        version, kind, index, stream, counter, receiver = HEADER.unpack_from(data)
+        proof, header = data[:PROOF_BYTES], data[PROOF_BYTES:OVERHEAD_BYTES]
+        version, kind, index, stream, counter, receiver = HEADER.unpack(header)
         cipher = None
         if stream == self._stream and version == VERSION and kind == Kind.REPORT and not index:
             cipher = self._cipher(receiver)
         if cipher is None:
             self.rejects.foreign += 1
             return None
-        try:
-            plain = cipher.decrypt(data[4:16], data[16:], data[:4])
-        except InvalidTag:
+        content = _decrypt(cipher, header, proof, data[OVERHEAD_BYTES:])
+        if content is None:
             self.rejects.forged += 1
             return None
-        report = decode_report(plain, receiver, counter)
+        report = decode_report(content, receiver, counter)
         self.rejects.malformed += report is None
         return report
 

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import log
+from math import inf, log
 
 from cloner_core.image.digest import Bytes
 from cloner_core.multicast.combining import make_combinations
@@ -86,6 +86,7 @@ class Sent:
     syncs: int = 0
     reports: int = 0
     unasked: int = 0
+    altered: int = 0  # reports that bytes were altered on the wire
     dropped: int = 0  # reports that were old, early, or of nobody who is served
 
 
@@ -103,7 +104,7 @@ class Sender:
         parcels: range | None = None,
         is_gathering: bool = False,
     ) -> None:
-        """`source` returns the bytes of a parcel; `parcels` are those to be sent unasked (all).
+        """`source` returns a parcel as it is sent, encrypted (`Content`); `parcels` are those to be sent unasked (all).
 
         `first_combination` should differ from epoch to epoch, lest combinations be sent that receivers hold already.
         While it `is_gathering` it polls its receivers, so that it is known who hears and is heard, and sends no data.
@@ -149,6 +150,11 @@ class Sender:
         return self._current is None and not self._plan.left and not self._repairs
 
     @property
+    def is_strict(self) -> bool:
+        """Whether datagrams are to have tags over all of them, as bytes were altered on the wire."""
+        return self.sent.altered > 0
+
+    @property
     def is_finished(self) -> bool:
         """Whether everything was sent and no receiver is served any more; somebody must have been admitted."""
         return bool(self.members.members) and not self.members.served and self.is_quiet
@@ -189,9 +195,10 @@ class Sender:
         self.members.leave(receiver, reason)
 
     def close(self) -> None:
-        """End the session: the next syncs say that it is over."""
+        """End the session: the next syncs say that it is over, one where nobody is served any more."""
         if not self._goodbyes:
-            self._goodbyes = _GOODBYES
+            self._goodbyes = _GOODBYES if self.members.served else 1
+            self._sync_s = -inf
 
     # What arrives
 
@@ -206,6 +213,9 @@ class Sender:
         if not report.flags & Flag.POLLED:
             self.sent.unasked += 1
             self._unasked += 1
+        if report.flags & Flag.ALTERED:
+            self.sent.altered += 1
+            self._news = True
         if self._goodbyes:
             return
         for parcel, target in report.needs:
@@ -331,7 +341,7 @@ class Sender:
         parcel, data, first = self._current
         size, blocks = self.session.block_bytes, self.session.blocks(parcel)
         count = min(BURST_MOST, blocks - first)
-        payload = bytes(memoryview(data)[first * size : (first + count) * size])
+        payload = memoryview(data)[first * size : (first + count) * size]
         run = Run(Kind.BLOCKS, parcel, first, count, self._next_sequence(), payload)
         self.sent.blocks += count
         if first + count < blocks:
@@ -385,7 +395,7 @@ class Sender:
         if self._goodbyes:
             self._goodbyes -= 1
             self.is_over = not self._goodbyes
-        is_idle = self.is_quiet or self.is_gathering
+        is_idle = (self.is_quiet or self.is_gathering) and not self._goodbyes
         plan = self._plan.ranges(RANGES_MOST - 1)
         if self._current is not None:
             plan = ((self._current[0], 1), *plan)
@@ -404,6 +414,7 @@ class Sender:
             () if self._goodbyes or self.is_over else polls,
             self.members.told(LEAVINGS_MOST),
             min((ROOM_MOST, *(one.room for one in self.members.heard(now_s)))),
+            self.is_strict,
         )
         self._synced = self._sequence
         self._sync_s = now_s + (_IDLE_SYNC_S if is_idle and not self._news else _SYNC_S)
@@ -414,7 +425,10 @@ class Sender:
         return sync
 
     def _close_repairs(self, now_s: float) -> None:
-        """Forget parcels that nobody has asked about for long enough."""
+        """Forget parcels that nobody has asked about for long enough, and all when nobody is left who could."""
+        if self.members.members and not self.members.served:
+            self._repairs.clear()
+            self._ready.clear()
         quiet_s = 3 * self._backoff_ms / 1000 + 4 * _SYNC_S
         if self._plan.left and len(self._repairs) < REPAIRS_MOST // 2:
             quiet_s = max(quiet_s, _UNHURRIED_S)

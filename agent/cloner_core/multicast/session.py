@@ -12,10 +12,10 @@ import blake3
 
 from cloner_core.errors import InvalidError, RefusedError
 
-VERSIONS = (1,)
+VERSIONS = (2,)
 """Versions of the protocol this side speaks, the best first."""
 BLOCK_BYTES = 1440
-"""1500 − IPv4 (20) − UDP (8) − header (16) − tag (16): no fragments on Ethernet."""
+"""1500 − IPv4 (20) − UDP (8) − proof (16) − header (16): no fragments on Ethernet."""
 BLOCK6_BYTES = BLOCK_BYTES - 20
 """The same over IPv6, whose header has 40 bytes (RFC 8200 §3)."""
 BLOCKS_MOST = 65535  # of a parcel
@@ -87,10 +87,15 @@ def choose_version(theirs: Sequence[int]) -> int:
 
 
 def group_key(master: bytes) -> bytes:
-    """Return the key of what the sender says, from the `master` (bytes of length 32) of an epoch."""
-    return blake3.blake3(b"cloner 1 multicast group", key=master).digest(KEY_BYTES)
+    """Return the key of what the sender says, from the `master` (bytes of length 32) of an epoch; see `derived_key`."""
+    return blake3.blake3(b"cloner 2 multicast group", key=master).digest(KEY_BYTES)
+
+
+def derived_key(group: bytes, use: str) -> bytes:
+    """Return the key for one `use` of what the key of a group is for."""
+    return blake3.blake3(group, derive_key_context=f"cloner 2 multicast {use}").digest(KEY_BYTES)
 
 
 def receiver_key(master: bytes, receiver: int) -> bytes:
     """Return the key of what one receiver says; the sender makes it from its number, so it keeps none."""
-    return blake3.blake3(b"cloner 1 multicast receiver" + receiver.to_bytes(4, "big"), key=master).digest(KEY_BYTES)
+    return blake3.blake3(b"cloner 2 multicast receiver" + receiver.to_bytes(4, "big"), key=master).digest(KEY_BYTES)

@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 
 from cloner_core.multicast.combining import PLACES, combine_prefixes, places, read_blocks, strides
 
-Buffer = bytearray | memoryview
-
 _GROUP_BITS = 5
 
 
@@ -78,10 +76,11 @@ class Equations:
         return [(self.missing[pivot.bit_length() - 1], row >> width) for pivot, row in solved]
 
 
-def mend(buffer: Buffer, block_bytes: int, parcel: int, equations: Equations, payloads: Mapping[int, bytes]) -> None:
+def mend(
+    buffer: memoryview, block_bytes: int, parcel: int, equations: Equations, payloads: Mapping[int, bytes]
+) -> None:
     """Write the missing blocks of the parcel into `buffer`; `payloads` are those of the combinations, by number."""
-    view = memoryview(buffer)
-    blocks = read_blocks(view, block_bytes)
+    blocks = read_blocks(buffer, block_bytes)
     for block in equations.missing:
         blocks[block] = 0
     known = combine_prefixes(blocks, [places(parcel, number, len(blocks)) for number in equations.used])
@@ -93,7 +92,7 @@ def mend(buffer: Buffer, block_bytes: int, parcel: int, equations: Equations, pa
         at = block * block_bytes
         size = min(block_bytes, len(buffer) - at)
         # A false combination may say more than the last block has room for: the digest finds it out.
-        view[at : at + size] = value.to_bytes(block_bytes, "little")[:size]
+        buffer[at : at + size] = value.to_bytes(block_bytes, "little")[:size]
 
 
 def _sums(masks: Sequence[int], values: Sequence[int]) -> list[int]:

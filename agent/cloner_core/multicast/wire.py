@@ -1,4 +1,4 @@
-"""The messages of the multicast protocol, and their bytes before they are sealed.
+"""The messages of the multicast protocol, their headers, and their bytes before they are sealed.
 
 Decoders are total: whatever the bytes, a message or None. Who may say what is not decided here.
 """
@@ -9,12 +9,17 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from functools import lru_cache
 from typing import Any
 
-VERSION = 1
-HEADER = struct.Struct("!BBHIII")  # version, kind, index, stream, sequence, subject
-TAG_BYTES = 16
-OVERHEAD_BYTES = HEADER.size + TAG_BYTES
+from cloner_core.image.digest import Bytes
+
+VERSION = 2
+PROOF_BYTES = 16
+HEADER = struct.Struct("!BBHIII")  # version, kind, index, stream, sequence, subject; after the proof
+OVERHEAD_BYTES = PROOF_BYTES + HEADER.size
+TAGGED = 0x80
+"""In the kind of blocks and combinations: the proof is a tag over all of the datagram, not only over its header."""
 BURST_MOST = 44
 """Datagrams of one UDP_SEGMENT send: 44 × 1472 is below 64 KiB."""
 
@@ -24,7 +29,9 @@ POLLS_MOST = 32
 LEAVINGS_MOST = 32
 ROOM_MOST = 255
 
-_SYNC = struct.Struct("!IBBHIBBBB")  # clock, phase, room, backoff, crowd, how many of each list
+_ONE_MORE = int.from_bytes(HEADER.pack(0, 0, 1, 0, 1, 0), "big")
+_ROWS_KEPT = 64
+_SYNC = struct.Struct("!IBBBHIBBBB")  # clock, phase, strict, room, backoff, crowd, how many of each list
 _REPORT = struct.Struct("!IIBxHHIBB")  # clock, acked, flags, loss, room, done, how many of each list
 _REPAIR = struct.Struct("!IHH")
 _RANGE = struct.Struct("!II")
@@ -49,6 +56,7 @@ class Phase(IntEnum):
 class Flag(IntFlag):
     DONE = 1  # every parcel is there
     POLLED = 2  # the report answers a poll
+    ALTERED = 4  # bytes were altered on their way here
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,7 @@ class Run:
     first: int  # number of the first block or combination
     count: int
     sequence: int  # of the first datagram
-    payload: bytes  # all of the same size, but the last block of a parcel may be shorter
+    payload: Bytes  # all of the same size, but the last block of a parcel may be shorter
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +92,8 @@ class Sync:
     """(receiver, reason) of those no longer served."""
     room: int = ROOM_MOST
     """The least room that a receiver was heard to have just now, ROOM_MOST for more and for unknown."""
+    is_strict: bool = False
+    """Whether blocks and combinations are tagged from here on, and others not the sender's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +118,21 @@ class Report:
     """(first, count) of parcels whose blocks it wants sent again."""
 
 
+def in_a_row(first: bytes, count: int) -> bytes:
+    """Return the headers of `count` datagrams of a run: index and sequence rise by one from those of the `first`."""
+    if count == 1:
+        return first
+    repeat, rise = _row(count)
+    return (int.from_bytes(first, "big") * repeat + rise).to_bytes(count * HEADER.size, "big")
+
+
+@lru_cache(_ROWS_KEPT)
+def _row(count: int) -> tuple[int, int]:
+    """Return by what a header is multiplied, and what is added, to have `count` of them: one number is a whole run."""
+    places = [8 * HEADER.size * (count - 1 - one) for one in range(count)]
+    return sum(1 << at for at in places), sum(one * _ONE_MORE << at for one, at in enumerate(places))
+
+
 def encode_sync(sync: Sync) -> bytes:
     """Return the payload of `sync`; its sequence is in the header."""
     return b"".join(
@@ -115,6 +140,7 @@ def encode_sync(sync: Sync) -> bytes:
             _SYNC.pack(
                 sync.clock_ms & 0xFFFFFFFF,
                 sync.phase,
+                sync.is_strict,
                 sync.room,
                 sync.backoff_ms,
                 sync.crowd,
@@ -135,14 +161,15 @@ def decode_sync(payload: bytes, sequence: int) -> Sync | None:
     """Return the sync in `payload`, or None."""
     if len(payload) < _SYNC.size:
         return None
-    clock_ms, phase, room, backoff_ms, crowd, *counts = _SYNC.unpack_from(payload)
+    clock_ms, phase, strict, room, backoff_ms, crowd, *counts = _SYNC.unpack_from(payload)
     lists = _read_lists(payload, _SYNC.size, counts, (_REPAIR, _RANGE, _POLL, _LEAVING))
-    if phase > Phase.OVER or lists is None or _exceeds(counts, _SYNC_MOST):
+    if phase > Phase.OVER or strict > 1 or lists is None or _exceeds(counts, _SYNC_MOST):
         return None
     repairs, plan, polls, leavings = lists
-    return Sync(sequence, clock_ms, Phase(phase), backoff_ms, crowd, repairs, plan, polls, leavings, room)
+    return Sync(sequence, clock_ms, Phase(phase), backoff_ms, crowd, repairs, plan, polls, leavings, room, bool(strict))
 
 
+_FLAGS_ALL = Flag.DONE | Flag.POLLED | Flag.ALTERED
 _SYNC_MOST = (REPAIRS_MOST, RANGES_MOST, POLLS_MOST, LEAVINGS_MOST)
 _REPORT_MOST = (REPAIRS_MOST, RANGES_MOST)
 
@@ -173,7 +200,7 @@ def decode_report(payload: bytes, receiver: int, counter: int) -> Report | None:
         return None
     clock_ms, acked, flags, loss, room, done, *counts = _REPORT.unpack_from(payload)
     lists = _read_lists(payload, _REPORT.size, counts, (_NEED, _RANGE))
-    if flags > (Flag.DONE | Flag.POLLED) or payload[9] or lists is None or _exceeds(counts, _REPORT_MOST):
+    if flags > _FLAGS_ALL or payload[9] or lists is None or _exceeds(counts, _REPORT_MOST):
         return None
     needs, wants = lists
     return Report(receiver, counter, clock_ms, acked, Flag(flags), loss / 0xFFFF, room, done, needs, wants)

@@ -18,6 +18,7 @@ from cloner_core.errors import IntegrityError
 from cloner_core.image.digest import digest, require_digest
 from cloner_core.image.limits import DIGEST_BYTES
 from cloner_core.image.packmap import PackMap, PackRef, decode_map
+from cloner_core.multicast.content import SPARE_BYTES, Content
 from cloner_core.seats import ParcelList, parcel_head
 from cloner_server.durable import replace_file
 
@@ -111,26 +112,22 @@ def _keep(path: Path, listed: ParcelList) -> None:
         log.warning("the list of parcels %s cannot be kept, and will be made again: %s", path, error)
 
 
-class ParcelSource:
-    """Gives a sender the bytes of parcels; a thread reads the next while one is sent, so that none is waited for.
+class ReadAhead:
+    """Gives a sender the bytes of parcels. A thread reads the next while one is sent: none is waited for.
 
     The bytes stay as they are as long as they are held. Memory: the parcels given last, and two more.
     """
 
-    def __init__(self, store: PackFiles, pack_map: bytes, listed: ParcelList) -> None:
-        """`listed` are the parcels of `pack_map`. Raises NotFoundError and IntegrityError."""
-        self._store = store
-        self._pack_map = pack_map
-        self._packs = _read_map(store, pack_map).packs
-        self._digests = listed.digests
-        if len(self._packs) != len(listed.digests):
-            raise IntegrityError(f"{len(listed.digests)} parcels cannot be of a map of {len(self._packs)} packs")
-        self._given: OrderedDict[int, bytearray] = OrderedDict()
+    def __init__(self, read: Callable[[int], memoryview], count: int) -> None:
+        """`read` returns one of `count` parcels, and is called in either thread; what it raises, a call raises."""
+        self._count = count
+        self._read = read
+        self._given: OrderedDict[int, memoryview] = OrderedDict()
         self._thread = ThreadPoolExecutor(1, "read-ahead")
-        self._ahead: dict[int, Future[bytearray]] = {}
+        self._ahead: dict[int, Future[memoryview]] = {}
 
-    def __call__(self, parcel: int) -> bytearray:
-        """Return the bytes of a parcel. Raises NotFoundError, IntegrityError or OSError when the store lacks them."""
+    def __call__(self, parcel: int) -> memoryview:
+        """Return the bytes of a parcel."""
         if parcel in self._given:
             self._given.move_to_end(parcel)
             return self._given[parcel]
@@ -147,18 +144,36 @@ class ParcelSource:
         self._thread.shutdown(cancel_futures=True)
 
     def _read_ahead(self, parcel: int) -> None:
-        if parcel >= len(self._packs) or parcel in self._given or parcel in self._ahead:
+        if parcel >= self._count or parcel in self._given or parcel in self._ahead:
             return
         for other in list(self._ahead):  # of a range that is not sent on
             self._ahead.pop(other).cancel()
         self._ahead[parcel] = self._thread.submit(self._read, parcel)
 
-    def _read(self, parcel: int) -> bytearray:
+
+class ParcelSource(ReadAhead):
+    """The parcels of a version, encrypted. Raises NotFoundError, IntegrityError or OSError for what the store lacks."""
+
+    def __init__(self, store: PackFiles, pack_map: bytes, listed: ParcelList, content: Content) -> None:
+        """`listed` are the parcels of `pack_map`, `content` encrypts them. Raises NotFoundError and IntegrityError."""
+        self._store = store
+        self._pack_map = pack_map
+        self._content = content
+        self._packs = _read_map(store, pack_map).packs
+        self._digests = listed.digests
+        if len(self._packs) != len(listed.digests):
+            raise IntegrityError(f"{len(listed.digests)} parcels cannot be of a map of {len(self._packs)} packs")
+        super().__init__(self._read_parcel, len(self._packs))
+
+    def _read_parcel(self, parcel: int) -> memoryview:
         pack = self._packs[parcel]
         head = parcel_head(self._store.placement(self._pack_map, parcel))
-        data = bytearray(len(head) + pack.stored_size)
+        size = len(head) + pack.stored_size
+        room = bytearray(size + SPARE_BYTES)
+        data = memoryview(room)[:size]
         data[: len(head)] = head
         with self._store.pack_path(pack.digest).open("rb", buffering=0) as file:
-            file.readinto(memoryview(data)[len(head) :])  # a copy less than to join them, and without holding the GIL
+            file.readinto(data[len(head) :])  # a copy less than to join them, and without holding the GIL
         require_digest(data, bytes.fromhex(self._digests[parcel]), f"parcel {parcel} (pack {pack.digest.hex()})")
+        self._content.crypt(parcel, room, size)
         return data

@@ -18,6 +18,7 @@ import msgspec
 
 from cloner_core.allocation import keep_freed_memory
 from cloner_core.errors import ClonerError, ExitStatus, NotFoundError, RefusedError
+from cloner_core.multicast.content import Content
 from cloner_core.multicast.members import Member
 from cloner_core.multicast.pacing import FRAME6_BYTES, FRAME_BYTES
 from cloner_core.multicast.sealing import ReportOpener, Sealer
@@ -49,6 +50,10 @@ _TELL_S = 1.0
 _TURN_S = 0.1
 _TOLD_PER_S = 10_000  # receivers: those of a great session are told less often
 _READ_BYTES = 1 << 16
+_ALTERED = (
+    "what was sent was altered on its way to a receiver (a bad cable, or somebody who means harm): since then every "
+    "datagram has a tag over all of it, which costs both ends more"
+)
 _STREAM_STEP = 0x9E37  # epochs begin far apart in the combinations they send
 
 _decode_command = msgspec.json.Decoder(Command).decode
@@ -111,7 +116,9 @@ class Epoch:
         session = Session(order.stream, parcels, order.block_bytes, order.window_parcels)
         master, now_s = bytes.fromhex(order.master.value), time.monotonic()
         self._lines = lines
-        self._source = ParcelSource(_open_origin(order.origin), bytes.fromhex(order.pack_map), order.parcels)
+        key = group_key(master)
+        origin, content = _open_origin(order.origin), Content(key)
+        self._source = ParcelSource(origin, bytes.fromhex(order.pack_map), order.parcels, content)
         self._sender = Sender(
             session,
             self._source,
@@ -125,7 +132,7 @@ class Epoch:
         opener = ReportOpener(lambda one: receiver_key(master, one) if one in members else None, order.stream)
         self._rejects = opener.rejects
         self._socket = _open(order)
-        sealer = Sealer(group_key(master), order.stream, order.block_bytes)
+        sealer = Sealer(key, order.stream, order.block_bytes)
         self._sending = Sending(self._sender, sealer, opener, self._socket)
         self._notes: list[str] = []
         self._querier = self._make_querier(order, now_s) if order.query_every_s else None
@@ -217,7 +224,7 @@ class Epoch:
             sent=self._sender.sent,
             rejects=self._rejects,
             receivers=tuple(_describe(one, now_s) for one in self._sender.members.members.values()),
-            notes=tuple(self._notes),
+            notes=(*self._notes, *((_ALTERED,) if self._sender.is_strict else ())),
         )
 
 

@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 
 from cloner_core.image.digest import digest
 from cloner_core.multicast.combining import make_combinations, places, strides
+from cloner_core.multicast.content import SPARE_BYTES, Content
 from cloner_core.multicast.gathering import Gathering
 from cloner_core.multicast.solving import Equations
+
+CONTENT = Content(bytes(16))
 
 
 @st.composite
@@ -23,11 +26,15 @@ def losses(draw: st.DrawFn) -> tuple[bytes, int, set[int]]:
     return data, size, draw(st.sets(st.integers(0, blocks - 1)))
 
 
+def sent(data: bytes) -> memoryview:
+    return CONTENT.encrypted(5, data)
+
+
 def gather(data: bytes, size: int, lost: set[int]) -> Gathering:
-    gathering = Gathering(5, bytearray(len(data)), size, 0.0)
+    gathering = Gathering(5, bytearray(len(data) + SPARE_BYTES), size, 0.0)
     for block in range(gathering.blocks):
         if block not in lost:
-            assert gathering.add_blocks(block, 1, data[block * size : (block + 1) * size])
+            assert gathering.add_blocks(block, 1, bytes(sent(data)[block * size : (block + 1) * size]))
     return gathering
 
 
@@ -40,7 +47,7 @@ def test_what_is_lost_comes_back_from_combinations_in_any_order(
     gathering = gather(data, size, lost)
     assert gathering.needed == len(lost)
     numbers = chance.sample(range(0x10000), len(lost) + 60)
-    for number, payload in zip(numbers, make_combinations(data, size, 5, numbers), strict=True):
+    for number, payload in zip(numbers, make_combinations(sent(data), size, 5, numbers), strict=True):
         if gathering.is_whole:
             break
         assert gathering.needed > 0
@@ -48,7 +55,7 @@ def test_what_is_lost_comes_back_from_combinations_in_any_order(
         assert gathering.add_combinations(number, 1, payload)  # twice is once
     assert gathering.is_whole
     assert gathering.needed == 0
-    assert bytes(gathering.finish(digest(data)) or b"") == data
+    assert bytes(gathering.finish(digest(data), CONTENT) or b"") == data
 
 
 @settings(max_examples=60)
@@ -56,14 +63,14 @@ def test_what_is_lost_comes_back_from_combinations_in_any_order(
 def test_blocks_that_come_after_combinations_count(drawn: tuple[bytes, int, set[int]], chance: random.Random) -> None:
     data, size, lost = drawn
     gathering = gather(data, size, lost)
-    for number, payload in enumerate(make_combinations(data, size, 5, range(len(lost)))):
+    for number, payload in enumerate(make_combinations(sent(data), size, 5, range(len(lost)))):
         gathering.add_combinations(number, 1, payload)
     late = sorted(lost)
     chance.shuffle(late)
     for block in late:
         if not gathering.is_whole:
-            gathering.add_blocks(block, 1, data[block * size : (block + 1) * size])
-    assert bytes(gathering.finish(digest(data)) or b"") == data
+            gathering.add_blocks(block, 1, bytes(sent(data)[block * size : (block + 1) * size]))
+    assert bytes(gathering.finish(digest(data), CONTENT) or b"") == data
 
 
 @given(losses())
@@ -75,7 +82,7 @@ def test_false_combinations_are_never_handed_on(drawn: tuple[bytes, int, set[int
         gathering.add_combinations(number, 1, b"\x5a" * size)
         number += 1
     if gathering.is_whole:
-        mended = gathering.finish(digest(data))
+        mended = gathering.finish(digest(data), CONTENT)
         assert mended is None or bytes(mended) == data
 
 
@@ -122,7 +129,7 @@ def test_the_code_does_not_change() -> None:
 
 @given(st.integers(0, 30), st.integers(0, 30), st.binary(max_size=60))
 def test_what_does_not_fit_a_parcel_is_refused(first: int, count: int, payload: bytes) -> None:
-    gathering = Gathering(0, bytearray(100), 10, 0.0)
+    gathering = Gathering(0, bytearray(100 + SPARE_BYTES), 10, 0.0)
     fits = count > 0 and first + count <= 10 and len(payload) == count * 10
     assert gathering.add_blocks(first, count, payload) == fits
     assert len(gathering.buffer) == 100
@@ -130,7 +137,7 @@ def test_what_does_not_fit_a_parcel_is_refused(first: int, count: int, payload: 
 
 
 def test_a_gathering_holds_no_more_than_it_may_need() -> None:
-    gathering = Gathering(0, bytearray(1000), 10, 0.0)
+    gathering = Gathering(0, bytearray(1000 + SPARE_BYTES), 10, 0.0)
     for number in range(0, 5000, 50):
         gathering.add_combinations(number, 50, bytes(500))
     assert len(gathering._combinations) <= 100 + 64

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloner_core.image.digest import digest
+from cloner_core.multicast.content import Content
 from cloner_core.multicast.receiver import Receiver
 from cloner_core.multicast.sender import Pace, Sender
 from cloner_core.multicast.session import Leaving, Parcel, Session
@@ -13,6 +14,8 @@ from cloner_core.multicast.wire import Flag, Kind, Phase, Report, Run, Sync
 
 BLOCK, BLOCKS, PARCELS, WINDOW = 4, 7, 9, 4
 TRUTH = [bytes([parcel + 1]) * (BLOCK * BLOCKS) for parcel in range(PARCELS)]
+CONTENT = Content(bytes(16))
+SENT = [bytes(CONTENT.encrypted(parcel, data)) for parcel, data in enumerate(TRUTH)]
 SESSION = Session(1, tuple(Parcel(digest(data), len(data)) for data in TRUTH), BLOCK, WINDOW)
 
 small = st.integers(0, PARCELS + 1)
@@ -46,7 +49,7 @@ reports = st.builds(
     counter=st.integers(0, 60),
     clock_ms=numbers,
     acked=numbers,
-    flags=st.integers(0, 3).map(Flag),
+    flags=st.integers(0, 7).map(Flag),
     loss=st.floats(0, 1),
     room=u16,
     done=numbers,
@@ -58,7 +61,7 @@ reports = st.builds(
 def truth(sequence: int) -> list[Run | Sync]:
     """What an honest sender says: every block, and that there is no more."""
     said: list[Run | Sync] = [
-        Run(Kind.BLOCKS, parcel, 0, BLOCKS, sequence + parcel * BLOCKS, data) for parcel, data in enumerate(TRUTH)
+        Run(Kind.BLOCKS, parcel, 0, BLOCKS, sequence + parcel * BLOCKS, data) for parcel, data in enumerate(SENT)
     ]
     return said
 
@@ -78,7 +81,7 @@ def test_a_receiver_holds_its_window_and_hands_on_nothing_wrong(heard: list[Run 
         receiver.reports.clear()
         while receiver.ready:
             gathering = receiver.ready.popleft()
-            data = gathering.finish(SESSION.parcels[gathering.parcel].digest)
+            data = gathering.finish(SESSION.parcels[gathering.parcel].digest, CONTENT)
             receiver.settle(gathering.parcel, is_good=data is not None)
             if data is not None:
                 assert bytes(data) == TRUTH[gathering.parcel]
@@ -90,7 +93,7 @@ def test_a_receiver_holds_its_window_and_hands_on_nothing_wrong(heard: list[Run 
 @settings(max_examples=30)
 @given(st.lists(reports, max_size=40), st.integers(1, 5))
 def test_a_sender_serves_within_its_budgets_whatever_it_is_told(told: list[Report], steps: int) -> None:
-    sender = Sender(SESSION, TRUTH.__getitem__, Pace(1e9, 1e7), 0.0)
+    sender = Sender(SESSION, SENT.__getitem__, Pace(1e9, 1e7), 0.0)
     for number in range(4):  # 4 was never admitted
         sender.admit(number, 0.0)
     now_s = 0.0
@@ -117,7 +120,7 @@ def test_a_sender_serves_within_its_budgets_whatever_it_is_told(told: list[Repor
 
 
 def test_a_receiver_that_the_server_knows_to_be_done_is_not_waited_for() -> None:
-    sender = Sender(SESSION, TRUTH.__getitem__, Pace(1e9, 1e7), 0.0)
+    sender = Sender(SESSION, SENT.__getitem__, Pace(1e9, 1e7), 0.0)
     sender.admit(1, 0.0)
     sender.settle(1)
     sender.settle(2)  # of another epoch
@@ -128,7 +131,7 @@ def test_a_receiver_that_the_server_knows_to_be_done_is_not_waited_for() -> None
 
 
 def test_a_sender_that_is_closed_says_so_and_is_silent() -> None:
-    sender = Sender(SESSION, TRUTH.__getitem__, Pace(1e9, 1e7), 0.0)
+    sender = Sender(SESSION, SENT.__getitem__, Pace(1e9, 1e7), 0.0)
     sender.admit(1, 0.0)
     sender.close()
     said = [message for at in range(4000) if (message := sender.next(at * 0.001)) is not None]
