@@ -45,9 +45,9 @@ class RateControl:
 
 
 class Pacer:
-    """Spreads bytes over time; what was not sent in time is not made up for."""
+    """Spreads bytes over time; what was not sent for long is not made up for."""
 
-    _BEHIND_S = 0.004  # late by less, a driver may catch up
+    _BEHIND_S = 0.02  # by how much a sender that was not scheduled, or made combinations, may catch up
 
     def __init__(self, now_s: float) -> None:
         self.free_s = now_s
