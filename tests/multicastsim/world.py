@@ -66,6 +66,7 @@ class Outcome:
     epochs: int = 0
     poisoned: int = 0  # parcels that were whole and not what they should be
     forged: int = 0  # datagrams of strangers that receivers dropped
+    altered: int = 0  # reports that bytes were altered
     done_s: float = 0.0  # when the last ordinary node had everything
 
 
