@@ -354,6 +354,7 @@ class World:
         outcome.receivers, outcome.epochs = len(self.peers), len(sent)
         outcome.poisoned = sum(peer.poisoned for peer in self.peers)
         outcome.forged = sum(peer.rejected for peer in self.peers)
+        outcome.altered = sum(sent.altered for sent in self.sents)
         data = sum(one.blocks + one.combinations for one in sent)
         outcome.overhead = data / blocks - 1
         outcome.sent = sent[-1]

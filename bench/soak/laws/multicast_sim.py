@@ -25,6 +25,7 @@ def open_sessions(work: Path) -> Iterator[Case]:
             "parcels over HTTPS": float(outcome.over_https),
             "poisoned parcels found": float(outcome.poisoned),
             "forged datagrams": float(outcome.forged),
+            "reports of altered bytes": float(outcome.altered),
             "epochs": float(outcome.epochs),
         }
         return figures | {f"left {reason}": float(count) for reason, count in outcome.left.items()}
@@ -38,6 +39,7 @@ def _enough(entries: Sequence[Entry]) -> str:
         "a sender that began anew": share(entries, lambda figures: _number(figures, "epochs") > 1),
         "false blocks of a member": share(entries, lambda figures: _number(figures, "poisoned parcels found") > 0),
         "forged datagrams": share(entries, lambda figures: _number(figures, "forged datagrams") > 0),
+        "altered bytes": share(entries, lambda figures: _number(figures, "reports of altered bytes") > 0),
         "a node that left": share(entries, lambda figures: any(name.startswith("left") for name in figures)),
     }
     return ", ".join(f"{what} in {part:.1%} of the sessions" for what, part in seen.items() if part < 0.01)
