@@ -7,10 +7,10 @@ import secrets
 from pathlib import Path
 
 
-def write_new(path: Path, content: bytes | memoryview, mode: int) -> None:
+def write_new(path: Path, content: bytes | memoryview, mode: int, *, is_durable: bool = True) -> None:
     """Write and sync a file that must not exist yet; its name is durable once its directory is synced.
 
-    One that cannot be written whole is taken away again.
+    What can be had again need not be durable. One that cannot be written whole is taken away again.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
@@ -18,22 +18,27 @@ def write_new(path: Path, content: bytes | memoryview, mode: int) -> None:
             os.fchmod(descriptor, mode)  # whatever the umask is
             file.write(content)
             file.flush()
-            os.fsync(descriptor)
+            if is_durable:
+                os.fsync(descriptor)
     except BaseException:
         path.unlink()
         raise
 
 
-def replace_file(path: Path, content: bytes | memoryview, mode: int) -> None:
-    """Put `content` in place of what is at `path`, if anything: whoever opens it finds the old or the new, whole."""
+def replace_file(path: Path, content: bytes | memoryview, mode: int, *, is_durable: bool = True) -> None:
+    """Put `content` in place of what is at `path`, if anything: whoever opens it finds the old or the new, whole.
+
+    After a power cut that holds for what is durable.
+    """
     fresh = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    write_new(fresh, content, mode)
+    write_new(fresh, content, mode, is_durable=is_durable)
     try:
         fresh.rename(path)
     except BaseException:
         fresh.unlink()
         raise
-    sync_directory(path.parent)
+    if is_durable:
+        sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:

@@ -298,10 +298,10 @@ def test_a_disk_that_is_full_is_told_and_what_comes_later_is_kept(rack: Rack, mo
     is_full.set()
     real = replace_file
 
-    def write(path: Path, content: bytes | memoryview, mode: int) -> None:
+    def write(path: Path, content: bytes | memoryview, mode: int, *, is_durable: bool) -> None:
         if is_full.is_set() and path.parent.name == "packs":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        real(path, content, mode)
+        real(path, content, mode, is_durable=is_durable)
 
     monkeypatch.setattr(caches, "replace_file", write)
     fetcher = rack.want(1)

@@ -25,6 +25,7 @@ _UNANSWERED_MOST = 5
 _PATIENCE_S = 0.5  # that the others wait for one receiver, before it leaves
 _LATE_S = 2.0  # behind the sender's clock
 _LATE_FOR_S = 1.5  # after which one who is late does not catch up: a machine that stood still for a while does at once
+_LATE_ALONE_S = 10.0  # after which one who is late goes though nobody waits for it: HTTPS is at its speed
 _ON_TIME_S = 1.0  # within which one that is on time was heard
 _LOSSY, _LOSSY_S = 0.3, 2.0
 _HEARD_S = 0.5  # of a receiver not heard for so long nobody waits
@@ -86,10 +87,12 @@ class Members:
             if len(self._watched) < WATCHED_MOST:
                 self._watched[number] = self.members[number]
 
-    def take(self, report: Report, sequence: int, window: int, clock_s: float, now_s: float) -> Member | None:
+    def take(
+        self, report: Report, sequence: int, window: int, clock_s: float, now_s: float, *, ending_s: float
+    ) -> Member | None:
         """Take a report; return who sent it, or None for one that is old or of somebody who is not served.
 
-        `clock_s` is the sender's clock, which syncs tell.
+        `clock_s` is the sender's clock, which syncs tell; for `ending_s` there have been no blocks to be sent.
         """
         member = self.members.get(report.receiver)
         if member is None or report.counter <= member.counter or report.acked > sequence or member.left is not None:
@@ -104,9 +107,11 @@ class Members:
             self.settle(member)
             return member
         # Late is who has much to read yet: at a low rate a machine may take its time, and nobody waits for it.
-        is_late = clock_s - report.clock_ms / 1000 > _LATE_S and report.clock_ms and sequence - member.acked > window
+        is_far = sequence - member.acked > window
+        is_late = clock_s - report.clock_ms / 1000 > _LATE_S and report.clock_ms and (is_far or ending_s)
         member.late_since_s = min(member.late_since_s, now_s) if is_late else inf
-        if now_s - member.late_since_s > _LATE_FOR_S and self._is_one_on_time(now_s):
+        late_s = now_s - member.late_since_s
+        if min(late_s, ending_s) > _LATE_ALONE_S or (is_far and late_s > _LATE_FOR_S and self._is_one_on_time(now_s)):
             self.leave(member.number, Leaving.SLOW)
             return None
         self._recent.append(member)

@@ -138,6 +138,7 @@ class Sender:
         self._waiting_s = self._room_s = self._begun_s = self._spread_s = now_s
         self._floor_parcel_s = 0.0
         self._bursts = 0
+        self._ending_since_s = inf
         self._goodbyes = 0
         self._began_s = now_s
         self._news = False
@@ -147,7 +148,12 @@ class Sender:
     @property
     def is_quiet(self) -> bool:
         """Whether there is nothing to send, and nothing being mended."""
-        return self._current is None and not self._plan.left and not self._repairs
+        return self._is_ending and not self._repairs
+
+    @property
+    def _is_ending(self) -> bool:
+        """Whether there are no blocks to be sent."""
+        return self._current is None and not self._plan.left
 
     @property
     def is_strict(self) -> bool:
@@ -205,7 +211,8 @@ class Sender:
     def receive(self, report: Report, now_s: float) -> None:
         """Take a report that was opened with the key of its receiver."""
         clock_s = now_s - self._began_s
-        member = self.members.take(report, self._sequence, self._pace.window_datagrams, clock_s, now_s)
+        window, ending_s = self._pace.window_datagrams, max(0.0, now_s - self._ending_since_s)
+        member = self.members.take(report, self._sequence, window, clock_s, now_s, ending_s=ending_s)
         if member is None:
             self.sent.dropped += 1
             return
@@ -395,14 +402,14 @@ class Sender:
         if self._goodbyes:
             self._goodbyes -= 1
             self.is_over = not self._goodbyes
+        self._ending_since_s = min(self._ending_since_s, now_s) if self._is_ending else inf
         is_idle = (self.is_quiet or self.is_gathering) and not self._goodbyes
         plan = self._plan.ranges(RANGES_MOST - 1)
         if self._current is not None:
             plan = ((self._current[0], 1), *plan)
         self._spread_reports(now_s)
         self._sequence += 1
-        is_ending = self._current is None and not self._plan.left
-        polls = self.members.polls(self._sequence, self._pace.window_datagrams, now_s, is_ending=is_ending)
+        polls = self.members.polls(self._sequence, self._pace.window_datagrams, now_s, is_ending=self._is_ending)
         sync = Sync(
             self._sequence,
             int((now_s - self._began_s) * 1000) & 0xFFFFFFFF,

@@ -210,7 +210,8 @@ class PackCache:
 
     def _write(self, path: Path, content: bytes | memoryview) -> None:
         before = path.stat().st_size if path.exists() else 0
-        replace_file(path, content, _MODE)
+        # A power cut may leave it empty or wrong: everything is measured and digested before it is used, and had again.
+        replace_file(path, content, _MODE, is_durable=False)
         with self._lock:
             self._used_bytes += len(content) - before
 

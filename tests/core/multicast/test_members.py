@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
 from cloner_core.multicast.members import Members
 from cloner_core.multicast.session import Leaving
@@ -14,8 +15,9 @@ WINDOW = 5600
 class Group:
     """Receivers that report ten times a second; `behind` says by how many seconds, at a time."""
 
-    def __init__(self, *behind: Callable[[float], float], datagrams_per_s: int = 80_000) -> None:
+    def __init__(self, *behind: Callable[[float], float], datagrams_per_s: int = 80_000, ends_s: float = inf) -> None:
         self.members = Members()
+        self._ends_s = ends_s
         self._per_s = datagrams_per_s
         self._behind = dict(enumerate(behind, 1))
         for number in self._behind:
@@ -28,7 +30,9 @@ class Group:
                 seen_s = max(0.001, now_s - behind(now_s))
                 acked = int(seen_s * self._per_s)
                 report = Report(number, turn, round(1000 * seen_s), acked, Flag(0), 0.0, 16, 0, (), ())
-                self.members.take(report, int(now_s * self._per_s), WINDOW, now_s, now_s)
+                self.members.take(
+                    report, int(now_s * self._per_s), WINDOW, now_s, now_s, ending_s=max(0.0, now_s - self._ends_s)
+                )
         return [one.left for one in self.members.members.values()]
 
 
@@ -62,3 +66,11 @@ def test_nobody_leaves_where_all_fall_behind() -> None:
 
 def test_a_machine_with_little_to_read_may_take_its_time() -> None:
     assert Group(falls_behind, on_time, datagrams_per_s=260).run(20) == [None, None]
+
+
+def test_one_that_is_alone_and_behind_for_long_after_the_last_block_leaves() -> None:
+    """It takes fewer datagrams than there are syncs: multicast would never end for it, HTTPS goes at its speed."""
+    assert Group(falls_behind, datagrams_per_s=260, ends_s=20).run(30) == [None]
+    assert Group(falls_behind, datagrams_per_s=260, ends_s=20).run(31) == [Leaving.SLOW]
+    assert Group(on_time, datagrams_per_s=260, ends_s=20).run(60) == [None]
+    assert Group(stood_still, datagrams_per_s=260, ends_s=10).run(30) == [None]
