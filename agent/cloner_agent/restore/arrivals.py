@@ -21,8 +21,9 @@ DEAF_S = 10.0
 """A node that has heard nothing valid for so long after it sat down goes over HTTPS."""
 SILENT_S = 60.0
 """So does one that heard nothing for so long since, though the server has not said that the session is over."""
-POISONED_MOST = 16
-"""And one to which so many parcels came with another digest: whoever forges them goes on."""
+POISONED_MOST = 32
+"""And one to which so many parcels came with another digest, twice what it may have begun when the first was found: a
+strict session has no more of them, unless a member forges them."""
 LOSS_MOST, LOSSY_S = 0.3, 5.0
 """And one that loses more than this part for so long: HTTPS is faster then. Among others the sender says so earlier."""
 _LOOK_S = 0.2
