@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -340,12 +341,13 @@ def replay(address: str, for_s: float, stream: int) -> None:
             time.sleep(0.0005)
 
 
-def alter(address: str, for_s: float) -> None:
-    """Be a stranger: say again what the sender says, with other bytes below the same heads.
+def alter(address: str, for_s: float, listens: Event) -> None:
+    """Be a stranger: say again what the sender says, with other bytes below the same heads; `listens` is set before.
 
     Who has heard the sender takes no block twice; who has not takes this one.
     """
     opened, again, chance = ReceiverSocket(group()), SenderSocket(group(), address), random.Random(7)
+    listens.set()
     ends_s = time.monotonic() + for_s
     while time.monotonic() < ends_s:
         while (read := opened.receive()) is not None:

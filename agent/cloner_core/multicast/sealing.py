@@ -89,8 +89,8 @@ def _heads(count: int, gap_bytes: int) -> struct.Struct:
 
 @lru_cache(_LAYOUTS_KEPT)
 def _fields(count: int) -> struct.Struct:
-    """Return what splits the proofs, or the headers, of so many datagrams."""
-    return struct.Struct("16s" * count)
+    """Return what splits the proofs of so many datagrams, or the headers, which are as long."""
+    return struct.Struct(f"{PROOF_BYTES}s" * count)
 
 
 class Sealer:

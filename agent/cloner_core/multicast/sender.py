@@ -433,14 +433,12 @@ class Sender:
 
     def _close_repairs(self, now_s: float) -> None:
         """Forget parcels that nobody has asked about for long enough, and all when nobody is left who could."""
-        if self.members.members and not self.members.served:
-            self._repairs.clear()
-            self._ready.clear()
+        is_deserted = bool(self.members.members) and not self.members.served
         quiet_s = 3 * self._backoff_ms / 1000 + 4 * _SYNC_S
         if self._plan.left and len(self._repairs) < REPAIRS_MOST // 2:
             quiet_s = max(quiet_s, _UNHURRIED_S)
         for parcel, repair in list(self._repairs.items()):
-            if repair.sent >= repair.target and now_s - repair.changed_s > quiet_s:
+            if is_deserted or (repair.sent >= repair.target and now_s - repair.changed_s > quiet_s):
                 del self._repairs[parcel]
                 self._ready.pop(parcel, None)
                 self._combined[parcel] = repair.sent
