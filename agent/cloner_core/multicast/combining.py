@@ -12,8 +12,9 @@ import struct
 from collections.abc import Iterable, Sequence
 from functools import lru_cache, reduce
 from math import gcd
-from operator import xor
+from operator import ixor
 
+from bitarray import bitarray
 from blake3 import blake3
 
 from cloner_core.image.digest import Bytes
@@ -45,35 +46,42 @@ def places(parcel: int, combination: int, blocks: int) -> tuple[int, ...]:
     return tuple([place % (blocks + 1) for place in drawn])
 
 
-def prefixes(blocks: Sequence[int], order: int, wanted: Iterable[int]) -> dict[int, int]:
-    """Return the XOR of the blocks (numbers of their bytes) before each of the `wanted` places of an order."""
+def prefixes(blocks: Sequence[bitarray], order: int, wanted: Iterable[int]) -> dict[int, bitarray]:
+    """Return the XOR of the blocks before each of the `wanted` places of an order."""
     count = len(blocks)
     stride = strides(count)[order]
-    found, total, at = {}, 0, 0
-    # Sums between two places are dropped at once: lists of them all would cost more in page faults than in XORs.
+    found: dict[int, bitarray] = {}
+    total, at = empty(len(blocks[0]) // 8), 0
+    # In place: new memory for each sum would cost more, in page faults, than the sums.
     for place in sorted(wanted):
-        total = reduce(xor, [blocks[one * stride % count] for one in range(at, place)], total)
+        reduce(ixor, [blocks[one % count] for one in range(at * stride, place * stride, stride)], total)
         at = place
-        found[place] = total
+        found[place] = total.copy()
     return found
 
 
-def read_blocks(data: Bytes, block_bytes: int) -> list[int]:
-    """Return the blocks of a parcel as numbers; the last is filled up with zeros."""
-    view, read = memoryview(data), int.from_bytes
-    return [read(view[at : at + block_bytes], "little") for at in range(0, len(data), block_bytes)]
+def empty(size: int) -> bitarray:
+    """Return a block of so many bytes, all zero."""
+    return bitarray(buffer=bytearray(size))
 
 
-def combine_prefixes(blocks: Sequence[int], drawn: Sequence[Sequence[int]]) -> list[int]:
+def read_blocks(data: Bytes, block_bytes: int) -> list[bitarray]:
+    """Return the blocks of a parcel, in its own memory; a last one that is shorter is a copy filled up with zeros."""
+    view, whole = memoryview(data), len(data) - len(data) % block_bytes
+    blocks = [bitarray(buffer=view[at : at + block_bytes]) for at in range(0, whole, block_bytes)]
+    if whole < len(view):
+        blocks.append(bitarray(buffer=bytearray(view[whole:]).ljust(block_bytes, b"\0")))
+    return blocks
+
+
+def combine_prefixes(blocks: Sequence[bitarray], drawn: Sequence[Sequence[int]]) -> list[bitarray]:
     """Return the XOR of the prefixes at the places of each combination in `drawn`."""
-    sums = [0] * len(drawn)
+    sums = [empty(len(blocks[0]) // 8) for _ in drawn]
     for order in range(ORDERS):
         at = order * PLACES
         before = prefixes(blocks, order, {place for its in drawn for place in its[at : at + PLACES]})
-        sums = [
-            total ^ before[its[at]] ^ before[its[at + 1]] ^ before[its[at + 2]]
-            for total, its in zip(sums, drawn, strict=True)
-        ]
+        for total, its in zip(sums, drawn, strict=True):
+            reduce(ixor, [before[place] for place in its[at : at + PLACES]], total)
     return sums
 
 
@@ -81,4 +89,4 @@ def make_combinations(data: Bytes, block_bytes: int, parcel: int, numbers: Seque
     """Return the payloads of the combinations `numbers` of the parcel that has the bytes `data`."""
     blocks = read_blocks(data, block_bytes)
     sums = combine_prefixes(blocks, [places(parcel, number, len(blocks)) for number in numbers])
-    return [one.to_bytes(block_bytes, "little") for one in sums]
+    return [one.tobytes() for one in sums]

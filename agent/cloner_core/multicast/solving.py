@@ -8,7 +8,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
-from cloner_core.multicast.combining import PLACES, combine_prefixes, places, read_blocks, strides
+from bitarray import bitarray
+
+from cloner_core.multicast.combining import PLACES, combine_prefixes, empty, places, read_blocks, strides
 
 _GROUP_BITS = 5
 
@@ -82,26 +84,23 @@ def mend(
     """Write the missing blocks of the parcel into `buffer`; `payloads` are those of the combinations, by number."""
     blocks = read_blocks(buffer, block_bytes)
     for block in equations.missing:
-        blocks[block] = 0
-    known = combine_prefixes(blocks, [places(parcel, number, len(blocks)) for number in equations.used])
-    said = [
-        have ^ int.from_bytes(payloads[number], "little") for have, number in zip(known, equations.used, strict=True)
-    ]
+        blocks[block].setall(0)
+    said = combine_prefixes(blocks, [places(parcel, number, len(blocks)) for number in equations.used])
+    for at, number in enumerate(equations.used):
+        said[at] ^= bitarray(buffer=payloads[number])
     solution = equations.solve()
-    for (block, _), value in zip(solution, _sums([mask for _, mask in solution], said), strict=True):
-        at = block * block_bytes
-        size = min(block_bytes, len(buffer) - at)
-        # A false combination may say more than the last block has room for: the digest finds it out.
-        buffer[at : at + size] = value.to_bytes(block_bytes, "little")[:size]
+    _add_sums([blocks[block] for block, _ in solution], [mask for _, mask in solution], said)
+    # A false combination may say more than the last block has room for: the digest finds it out.
+    whole = len(buffer) - len(buffer) % block_bytes
+    buffer[whole:] = blocks[-1].tobytes()[: len(buffer) - whole]
 
 
-def _sums(masks: Sequence[int], values: Sequence[int]) -> list[int]:
-    """Return for each mask the XOR of the values whose bits it has, by tables of groups of values (four Russians)."""
-    sums = [0] * len(masks)
+def _add_sums(totals: list[bitarray], masks: Sequence[int], values: Sequence[bitarray]) -> None:
+    """Add to each total the values whose bits its mask has, by tables of groups of values (four Russians)."""
     low = (1 << _GROUP_BITS) - 1
     for start in range(0, len(values), _GROUP_BITS):
-        table = [0]
+        table = [empty(len(values[0]) // 8)]
         for value in values[start : start + _GROUP_BITS]:
             table += [value ^ other for other in table]
-        sums = [total ^ table[mask >> start & low] for total, mask in zip(sums, masks, strict=True)]
-    return sums
+        for at, mask in enumerate(masks):
+            totals[at] ^= table[mask >> start & low]

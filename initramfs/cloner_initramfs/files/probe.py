@@ -14,6 +14,7 @@ MODULES = (
     "psutil",
     "pyudev",
     "blake3",
+    "bitarray",
     "backports.zstd",
     "cryptography.hazmat.primitives.asymmetric.ed25519",
     "msgspec",
