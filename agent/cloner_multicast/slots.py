@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-from collections import deque
 
 NONE = 255
 """In the table of parcels: in no slot."""
@@ -23,12 +22,12 @@ class Slots:
         self._view = memoryview(self._memory)
         self._table = mmap.mmap(-1, parcels)
         self._table.write(bytes([NONE]) * parcels)
-        self._free = deque(range(count))
+        self._free = list(range(count))
         self._taken: dict[int, tuple[memoryview, int]] = {}  # by id of the view that was given
 
     def allocate(self, size: int) -> memoryview:
         """Return a place for a parcel of so many bytes. Raises IndexError when all are taken."""
-        slot = self._free.popleft()
+        slot = self._free.pop()  # freed last: the one that caches still hold
         view = self._view[slot * self._size : slot * self._size + size]
         self._taken[id(view)] = view, slot
         return view

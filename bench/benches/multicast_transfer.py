@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from bisect import bisect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +34,7 @@ from cloner_multicast.receiving import Seat
 from cloner_multicast.sending import Sending
 from cloner_multicast.sockets import Group, ReceiverSocket, SenderSocket
 from cloner_server.multicast.parcels import ReadAhead
-from netns.multicast_yard import LINK, PORT, Yard
+from netns.multicast_yard import FORGED_BYTES, LINK, PORT, Yard, forged
 from netns.netboot_lab import inside
 
 OURS, UDPCAST, UFTP, CEILING = "cloner", "udpcast", "uftp", "ceiling"
@@ -40,10 +42,12 @@ _MIB = 1 << 20
 _PARCEL_BYTES = 1_400_000  # what a pack of 4 MiB comes to
 PAYLOAD, FRAME = 1448, 1514
 _SILENCE_S = 0.3  # after which nothing more is expected of who only sends
+_FORGED_AT_ONCE = 16
 _MASTER = bytes(range(32))
 _GROUP = "239.255.71.1"
 _UFTP_PUBLIC = "239.255.71.3"
-_ENDS_S = 240.0
+# Who takes four times as long as the link would, or without a cap one of this rate, and this much more, hangs.
+_HUNG_S, _HUNG_SHARE, _HUNG_BPS = 30.0, 4.0, 200e6
 _UNCAPPED_BPS = 20e9
 
 
@@ -57,13 +61,20 @@ class Scene:
     mib: int = 256
     slow: float = 0.0  # of the cap's speed, at which the last receiver writes; 0: as fast as all
     late: float = 0.0  # part of the data that is sent before the last receiver comes
+    forged: float = 0.0  # part of all datagrams on the wire that a stranger sends
 
     @property
     def name(self) -> str:
         cap = f"{self.cap_bps / 1e6:g} Mbit/s" if self.cap_bps else "no cap"
         slow = f", one at {self.slow:.0%}" if self.slow else ""
         late = f", one late by {self.late:.0%}" if self.late else ""
-        return f"{self.receivers} × {self.loss:.0%}, {cap}{slow}{late}"
+        forged = f", {self.forged:.0%} forged" if self.forged else ""
+        return f"{self.receivers} × {self.loss:.0%}, {cap}{slow}{late}{forged}"
+
+    @property
+    def stranger(self) -> int:
+        """The number of the host that is a stranger's; there is one when anything is forged."""
+        return self.receivers + 1
 
     @property
     def served(self) -> int:
@@ -84,7 +95,8 @@ class Run:
     share_of_link: float  # of what a capped link carries in blocks; 0 without a cap
     whole: int  # receivers whose file is the same
     left_s: float = 0.0  # when the slow one was sent away; 0: nobody was
-    late_share: float = 0.0  # bytes on the wire beyond those of one transmission, over those the late one missed
+    late_share: float = 0.0  # bytes on the wire beyond one transmission, over those before the late one could hear
+    forged_share: float = 0.0  # of the datagrams that the first receiver saw, those that it found forged
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +115,16 @@ class Place:
     def said(self) -> Path:
         """What a sender tells of itself, JSON."""
         return self.room / "said"
+
+    @property
+    def seated(self) -> Path:
+        """When the late receiver began to hear, by the monotonic clock."""
+        return self.room / "seated"
+
+    @property
+    def heard(self) -> Path:
+        """What the first receiver tells of itself, JSON."""
+        return self.room / "heard"
 
 
 def _spawn(work: Callable[[], None], namespace: str) -> int:
@@ -177,11 +199,13 @@ class _Ours:
 
         for number in range(count - bool(scene.late)):
             admit(number)
-        missed, left_s = 0, 0.0
+        left_s, is_late = 0.0, bool(scene.late)
+        sent = [(begun_s, 0)]  # bytes on the wire by then
         while not sender.is_over:
             sending.run(time.monotonic() + 0.02)
-            if scene.late and not missed and sender.sent.blocks * BLOCK_BYTES >= scene.late * self._size:
-                missed = sender.sent.wire_bytes
+            sent.append((time.monotonic(), sender.sent.wire_bytes))
+            if is_late and sender.sent.blocks * BLOCK_BYTES >= scene.late * self._size:
+                is_late = False
                 admit(count - 1)
             if scene.slow and not left_s and sender.members.members[count - 1].left is Leaving.SLOW:
                 left_s = time.monotonic() - begun_s
@@ -189,7 +213,8 @@ class _Ours:
                 sender.close()
         source.close()
         once = self._size * FRAME / BLOCK_BYTES
-        late_share = (sender.sent.wire_bytes - once) / missed if missed else 0.0
+        missed = _sent_by(sent, float(place.seated.read_text())) if scene.late else math.inf
+        late_share = (sender.sent.wire_bytes - once) / missed
         place.said.write_text(json.dumps({"left_s": round(left_s, 2), "late_share": round(late_share, 4)}))
 
     def _receive(self, number: int) -> None:
@@ -199,11 +224,19 @@ class _Ours:
         seat = Seat(1, number, group_key(_MASTER), receiver_key(_MASTER, number), (address[0], address[1]))
         feed = Feed(self._session, self._group, lambda _stream, _is_heard: seat)
         feed.start()
+        if self._place.scene.late and number == self._count - 1:
+            while not feed.state().seated_s:
+                time.sleep(0.001)
+            self._place.seated.write_text(str(feed.state().seated_s))
         self._write(number, feed)
         while feed.left is None and feed.state().done < len(self._session.parcels):
             time.sleep(0.005)
         while os.read(self._pipes[number][0], 1):
             pass  # until the sender ends: a receiver that went without answering its last poll is waited for
+        if not number:
+            state = feed.state()
+            forged_share = state.forged / (state.forged + state.datagrams)
+            self._place.heard.write_text(json.dumps({"forged_share": round(forged_share, 4)}))
         feed.stop()
 
     def _write(self, number: int, feed: Feed) -> None:
@@ -221,6 +254,13 @@ class _Ours:
             view.release()
             feed.release(parcel)
         os.close(fd)
+
+
+def _sent_by(sent: Sequence[tuple[float, int]], when_s: float) -> float:
+    """Return how many bytes were sent by a time, from (time, bytes) in order."""
+    after = min(bisect(sent, (when_s, 0)), len(sent) - 1)
+    (begun_s, first), (ended_s, last) = sent[after - 1], sent[after]
+    return first + (last - first) * (when_s - begun_s) / (ended_s - begun_s)
 
 
 def _read_line(fd: int) -> bytes:
@@ -288,6 +328,18 @@ def _ceiling(place: Place) -> tuple[list[int], int]:
     return receivers, _spawn(send, place.made.of(0))
 
 
+def _forge(place: Place) -> None:
+    """Be a stranger until killed: send what looks like datagrams of the session, as many as asked for each of its."""
+    scene = place.scene
+    opened = SenderSocket(Group(_GROUP, PORT, LINK), place.made.address(scene.stranger))
+    chance, due_s = random.Random(5), time.monotonic()
+    rate_bps = (scene.cap_bps or _UNCAPPED_BPS) * scene.forged / (1 - scene.forged)
+    while True:
+        opened.send(b"".join(forged(chance, 1) for _ in range(_FORGED_AT_ONCE)), FORGED_BYTES)
+        due_s = max(due_s + _FORGED_AT_ONCE * FRAME * 8 / rate_bps, time.monotonic() - 0.02)
+        time.sleep(max(0.0, due_s - time.monotonic()))
+
+
 WHO = {OURS: lambda place: _Ours(place).start(), UDPCAST: _udpcast, UFTP: _uftp, CEILING: _ceiling}
 
 
@@ -300,14 +352,16 @@ def transfer(place: Place, who: str) -> Run:
     """Run one; a receiver of `CEILING` counts and keeps nothing."""
     warm()
     before = _sent_bytes(place.made)
+    stranger = _spawn(partial(_forge, place), place.made.of(place.scene.stranger)) if place.scene.forged else 0
     receivers, sender = WHO[who](place)
     begun = time.monotonic()
     ends = {*receivers, sender}
-    used = 0.0
+    size, used = place.source.stat().st_size, 0.0
+    hung_s = _HUNG_S + _HUNG_SHARE * size * 8 / (place.scene.cap_bps or _HUNG_BPS)
     awaited = {sender} if who == UFTP else ends.copy()  # its receivers wait for the next file
     took_s = math.inf
     try:
-        while ends and time.monotonic() - begun < _ENDS_S:
+        while ends and time.monotonic() - begun < hung_s:
             pid, _, usage = os.wait4(-1, os.WNOHANG)
             if not pid:
                 if not awaited & ends:
@@ -321,14 +375,14 @@ def transfer(place: Place, who: str) -> Run:
             if pid in awaited and not awaited & ends:
                 took_s = ended_s - begun
     finally:
-        for pid in ends:
+        for pid in (*ends, *((stranger,) if stranger else ())):
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-    size = place.source.stat().st_size
     goodput = size * 8 / took_s
     if who == CEILING:
         goodput = min(json.loads(place.target(number).read_text()) for number in range(place.scene.receivers))
-    said = json.loads(place.said.read_text()) if who == OURS and place.said.exists() else {}
+    told = (path for path in (place.said, place.heard) if path.exists())
+    said = {name: value for path in told for name, value in json.loads(path.read_text()).items()}
     link = place.scene.cap_bps * PAYLOAD / FRAME
     return Run(
         place.scene.name,
