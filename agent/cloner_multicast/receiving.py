@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from cloner_core.multicast.combining import Workbench
 from cloner_core.multicast.content import Content
 from cloner_core.multicast.gathering import Gathering
 from cloner_core.multicast.receiver import Receiver
@@ -41,6 +42,7 @@ class Receiving:
         self._poller = select.poll()
         self._poller.register(opened.fileno(), select.POLLIN)
         self._others: tuple[int, ...] = ()
+        self._bench = Workbench()
         self._is_flowing = False  # something came in the last turn, and nothing was left
         self._sit(seat)
 
@@ -62,7 +64,7 @@ class Receiving:
 
     def finish(self, gathering: Gathering) -> memoryview | None:
         """Return the bytes of a parcel that became whole in this epoch; None when they are not what was meant."""
-        return gathering.finish(self.receiver.session.parcels[gathering.parcel].digest, self._content)
+        return gathering.finish(self.receiver.session.parcels[gathering.parcel].digest, self._content, self._bench)
 
     def turn(self, most_s: float, *others: int) -> tuple[list[Gathering], list[int]]:
         """Wait for so long at most and take what arrived; return what became whole, and which `others` can be read."""

@@ -188,7 +188,7 @@ class Peer:
 
     def _write(self, gathering: Gathering) -> None:
         world, parcel = self._world, gathering.parcel
-        data = gathering.finish(world.session.parcels[parcel].digest, world.content)
+        data = gathering.finish(world.session.parcels[parcel].digest, world.content, world.bench)
         if data is None:
             self.poisoned += 1
             assert self.receiver is not None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 
 from cloner_core.image.digest import digest
+from cloner_core.multicast.combining import Workbench
 from cloner_core.multicast.content import Content
 from cloner_core.multicast.receiver import Receiver
 from cloner_core.multicast.sealing import Opener, ReportOpener, ReportSealer, Sealer
@@ -118,6 +119,7 @@ class World:
         self._master = self._chance.randbytes(32)
         self.group_key = group_key(self._master)
         self.content = Content(self.group_key)
+        self.bench = Workbench()
         self._sealer = Sealer(self.group_key, self.session.stream, scenario.block_bytes)
         self._given: set[int] = set()
         self._report_opener = ReportOpener(

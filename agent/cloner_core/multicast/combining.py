@@ -46,6 +46,37 @@ def places(parcel: int, combination: int, blocks: int) -> tuple[int, ...]:
     return tuple([place % (blocks + 1) for place in drawn])
 
 
+class Workbench:
+    """Room for the blocks of one parcel after another, as what can be added up in place.
+
+    New memory and new views for each parcel would cost more than the sums. Memory: that of the largest parcel that was
+    laid on it. Not for two threads at once.
+    """
+
+    def __init__(self) -> None:
+        self._block_bytes = 0
+        self._room = memoryview(b"")
+        self._blocks: list[bitarray] = []
+
+    def lay(self, data: Bytes, block_bytes: int) -> list[bitarray]:
+        """Return copies of the blocks of a parcel, the last filled up with zeros; they last until the next parcel."""
+        count = -(-len(data) // block_bytes)
+        if block_bytes != self._block_bytes or count > len(self._blocks):
+            self._block_bytes = block_bytes
+            self._room = memoryview(bytearray(count * block_bytes))
+            self._blocks = [
+                bitarray(buffer=self._room[at : at + block_bytes]) for at in range(0, len(self._room), block_bytes)
+            ]
+        size, end = len(data), count * block_bytes
+        self._room[:size] = data
+        self._room[size:end] = bytes(end - size)
+        return self._blocks[:count]
+
+    def look(self, start: int, end: int) -> memoryview:
+        """Return what lies there now in the place of these bytes of the parcel."""
+        return self._room[start:end]
+
+
 def prefixes(blocks: Sequence[bitarray], order: int, wanted: Iterable[int]) -> dict[int, bitarray]:
     """Return the XOR of the blocks before each of the `wanted` places of an order."""
     count = len(blocks)
@@ -65,15 +96,6 @@ def empty(size: int) -> bitarray:
     return bitarray(buffer=bytearray(size))
 
 
-def read_blocks(data: Bytes, block_bytes: int) -> list[bitarray]:
-    """Return the blocks of a parcel, in its own memory; a last one that is shorter is a copy filled up with zeros."""
-    view, whole = memoryview(data), len(data) - len(data) % block_bytes
-    blocks = [bitarray(buffer=view[at : at + block_bytes]) for at in range(0, whole, block_bytes)]
-    if whole < len(view):
-        blocks.append(bitarray(buffer=bytearray(view[whole:]).ljust(block_bytes, b"\0")))
-    return blocks
-
-
 def combine_prefixes(blocks: Sequence[bitarray], drawn: Sequence[Sequence[int]]) -> list[bitarray]:
     """Return the XOR of the prefixes at the places of each combination in `drawn`."""
     sums = [empty(len(blocks[0]) // 8) for _ in drawn]
@@ -85,8 +107,10 @@ def combine_prefixes(blocks: Sequence[bitarray], drawn: Sequence[Sequence[int]])
     return sums
 
 
-def make_combinations(data: Bytes, block_bytes: int, parcel: int, numbers: Sequence[int]) -> list[bytes]:
+def make_combinations(
+    bench: Workbench, data: Bytes, block_bytes: int, parcel: int, numbers: Sequence[int]
+) -> list[bytes]:
     """Return the payloads of the combinations `numbers` of the parcel that has the bytes `data`."""
-    blocks = read_blocks(data, block_bytes)
+    blocks = bench.lay(data, block_bytes)
     sums = combine_prefixes(blocks, [places(parcel, number, len(blocks)) for number in numbers])
     return [one.tobytes() for one in sums]

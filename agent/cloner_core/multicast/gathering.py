@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cloner_core.image.digest import Bytes, digest
+from cloner_core.multicast.combining import Workbench
 from cloner_core.multicast.content import SPARE_BYTES, Buffer, Content
 from cloner_core.multicast.solving import Equations, mend
 
@@ -112,12 +113,12 @@ class Gathering:
             return self.missing - self._equations.rank
         return max(self.missing - len(self._combinations), min(1, self.missing))
 
-    def finish(self, wanted: bytes, content: Content) -> memoryview | None:
+    def finish(self, wanted: bytes, content: Content, bench: Workbench) -> memoryview | None:
         """Return the bytes of a whole parcel, decrypted; None when `wanted` is not their digest.
 
         What combinations stand for is computed now, in some milliseconds: another process may do it.
         """
         if self.missing and self._equations is not None:
-            mend(self.buffer, self.block_bytes, self.parcel, self._equations, self._combinations)
+            mend(bench, self.buffer, self.block_bytes, self._equations, self._combinations)
         content.crypt(self.parcel, self.room, len(self.buffer))
         return self.buffer if digest(self.buffer) == wanted else None

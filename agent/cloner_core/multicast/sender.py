@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import inf, log
 
 from cloner_core.image.digest import Bytes
-from cloner_core.multicast.combining import make_combinations
+from cloner_core.multicast.combining import Workbench, make_combinations
 from cloner_core.multicast.members import Member, Members
 from cloner_core.multicast.pacing import FRAME_BYTES, Pacer, RateControl
 from cloner_core.multicast.plan import Plan
@@ -129,6 +129,7 @@ class Sender:
         self._combined: dict[int, int] = {}  # combinations sent of parcels that are closed
         self._ended: dict[int, int] = {}  # sequence of the last block of each parcel sent
         self._ready: dict[int, tuple[int, list[bytes]]] = {}  # combinations made and not sent: first, payloads
+        self._bench = Workbench()
         self._foreseen = 0.0  # part of a parcel's blocks that receivers needed as combinations, of late
         self._backoff_ms = _BACKOFF_MS
         self._unasked = 0
@@ -389,7 +390,8 @@ class Sender:
             more = _MADE_AHEAD + int(self._foreseen * self.session.blocks(parcel) / 2)
             wanted = max(count, repair.target - repair.sent) + more
             numbers = [(self._first_combination + repair.sent + one) & 0xFFFF for one in range(wanted)]
-            at, made = repair.sent, make_combinations(self._source(parcel), self.session.block_bytes, parcel, numbers)
+            data, size = self._source(parcel), self.session.block_bytes
+            at, made = repair.sent, make_combinations(self._bench, data, size, parcel, numbers)
         self._ready[parcel] = at + count, made[count:]
         return made[:count]
 

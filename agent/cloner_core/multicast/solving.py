@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from bitarray import bitarray
 
-from cloner_core.multicast.combining import PLACES, combine_prefixes, empty, places, read_blocks, strides
+from cloner_core.multicast.combining import PLACES, Workbench, combine_prefixes, empty, places, strides
 
 _GROUP_BITS = 5
 
@@ -23,7 +23,7 @@ class Equations:
         self.missing = tuple(missing)
         self.used: list[int] = []
         """The combinations that said something new."""
-        self._parcel = parcel
+        self.parcel = parcel
         self._blocks = blocks
         self._mask = (1 << len(missing)) - 1
         self._rows: list[tuple[int, int]] = []  # pivot bit, row: bits of missing blocks, above them those of `used`
@@ -49,7 +49,7 @@ class Equations:
 
     def add(self, combination: int) -> bool:
         """Take a combination; return whether it says something the others do not."""
-        drawn = places(self._parcel, combination, self._blocks)
+        drawn = places(self.parcel, combination, self._blocks)
         row = 0
         for order, (laid, before) in enumerate(self._orders):
             for place in drawn[order * PLACES : (order + 1) * PLACES]:
@@ -79,20 +79,25 @@ class Equations:
 
 
 def mend(
-    buffer: memoryview, block_bytes: int, parcel: int, equations: Equations, payloads: Mapping[int, bytes]
+    bench: Workbench,
+    buffer: memoryview,
+    block_bytes: int,
+    equations: Equations,
+    payloads: Mapping[int, bytes],
 ) -> None:
-    """Write the missing blocks of the parcel into `buffer`; `payloads` are those of the combinations, by number."""
-    blocks = read_blocks(buffer, block_bytes)
+    """Write the missing blocks of a parcel into `buffer`; `payloads` are those of the combinations, by number."""
+    blocks = bench.lay(buffer, block_bytes)
     for block in equations.missing:
         blocks[block].setall(0)
-    said = combine_prefixes(blocks, [places(parcel, number, len(blocks)) for number in equations.used])
+    said = combine_prefixes(blocks, [places(equations.parcel, number, len(blocks)) for number in equations.used])
     for at, number in enumerate(equations.used):
         said[at] ^= bitarray(buffer=payloads[number])
     solution = equations.solve()
     _add_sums([blocks[block] for block, _ in solution], [mask for _, mask in solution], said)
-    # A false combination may say more than the last block has room for: the digest finds it out.
-    whole = len(buffer) - len(buffer) % block_bytes
-    buffer[whole:] = blocks[-1].tobytes()[: len(buffer) - whole]
+    for block in equations.missing:
+        start, end = block * block_bytes, min((block + 1) * block_bytes, len(buffer))
+        # A false combination may say more than the last block has room for: the digest finds it out.
+        buffer[start:end] = bench.look(start, end)
 
 
 def _add_sums(totals: list[bitarray], masks: Sequence[int], values: Sequence[bitarray]) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloner_core.image.digest import digest
-from cloner_core.multicast.combining import make_combinations, places, strides
+from cloner_core.multicast.combining import Workbench, make_combinations, places, strides
 from cloner_core.multicast.content import SPARE_BYTES, Content
 from cloner_core.multicast.gathering import Gathering
 from cloner_core.multicast.solving import Equations
@@ -47,7 +47,7 @@ def test_what_is_lost_comes_back_from_combinations_in_any_order(
     gathering = gather(data, size, lost)
     assert gathering.needed == len(lost)
     numbers = chance.sample(range(0x10000), len(lost) + 60)
-    for number, payload in zip(numbers, make_combinations(sent(data), size, 5, numbers), strict=True):
+    for number, payload in zip(numbers, make_combinations(Workbench(), sent(data), size, 5, numbers), strict=True):
         if gathering.is_whole:
             break
         assert gathering.needed > 0
@@ -55,7 +55,7 @@ def test_what_is_lost_comes_back_from_combinations_in_any_order(
         assert gathering.add_combinations(number, 1, payload)  # twice is once
     assert gathering.is_whole
     assert gathering.needed == 0
-    assert bytes(gathering.finish(digest(data), CONTENT) or b"") == data
+    assert bytes(gathering.finish(digest(data), CONTENT, Workbench()) or b"") == data
 
 
 @settings(max_examples=60)
@@ -63,14 +63,14 @@ def test_what_is_lost_comes_back_from_combinations_in_any_order(
 def test_blocks_that_come_after_combinations_count(drawn: tuple[bytes, int, set[int]], chance: random.Random) -> None:
     data, size, lost = drawn
     gathering = gather(data, size, lost)
-    for number, payload in enumerate(make_combinations(sent(data), size, 5, range(len(lost)))):
+    for number, payload in enumerate(make_combinations(Workbench(), sent(data), size, 5, range(len(lost)))):
         gathering.add_combinations(number, 1, payload)
     late = sorted(lost)
     chance.shuffle(late)
     for block in late:
         if not gathering.is_whole:
             gathering.add_blocks(block, 1, bytes(sent(data)[block * size : (block + 1) * size]))
-    assert bytes(gathering.finish(digest(data), CONTENT) or b"") == data
+    assert bytes(gathering.finish(digest(data), CONTENT, Workbench()) or b"") == data
 
 
 @given(losses())
@@ -82,7 +82,7 @@ def test_false_combinations_are_never_handed_on(drawn: tuple[bytes, int, set[int
         gathering.add_combinations(number, 1, b"\x5a" * size)
         number += 1
     if gathering.is_whole:
-        mended = gathering.finish(digest(data), CONTENT)
+        mended = gathering.finish(digest(data), CONTENT, Workbench())
         assert mended is None or bytes(mended) == data
 
 
@@ -120,7 +120,7 @@ def test_the_code_does_not_change() -> None:
     """Nodes of another release must draw the same places."""
     assert strides(2913) == (1801, 1207, 881)
     assert places(7, 3, 2913) == (440, 1529, 695, 1188, 693, 2315, 1828, 2594, 783)
-    assert [one.hex() for one in make_combinations(bytes(range(10)), 4, 1, (0, 1, 2))] == [
+    assert [one.hex() for one in make_combinations(Workbench(), bytes(range(10)), 4, 1, (0, 1, 2))] == [
         "0c0d0404",
         "0c0c0607",
         "08080203",
@@ -141,3 +141,11 @@ def test_a_gathering_holds_no_more_than_it_may_need() -> None:
     for number in range(0, 5000, 50):
         gathering.add_combinations(number, 50, bytes(500))
     assert len(gathering._combinations) <= 100 + 64
+
+
+def test_parcels_of_any_size_follow_each_other_on_one_bench() -> None:
+    bench, chance = Workbench(), random.Random(2)
+    for blocks, size in ((3, 4), (9, 4), (2, 4), (5, 6), (9, 4)):
+        data = chance.randbytes(blocks * size - 1)
+        alone = make_combinations(Workbench(), data, size, 1, range(4))
+        assert make_combinations(bench, data, size, 1, range(4)) == alone

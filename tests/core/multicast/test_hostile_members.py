@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloner_core.image.digest import digest
+from cloner_core.multicast.combining import Workbench
 from cloner_core.multicast.content import Content
 from cloner_core.multicast.receiver import Receiver
 from cloner_core.multicast.sender import Pace, Sender
@@ -81,7 +82,7 @@ def test_a_receiver_holds_its_window_and_hands_on_nothing_wrong(heard: list[Run 
         receiver.reports.clear()
         while receiver.ready:
             gathering = receiver.ready.popleft()
-            data = gathering.finish(SESSION.parcels[gathering.parcel].digest, CONTENT)
+            data = gathering.finish(SESSION.parcels[gathering.parcel].digest, CONTENT, Workbench())
             receiver.settle(gathering.parcel, is_good=data is not None)
             if data is not None:
                 assert bytes(data) == TRUTH[gathering.parcel]
