@@ -15,7 +15,9 @@ from cloner_core.multicast.sealing import Opener, Rejects, ReportSealer
 from cloner_multicast.sockets import Address, ReceiverSocket
 
 _READS_AT_ONCE = 32  # two MiB: then time is looked at, and reports are sent
-_PAUSE_S = 0.002  # after a turn that read all there was: several reads in one turn cost half of what as many turns do
+# After a turn that read all there was: several reads in one turn cost half of what as many turns do. A longer pause
+# would have a fast sender wait for what its receivers say.
+_PAUSE_S, _LONG_PAUSE_S, _MANY_READS = 0.002, 0.005, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Receiving:
         self._poller.register(opened.fileno(), select.POLLIN)
         self._others: tuple[int, ...] = ()
         self._bench = Workbench()
-        self._is_flowing = False  # something came in the last turn, and nothing was left
+        self._pause_s = 0.0  # before the next turn
         self._sit(seat)
 
     @property
@@ -70,10 +72,10 @@ class Receiving:
         """Wait for so long at most and take what arrived; return what became whole, and which `others` can be read."""
         receiver = self.receiver
         wait_s = max(0.0, min(most_s, receiver.due_s - self._clock()))
-        if self._is_flowing:
-            time.sleep(min(wait_s, _PAUSE_S))
+        if self._pause_s:
+            time.sleep(min(wait_s, self._pause_s))
         found = self._wait(wait_s, others)
-        self._is_flowing = False
+        self._pause_s = 0.0
         if self._socket.fileno() in found:
             found.remove(self._socket.fileno())
             for data, size in self._arrived():
@@ -96,9 +98,9 @@ class Receiving:
         return [fd for fd, _ in self._poller.poll(-(-int(wait_s * 1e6) // 1000))]
 
     def _arrived(self) -> Iterator[tuple[bytes, int]]:
-        for _ in range(_READS_AT_ONCE):
+        for reads in range(_READS_AT_ONCE):
             read = self._socket.receive()
             if read is None:
-                self._is_flowing = True
+                self._pause_s = _PAUSE_S if reads > _MANY_READS else _LONG_PAUSE_S
                 return
             yield read
