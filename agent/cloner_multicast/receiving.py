@@ -15,9 +15,10 @@ from cloner_core.multicast.sealing import Opener, Rejects, ReportSealer
 from cloner_multicast.sockets import Address, ReceiverSocket
 
 _READS_AT_ONCE = 32  # two MiB: then time is looked at, and reports are sent
-# After a turn that read all there was: several reads in one turn cost half of what as many turns do. A longer pause
-# would have a fast sender wait for what its receivers say.
-_PAUSE_S, _LONG_PAUSE_S, _MANY_READS = 0.002, 0.005, 8
+# After a turn that read all there was: several reads in one turn cost half of what as many turns do.
+_PAUSE_S = 0.002  # a longer one would have a sender of some Gbit/s wait for what its receivers say
+_LONG_PAUSE_S = 0.005  # half of what a report may be held back, for slower senders
+_FAST_READS_PER_S = 2000.0  # of 64 KiB: 1 Gbit/s
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +73,13 @@ class Receiving:
         """Wait for so long at most and take what arrived; return what became whole, and which `others` can be read."""
         receiver = self.receiver
         wait_s = max(0.0, min(most_s, receiver.due_s - self._clock()))
-        if self._pause_s:
-            time.sleep(min(wait_s, self._pause_s))
-        found = self._wait(wait_s, others)
-        self._pause_s = 0.0
+        paused_s, self._pause_s = min(wait_s, self._pause_s), 0.0
+        if paused_s:
+            time.sleep(paused_s)
+        found = self._wait(wait_s - paused_s, others)
         if self._socket.fileno() in found:
             found.remove(self._socket.fileno())
-            for data, size in self._arrived():
+            for data, size in self._arrived(paused_s):
                 receiver.accept(self._opener.open(data, size), self._clock())
         receiver.tick(self._clock())
         for report in receiver.reports:
@@ -97,10 +98,10 @@ class Receiving:
             self._others = others
         return [fd for fd, _ in self._poller.poll(-(-int(wait_s * 1e6) // 1000))]
 
-    def _arrived(self) -> Iterator[tuple[bytes, int]]:
+    def _arrived(self, paused_s: float) -> Iterator[tuple[bytes, int]]:
         for reads in range(_READS_AT_ONCE):
             read = self._socket.receive()
             if read is None:
-                self._pause_s = _PAUSE_S if reads > _MANY_READS else _LONG_PAUSE_S
+                self._pause_s = _PAUSE_S if reads > _FAST_READS_PER_S * paused_s else _LONG_PAUSE_S
                 return
             yield read

@@ -47,10 +47,10 @@ def places(parcel: int, combination: int, blocks: int) -> tuple[int, ...]:
 
 
 class Workbench:
-    """Room for the blocks of one parcel after another, as what can be added up in place.
+    """Where the blocks of one parcel after another are laid out to be added up in place.
 
-    New memory and new views for each parcel would cost more than the sums. Memory: that of the largest parcel that was
-    laid on it. Not for two threads at once.
+    New memory and new views for each parcel would cost more than the sums. Memory: the largest parcel that was laid
+    out, and a quarter of it for the views. Not for two threads at once.
     """
 
     def __init__(self) -> None:
@@ -72,17 +72,13 @@ class Workbench:
         self._room[size:end] = bytes(end - size)
         return self._blocks[:count]
 
-    def look(self, start: int, end: int) -> memoryview:
-        """Return what lies there now in the place of these bytes of the parcel."""
-        return self._room[start:end]
-
 
 def prefixes(blocks: Sequence[bitarray], order: int, wanted: Iterable[int]) -> dict[int, bitarray]:
     """Return the XOR of the blocks before each of the `wanted` places of an order."""
     count = len(blocks)
     stride = strides(count)[order]
     found: dict[int, bitarray] = {}
-    total, at = empty(len(blocks[0]) // 8), 0
+    total, at = bitarray(len(blocks[0])), 0
     # In place: new memory for each sum would cost more, in page faults, than the sums.
     for place in sorted(wanted):
         reduce(ixor, [blocks[one % count] for one in range(at * stride, place * stride, stride)], total)
@@ -91,14 +87,9 @@ def prefixes(blocks: Sequence[bitarray], order: int, wanted: Iterable[int]) -> d
     return found
 
 
-def empty(size: int) -> bitarray:
-    """Return a block of so many bytes, all zero."""
-    return bitarray(buffer=bytearray(size))
-
-
 def combine_prefixes(blocks: Sequence[bitarray], drawn: Sequence[Sequence[int]]) -> list[bitarray]:
     """Return the XOR of the prefixes at the places of each combination in `drawn`."""
-    sums = [empty(len(blocks[0]) // 8) for _ in drawn]
+    sums = [bitarray(len(blocks[0])) for _ in drawn]
     for order in range(ORDERS):
         at = order * PLACES
         before = prefixes(blocks, order, {place for its in drawn for place in its[at : at + PLACES]})

@@ -91,7 +91,7 @@ class Sent:
 
 
 class Sender:
-    """Sends one epoch. Memory: the parcel being sent, some combinations, and a few words for each receiver."""
+    """Sends one epoch. Memory: the parcel being sent and one being mended, combinations, a few words a receiver."""
 
     def __init__(
         self,
@@ -444,7 +444,7 @@ class Sender:
                 del self._repairs[parcel]
                 self._ready.pop(parcel, None)
                 self._combined[parcel] = repair.sent
-                if not repair.is_late:
+                if not (repair.is_late or is_deserted):  # who has gone asks for nothing, whatever it lost
                     needed = repair.asked / self.session.blocks(parcel)
                     self._foreseen = min(_FORESEEN_MOST, max(needed, self._foreseen * 0.9))
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from bitarray import bitarray
 
-from cloner_core.multicast.combining import PLACES, Workbench, combine_prefixes, empty, places, strides
+from cloner_core.multicast.combining import PLACES, Workbench, combine_prefixes, places, strides
 
 _GROUP_BITS = 5
 
@@ -97,14 +97,14 @@ def mend(
     for block in equations.missing:
         start, end = block * block_bytes, min((block + 1) * block_bytes, len(buffer))
         # A false combination may say more than the last block has room for: the digest finds it out.
-        buffer[start:end] = bench.look(start, end)
+        buffer[start:end] = memoryview(blocks[block])[: end - start]
 
 
 def _add_sums(totals: list[bitarray], masks: Sequence[int], values: Sequence[bitarray]) -> None:
     """Add to each total the values whose bits its mask has, by tables of groups of values (four Russians)."""
     low = (1 << _GROUP_BITS) - 1
     for start in range(0, len(values), _GROUP_BITS):
-        table = [empty(len(values[0]) // 8)]
+        table = [bitarray(len(values[0]))]
         for value in values[start : start + _GROUP_BITS]:
             table += [value ^ other for other in table]
         for at, mask in enumerate(masks):

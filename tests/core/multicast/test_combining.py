@@ -143,9 +143,12 @@ def test_a_gathering_holds_no_more_than_it_may_need() -> None:
     assert len(gathering._combinations) <= 100 + 64
 
 
-def test_parcels_of_any_size_follow_each_other_on_one_bench() -> None:
+def test_parcels_of_any_size_follow_each_other_on_one_workbench() -> None:
     bench, chance = Workbench(), random.Random(2)
-    for blocks, size in ((3, 4), (9, 4), (2, 4), (5, 6), (9, 4)):
+    for blocks, size in ((3, 4), (9, 4), (2, 4), (5, 6), (9, 4), (1, 4)):
         data = chance.randbytes(blocks * size - 1)
-        alone = make_combinations(Workbench(), data, size, 1, range(4))
-        assert make_combinations(bench, data, size, 1, range(4)) == alone
+        gathering = gather(data, size, {0, blocks - 1})
+        made = make_combinations(bench, sent(data), size, 5, range(20))
+        assert made == make_combinations(Workbench(), sent(data), size, 5, range(20))
+        gathering.add_combinations(0, 20, b"".join(made))
+        assert bytes(gathering.finish(digest(data), CONTENT, bench) or b"") == data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -10,7 +11,7 @@ from cloner_core.multicast.members import SILENT_S, UNHEARD_S
 from cloner_core.multicast.receiver import Receiver
 from cloner_core.multicast.sender import WAIT_S, Pace, Sender
 from cloner_core.multicast.session import Leaving, Parcel, Session
-from cloner_core.multicast.wire import Phase, Run, Sync
+from cloner_core.multicast.wire import Kind, Phase, Run, Sync
 
 PARCELS, SIZE = 5, 3000
 SESSION = Session(1, [Parcel(b"", SIZE)] * PARCELS, block_bytes=100)
@@ -23,6 +24,7 @@ class Room:
     first: int = 0
     session: Session = SESSION
     writers: set[int] = field(default_factory=lambda: set(range(100)))  # the others keep what they have got
+    misses: Callable[[Run], bool] = lambda _: False  # what no receiver hears
     now_s: float = 0.0
     said: list[Run | Sync] = field(default_factory=list)
     receivers: list[Receiver] = field(default_factory=list)
@@ -45,6 +47,8 @@ class Room:
                 self.now_s = max(self.sender.due_s(), self.now_s + WAIT_S)
                 continue
             self.said.append(message)
+            if isinstance(message, Run) and self.misses(message):
+                continue
             for receiver in self.receivers:
                 receiver.accept([message], self.now_s)
                 receiver.tick(self.now_s)
@@ -151,3 +155,20 @@ def test_who_writes_slowly_leaves_only_for_others_that_are_there(others_hear: bo
     room.pass_time(1.0)
     left = room.sender.members.members[1].left
     assert left is (Leaving.SLOW if others_hear else None)
+
+
+def test_who_comes_after_everybody_has_left_gets_other_combinations() -> None:
+    room = Room(misses=lambda run: run.parcel == 2)
+    room.seat(0)
+    room.sender.begin(0.0)
+    room.pass_time(1.0)
+    room.sender.dismiss(0, Leaving.SLOW)
+    room.pass_time(0.5)
+    assert room.sender.is_finished
+    room.misses = lambda run: run.parcel == 2 and run.kind == Kind.BLOCKS
+    room.seat(1)
+    room.pass_time(2.0)
+    assert room.receivers[1].is_done
+    sent = [run.first + at for run in room.runs if run.kind == Kind.COMBINATIONS for at in range(run.count)]
+    assert len(sent) >= 60, "both had to be sent what mends a parcel"
+    assert len(sent) == len(set(sent))
