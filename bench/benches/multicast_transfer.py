@@ -7,7 +7,6 @@ memory; each is compared at the end.
 from __future__ import annotations
 
 import json
-import math
 import os
 import random
 import select
@@ -16,7 +15,8 @@ import subprocess
 import sys
 import time
 from bisect import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,12 +42,13 @@ _MIB = 1 << 20
 _PARCEL_BYTES = 1_400_000  # what a pack of 4 MiB comes to
 PAYLOAD, FRAME = 1448, 1514
 _SILENCE_S = 0.3  # after which nothing more is expected of who only sends
-_FORGED_AT_ONCE = 16
+_FORGED_AT_ONCE, _FORGED_BURSTS = 16, 256
 _MASTER = bytes(range(32))
 _GROUP = "239.255.71.1"
 _UFTP_PUBLIC = "239.255.71.3"
-# Who takes four times as long as the link would, or without a cap one of this rate, and this much more, hangs.
-_HUNG_S, _HUNG_SHARE, _HUNG_BPS = 30.0, 4.0, 200e6
+# Who takes this many times as long as the link would, and this much more, hangs.
+_HUNG_TIMES, _HUNG_S = 4.0, 30.0
+_HUNG_BPS = 200e6  # of a link without a cap
 _UNCAPPED_BPS = 20e9
 
 
@@ -84,19 +85,21 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One transfer."""
+    """One transfer. None: not to be measured here, or not to be had."""
 
     scene: str
     who: str
-    seconds: float
-    goodput_mbps: float  # of each receiver
+    is_hung: bool
+    seconds: float  # of one that hung, after which it was killed
+    goodput_mbps: float | None  # of each receiver
     wire_share: float  # bytes on the sender's link over the bytes of the file, less one
     cpu_s_per_gib: float  # sender and all receivers
-    share_of_link: float  # of what a capped link carries in blocks; 0 without a cap
+    share_of_link: float | None  # of what a capped link carries in blocks
     whole: int  # receivers whose file is the same
-    left_s: float = 0.0  # when the slow one was sent away; 0: nobody was
-    late_share: float = 0.0  # bytes on the wire beyond one transmission, over those before the late one could hear
-    forged_share: float = 0.0  # of the datagrams that the first receiver saw, those that it found forged
+    left_s: float | None = None  # when the slow one was sent away
+    late_share: float | None = None  # bytes on the wire beyond one transmission, over those before it could hear
+    late_s: float | None = None  # from when the late one was let in until it could hear
+    forged_share: float | None = None  # of the datagrams that the first receiver saw, those that it found forged
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,23 +202,29 @@ class _Ours:
 
         for number in range(count - bool(scene.late)):
             admit(number)
-        left_s, is_late = 0.0, bool(scene.late)
+        left_s: float | None = None
+        admitted_s = 0.0  # of the late one
         sent = [(begun_s, 0)]  # bytes on the wire by then
         while not sender.is_over:
             sending.run(time.monotonic() + 0.02)
             sent.append((time.monotonic(), sender.sent.wire_bytes))
-            if is_late and sender.sent.blocks * BLOCK_BYTES >= scene.late * self._size:
-                is_late = False
+            if scene.late and not admitted_s and sender.sent.blocks * BLOCK_BYTES >= scene.late * self._size:
+                admitted_s = time.monotonic()
                 admit(count - 1)
-            if scene.slow and not left_s and sender.members.members[count - 1].left is Leaving.SLOW:
+            if scene.slow and left_s is None and sender.members.members[count - 1].left is Leaving.SLOW:
                 left_s = time.monotonic() - begun_s
             if sender.is_finished:
                 sender.close()
         source.close()
         once = self._size * FRAME / BLOCK_BYTES
-        missed = _sent_by(sent, float(place.seated.read_text())) if scene.late else math.inf
-        late_share = (sender.sent.wire_bytes - once) / missed
-        place.said.write_text(json.dumps({"left_s": round(left_s, 2), "late_share": round(late_share, 4)}))
+        told: dict[str, float] = {}
+        if left_s is not None:
+            told["left_s"] = round(left_s, 2)
+        if scene.late:
+            seated_s = float(place.seated.read_text())
+            told["late_s"] = round(seated_s - admitted_s, 4)
+            told["late_share"] = round((sender.sent.wire_bytes - once) / _sent_by(sent, seated_s), 4)
+        place.said.write_text(json.dumps(told))
 
     def _receive(self, number: int) -> None:
         for _, tell in self._pipes:
@@ -233,7 +242,7 @@ class _Ours:
             time.sleep(0.005)
         while os.read(self._pipes[number][0], 1):
             pass  # until the sender ends: a receiver that went without answering its last poll is waited for
-        if not number:
+        if self._place.scene.forged and not number:
             state = feed.state()
             forged_share = state.forged / (state.forged + state.datagrams)
             self._place.heard.write_text(json.dumps({"forged_share": round(forged_share, 4)}))
@@ -328,16 +337,39 @@ def _ceiling(place: Place) -> tuple[list[int], int]:
     return receivers, _spawn(send, place.made.of(0))
 
 
-def _forge(place: Place) -> None:
-    """Be a stranger until killed: send what looks like datagrams of the session, as many as asked for each of its."""
+def _forge(place: Place, parent: int) -> None:
+    """Be a stranger while `parent` lives: at the rate of the cap, send what looks like datagrams of the session."""
     scene = place.scene
     opened = SenderSocket(Group(_GROUP, PORT, LINK), place.made.address(scene.stranger))
-    chance, due_s = random.Random(5), time.monotonic()
+    chance = random.Random(5)
+    # Made once: what it takes to forge is not what forgeries cost.
+    bursts = [b"".join(forged(chance, 1) for _ in range(_FORGED_AT_ONCE)) for _ in range(_FORGED_BURSTS)]
     rate_bps = (scene.cap_bps or _UNCAPPED_BPS) * scene.forged / (1 - scene.forged)
-    while True:
-        opened.send(b"".join(forged(chance, 1) for _ in range(_FORGED_AT_ONCE)), FORGED_BYTES)
-        due_s = max(due_s + _FORGED_AT_ONCE * FRAME * 8 / rate_bps, time.monotonic() - 0.02)
-        time.sleep(max(0.0, due_s - time.monotonic()))
+    due_s = time.monotonic()
+    while os.getppid() == parent:
+        for burst in bursts:
+            opened.send(burst, FORGED_BYTES)
+            due_s = max(due_s + _FORGED_AT_ONCE * FRAME * 8 / rate_bps, time.monotonic() - 0.02)
+            time.sleep(max(0.0, due_s - time.monotonic()))
+
+
+@contextmanager
+def _stranger(place: Place) -> Iterator[None]:
+    """Have a stranger about, where the scene has one."""
+    if not place.scene.forged:
+        yield
+        return
+    pid = _spawn(partial(_forge, place, os.getpid()), place.made.of(place.scene.stranger))
+    is_there = False
+    try:
+        yield
+        is_there = not os.waitpid(pid, os.WNOHANG)[0]
+    finally:
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    if not is_there:
+        sys.exit("bench: the stranger who forges datagrams has died")
 
 
 WHO = {OURS: lambda place: _Ours(place).start(), UDPCAST: _udpcast, UFTP: _uftp, CEILING: _ceiling}
@@ -348,51 +380,54 @@ def _sent_bytes(made: Yard) -> int:
     return int(json.loads(subprocess.run(argv, check=True, capture_output=True).stdout)[0]["stats64"]["tx"]["bytes"])
 
 
+def _wait(receivers: list[int], sender: int, who: str, hung_s: float) -> tuple[float, float]:
+    """Wait until all have ended; return the seconds, `hung_s` when some had to be killed, and their CPU seconds."""
+    begun, used, took_s = time.monotonic(), 0.0, hung_s
+    ends = {*receivers, sender}
+    awaited = {sender} if who == UFTP else ends.copy()  # its receivers wait for the next file
+    try:
+        while ends and time.monotonic() - begun < hung_s:
+            for pid in list(ends):
+                ended, _, usage = os.wait4(pid, os.WNOHANG)
+                if ended:
+                    used += usage.ru_utime + usage.ru_stime
+                    ends.discard(pid)
+            if took_s == hung_s and not awaited & ends:
+                took_s = time.monotonic() - begun
+                for left in ends:
+                    os.kill(left, signal.SIGTERM)
+            time.sleep(0.002)
+    finally:
+        for pid in ends:
+            os.kill(pid, signal.SIGKILL)
+            usage = os.wait4(pid, 0)[2]
+            used += usage.ru_utime + usage.ru_stime
+    return took_s, used
+
+
 def transfer(place: Place, who: str) -> Run:
     """Run one; a receiver of `CEILING` counts and keeps nothing."""
     warm()
-    before = _sent_bytes(place.made)
-    stranger = _spawn(partial(_forge, place), place.made.of(place.scene.stranger)) if place.scene.forged else 0
-    receivers, sender = WHO[who](place)
-    begun = time.monotonic()
-    ends = {*receivers, sender}
-    size, used = place.source.stat().st_size, 0.0
-    hung_s = _HUNG_S + _HUNG_SHARE * size * 8 / (place.scene.cap_bps or _HUNG_BPS)
-    awaited = {sender} if who == UFTP else ends.copy()  # its receivers wait for the next file
-    took_s = math.inf
-    try:
-        while ends and time.monotonic() - begun < hung_s:
-            pid, _, usage = os.wait4(-1, os.WNOHANG)
-            if not pid:
-                if not awaited & ends:
-                    for left in ends:
-                        os.kill(left, signal.SIGTERM)
-                time.sleep(0.005)
-                continue
-            ended_s = time.monotonic()
-            used += usage.ru_utime + usage.ru_stime
-            ends.discard(pid)
-            if pid in awaited and not awaited & ends:
-                took_s = ended_s - begun
-    finally:
-        for pid in (*ends, *((stranger,) if stranger else ())):
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+    before, scene, size = _sent_bytes(place.made), place.scene, place.source.stat().st_size
+    hung_s = _HUNG_S + _HUNG_TIMES * size * 8 / (scene.cap_bps or _HUNG_BPS)
+    with _stranger(place):
+        took_s, used = _wait(*WHO[who](place), who, hung_s)
+    is_hung = took_s >= hung_s
     goodput = size * 8 / took_s
     if who == CEILING:
-        goodput = min(json.loads(place.target(number).read_text()) for number in range(place.scene.receivers))
+        goodput = min(json.loads(place.target(number).read_text()) for number in range(scene.receivers))
     told = (path for path in (place.said, place.heard) if path.exists())
     said = {name: value for path in told for name, value in json.loads(path.read_text()).items()}
-    link = place.scene.cap_bps * PAYLOAD / FRAME
     return Run(
-        place.scene.name,
+        scene.name,
         who,
+        is_hung,
         round(took_s, 3),
-        round(goodput / 1e6, 1),
+        None if is_hung else round(goodput / 1e6, 1),
         round((_sent_bytes(place.made) - before) / size - 1, 4),
         round(used / (size / (1 << 30)), 2),
-        round(goodput / link, 4) if link else 0.0,
-        _count_whole(place, who) if who != CEILING else place.scene.served,
+        round(goodput / (scene.cap_bps * PAYLOAD / FRAME), 4) if scene.cap_bps and not is_hung else None,
+        _count_whole(place, who) if who != CEILING else scene.served,
         **said,
     )
 

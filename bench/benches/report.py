@@ -112,10 +112,24 @@ def ratio(runs: Sequence[Run], what: str, ours: str, theirs: str) -> dict[str, f
     }
 
 
+class Evidence:
+    """A file in docs/evidence/, of the commit and the day it began; written again as more is measured."""
+
+    def __init__(self, name: str) -> None:
+        self._head = {"bench": name, "machine": machine()}
+        self.path = ROOT / "docs/evidence" / f"bench-{name}-{datetime.now(UTC):%Y%m%d}.json"
+
+    def write(self, runs: Sequence[DataclassInstance], **more: object) -> None:
+        """Write everything measured."""
+        document = {**self._head, **more, "runs": [asdict(run) for run in runs]}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        beside = self.path.with_suffix(".new")
+        beside.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+        beside.replace(self.path)
+
+
 def write_evidence(name: str, runs: Sequence[DataclassInstance], **more: object) -> Path:
     """Write everything measured into docs/evidence/ and return the path."""
-    path = ROOT / "docs/evidence" / f"bench-{name}-{datetime.now(UTC):%Y%m%d}.json"
-    document = {"bench": name, "machine": machine(), **more, "runs": [asdict(run) for run in runs]}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=1) + "\n")
-    return path
+    evidence = Evidence(name)
+    evidence.write(runs, **more)
+    return evidence.path
