@@ -112,16 +112,24 @@ def ratio(runs: Sequence[Run], what: str, ours: str, theirs: str) -> dict[str, f
     }
 
 
+def _cpu_ticks() -> tuple[int, int]:
+    """Return the ticks that a hypervisor took from the CPUs, and all; proc_stat(5)."""
+    ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return ticks[7], sum(ticks)
+
+
 class Evidence:
     """A file in docs/evidence/, of the commit and the day it began; written again as more is measured."""
 
     def __init__(self, name: str) -> None:
-        self._head = {"bench": name, "machine": machine()}
+        self._name, self._machine, self._began = name, machine(), _cpu_ticks()
         self.path = ROOT / "docs/evidence" / f"bench-{name}-{datetime.now(UTC):%Y%m%d}.json"
 
     def write(self, runs: Sequence[DataclassInstance], **more: object) -> None:
-        """Write everything measured."""
-        document = {**self._head, **more, "runs": [asdict(run) for run in runs]}
+        """Write everything measured, and how much of the CPUs' time the host took meanwhile."""
+        stolen, ticks = (now - began for now, began in zip(_cpu_ticks(), self._began, strict=True))
+        machine = {**self._machine, "stolen": round(stolen / max(1, ticks), 3)}
+        document = {"bench": self._name, "machine": machine, **more, "runs": [asdict(run) for run in runs]}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         beside = self.path.with_suffix(".new")
         beside.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
