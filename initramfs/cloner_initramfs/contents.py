@@ -21,6 +21,7 @@ BASE_PACKAGES = (
     "kmod",
     "udev",
     "libudev1",  # pyudev loads it by name, so no ELF file asks for it
+    "libzstd1",  # so does cloner_core.image.decompressor
     "libc-bin",  # ldconfig
     "libgcc-s1",  # the Rust wheels, and pthread_exit loads it by name
     "util-linux",
@@ -154,6 +155,7 @@ UDEV_RULES = (
 LOADED_BY_NAME = (
     "usr/lib/x86_64-linux-gnu/libudev.so.1",
     "usr/lib/x86_64-linux-gnu/libgcc_s.so.1",
+    "usr/lib/x86_64-linux-gnu/libzstd.so.1",
 )
 
 # Applets linked under /usr/bin where no program of Debian's has the name; enough to look around on a console.

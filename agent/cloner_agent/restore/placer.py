@@ -18,7 +18,7 @@ from cloner_core.errors import IntegrityError
 from cloner_core.image.digest import Bytes
 from cloner_core.image.inode import Inode, Kind
 from cloner_core.image.limits import DIGEST_BYTES
-from cloner_core.image.pack import decode_pack
+from cloner_core.image.pack import PackDecoder
 from cloner_core.image.packmap import PackRef
 from cloner_core.image.placement import Entry, decode_placement
 
@@ -47,6 +47,7 @@ class Placer:
         self._rooted = rooted
         self._table = table
         self._version = version
+        self._decoder = PackDecoder()
 
     def place(self, pack: PackRef, stored: Bytes, placement: Bytes) -> tuple[Placed, list[int]]:
         """Write a pack where its placement says; return what it gave and the numbers of the files it completed.
@@ -54,7 +55,7 @@ class Placer:
         Raises IntegrityError when pack or placement are not what the tree says, before the file in question is
         touched, and RestoreError when the target fails.
         """
-        raw = memoryview(decode_pack(stored, pack.digest, pack.raw_size))
+        raw = memoryview(self._decoder.decode(stored, pack.digest, pack.raw_size))
         entries = decode_placement(placement, self._version, pack.digest, pack.raw_size)
         partial: list[tuple[int, int]] = []
         finished: list[int] = []

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from cloner_core.errors import IntegrityError
 from cloner_core.image.compression import compress, decompress
+from cloner_core.image.decompressor import Decompressor
 from cloner_core.image.digest import Bytes, digest, require_digest
 from cloner_core.image.limits import CHUNK_BYTES, DIGEST_BYTES, PACK_RAW_BYTES, PACK_STORED_BYTES
 
@@ -65,11 +66,28 @@ def compress_pack(pack: RawPack) -> Pack:
 
 def decode_pack(stored: Bytes, name: bytes, raw_size: int) -> bytes:
     """Return the raw bytes of the pack `name`; raises IntegrityError before a byte of a damaged one is used."""
+    return decompress(stored, raw_size, _proven(stored, name, raw_size))
+
+
+class PackDecoder:
+    """Decodes pack after pack into the same memory, for one thread at a time: faster than `decode_pack`."""
+
+    def __init__(self) -> None:
+        """Take the memory."""
+        self._decompressor = Decompressor(PACK_RAW_BYTES)
+
+    def decode(self, stored: Bytes, name: bytes, raw_size: int) -> Bytes:
+        """Return the raw bytes of the pack `name`, there until the next call; raises as `decode_pack`."""
+        return self._decompressor.decompress(stored, raw_size, _proven(stored, name, raw_size))
+
+
+def _proven(stored: Bytes, name: bytes, raw_size: int) -> str:
+    """Return what to call the pack `name`; raises IntegrityError when its bytes are not its."""
     what = f"pack {name.hex()}"
     if not 0 < raw_size <= PACK_RAW_BYTES or not 0 < len(stored) <= PACK_STORED_BYTES:
         raise IntegrityError(f"{what} claims {raw_size} bytes from {len(stored)}, more than any pack has")
     require_digest(stored, name, what)
-    return decompress(stored, raw_size, what)
+    return what
 
 
 def iter_entries(entries: bytes, raw_size: int) -> Iterator[tuple[bytes, int, int]]:

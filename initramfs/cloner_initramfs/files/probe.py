@@ -3,6 +3,7 @@
 Stands alone: it must say what is missing even when the agent's own packages are.
 """
 
+import ctypes
 import importlib
 import json
 import os
@@ -24,6 +25,7 @@ MODULES = (
     "cloner_agent",
     "cloner_multicast.feed",
 )
+LIBRARIES = ("libudev.so.1", "libzstd.so.1")  # loaded by name
 
 
 def say(name: str, value: object) -> None:
@@ -32,7 +34,7 @@ def say(name: str, value: object) -> None:
 
 
 def main() -> int:
-    """Print all facts; return 1 when a module cannot be loaded."""
+    """Print all facts; return 1 when a module or library cannot be loaded."""
     say("python", platform.python_version())
     say("kernel", platform.release())
     missing = {}
@@ -44,6 +46,11 @@ def main() -> int:
             missing[name] = repr(error)
         else:
             say(f"import.{name}", round(time.monotonic() - started, 3))
+    for name in LIBRARIES:
+        try:
+            ctypes.CDLL(name)
+        except OSError as error:
+            missing[name] = repr(error)
     say("missing", missing)
     say("openssl", ssl.OPENSSL_VERSION)
     say("efivars", os.path.isdir("/sys/firmware/efi/efivars") and len(os.listdir("/sys/firmware/efi/efivars")))
