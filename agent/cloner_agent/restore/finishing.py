@@ -1,4 +1,4 @@
-"""What no pack holds: directories, empty files, links, devices, and the metadata of files made of several packs."""
+"""What no pack holds: directories, files without data, links, devices, and the metadata of files of several packs."""
 
 from __future__ import annotations
 
@@ -12,20 +12,10 @@ from cloner_agent.restore.errors import failed
 from cloner_agent.restore.metadata import AT_CREATION, LOCKING, finish, lock, make_special, set_flags
 from cloner_agent.restore.placer import create_file, write_at
 from cloner_agent.restore.table import SpilledTree
-from cloner_agent.restore.workers import Work
 from cloner_agent.rooted import Rooted
 from cloner_core.errors import IntegrityError
 from cloner_core.image.inode import Inode, Kind
 from cloner_core.image.limits import DIGEST_BYTES
-
-Range = tuple[int, int]  # numbers from the first up to, not including, the second
-
-_RANGE_INODES = 2048
-
-
-def ranges(count: int) -> list[Range]:
-    """Return the numbers 1 to `count`, cut into tasks."""
-    return [(first, min(first + _RANGE_INODES, count + 1)) for first in range(1, count + 1, _RANGE_INODES)]
 
 
 def make_skeleton(rooted: Rooted, spilled: SpilledTree) -> None:
@@ -51,61 +41,71 @@ def make_skeleton(rooted: Rooted, spilled: SpilledTree) -> None:
             raise failed("make the directory", path, error) from error
 
 
-class FinishFiles(Work[Range, None, int]):
-    """Everything but directories and hard links that no pack completed."""
+class Packless:
+    """What no pack holds, made bit by bit while the packs come: files without data, symbolic links, devices, fifos."""
 
-    def __init__(self, target: Rooted, spilled: SpilledTree, done: memoryview, parts: Mapping[int, int]) -> None:
-        """Take the target, the tree, which files are complete by number, and the chunks written of the others."""
-        self._target = target
-        self._spilled = spilled
-        self._done = done
-        self._parts = parts
+    def __init__(self, rooted: Rooted, spilled: SpilledTree) -> None:
+        """Take the target with its directories, and the tree."""
+        self._rooted = rooted
+        self._table = spilled.table
+        self._numbers = spilled.packless
+        self._made = 0
 
-    def start(self) -> None:
-        """Have directory descriptors of its own."""
-        self._target = Rooted(self._target.fd)
-
-    def prepare(self, task: Range) -> None:
-        """Nothing waits here."""
-
-    def perform(self, task: Range, prepared: None) -> int:
-        """Finish the inodes of a range; return how many. Raises IntegrityError when content is missing."""
-        count = 0
-        kinds, table = self._spilled.kinds, self._spilled.table
-        for number in range(*task):
-            if self._done[number] or kinds[number] in (Kind.DIRECTORY, Kind.LINK):
-                continue
-            inode = table.inode(number)
+    def make(self, part: int, whole: int) -> None:
+        """Make what is missing of that `part` of the `whole`; all of it when they are the same."""
+        wanted = len(self._numbers) * part // whole if whole else len(self._numbers)
+        for number in self._numbers[self._made : wanted]:
+            inode = self._table.inode(number)
             if inode.kind is Kind.FILE:
-                self._finish_file(inode)
+                self._make_file(inode)
             else:
-                make_special(self._target, inode)
-            count += 1
-        return count
+                make_special(self._rooted, inode)
+        self._made = max(self._made, wanted)
 
-    def _finish_file(self, inode: Inode) -> None:
-        wanted, written = len(inode.chunks) // DIGEST_BYTES, self._parts.get(inode.number, 0)
-        if wanted != written:
-            raise IntegrityError(
-                f"{inode.path!r} got {written} of its {wanted} chunks: the placements are not complete"
-            )
-        is_on_esp = self._spilled.table.is_on_esp(inode.path)
+    def _make_file(self, inode: Inode) -> None:
+        is_on_esp = self._table.is_on_esp(inode.path)
         try:
-            if wanted:
-                fd = self._target.open(inode.path, os.O_WRONLY | os.O_NOFOLLOW, follow=False)
-            else:
-                fd = create_file(self._target, inode.path, is_on_esp=is_on_esp)
+            fd = create_file(self._rooted, inode.path, is_on_esp=is_on_esp)
             try:
-                if not wanted and inode.flags & AT_CREATION:
+                if inode.flags & AT_CREATION:
                     set_flags(fd, inode.flags, AT_CREATION, inode.path)
                 if inode.size:
-                    os.ftruncate(fd, inode.size)  # a hole at the end
+                    os.ftruncate(fd, inode.size)  # one hole
                 if not is_on_esp:
                     finish(fd, inode)
             finally:
                 os.close(fd)
         except OSError as error:
-            raise failed("finish", inode.path, error) from error
+            raise failed("write", inode.path, error) from error
+
+
+def finish_files(rooted: Rooted, spilled: SpilledTree, done: memoryview, parts: Mapping[int, int]) -> None:
+    """Give the files that no one pack completed their size and metadata.
+
+    `done` tells by number which files are complete, `parts` how many chunks of the others were written. Raises
+    IntegrityError when content is missing.
+    """
+    for number, kind in enumerate(spilled.kinds):
+        if kind == Kind.FILE and not done[number]:
+            inode = spilled.table.inode(number)
+            if inode.chunks:
+                _finish_file(rooted, inode, parts.get(number, 0), is_on_esp=spilled.table.is_on_esp(inode.path))
+
+
+def _finish_file(rooted: Rooted, inode: Inode, written: int, *, is_on_esp: bool) -> None:
+    wanted = len(inode.chunks) // DIGEST_BYTES
+    if wanted != written:
+        raise IntegrityError(f"{inode.path!r} got {written} of its {wanted} chunks: the placements are not complete")
+    try:
+        fd = rooted.open(inode.path, os.O_WRONLY | os.O_NOFOLLOW, follow=False)
+        try:
+            os.ftruncate(fd, inode.size)  # a hole at the end
+            if not is_on_esp:
+                finish(fd, inode)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise failed("finish", inode.path, error) from error
 
 
 def make_links(rooted: Rooted, spilled: SpilledTree) -> int:

@@ -6,18 +6,20 @@ import mmap
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from cloner_agent.flushing import sync_filesystem
 from cloner_agent.restore.errors import RestoreError, failed
 from cloner_agent.restore.finishing import (
-    FinishFiles,
+    Packless,
     finish_directories,
+    finish_files,
     lock_inodes,
     make_links,
     make_skeleton,
-    ranges,
 )
 from cloner_agent.restore.placer import Placed, Placer
 from cloner_agent.restore.source import PackSource
@@ -62,6 +64,11 @@ Order = Iterable[int | None]
 
 
 class _PlacePacks(Work[int, tuple[Bytes, Bytes], Placed]):
+    # One request after the other leaves the link idle between two, and whenever a pack takes longer to write than to
+    # fetch: two at once, and packs in store, keep 1 Gbit/s full (adr/0232).
+    ahead = 3
+    at_once = 2
+
     def __init__(
         self,
         target: Rooted,
@@ -71,8 +78,10 @@ class _PlacePacks(Work[int, tuple[Bytes, Bytes], Placed]):
         *,
         release: Callable[[int], None],
         done: memoryview,
+        gate: _Gate,
     ) -> None:
         self._release = release
+        self._gate = gate
         self._target = target
         self._spilled = spilled
         self.pack_map = pack_map
@@ -81,6 +90,7 @@ class _PlacePacks(Work[int, tuple[Bytes, Bytes], Placed]):
         self._placer: Placer
 
     def start(self) -> None:
+        self._gate.enter()
         os.umask(0)
         self._placer = Placer(Rooted(self._target.fd), self._spilled.table, self.pack_map.version)
 
@@ -88,6 +98,7 @@ class _PlacePacks(Work[int, tuple[Bytes, Bytes], Placed]):
         return self._source.fetch(task, self.pack_map.packs[task])
 
     def perform(self, task: int, prepared: tuple[Bytes, Bytes]) -> Placed:
+        self._gate.wait()
         placed, finished = self._placer.place(self.pack_map.packs[task], *prepared)
         self._release(task)
         for number in finished:
@@ -114,21 +125,27 @@ def restore(
     Raises IntegrityError for bytes that are not of this version, RestoreError for a target that fails.
     """
     count = workers or usual_workers()
-    with Rooted(target) as rooted, _Shared(spilled.table.count + 1) as done:
+    with Rooted(target) as rooted, _Shared(spilled.table.count + 1) as done, _Gate() as gate:
         _require_fresh(rooted)
         previous_umask = os.umask(0)
         try:
-            make_skeleton(rooted, spilled)
-            rooted.forget_directories()
             total = len(pack_map.packs)
-            tasks = _once(range(total) if order is None else order(), total)
-            place_work = _PlacePacks(rooted, spilled, pack_map, source, release=release, done=done)
-            parts, data_bytes = _place_packs(place_work, tasks, count, progress)
-            finish_work = FinishFiles(rooted, spilled, done, parts)
-            for _ in run(finish_work, ranges(spilled.table.count), count):
-                pass
-            make_links(rooted, spilled)
-            devices = finish_directories(rooted, spilled)
+
+            def prepare_target() -> None:
+                make_skeleton(rooted, spilled)
+                gate.open()
+
+            place_work = _PlacePacks(rooted, spilled, pack_map, source, release=release, done=done, gate=gate)
+            tasks = _meanwhile(
+                _once(range(total) if order is None else order(), total),
+                count * (1 + place_work.ahead),
+                prepare_target,
+            )
+            parts, data_bytes = _place_packs(place_work, tasks, count, progress, Packless(rooted, spilled))
+            with _Flushing(rooted.fd):
+                finish_files(rooted, spilled, done, parts)
+                make_links(rooted, spilled)
+                devices = finish_directories(rooted, spilled)
             lock_inodes(rooted, spilled)
         finally:
             os.umask(previous_umask)
@@ -153,7 +170,7 @@ class _Shared:
 
 
 def _place_packs(
-    work: _PlacePacks, tasks: Order, workers: int, progress: Callable[[RestoreProgress], None]
+    work: _PlacePacks, tasks: Order, workers: int, progress: Callable[[RestoreProgress], None], packless: Packless
 ) -> tuple[dict[int, int], int]:
     """Return the chunks written of each file that needed several packs, and the bytes written in all."""
     sizes = [pack.stored_size for pack in work.pack_map.packs]
@@ -168,7 +185,9 @@ def _place_packs(
         files += placed.finished
         for number, chunks in placed.partial:
             parts[number] = parts.get(number, 0) + chunks
+        packless.make(packs, total)  # the workers have packs in store meanwhile
         progress(RestoreProgress(packs, total, stored, stored_total, data, files))
+    packless.make(total, total)
     if packs != total:
         raise IntegrityError(f"only {packs} of {total} packs came")
     return parts, data
@@ -198,6 +217,74 @@ def _require_fresh(rooted: Rooted, directory: bytes = b"") -> None:
                 f"the target is not empty: it holds /{os.fsdecode(path)}", hint="restore onto filesystems made anew"
             )
         _require_fresh(rooted, path)
+
+
+class _Gate:
+    """Where workers wait, packs in hand, until the target has its directories, or whoever makes them is gone."""
+
+    def __init__(self) -> None:
+        self._waiting, self._held = os.pipe()
+        self._is_open = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.open()
+        os.close(self._waiting)
+
+    def open(self) -> None:
+        """Let them pass."""
+        if not self._is_open:
+            self._is_open = True
+            os.close(self._held)
+
+    def enter(self) -> None:
+        """Be a worker: from now on only the other process can open it."""
+        self.open()
+        self._is_open = False
+
+    def wait(self) -> None:
+        """Return when it is open; for a worker."""
+        if not self._is_open:
+            os.read(self._waiting, 1)
+            self._is_open = True
+
+
+def _meanwhile(tasks: Iterator[int | None], first: int, work: Callable[[], None]) -> Iterator[int | None]:
+    """Give the tasks; do `work` once, when all but one of the `first` are given or there is none for now."""
+    is_done = False
+    for count, task in enumerate(tasks, 1):
+        if not is_done and (task is None or count == first):
+            work()
+            is_done = True
+        yield task
+    if not is_done:
+        work()
+
+
+class _Flushing:
+    """Has the root filesystem written to its disk meanwhile: most of what is left for the sync at the end.
+
+    A write that failed is told to one of the two only, so this one raises as well.
+    """
+
+    def __init__(self, root_fd: int) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._written = self._thread.submit(self._write, root_fd)
+
+    @staticmethod
+    def _write(root_fd: int) -> None:
+        with Rooted(root_fd) as rooted:  # its own: the other thread's descriptors come and go
+            _sync(rooted, (b"",))
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._thread.shutdown()
+        if kind is None:
+            self._written.result()
 
 
 def _sync(rooted: Rooted, directories: Iterable[bytes]) -> None:

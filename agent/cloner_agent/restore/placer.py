@@ -25,7 +25,7 @@ from cloner_core.image.placement import Entry, decode_placement
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _ESP_MODE = 0o644
 
-_BIG_BYTES = 256 << 10  # from here on writing early is worth a system call; such pieces are most of an image
+_BIG_BYTES = 32 << 10  # from here on writing early is worth a system call; such pieces are most of an image
 
 Piece = tuple[int, memoryview]  # offset in the file, bytes
 

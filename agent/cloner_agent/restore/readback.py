@@ -13,7 +13,7 @@ import msgspec
 from blake3 import blake3
 
 from cloner_agent.restore.errors import failed
-from cloner_agent.restore.finishing import Range, is_fat_directory, ranges
+from cloner_agent.restore.finishing import is_fat_directory
 from cloner_agent.restore.metadata import get_flags
 from cloner_agent.restore.table import SpilledTree
 from cloner_agent.restore.workers import Work, run, usual_workers
@@ -23,6 +23,9 @@ from cloner_core.image.inode import FLAGS_REQUIRED, XATTRS_OF_FILESYSTEM, Inode,
 from cloner_core.image.limits import DIGEST_BYTES
 from cloner_core.image.spans import decode_holes
 
+Range = tuple[int, int]  # numbers from the first up to, not including, the second
+
+_RANGE_INODES = 2048
 _LOST_AND_FOUND = b"lost+found"
 _TYPES = {
     Kind.FILE: stat.S_IFREG,
@@ -65,11 +68,16 @@ def read_back(
     """
     work = CompareRange(target, spilled, frozenset(skip), frozenset(extra))
     inodes = data = 0
-    for (first, end), read in run(work, ranges(spilled.table.count), workers or usual_workers()):
+    for (first, end), read in run(work, _ranges(spilled.table.count), workers or usual_workers()):
         inodes += end - first
         data += read
         progress(ReadBackProgress(inodes, spilled.table.count, data))
     return data
+
+
+def _ranges(count: int) -> list[Range]:
+    """Return the numbers 1 to `count`, cut into tasks."""
+    return [(first, min(first + _RANGE_INODES, count + 1)) for first in range(1, count + 1, _RANGE_INODES)]
 
 
 def beyond(spilled: SpilledTree, mounts: Collection[bytes]) -> frozenset[bytes]:

@@ -71,15 +71,24 @@ class InodeTable:
 
 
 class SpilledTree:
-    """An InodeTable with what was learned when it was made: five bytes in memory for each inode."""
+    """An InodeTable with what was learned when it was made: five to nine bytes in memory for each inode."""
 
-    __slots__ = ("child_counts", "kinds", "late_flags", "table")
+    __slots__ = ("child_counts", "kinds", "late_flags", "packless", "table")
 
-    def __init__(self, table: InodeTable, kinds: bytearray, child_counts: array[int], late_flags: list[int]) -> None:
-        """Take the table; by number the kind of each inode and the entries of each directory; see `late_flags`."""
+    def __init__(
+        self,
+        table: InodeTable,
+        kinds: bytearray,
+        child_counts: array[int],
+        *,
+        packless: array[int],
+        late_flags: list[int],
+    ) -> None:
+        """Take the table; by number the kind of each inode and the entries of each directory; see the others."""
         self.table = table
         self.kinds = kinds
         self.child_counts = child_counts
+        self.packless = packless  # numbers of what no pack holds: files without data, symbolic links, devices, fifos
         self.late_flags = late_flags  # numbers of the immutable and append-only inodes
 
     def directories(self) -> Iterator[int]:
@@ -116,6 +125,7 @@ class Spill:
         self.checker = TreeChecker(filesystems)
         self._files = [_unnamed_file(work_dir), _unnamed_file(work_dir)]
         self._kinds, self._child_counts = bytearray(1), array("I", [0])
+        self._packless = array("I")
         self._late_flags: list[int] = []
         self._offsets = array("Q")
         self._position = 0
@@ -132,6 +142,8 @@ class Spill:
         parent = self.checker.add(inode)
         self._kinds.append(inode.kind)
         self._child_counts.append(0)
+        if not inode.chunks and inode.kind not in (Kind.DIRECTORY, Kind.LINK):
+            self._packless.append(inode.number)
         if inode.flags & (FLAG_IMMUTABLE | FLAG_APPEND):
             self._late_flags.append(inode.number)
         if parent:
@@ -150,7 +162,7 @@ class Spill:
         _write(self._files[1], _OFFSET.pack(self._position))
         (records_fd, offsets_fd), self._files = self._files, []
         table = InodeTable(records_fd, offsets_fd, self.checker.count, self.checker.counted())
-        return SpilledTree(table, self._kinds, self._child_counts, self._late_flags)
+        return SpilledTree(table, self._kinds, self._child_counts, packless=self._packless, late_flags=self._late_flags)
 
 
 def _unnamed_file(directory: Path) -> int:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, Generic, TypeVar
 
 from cloner_agent.restore.errors import RestoreError
@@ -25,14 +28,21 @@ Prepared = TypeVar("Prepared")
 Result = TypeVar("Result")
 
 MOST_WORKERS = 8
-"""However many CPUs there are. Over HTTPS each worker has a pack on its way; eight are half of the places that a server
-has for all nodes (`cloner_server.admission`), so that one large node never keeps the others waiting. Two keep up with
-about 1 Gbit/s (docs/performance.md), eight with four times that; and the memory of a worker is needed for each."""
-_AHEAD = 2  # tasks a worker holds: one being performed, one being prepared
+"""However many CPUs there are. Two keep up with about 1 Gbit/s (docs/performance.md), eight with four times that; and
+the memory of a worker is needed for each."""
+MOST_AT_ONCE = 8
+"""Tasks that all workers together prepare at once: over HTTPS so many packs are on their way. Half of the places that a
+server has for all nodes (`cloner_server.admission`), so that one large node never keeps the others waiting."""
+_SWITCH_S = 0.0005  # a thread that prepares wants the interpreter for every 16 KiB that come: 5 ms each time are long
 
 
 class Work(Generic[Task, Prepared, Result]):
-    """What workers do: `prepare` in a thread, one task ahead, because it waits; `perform` with what that gave."""
+    """What workers do: `prepare` in a thread, some tasks ahead, because it waits; `perform` with what that gave."""
+
+    ahead = 1
+    """Tasks a worker holds beside the one that it performs."""
+    at_once = 1
+    """How many of these it prepares at once, in threads, as far as MOST_AT_ONCE allows."""
 
     def prepare(self, task: Task) -> Prepared:
         """Return what `perform` needs; runs in a thread of the worker."""
@@ -61,6 +71,7 @@ def run(
     the first task that failed, or RestoreError when a worker died; either way no worker is left.
     """
     context = multiprocessing.get_context("fork")
+    threads = max(1, min(work.at_once, MOST_AT_ONCE // workers))
     processes: dict[Connection, BaseProcess] = {}
     held: dict[Connection, int] = {}
     queue = iter(tasks)
@@ -68,12 +79,12 @@ def run(
         for _ in range(workers):
             ours, theirs = context.Pipe()
             process: BaseProcess = context.Process(
-                target=_serve, args=(theirs, ours, tuple(processes), work), daemon=True
+                target=_serve, args=(theirs, ours, tuple(processes), work, threads), daemon=True
             )
             process.start()
             theirs.close()
             processes[ours], held[ours] = process, 0
-        idle = deque(connection for _ in range(_AHEAD) for connection in processes)
+        idle = deque(connection for _ in range(1 + work.ahead) for connection in processes)
         is_drained = False
         while True:
             is_waiting = False
@@ -135,16 +146,21 @@ def _died(process: BaseProcess) -> RestoreError:
 
 
 def _serve(
-    connection: Connection, other_end: Connection, inherited: tuple[Connection, ...], work: Work[Task, Prepared, Result]
+    connection: Connection,
+    other_end: Connection,
+    inherited: tuple[Connection, ...],
+    work: Work[Task, Prepared, Result],
+    threads: int,
 ) -> None:
     """Be a worker until None comes, the parent goes or a task fails."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it ends us
     for end in (other_end, *inherited):
         end.close()  # else a worker would never see its parent go
     keep_freed_memory()
+    sys.setswitchinterval(_SWITCH_S)
     try:
         work.start()
-        with ThreadPoolExecutor(1) as ahead:
+        with ThreadPoolExecutor(threads) as ahead:
             _loop(connection, work, ahead)
     except ClonerError as error:
         connection.send((error, None, None))
@@ -155,16 +171,23 @@ def _serve(
 
 
 def _loop(connection: Connection, work: Work[Task, Prepared, Result], ahead: ThreadPoolExecutor) -> None:
-    pending: deque[tuple[Task, Future[Prepared]]] = deque()
-    is_ended = False
-    while True:
-        while not is_ended and (not pending or connection.poll()):
-            task = connection.recv()
-            if task is None:
-                is_ended = True
-            else:
-                pending.append((task, ahead.submit(work.prepare, task)))
-        if not pending:
+    pending: SimpleQueue[tuple[Task, Future[Prepared]] | None] = SimpleQueue()
+    is_orphaned = False
+
+    def receive() -> None:
+        nonlocal is_orphaned
+        try:
+            while (task := connection.recv()) is not None:
+                pending.put((task, ahead.submit(work.prepare, task)))
+        except (EOFError, OSError):
+            is_orphaned = True
+        except RuntimeError:  # a task failed, and nothing more is prepared
             return
-        task, prepared = pending.popleft()
+        pending.put(None)
+
+    Thread(target=receive, daemon=True).start()
+    while (begun := pending.get()) is not None:
+        task, prepared = begun
         connection.send((None, task, work.perform(task, prepared.result())))
+    if is_orphaned:
+        raise EOFError
