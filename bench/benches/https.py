@@ -25,6 +25,7 @@ from benches import disks, report
 from benches.golden import MIB, SMALL, make_golden
 from benches.node import open_store
 from cloner_agent.client import Endpoint, Transport
+from cloner_agent.restore.job import FETCHED_AT_ONCE
 from cloner_agent.session import API
 from cloner_core.image.digest import digest
 from cloner_core.image.limits import PACK_STORED_BYTES
@@ -79,15 +80,23 @@ class Site:
 
 
 def _download(site: Site, number: int, start_at: float) -> tuple[int, float]:
-    """Fetch packs for a while, one after the other; return the bytes and the seconds."""
+    """Fetch packs for a while, as many at once as a worker of a restore does; return the bytes and the seconds."""
     names = list(site.paths)
-    transport = Transport(site.endpoint)
-    site.fetch(transport, names[0])  # connected, everybody
+    transports = [Transport(site.endpoint) for _ in range(FETCHED_AT_ONCE)]
+    for transport in transports:
+        site.fetch(transport, names[0])  # connected, everybody
     time.sleep(max(0.0, start_at - time.time()))
-    begun, got = time.monotonic(), 0
-    while time.monotonic() - begun < _FOR_S:
-        number += 1
-        got += site.fetch(transport, names[number % len(names)])
+    begun = time.monotonic()
+
+    def fetch(lane: int) -> int:
+        got, at = 0, number + lane
+        while time.monotonic() - begun < _FOR_S:
+            got += site.fetch(transports[lane], names[at % len(names)])
+            at += FETCHED_AT_ONCE
+        return got
+
+    with ThreadPoolExecutor(FETCHED_AT_ONCE) as pool:
+        got = sum(pool.map(fetch, range(FETCHED_AT_ONCE)))
     return got, time.monotonic() - begun
 
 
@@ -231,6 +240,7 @@ def main(argv: list[str]) -> int:
         return subprocess.run(
             ("unshare", "-n", *again), env={**os.environ, "BENCH_INSIDE": "1"}, check=False
         ).returncode
+    evidence = report.Evidence("https")
     disks.sh("ip", "link", "set", "lo", "mtu", "1500", "up")
     cap = ("tbf", "rate", f"{_LINK_BPS}bit", "burst", "256kb", "latency", "20ms")
     disks.sh("tc", "qdisc", "add", "dev", "lo", "root", *cap)
@@ -252,5 +262,5 @@ def main(argv: list[str]) -> int:
     print(json.dumps(goals, indent=1, ensure_ascii=False))
     if options.evidence:
         method = "loopback of a namespace, MTU 1500, tc tbf 1 Gbit/s; server and clients share the CPUs"
-        print(report.write_evidence("https", loads, method=method, tls=ssl.OPENSSL_VERSION, goals=goals))
+        print(evidence.write(loads, method=method, tls=ssl.OPENSSL_VERSION, goals=goals))
     return 0

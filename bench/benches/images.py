@@ -26,6 +26,7 @@ def _restore(place: Place, peer: Peer) -> Run:
 def main(argv: list[str]) -> int:
     """Run the bench; returns 1 when a tree that we restored was not the source."""
     options = report.options("images", argv, peers=[peer.name for peer in PEERS])
+    evidence = report.Evidence("images")
     shape = SMALL if options.small else FULL
     size_bytes = 2 * shape.data_bytes + (1536 << 20)  # room for a sparse file that becomes a real one
     peers = [peer for peer in PEERS if peer.name in (OURS, TAR) or peer.name in options.peers]
@@ -55,7 +56,7 @@ def main(argv: list[str]) -> int:
         print(f"{goal}: {seen}")
     if options.evidence:
         files = {"files": shape.files, "data_bytes": shape.data_bytes}
-        print(report.write_evidence("images", runs, shape=files, goals=goals))
+        print(evidence.write(runs, shape=files, goals=goals))
         print(chart.write_chart("images", "Capture and restore of 48,000 files, 1.8 GiB, on two CPUs", runs, OURS))
     return 0 if all(run.is_identical is not False for run in runs if run.who == OURS) else 1
 

@@ -49,9 +49,10 @@ class SimulatedRun:
 def main(argv: list[str]) -> int:
     """Run the bench; the sessions are the same each time, so each is run once."""
     asked = report.options("multicast-sim", argv)
+    evidence = report.Evidence("multicast-sim")
     runs = [_run(*case) for case in _CASES if not asked.small or case[0] <= _SMALL_MOST]
     if asked.evidence:
-        print(report.write_evidence("multicast-sim", runs, link_bps=_LINK_BPS, parcels=_PARCELS))
+        print(evidence.write(runs, link_bps=_LINK_BPS, parcels=_PARCELS))
     return 0
 
 

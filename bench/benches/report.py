@@ -125,19 +125,12 @@ class Evidence:
         self._name, self._machine, self._began = name, machine(), _cpu_ticks()
         self.path = ROOT / "docs/evidence" / f"bench-{name}-{datetime.now(UTC):%Y%m%d}.json"
 
-    def write(self, runs: Sequence[DataclassInstance], **more: object) -> None:
-        """Write everything measured, and how much of the CPUs' time the host took meanwhile."""
+    def write(self, runs: Sequence[DataclassInstance], **more: object) -> Path:
+        """Write everything measured, and how much of the CPUs' time the host took meanwhile; return the path."""
         stolen, ticks = (now - began for now, began in zip(_cpu_ticks(), self._began, strict=True))
         machine = {**self._machine, "stolen": round(stolen / max(1, ticks), 3)}
         document = {"bench": self._name, "machine": machine, **more, "runs": [asdict(run) for run in runs]}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         beside = self.path.with_suffix(".new")
         beside.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
-        beside.replace(self.path)
-
-
-def write_evidence(name: str, runs: Sequence[DataclassInstance], **more: object) -> Path:
-    """Write everything measured into docs/evidence/ and return the path."""
-    evidence = Evidence(name)
-    evidence.write(runs, **more)
-    return evidence.path
+        return beside.replace(self.path)

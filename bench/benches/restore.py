@@ -1,4 +1,4 @@
-"""The restore stage of a node: packs over HTTPS through a link of 1 Gbit/s, into ext4 in memory, read back (G19).
+"""The restore stage of a node: packs over HTTPS through a link of 1 Gbit/s, into ext4 in memory (G19).
 
 Two network namespaces and a veth pair; tc's token bucket caps the server's side. The agent's own HTTPS source asks a
 small Starlette application that answers as the server does, without its tasks: the link and the node are measured.
@@ -129,6 +129,7 @@ def node(place: Path, target: Path) -> None:
 def main(argv: list[str]) -> int:
     """Run the bench; returns 1 when a restored tree was not the source."""
     options = report.options("restore", argv)
+    evidence = report.Evidence("restore")
     shape = SMALL if options.small else FULL
     size_bytes = 2 * shape.data_bytes + (512 << 20)
     runs: list[Run] = []
@@ -161,7 +162,7 @@ def main(argv: list[str]) -> int:
     print(json.dumps(goals, indent=1, ensure_ascii=False))
     if options.evidence:
         method = "tc tbf 1 Gbit/s between namespaces; server and node share the CPUs"
-        print(report.write_evidence("restore", runs, method=method, tls=ssl.OPENSSL_VERSION, goals=goals))
+        print(evidence.write(runs, method=method, tls=ssl.OPENSSL_VERSION, goals=goals))
     return 0 if all(run.is_identical for run in runs) else 1
 
 

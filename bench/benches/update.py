@@ -77,6 +77,7 @@ def main(argv: list[str]) -> int:
     """Run the bench; returns 1 when the last version, restored, is not the source."""
     keeping = [peer for peer in PEERS if not peer.is_block_level]
     options = report.options("update", argv, peers=[peer.name for peer in keeping])
+    evidence = report.Evidence("update")
     shape = SMALL if options.small else FULL
     size_bytes = 2 * shape.data_bytes + (1536 << 20)
     peers = [peer for peer in keeping if peer.name == OURS or peer.name in options.peers]
@@ -112,6 +113,6 @@ def main(argv: list[str]) -> int:
         print(f"{goal}: {seen}")
     if options.evidence:
         files = {"files": shape.files, "data_bytes": shape.data_bytes, "changed": changed}
-        print(report.write_evidence("update", runs, shape=files, goals=goals, is_identical=is_identical))
+        print(evidence.write(runs, shape=files, goals=goals, is_identical=is_identical))
         print(chart.write_chart("update", "An update: 2 % of 48,000 files changed, on two CPUs", runs, OURS))
     return 0 if is_identical else 1

@@ -32,6 +32,11 @@ from cloner_core.image.packmap import PackMap
 
 _LOST_AND_FOUND = b"lost+found"
 
+# One request after the other leaves the link idle between two, and whenever a pack takes longer to write than to fetch:
+# two at once, and packs in store, keep 1 Gbit/s full (adr/0232).
+FETCHED_AT_ONCE = 2  # by each worker
+_AHEAD = 3
+
 
 @dataclass(frozen=True, slots=True)
 class RestoreProgress:
@@ -64,10 +69,8 @@ Order = Iterable[int | None]
 
 
 class _PlacePacks(Work[int, tuple[Bytes, Bytes], Placed]):
-    # One request after the other leaves the link idle between two, and whenever a pack takes longer to write than to
-    # fetch: two at once, and packs in store, keep 1 Gbit/s full (adr/0232).
-    ahead = 3
-    at_once = 2
+    ahead = _AHEAD
+    at_once = FETCHED_AT_ONCE
 
     def __init__(
         self,
