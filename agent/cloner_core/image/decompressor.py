@@ -12,8 +12,10 @@ from functools import cache
 from cloner_core.errors import IntegrityError
 from cloner_core.image.compression import decompress
 from cloner_core.image.digest import Bytes
+from cloner_core.image.limits import ZSTD_WINDOW_LOG
 
 _LIBRARY = "libzstd.so.1"
+_SINGLE_SEGMENT = 0x20  # RFC 8878, 3.1.1.1.1: the window is the content; else a byte tells it, 3.1.1.1.2
 _MAGIC = b"\x28\xb5\x2f\xfd"  # RFC 8878, 3.1.1; a library may know older formats, and frames that are skipped
 
 
@@ -46,11 +48,21 @@ class Decompressor:
             return decompress(stored, raw_bytes, what)
         if stored[:4] != _MAGIC:
             raise IntegrityError(f"{what} is not a zstd frame: it begins with {bytes(stored[:4]).hex()}")
+        _check_window(stored, what)
         source = _address(stored)
         _require(library, library.ZSTD_findFrameCompressedSize(source, len(stored)), len(stored), what, "stored")
         content = library.ZSTD_decompressDCtx(self._context, _address(self._memory), raw_bytes, source, len(stored))
         _require(library, content, raw_bytes, what, "raw")
         return memoryview(self._memory)[:raw_bytes]
+
+
+def _check_window(stored: Bytes, what: str) -> None:
+    """Raise IntegrityError for a frame with a window above the limit; libzstd needs none here, others do."""
+    if len(stored) > 5 and not stored[4] & _SINGLE_SEGMENT:
+        exponent, mantissa = stored[5] >> 3, stored[5] & 7
+        window_bytes = (8 + mantissa) << (10 + exponent - 3)
+        if window_bytes > 1 << ZSTD_WINDOW_LOG:
+            raise IntegrityError(f"{what} is a zstd frame that asks for a window of {window_bytes} bytes")
 
 
 def _require(library: ctypes.CDLL, seen: int, wanted: int, what: str, which: str) -> None:

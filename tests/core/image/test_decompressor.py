@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -58,6 +59,7 @@ WRONG = {
     "a frame to be skipped": SKIPPED,
     "one to be skipped, then the frame": SKIPPED + FRAME,
     "the frame, then one to be skipped": FRAME + SKIPPED,
+    "a window of 2 TiB": FRAME[:4] + b"\0\xf8" + FRAME[6:],
     "a frame of a dictionary": zstd.compress(
         CONTENT, zstd_dict=zstd.train_dict([CONTENT[at:] for at in range(99)], 512)
     ),
@@ -71,19 +73,16 @@ def test_anything_but_one_frame_of_that_content_is_refused(made: Decompressor, n
     assert bytes(made.decompress(FRAME, len(CONTENT), "it")) == CONTENT, "and the next one is as before"
 
 
-@given(st.binary(max_size=2000), st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 255)), max_size=3))
-def test_it_answers_as_the_other_one_does(content: bytes, changes: list[tuple[int, int]]) -> None:
+@given(st.binary(max_size=300), st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 255)), max_size=3))
+def test_what_the_other_one_takes_it_takes_alike(piece: bytes, changes: list[tuple[int, int]]) -> None:
+    """Not the other way round: libzstd is of another release than the module, and that one may be stricter."""
+    content = piece * 7
     stored = bytearray(compress(content))
     for at, flip in changes:
         stored[at % len(stored)] ^= flip
-
-    def answer(call: Callable[[bytearray, int, str], Bytes]) -> bytes | None:
-        try:
-            return bytes(call(stored, len(content), "it"))
-        except IntegrityError:
-            return None
-
-    assert answer(Decompressor(MOST).decompress) == answer(decompress)
+    with suppress(IntegrityError):
+        wanted = decompress(stored, len(content), "it")
+        assert bytes(Decompressor(MOST).decompress(stored, len(content), "it")) == wanted
 
 
 def test_libzstd_is_there_where_this_runs() -> None:
