@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NoReturn
 
 import pytest
 
+from cloner_agent.restore.errors import RestoreError
 from cloner_agent.restore.workers import MOST_AT_ONCE, MOST_WORKERS, Work, run, usual_workers
+from cloner_core.errors import IntegrityError
 from cloner_server.admission import PLACES
 
 
@@ -65,6 +71,75 @@ def test_many_workers_prepare_one_task_each_at_once() -> None:
     assert {most for _, most in run(Alone(), range(4 * MOST_WORKERS), MOST_WORKERS)} == {1}
 
 
-def test_what_is_begun_is_given_whatever_the_tasks_wait_for() -> None:
-    tasks = iter((0, None, 1, None, None, 2))
-    assert [task for task, _ in run(Alone(), tasks, 1)] == [0, 1, 2]
+class Failing(Work[int, int, int]):
+    """Fails at its first task, while others are still being prepared."""
+
+    ahead = 3
+
+    def prepare(self, task: int) -> int:
+        time.sleep(60.0 if task else 0.0)
+        return task
+
+    def perform(self, task: int, prepared: int) -> int:
+        raise IntegrityError("it is not what was asked for")
+
+
+def test_a_failure_waits_for_nothing_that_is_still_on_its_way() -> None:
+    begun = time.monotonic()
+    with pytest.raises(IntegrityError, match="not what was asked for"):
+        list(run(Failing(), range(4), 1))
+    assert time.monotonic() - begun < 30
+
+
+def test_what_a_worker_said_before_it_ended_is_the_reason() -> None:
+    """Whoever gives tasks may be late, and finds nobody to take the next one."""
+
+    def tasks() -> Iterator[int]:
+        yield 0
+        time.sleep(1.0)  # it has failed by then
+        yield 1
+
+    with pytest.raises(IntegrityError, match="not what was asked for"):
+        list(run(Failing(), tasks(), 1))
+
+
+class Unthreaded(Work[int, int, int]):
+    """Cannot begin a thread after its first task, as when memory or processes run out."""
+
+    def start(self) -> None:
+        ThreadPoolExecutor.submit = self._submit  # type: ignore[assignment]
+
+    def _submit(self, *_: object) -> NoReturn:
+        raise RuntimeError("can't start new thread")
+
+
+def test_a_worker_that_cannot_go_on_ends() -> None:
+    with pytest.raises(RestoreError, match="died with status"):
+        list(run(Unthreaded(), range(3), 1))
+
+
+class Slow(Work[int, None, int]):
+    """Takes long for its first task; tells who performed each."""
+
+    ahead = 3
+
+    def prepare(self, task: int) -> None:
+        pass
+
+    def perform(self, task: int, prepared: None) -> int:
+        if task == 0:
+            time.sleep(3.0)
+        return os.getpid()
+
+
+def test_who_has_least_to_do_gets_the_next_task() -> None:
+    def tasks() -> Iterator[int | None]:
+        yield 0
+        for task in range(1, 5):
+            for _ in range(20):  # one at a time
+                time.sleep(0.01)
+                yield None
+            yield task
+
+    performed = dict(run(Slow(), tasks(), 2))
+    assert {performed[task] == performed[0] for task in range(1, 5)} == {False}

@@ -44,9 +44,10 @@ def make_skeleton(rooted: Rooted, spilled: SpilledTree) -> None:
 class Packless:
     """What no pack holds, made bit by bit while the packs come: files without data, symbolic links, devices, fifos."""
 
-    def __init__(self, rooted: Rooted, spilled: SpilledTree) -> None:
-        """Take the target with its directories, and the tree."""
+    def __init__(self, rooted: Rooted, spilled: SpilledTree, done: memoryview) -> None:
+        """Take the target, the tree, and where to note by number which files are complete."""
         self._rooted = rooted
+        self._done = done
         self._table = spilled.table
         self._numbers = spilled.packless
         self._made = 0
@@ -58,6 +59,7 @@ class Packless:
             inode = self._table.inode(number)
             if inode.kind is Kind.FILE:
                 self._make_file(inode)
+                self._done[number] = 1
             else:
                 make_special(self._rooted, inode)
         self._made = max(self._made, wanted)
@@ -88,8 +90,7 @@ def finish_files(rooted: Rooted, spilled: SpilledTree, done: memoryview, parts: 
     for number, kind in enumerate(spilled.kinds):
         if kind == Kind.FILE and not done[number]:
             inode = spilled.table.inode(number)
-            if inode.chunks:
-                _finish_file(rooted, inode, parts.get(number, 0), is_on_esp=spilled.table.is_on_esp(inode.path))
+            _finish_file(rooted, inode, parts.get(number, 0), is_on_esp=spilled.table.is_on_esp(inode.path))
 
 
 def _finish_file(rooted: Rooted, inode: Inode, written: int, *, is_on_esp: bool) -> None:

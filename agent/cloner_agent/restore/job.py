@@ -85,6 +85,7 @@ class _PlacePacks(Work[int, tuple[Bytes, Bytes], Placed]):
     ) -> None:
         self._release = release
         self._gate = gate
+        self._has_passed = False
         self._target = target
         self._spilled = spilled
         self.pack_map = pack_map
@@ -101,7 +102,9 @@ class _PlacePacks(Work[int, tuple[Bytes, Bytes], Placed]):
         return self._source.fetch(task, self.pack_map.packs[task])
 
     def perform(self, task: int, prepared: tuple[Bytes, Bytes]) -> Placed:
-        self._gate.wait()
+        if not self._has_passed:
+            self._gate.wait()
+            self._has_passed = True
         placed, finished = self._placer.place(self.pack_map.packs[task], *prepared)
         self._release(task)
         for number in finished:
@@ -128,7 +131,7 @@ def restore(
     Raises IntegrityError for bytes that are not of this version, RestoreError for a target that fails.
     """
     count = workers or usual_workers()
-    with Rooted(target) as rooted, _Shared(spilled.table.count + 1) as done, _Gate() as gate:
+    with Rooted(target) as rooted, _Shared(spilled.table.count + 1) as done, _Gate(count) as gate:
         _require_fresh(rooted)
         previous_umask = os.umask(0)
         try:
@@ -136,15 +139,17 @@ def restore(
 
             def prepare_target() -> None:
                 make_skeleton(rooted, spilled)
+                rooted.forget_directories()
                 gate.open()
 
             place_work = _PlacePacks(rooted, spilled, pack_map, source, release=release, done=done, gate=gate)
-            tasks = _meanwhile(
-                _once(range(total) if order is None else order(), total),
-                count * (1 + place_work.ahead),
-                prepare_target,
-            )
-            parts, data_bytes = _place_packs(place_work, tasks, count, progress, Packless(rooted, spilled))
+            if order is None:
+                tasks = _meanwhile(iter(range(total)), count * (1 + place_work.ahead), prepare_target)
+            else:
+                prepare_target()  # before: others wait for a node that has its seat
+                tasks = _once(order(), total)
+            packless = Packless(rooted, spilled, done)
+            parts, data_bytes = _place_packs(place_work, tasks, count, progress, packless)
             with _Flushing(rooted.fd):
                 finish_files(rooted, spilled, done, parts)
                 make_links(rooted, spilled)
@@ -223,46 +228,41 @@ def _require_fresh(rooted: Rooted, directory: bytes = b"") -> None:
 
 
 class _Gate:
-    """Where workers wait, packs in hand, until the target has its directories, or whoever makes them is gone."""
+    """Where workers wait, packs in hand, until the target has its directories."""
 
-    def __init__(self) -> None:
-        self._waiting, self._held = os.pipe()
-        self._is_open = False
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._passing, self._opening = os.pipe()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.open()
-        os.close(self._waiting)
+        os.close(self._passing)
+        os.close(self._opening)
 
     def open(self) -> None:
-        """Let them pass."""
-        if not self._is_open:
-            self._is_open = True
-            os.close(self._held)
+        """Let each of the workers pass once."""
+        os.write(self._opening, bytes(self._workers))
 
     def enter(self) -> None:
-        """Be a worker: from now on only the other process can open it."""
-        self.open()
-        self._is_open = False
+        """Be a worker, which would else keep itself from seeing that nobody opens any more."""
+        os.close(self._opening)
 
     def wait(self) -> None:
-        """Return when it is open; for a worker."""
-        if not self._is_open:
-            os.read(self._waiting, 1)
-            self._is_open = True
+        """Return when it is open; for a worker, once. Raises EOFError when whoever opens it is gone."""
+        if not os.read(self._passing, 1):
+            raise EOFError
 
 
 def _meanwhile(tasks: Iterator[int | None], first: int, work: Callable[[], None]) -> Iterator[int | None]:
-    """Give the tasks; do `work` once, when all but one of the `first` are given or there is none for now."""
-    is_done = False
+    """Give the tasks; do `work` once, when all but one of the `first` are given."""
+    count = 0
     for count, task in enumerate(tasks, 1):
-        if not is_done and (task is None or count == first):
+        if count == first:
             work()
-            is_done = True
         yield task
-    if not is_done:
+    if count < first:
         work()
 
 

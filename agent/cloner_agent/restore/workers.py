@@ -10,14 +10,14 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from cloner_agent.restore.errors import RestoreError
 from cloner_core.allocation import keep_freed_memory
@@ -31,8 +31,9 @@ MOST_WORKERS = 8
 """However many CPUs there are. Two keep up with about 1 Gbit/s (docs/performance.md), eight with four times that; and
 the memory of a worker is needed for each."""
 MOST_AT_ONCE = 8
-"""Tasks that all workers together prepare at once: over HTTPS so many packs are on their way. Half of the places that a
-server has for all nodes (`cloner_server.admission`), so that one large node never keeps the others waiting."""
+"""Tasks that so many workers together prepare at once: over HTTPS so many packs are on their way. Half of the places
+that a server has for all nodes (`cloner_server.admission`), so that one large node never keeps the others waiting."""
+_END = object()
 _SWITCH_S = 0.0005  # a thread that prepares wants the interpreter for every 16 KiB that come: 5 ms each time are long
 
 
@@ -74,7 +75,7 @@ def run(
     threads = max(1, min(work.at_once, MOST_AT_ONCE // workers))
     processes: dict[Connection, BaseProcess] = {}
     held: dict[Connection, int] = {}
-    queue = iter(tasks)
+    queue: Iterator[Any] = iter(tasks)
     try:
         for _ in range(workers):
             ours, theirs = context.Pipe()
@@ -84,20 +85,14 @@ def run(
             process.start()
             theirs.close()
             processes[ours], held[ours] = process, 0
-        idle = deque(connection for _ in range(1 + work.ahead) for connection in processes)
         is_drained = False
         while True:
             is_waiting = False
-            while idle and not is_drained:
-                try:
-                    task = next(queue)
-                except StopIteration:
-                    is_drained = True
+            while not is_drained and (connection := _least_held(held, work.ahead)) is not None:
+                task = next(queue, _END)
+                if task is None or task is _END:
+                    is_waiting, is_drained = task is None, task is _END
                     break
-                if task is None:
-                    is_waiting = True
-                    break
-                connection = idle.popleft()
                 _send(connection, task, processes[connection])
                 held[connection] += 1
             busy = [connection for connection, count in held.items() if count]
@@ -107,7 +102,6 @@ def run(
                 assert isinstance(ready, Connection)
                 answer: tuple[Task, Result] = _receive(ready, processes[ready])
                 held[ready] -= 1
-                idle.append(ready)
                 yield answer
         for connection, process in processes.items():
             _send(connection, None, process)
@@ -121,11 +115,18 @@ def run(
             process.join()
 
 
+def _least_held(held: Mapping[Connection, int], ahead: int) -> Connection | None:
+    """Return the worker that holds the fewest tasks; None when each holds as many as it may."""
+    connection = min(held, key=held.__getitem__)
+    return connection if held[connection] <= ahead else None
+
+
 def _send(connection: Connection, message: object, process: BaseProcess) -> None:
     try:
         connection.send(message)
     except (BrokenPipeError, ConnectionResetError):
-        raise _died(process) from None
+        while True:  # what it said before it ended is the reason
+            _receive(connection, process)
 
 
 def _receive(connection: Connection, process: BaseProcess) -> Any:
@@ -158,36 +159,42 @@ def _serve(
         end.close()  # else a worker would never see its parent go
     keep_freed_memory()
     sys.setswitchinterval(_SWITCH_S)
+    ahead = ThreadPoolExecutor(threads)
     try:
         work.start()
-        with ThreadPoolExecutor(threads) as ahead:
-            _loop(connection, work, ahead)
+        _loop(connection, work, ahead)
     except ClonerError as error:
-        connection.send((error, None, None))
+        _end(connection, error)
     except OSError as error:
-        connection.send((RestoreError(f"a restore process failed: {error}", errno=error.errno), None, None))
+        _end(connection, RestoreError(f"a restore process failed: {error}", errno=error.errno))
     except EOFError:
-        os._exit(1)  # the parent is gone, and with it whoever wants to know
+        os._exit(1)  # the parent is gone
+
+
+def _end(connection: Connection, error: ClonerError) -> NoReturn:
+    """Tell why, and end at once: what is still being prepared may wait for a server for half an hour."""
+    try:
+        connection.send((error, None, None))
+    finally:
+        os._exit(1)
 
 
 def _loop(connection: Connection, work: Work[Task, Prepared, Result], ahead: ThreadPoolExecutor) -> None:
     pending: SimpleQueue[tuple[Task, Future[Prepared]] | None] = SimpleQueue()
-    is_orphaned = False
 
     def receive() -> None:
-        nonlocal is_orphaned
+        is_ended = False
         try:
-            while (task := connection.recv()) is not None:
-                pending.put((task, ahead.submit(work.prepare, task)))
-        except (EOFError, OSError):
-            is_orphaned = True
-        except RuntimeError:  # a task failed, and nothing more is prepared
-            return
-        pending.put(None)
+            with suppress(EOFError, OSError):
+                while (task := connection.recv()) is not None:
+                    pending.put((task, ahead.submit(work.prepare, task)))
+                is_ended = True
+        finally:
+            if not is_ended:
+                os._exit(1)  # the parent is gone, and with it whoever wants to know; or there is no memory
+            pending.put(None)
 
     Thread(target=receive, daemon=True).start()
     while (begun := pending.get()) is not None:
         task, prepared = begun
         connection.send((None, task, work.perform(task, prepared.result())))
-    if is_orphaned:
-        raise EOFError
