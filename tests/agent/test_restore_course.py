@@ -83,7 +83,7 @@ def test_the_directories_are_there_before_the_order_is_asked_for(ready: Ready, t
     assert seen == [20]
 
 
-@pytest.mark.parametrize("name", ["job.make_skeleton", "finishing.make_special", "finishing.create_file"])
+@pytest.mark.parametrize("name", ["job.make_skeleton", "finishing.make_special", "finishing.write_file"])
 def test_a_failure_beside_the_workers_is_told_and_ends_them(
     ready: Ready, target: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

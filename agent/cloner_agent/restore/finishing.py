@@ -10,7 +10,7 @@ import msgspec
 
 from cloner_agent.restore.errors import failed
 from cloner_agent.restore.metadata import AT_CREATION, LOCKING, finish, lock, make_special, set_flags
-from cloner_agent.restore.placer import create_file, write_at
+from cloner_agent.restore.placer import create_file, write_at, write_file
 from cloner_agent.restore.table import SpilledTree
 from cloner_agent.rooted import Rooted
 from cloner_core.errors import IntegrityError
@@ -58,27 +58,11 @@ class Packless:
         for number in self._numbers[self._made : wanted]:
             inode = self._table.inode(number)
             if inode.kind is Kind.FILE:
-                self._make_file(inode)
+                write_file(self._rooted, inode, (), is_on_esp=self._table.is_on_esp(inode.path))
                 self._done[number] = 1
             else:
                 make_special(self._rooted, inode)
         self._made = max(self._made, wanted)
-
-    def _make_file(self, inode: Inode) -> None:
-        is_on_esp = self._table.is_on_esp(inode.path)
-        try:
-            fd = create_file(self._rooted, inode.path, is_on_esp=is_on_esp)
-            try:
-                if inode.flags & AT_CREATION:
-                    set_flags(fd, inode.flags, AT_CREATION, inode.path)
-                if inode.size:
-                    os.ftruncate(fd, inode.size)  # one hole
-                if not is_on_esp:
-                    finish(fd, inode)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            raise failed("write", inode.path, error) from error
 
 
 def finish_files(rooted: Rooted, spilled: SpilledTree, done: memoryview, parts: Mapping[int, int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -65,7 +66,7 @@ class Placer:
             pieces = self._pieces(inode, list(group), raw)
             written += sum(len(piece) for _, piece in pieces)
             if len(pieces) * DIGEST_BYTES == len(inode.chunks):
-                self._write_whole(inode, pieces)
+                write_file(self._rooted, inode, pieces, is_on_esp=self._table.is_on_esp(inode.path))
                 finished.append(number)
             else:
                 self._write_part(inode, pieces)
@@ -100,24 +101,6 @@ class Placer:
             pieces.append((offset, piece))
         return pieces
 
-    def _write_whole(self, inode: Inode, pieces: list[Piece]) -> None:
-        is_on_esp = self._table.is_on_esp(inode.path)
-        try:
-            fd = create_file(self._rooted, inode.path, is_on_esp=is_on_esp)
-            try:
-                if inode.flags & AT_CREATION:
-                    set_flags(fd, inode.flags, AT_CREATION, inode.path)
-                for offset, piece in pieces:
-                    write_at(fd, piece, offset)
-                if inode.holes:
-                    os.ftruncate(fd, inode.size)
-                if not is_on_esp:
-                    finish(fd, inode)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            raise failed("write", inode.path, error) from error
-
     def _write_part(self, inode: Inode, pieces: list[Piece]) -> None:
         try:
             parent, name = self._rooted.entry(inode.path)
@@ -131,6 +114,25 @@ class Placer:
                 os.close(fd)
         except OSError as error:
             raise failed("write", inode.path, error) from error
+
+
+def write_file(rooted: Rooted, inode: Inode, pieces: Sequence[Piece], *, is_on_esp: bool) -> None:
+    """Make a regular file with all that it has: `pieces` are its data. Raises RestoreError when the target fails."""
+    try:
+        fd = create_file(rooted, inode.path, is_on_esp=is_on_esp)
+        try:
+            if inode.flags & AT_CREATION:
+                set_flags(fd, inode.flags, AT_CREATION, inode.path)
+            for offset, piece in pieces:
+                write_at(fd, piece, offset)
+            if inode.holes:
+                os.ftruncate(fd, inode.size)
+            if not is_on_esp:
+                finish(fd, inode)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise failed("write", inode.path, error) from error
 
 
 def create_file(rooted: Rooted, path: bytes, *, is_on_esp: bool = False) -> int:
