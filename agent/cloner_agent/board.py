@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from cloner_agent.addresses import read_links
-from cloner_agent.mailbox import Mailbox
 from cloner_core.atrest import CaptureTask
 from cloner_core.describing import sendable
 from cloner_core.erasing.words import EraseTask
+from cloner_core.mailbox import Mailbox
 from cloner_core.messages import CAPTURE_STAGES, ERASE_STAGES, Failure, Progress, Stage, StageTime, Task
 from cloner_core.screen import LOG_LINES, Link, Screen, render
 

@@ -17,10 +17,11 @@ from typing import Literal
 import msgspec
 
 from cloner_agent.failures import is_destructive
-from cloner_agent.mailbox import LogQueue, Mailbox
+from cloner_agent.logqueue import LogQueue
 from cloner_agent.protocol import Server, ServerFault
 from cloner_core.errors import ClonerError
 from cloner_core.lldp import Neighbor
+from cloner_core.mailbox import Mailbox
 from cloner_core.mending import remedy
 from cloner_core.messages import Beat, BeatReply, Cause, ConsoleReport, Failure, LogLine, Progress, Stage
 

@@ -25,7 +25,7 @@ from cloner_agent.ending import Ending
 from cloner_agent.failures import failure_of
 from cloner_agent.hardware import Hardware
 from cloner_agent.heartbeat import Heartbeat
-from cloner_agent.mailbox import LogQueue
+from cloner_agent.logqueue import LogQueue
 from cloner_agent.neighbors import Neighbors
 from cloner_agent.packs import HttpsPackSource
 from cloner_agent.protocol import Interrupt

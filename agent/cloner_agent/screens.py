@@ -24,8 +24,8 @@ import msgspec
 
 from cloner_agent.board import Board
 from cloner_agent.confinement import confine
-from cloner_agent.mailbox import Mailbox
 from cloner_agent.terminal import VirtualTerminal
+from cloner_core.mailbox import Mailbox
 from cloner_core.messages import ConsoleAccess, ConsoleReport, Stage, Strict
 from cloner_core.passwords import PORT
 from cloner_core.screen import Screen, render

@@ -16,13 +16,16 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import IntEnum
 from multiprocessing.process import BaseProcess
 from typing import Protocol
 
+import msgspec
+
 from cloner_core.allocation import keep_freed_memory
 from cloner_core.errors import ClonerError
+from cloner_core.mailbox import Mailbox
 from cloner_core.multicast.content import SPARE_BYTES
 from cloner_core.multicast.gathering import Gathering
 from cloner_core.multicast.receiver import Receiver
@@ -49,7 +52,6 @@ _AHEAD_OF_WRITERS = -10
 _ASK_S = 1.0  # between two questions to the server
 _EVENT = struct.Struct("<BI")
 _RELEASE = struct.Struct("<I")
-_STATE = struct.Struct("<QQQdIdd")
 _WORDS = struct.Struct("<H")
 _WORDS_BYTES = 1024
 _READ_BYTES = 4096
@@ -62,8 +64,7 @@ class _Event(IntEnum):
     FAILED = 4  # the process ended with a fault of its own
 
 
-@dataclass(frozen=True, slots=True)
-class FeedState:
+class FeedState(msgspec.Struct, frozen=True):
     """How far a feed is."""
 
     datagrams: int = 0
@@ -93,7 +94,7 @@ class Feed:
         self.join = join
         largest = max(parcel.size for parcel in session.parcels)
         self.slots = Slots(session.window_parcels, largest + SPARE_BYTES, len(session.parcels))
-        self.shared = mmap.mmap(-1, _STATE.size)
+        self.seen = Mailbox(FeedState, FeedState())
         self._words = mmap.mmap(-1, _WORDS_BYTES)
         self._process: BaseProcess | None = None
         self._events = self._releases = -1
@@ -157,7 +158,7 @@ class Feed:
 
     def state(self) -> FeedState:
         """Return how far it is."""
-        return FeedState(*_STATE.unpack(self.shared[:]))
+        return self.seen.get()
 
     def tell(self, words: str) -> None:
         """Have `why` return these words, in all processes."""
@@ -203,7 +204,7 @@ class _Reception:
         self._session = feed.session
         self._slots = feed.slots
         self._join = feed.join
-        self._shared = feed.shared
+        self._seen = feed.seen
         self._told = told
         self._released = released
         self._places: dict[int, object] = {}  # of parcels that others have
@@ -295,4 +296,4 @@ class _Reception:
     def _note(self, receiver: Receiver, receiving: Receiving) -> None:
         counters, rejects = receiver.counters, receiving.rejects
         seen = counters.datagrams, rejects.forged, counters.poisoned, receiver.loss, receiver.done
-        _STATE.pack_into(self._shared, 0, *seen, self._seated_s, receiver.heard_s)
+        self._seen.put(FeedState(*seen, self._seated_s, receiver.heard_s))

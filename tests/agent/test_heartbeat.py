@@ -6,8 +6,9 @@ import logging
 
 from agentbench.server import FakeServer
 from cloner_agent.heartbeat import Pulse, live
-from cloner_agent.mailbox import LogQueue, Mailbox
+from cloner_agent.logqueue import LogQueue
 from cloner_core.lldp import Neighbor
+from cloner_core.mailbox import Mailbox
 from cloner_core.messages import BeatReply, Cause, Failure, Fault, Progress, Stage
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from agentbench.server import FakeServer
 from cloner_agent.heartbeat import Heartbeat
-from cloner_agent.mailbox import LogQueue
+from cloner_agent.logqueue import LogQueue
 from cloner_core.messages import Beat, BeatReply, Cause, Failure, Progress, Stage
 
 pytestmark = pytest.mark.root

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -186,7 +187,7 @@ def test_one_that_loses_much_for_a_moment_stays() -> None:
     def tick(_: str) -> None:
         nonlocal said
         said += 1
-        session.seen = replace(session.seen, loss=0.9 if said % 20 else 0.1)
+        session.seen = msgspec.structs.replace(session.seen, loss=0.9 if said % 20 else 0.1)
 
     made = _run(session, 4, tick)
     assert made.order() == [0, 1, 2, 3]

@@ -1,15 +1,11 @@
-"""The mailbox keeps the latest whole value; the queue loses lines rather than time."""
+"""A mailbox gives the latest whole value, whatever its writer is doing."""
 
 from __future__ import annotations
 
-import logging
+import multiprocessing
 
-from cloner_agent.mailbox import LogQueue, Mailbox
+from cloner_core.mailbox import Mailbox
 from cloner_core.messages import Progress, Stage
-
-
-def _record(text: str) -> logging.LogRecord:
-    return logging.LogRecord("cloner_agent", logging.WARNING, "", 0, text, None, None)
 
 
 def test_the_latest_value_is_read() -> None:
@@ -44,30 +40,25 @@ def test_who_writes_after_a_writer_that_died_in_the_middle_is_read() -> None:
         assert box.get().stage is Stage.MOUNT
 
 
-def test_log_lines_come_out_in_order_and_at_most_as_many_as_asked() -> None:
-    queue = LogQueue()
-    for number in range(5):
-        queue.emit(_record(f"line {number}"))
-    assert [line.text for line in queue.drain(3)] == ["line 0", "line 1", "line 2"]
-    assert [(line.level, line.text) for line in queue.drain(3)] == [("warning", "line 3"), ("warning", "line 4")]
-    assert queue.drain(3) == []
+def test_no_value_is_seen_half_written() -> None:
+    box = Mailbox(Progress, Progress(stage=Stage.MOUNT))
+    context = multiprocessing.get_context("fork")
+    has_read = context.Event()
 
+    def write() -> None:
+        done = 0
+        while not has_read.is_set():
+            for _ in range(1000):
+                done += 1
+                box.put(Progress(stage=Stage.RESTORE, done=done, total=done, text=str(done)))
 
-def test_a_full_queue_drops_lines_and_says_how_many() -> None:
-    queue = LogQueue()
-    sent = 2000
-    for _ in range(sent):
-        queue.emit(_record("x" * 2900))
-    kept = len(queue.drain(sent))
-    assert 0 < kept < sent
-    queue.emit(_record("after"))
-    (line,) = queue.drain(1)
-    assert line.text == f"after [{sent - kept} lines before this one were dropped]"
-
-
-def test_a_long_line_of_any_text_is_cut_and_stays_text() -> None:
-    queue = LogQueue()
-    queue.emit(_record("ü" * 5000))
-    (line,) = queue.drain(1)
-    assert set(line.text) == {"ü"}
-    assert len(line.text.encode()) <= 3000
+    writer = context.Process(target=write, daemon=True)
+    writer.start()
+    seen = list[int]()
+    while len(set(seen)) < 1000:
+        value = box.get()
+        assert (value.total, value.text) == (value.done, str(value.done) if value.done else "")
+        seen.append(value.done)
+    has_read.set()
+    writer.join(60)
+    assert seen == sorted(seen)
