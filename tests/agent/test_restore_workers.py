@@ -1,7 +1,8 @@
-"""How many workers a restore has: one a CPU, and never so many that one node keeps the others from the server."""
+"""The workers of a restore: how many, what they prepare at once, who gets a task, and how each of them ends."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import threading
 import time
@@ -103,8 +104,22 @@ def test_what_a_worker_said_before_it_ended_is_the_reason() -> None:
         list(run(Failing(), tasks(), 1))
 
 
+class Exhausted(Failing):
+    """Fails with what nobody foresaw."""
+
+    def perform(self, task: int, prepared: int) -> int:
+        raise MemoryError
+
+
+def test_a_failure_that_nobody_foresaw_waits_for_nothing_either() -> None:
+    begun = time.monotonic()
+    with pytest.raises(RestoreError, match="died with status 1"):
+        list(run(Exhausted(), range(4), 1))
+    assert time.monotonic() - begun < 30
+
+
 class Unthreaded(Work[int, int, int]):
-    """Cannot begin a thread after its first task, as when memory or processes run out."""
+    """Cannot begin a thread, as when memory or processes run out."""
 
     def start(self) -> None:
         ThreadPoolExecutor.submit = self._submit  # type: ignore[assignment]
@@ -118,28 +133,35 @@ def test_a_worker_that_cannot_go_on_ends() -> None:
         list(run(Unthreaded(), range(3), 1))
 
 
-class Slow(Work[int, None, int]):
-    """Takes long for its first task; tells who performed each."""
+class Held(Work[int, None, int]):
+    """Is kept at its first task until all have been given; tells who performed each."""
 
     ahead = 3
+
+    def __init__(self) -> None:
+        self.are_given = multiprocessing.get_context("fork").Event()
 
     def prepare(self, task: int) -> None:
         pass
 
     def perform(self, task: int, prepared: None) -> int:
         if task == 0:
-            time.sleep(3.0)
+            assert self.are_given.wait(60)
         return os.getpid()
 
 
 def test_who_has_least_to_do_gets_the_next_task() -> None:
+    work, performed = Held(), dict[int, int]()
+
     def tasks() -> Iterator[int | None]:
         yield 0
         for task in range(1, 5):
-            for _ in range(20):  # one at a time
+            while len(performed) < task - 1:  # one at a time
                 time.sleep(0.01)
                 yield None
             yield task
+        work.are_given.set()
 
-    performed = dict(run(Slow(), tasks(), 2))
+    for task, who in run(work, tasks(), 2):
+        performed[task] = who
     assert {performed[task] == performed[0] for task in range(1, 5)} == {False}

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -169,6 +170,9 @@ def _serve(
         _end(connection, RestoreError(f"a restore process failed: {error}", errno=error.errno))
     except EOFError:
         os._exit(1)  # the parent is gone
+    except BaseException:  # noqa: BLE001 — told at once, whatever it is: an exit waits for the threads that prepare
+        traceback.print_exc()
+        os._exit(1)
 
 
 def _end(connection: Connection, error: ClonerError) -> NoReturn:
