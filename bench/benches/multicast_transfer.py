@@ -162,13 +162,14 @@ class _Ours:
         self._session = Session(1, [Parcel(digest(piece), len(piece)) for piece in pieces])
         self._count = place.scene.receivers
         self._pipes = [os.pipe() for _ in range(self._count)]  # what several read of one comes to them in pieces
+        self._sitting = os.pipe()  # a byte of each receiver that can hear
         self._group = Group(_GROUP, PORT, LINK)
 
     def start(self) -> tuple[list[int], int]:
         made, count = self._place.made, self._count
         sender = _spawn(self._send, made.of(0))
         receivers = [_spawn(partial(self._receive, number), made.of(number + 1)) for number in range(count)]
-        for fd in (self._file, *(fd for pipe in self._pipes for fd in pipe)):
+        for fd in (self._file, *(fd for pipe in (*self._pipes, self._sitting) for fd in pipe)):
             os.close(fd)
         return receivers, sender
 
@@ -191,7 +192,7 @@ class _Ours:
         keep_freed_memory()  # as the process of a server does
         content = Content(group_key(_MASTER))
         source = ReadAhead(partial(self._read_encrypted, content), len(session.parcels))
-        sender = Sender(session, source, Pace(cap_bps, cap_bps / 50), begun_s)
+        sender = Sender(session, source, Pace(cap_bps, cap_bps / 50), begun_s, is_gathering=True)
         keys = [receiver_key(_MASTER, number) for number in range(count)]
         opener = ReportOpener(lambda number: keys[number] if number < count else None, 1)
         sending = Sending(sender, Sealer(group_key(_MASTER), 1, session.block_bytes), opener, opened)
@@ -200,8 +201,15 @@ class _Ours:
             sender.admit(number, time.monotonic())
             os.write(self._pipes[number][1], (json.dumps(opened.address) + "\n").encode())
 
-        for number in range(count - bool(scene.late)):
+        punctual = count - bool(scene.late)
+        for number in range(punctual):
             admit(number)
+        hearing = 0
+        while hearing < punctual:  # as a server has its sessions begin
+            if sending.run(time.monotonic() + 0.02, self._sitting[0]):
+                hearing += len(os.read(self._sitting[0], punctual))
+        begun_s = time.monotonic()
+        sender.begin(begun_s)
         left_s: float | None = None
         admitted_s = 0.0  # of the late one
         sent = [(begun_s, 0)]  # bytes on the wire by then
@@ -233,9 +241,10 @@ class _Ours:
         seat = Seat(1, number, group_key(_MASTER), receiver_key(_MASTER, number), (address[0], address[1]))
         feed = Feed(self._session, self._group, lambda _stream, _is_heard: seat)
         feed.start()
+        while not feed.state().seated_s:
+            time.sleep(0.001)
+        os.write(self._sitting[1], b".")
         if self._place.scene.late and number == self._count - 1:
-            while not feed.state().seated_s:
-                time.sleep(0.001)
             self._place.seated.write_text(str(feed.state().seated_s))
         self._write(number, feed)
         while feed.left is None and feed.state().done < len(self._session.parcels):
