@@ -5,15 +5,17 @@ Must not decide what is run: argv comes from a plan or from the stage that needs
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import select
 import selectors
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import IO, Protocol
@@ -39,6 +41,7 @@ MAX_OUTPUT_BYTES = 8 << 20
 _TAIL_BYTES = 2000
 _READ_BYTES = 64 << 10
 _WATCH_S = 1.0
+_GONE_S = 10.0  # a process that waits for a dead disk does not end
 _WRITE_BYTES = 512  # a pipe that is ready takes at least so much: PIPE_BUF of POSIX
 MISSING_STATUS = 127  # what a shell answers for a program that does not exist
 
@@ -184,12 +187,33 @@ def _start(
 
 
 def _end(process: subprocess.Popen[bytes], grace_s: float) -> None:
-    os.killpg(process.pid, signal.SIGTERM if grace_s else signal.SIGKILL)
-    try:
-        process.wait(grace_s or None)
-    except subprocess.TimeoutExpired:
+    if grace_s:
+        os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(grace_s)
+            return
+    # What unshare(1) has started is the init of a namespace, which has ended when all that is in there has.
+    with _pidfds_of_children(process.pid) as children:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        ended_by = time.monotonic() + _GONE_S
+        for child in children:
+            if not select.select([child], [], [], max(ended_by - time.monotonic(), 0))[0]:
+                log.warning("run: what %s had started has not ended %g s after it was killed", process.args, _GONE_S)
+
+
+@contextlib.contextmanager
+def _pidfds_of_children(pid: int) -> Iterator[list[int]]:
+    """Give a pidfd for each child of `pid`: readable once that has ended, whoever reaps it."""
+    import psutil
+
+    with contextlib.ExitStack() as opened:
+        fds = []
+        for child in psutil.Process(pid).children():
+            with contextlib.suppress(ProcessLookupError):
+                fds.append(os.pidfd_open(child.pid))
+                opened.callback(os.close, fds[-1])
+        yield fds
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:

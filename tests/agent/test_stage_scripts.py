@@ -121,7 +121,8 @@ def test_a_failure_ends_the_deploy_or_is_noted_as_the_script_says(scene: Scene, 
 @pytest.mark.parametrize("kind", ScriptType)
 def test_a_time_limit_ends_a_script_and_all_it_has_started(scene: Scene, clone: Path, kind: ScriptType) -> None:
     marker = f"876543.{os.getpid()}"  # another run of the tests may be beside this one
-    attempt = attempt_with(scene, sh(kind, f"trap '' TERM; setsid sleep {marker} & sleep {marker}", timeout_s=1))
+    many = f"for n in $(seq 100); do setsid sleep {marker} & done"  # they take a while to end
+    attempt = attempt_with(scene, sh(kind, f"trap '' TERM; {many}; sleep {marker}", timeout_s=1))
     with pytest.raises(StageError, match="was killed at its time limit"):
         run_all(attempt)
     assert attempt.record.scripts[0].status == -1
