@@ -11,7 +11,7 @@ import secrets
 import shlex
 import shutil
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,7 @@ class Machine:
     is_root: Callable[[], bool] = lambda: os.geteuid() == 0
     taken: Callable[[Sequence[Port], str, str], list[str]] = port_faults
     which: Callable[[str], str | None] = shutil.which
+    loaders: Callable[[Iterable[str]], dict[str, Path]] = find_loaders
 
 
 def examine(asked: Asked, machine: Machine = Machine()) -> Preparation:
@@ -109,7 +110,7 @@ def examine(asked: Asked, machine: Machine = Machine()) -> Preparation:
         taken = machine.taken(needed_ports(config), str(own.ip), link.name)
         findings += [_fault(fault, "stop that program, or choose another port (--help)") for fault in taken]
         findings += [] if taken else [Finding(Kind.OK, f"free: {', '.join(map(str, needed_ports(config)))}")]
-    findings += _parts(config, own)
+    findings += _parts(config, own, machine)
     rules: list[tuple[str, ...]] = []
     for firewall in find_firewalls(machine.run, link.name, needed_ports(config)):
         rules += firewall.rules if asked.opens_firewall else []
@@ -198,12 +199,12 @@ def _dhcp(
     return choose_dhcp(asked, others, own, unheard=unheard, is_dynamic=is_dynamic)
 
 
-def _parts(config: ServerConfig, own: ipaddress.IPv4Interface) -> Iterator[Finding]:
+def _parts(config: ServerConfig, own: ipaddress.IPv4Interface, machine: Machine) -> Iterator[Finding]:
     """Look at what the server needs beside its settings: boot loaders, and room."""
     policy = BootPolicy(server_address=str(own.ip), http_base="")
     try:
         if config.tftp_port or config.dhcp != "none":
-            found = find_loaders(policy.offered_files)
+            found = machine.loaders(policy.offered_files)
             yield Finding(Kind.OK, f"boot loaders: {', '.join(sorted(found))}")
     except NotFoundError as fault:
         yield _fault(fault.message, "apt-get install ipxe shim-signed grub-efi-amd64-signed")
