@@ -11,7 +11,7 @@ from cloner_core.multicast.gathering import Gathering
 from cloner_core.multicast.receiver import Receiver
 from cloner_core.multicast.sealing import Opener, ReportSealer
 from cloner_core.multicast.session import Leaving
-from cloner_core.multicast.wire import Flag, Kind, Report, Run, Sync
+from cloner_core.multicast.wire import REPAIRS_MOST, Flag, Kind, Report, Run, Sync
 from multicastsim.losses import Loss, Losses
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _SERVER_S = 0.05  # that an answer of the server takes
 _ASK_S = 1.0  # between two questions to the server
+_MANY = 30  # reports, where one is due
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +251,70 @@ class Greedy(Peer):
             parcels = len(world.truth)
             needs = tuple((self._chance.randrange(parcels), 0xFFFF) for _ in range(16))
             receiver.reports[-1] = replace(last, flags=Flag(0), needs=needs, wants=((0, parcels),))
+        super()._work()
+
+
+class Insatiable(Peer):
+    """A member that says at each sync that it has everything, and asks for everything."""
+
+    _said = 0
+
+    def hear(self, message: Run | Sync) -> None:
+        super().hear(message)
+        receiver, world = self.receiver, self._world
+        if receiver is None or self.left is not None or not isinstance(message, Sync):
+            return
+        self._said += 1
+        parcels = len(world.truth)
+        open_parcels = [parcel for parcel, _, _ in message.repairs] or list(range(min(parcels, REPAIRS_MOST)))
+        needs = tuple((parcel, 0xFFFF) for parcel in open_parcels)
+        clock_ms, acked = message.clock_ms, message.sequence
+        report = Report(
+            receiver.number, self._said, clock_ms, acked, Flag.DONE, 0.0, 16, parcels, needs, ((0, parcels),)
+        )
+        world.report(report, self._sealer, self.traits.delay_s)
+
+    def _work(self) -> None:
+        assert self.receiver is not None
+        self.receiver.reports.clear()
+        super()._work()
+
+
+class Staller(Peer):
+    """A member that has room for one parcel while any is to be sent, and has never seen the one begun last."""
+
+    _seen = 0
+    _is_ending = False
+
+    def hear(self, message: Run | Sync) -> None:
+        if isinstance(message, Sync):
+            self._is_ending = not message.plan
+        elif message.kind == Kind.BLOCKS and not message.first:
+            self._seen = max(0, message.sequence - 2)
+        super().hear(message)
+
+    def _work(self) -> None:
+        receiver = self.receiver
+        assert receiver is not None
+        if not self._is_ending:
+            receiver.reports[:] = [
+                replace(report, acked=min(report.acked, self._seen), room=1) for report in receiver.reports
+            ]
+        super()._work()
+
+
+class Alarmist(Peer):
+    """A member that says many times over that it loses nearly everything, and then nothing, in turn."""
+
+    def _work(self) -> None:
+        receiver = self.receiver
+        assert receiver is not None
+        loss = 0.9 * (int(self._world.events.now_s * 4) % 2)
+        receiver.reports[:] = [
+            replace(report, counter=_MANY * report.counter + at, loss=loss)
+            for report in receiver.reports
+            for at in range(_MANY)
+        ]
         super()._work()
 
 

@@ -31,7 +31,7 @@ def draw(seed: int, most_blocks: int = 3000) -> Scenario:
             for _ in range(chance.randint(1, 2))
         ]
     restarts = sorted(chance.uniform(0, takes_s * 1.5 + 0.1) for _ in range(chance.choice((0, 0, 0, 1, 2))))
-    return Scenario(
+    scenario = Scenario(
         seed,
         parcels,
         tuple(peers),
@@ -42,8 +42,14 @@ def draw(seed: int, most_blocks: int = 3000) -> Scenario:
         is_sealed=chance.random() < 0.12,
         forged=chance.choice((0.0, 0.1, 1.0)),
         restarts_s=tuple(restarts),
-        gathers_s=chance.choice((0.0, 0.0, 0.15, 2.0)),  # drawn last: all else is what it was of the same seed
+        gathers_s=chance.choice((0.0, 0.0, 0.15, 2.0)),
     )
+    # Drawn last: all else is what it was of the same seed.
+    liars = [
+        (chance.choice(("insatiable", "staller", "alarmist")), Traits(joins_s=chance.random() * takes_s))
+        for _ in range(chance.choice((0, 0, 0, 0, 1)))
+    ]
+    return replace(scenario, peers=(*scenario.peers, *liars))
 
 
 def _parcels(chance: random.Random, most_blocks: int) -> tuple[int, ...]:

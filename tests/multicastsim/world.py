@@ -17,7 +17,7 @@ from cloner_core.multicast.session import Leaving, Parcel, Session, group_key, r
 from cloner_core.multicast.wire import OVERHEAD_BYTES, Phase, Report, Run, Sync
 from multicastsim.events import Events
 from multicastsim.losses import Loss, Losses
-from multicastsim.peers import Greedy, Liar, Peer, Poisoner, Silent, Traits
+from multicastsim.peers import Alarmist, Greedy, Insatiable, Liar, Peer, Poisoner, Silent, Staller, Traits
 
 WIRE_BLOCK_BYTES = 1440
 """What a block counts on the wire of this world, however few bytes stand for it."""
@@ -26,7 +26,10 @@ _UP_S = 0.2  # that a server needs to begin an epoch anew
 PEERS: dict[str, type[Peer]] = {
     "node": Peer,
     "greedy": Greedy,
+    "insatiable": Insatiable,
     "silent": Silent,
+    "alarmist": Alarmist,
+    "staller": Staller,
     "liar": Liar,
     "poisoner": Poisoner,
 }

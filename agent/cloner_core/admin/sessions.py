@@ -76,7 +76,7 @@ class SessionView(Strict, frozen=True):
     created_s: float
     started_s: float | None  # when sending began
     ended_s: float | None
-    why: str
+    why: str  # it ended so, or cannot be sent now; "" nothing is the matter
     least: int
     wait_s: float
     priority: int

@@ -14,6 +14,7 @@ from cloner_core.multicast.wire import POLLS_MOST, Flag, Report
 
 WATCHED_MOST = 16
 """Receivers polled with every sync: all of a small group, of a greater one those that lag."""
+_RECENT_MOST = 64
 _POLLED_PER_S = 200.0
 _POLLED_PER_DATAGRAM = 0.01
 _POLLS_AHEAD = 128.0
@@ -50,6 +51,7 @@ class Member:
     polled_s: float = -inf  # when a poll was last counted as unanswered
     asked_s: float = -inf  # when it was last polled
     waited_s: float = 0.0
+    held_s: float = 0.0  # that others with room were not given a parcel, for want of its room
     lossy_since_s: float = inf
     late_since_s: float = inf
     claimed: int = 0  # combinations it alone asked for
@@ -58,6 +60,11 @@ class Member:
     @property
     def is_served(self) -> bool:
         return self.left is None and not self.is_done
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether it says that it has room, and the others waited for it all the same for too long."""
+        return self.room > 0 and self.held_s > _PATIENCE_S
 
 
 @dataclass(slots=True)
@@ -72,7 +79,7 @@ class Members:
     """How many have ever reported."""
     _numbers: list[int] = field(default_factory=list)
     _watched: dict[int, Member] = field(default_factory=dict)
-    _recent: deque[Member] = field(default_factory=lambda: deque(maxlen=64))
+    _recent: dict[int, Member] = field(default_factory=dict)  # those heard last, in that order
     _turn: int = 0
     _tokens: float = 0.0
     _tokens_s: float = 0.0
@@ -103,7 +110,7 @@ class Members:
         member.unanswered = 0
         member.acked = max(member.acked, report.acked)
         member.loss, member.room, member.done = report.loss, report.room, report.done
-        if report.flags & Flag.DONE:
+        if member.is_done or report.flags & Flag.DONE:
             self.settle(member)
             return member
         # Late is who has much to read yet: at a low rate a machine may take its time, and nobody waits for it.
@@ -114,16 +121,24 @@ class Members:
         if min(late_s, ending_s) > _LATE_ALONE_S or (is_far and late_s > _LATE_FOR_S and self._is_one_on_time(now_s)):
             self.leave(member.number, Leaving.SLOW)
             return None
-        self._recent.append(member)
+        self._note(member)
         lags = sequence - member.acked > window // 4 or member.room <= 2
         if lags and len(self._watched) < WATCHED_MOST:
             self._watched[member.number] = member
         return member
 
+    def _note(self, member: Member) -> None:
+        """Count a receiver once among those heard of lately, however often it speaks."""
+        self._recent.pop(member.number, None)
+        self._recent[member.number] = member
+        if len(self._recent) > _RECENT_MOST:
+            del self._recent[next(iter(self._recent))]
+
     def _is_one_on_time(self, now_s: float) -> bool:
         """Return whether anybody gains when one who is late leaves; all are late where the sender or the wire is."""
         return any(
-            one.is_served and one.late_since_s == inf and now_s - one.heard_s < _ON_TIME_S for one in self._recent
+            one.is_served and one.late_since_s == inf and now_s - one.heard_s < _ON_TIME_S
+            for one in self._recent.values()
         )
 
     def settle(self, member: Member) -> None:
@@ -169,7 +184,7 @@ class Members:
 
     def common_loss(self) -> float | None:
         """Return the loss that half of those heard of lately exceed; None when nobody was."""
-        served = [member.loss for member in self._recent if member.is_served]
+        served = [member.loss for member in self._recent.values() if member.is_served]
         return median(served) if served else None
 
     def asked(self, member: Member, combinations: int, sent: int, of_all: int) -> None:
@@ -191,8 +206,9 @@ class Members:
     def review(self, now_s: float) -> None:
         """Let those go that do not answer, and those that lose far more than the others."""
         common = self.common_loss() or 0.0
-        for member in dict.fromkeys((*self._watched.values(), *self._recent)):
+        for member in dict.fromkeys((*self._watched.values(), *self._recent.values())):
             member.waited_s *= 0.98
+            member.held_s *= 0.98
             if not member.is_served:
                 continue
             if member.loss < _LOSSY or common > _LOSSY / 3:

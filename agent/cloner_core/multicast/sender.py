@@ -224,8 +224,8 @@ class Sender:
         if report.flags & Flag.ALTERED:
             self.sent.altered += 1
             self._news = True
-        if self._goodbyes:
-            return
+        if self._goodbyes or member.is_done:
+            return  # who has everything needs nothing, whatever it asks for
         for parcel, target in report.needs:
             self._take_need(member, parcel, target, now_s)
         if self._sequence - report.acked > 2 * self._pace.window_datagrams:
@@ -331,11 +331,21 @@ class Sender:
         if open_parcels >= self.session.window_parcels - 1 or len(self._repairs) >= REPAIRS_MOST:
             return False
         since_s, self._room_s = now_s - self._room_s, now_s
-        fullest = min(self.members.heard(now_s), key=lambda one: one.room, default=None)
-        if fullest is None or fullest.room > len(self._starts) - bisect_right(self._starts, fullest.acked):
+        heard = self.members.heard(now_s)
+        fullest = min((one for one in heard if not one.is_holding), key=lambda one: one.room, default=None)
+        if fullest is None or self._has_room(fullest):
             return True
-        self.members.waited(fullest, min(since_s, _SYNC_S), self._pace.window_datagrams // 2, now_s)
+        waited_s = min(since_s, _SYNC_S)
+        # One that is slow says in the end that it has no room, and leaves; who never does is not waited for.
+        others = [self._has_room(one) for one in heard if one is not fullest and one.counter]
+        if others and 2 * sum(others) >= len(others):
+            fullest.held_s += waited_s
+        self.members.waited(fullest, waited_s, self._pace.window_datagrams // 2, now_s)
         return now_s - self._begun_s > self._floor_parcel_s
+
+    def _has_room(self, member: Member) -> bool:
+        """Return whether a receiver has room for more parcels than were begun since what it has seen."""
+        return member.room > len(self._starts) - bisect_right(self._starts, member.acked)
 
     def _next_blocks(self, now_s: float) -> Run | None:
         if self._current is None:

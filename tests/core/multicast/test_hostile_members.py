@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -129,6 +130,27 @@ def test_a_receiver_that_the_server_knows_to_be_done_is_not_waited_for() -> None
         message = sender.next(step * 0.001)
         assert not isinstance(message, Sync) or message.polls == ()
     assert sender.is_finished
+
+
+@pytest.mark.parametrize("by_server", [False, True], ids=["said so itself", "the server said so"])
+def test_a_receiver_that_has_everything_is_given_nothing_and_may_say_that_bytes_were_altered(by_server: bool) -> None:
+    sender = Sender(SESSION, SENT.__getitem__, Pace(1e9, 1e7), 0.0)
+    sender.admit(1, 0.0)
+    if by_server:
+        sender.settle(1)
+    else:
+        sender.receive(Report(1, 1, 0, 0, Flag.DONE, 0.0, 16, PARCELS, (), ()), 0.0)
+    needs = tuple((parcel, 0xFFFF) for parcel in range(PARCELS))
+    said = [sender.next(step * 0.001) for step in range(100)]
+    for step in range(100, 1000):
+        acked = max(message.sequence for message in said if message is not None)
+        asks = Report(1, step, 0, acked, Flag.ALTERED, 0.9, 0, 0, needs, ((0, PARCELS),))
+        sender.receive(asks, step * 0.001)
+        said.append(sender.next(step * 0.001))
+    assert sender.is_finished
+    assert sender.is_strict
+    assert (sender.sent.blocks, sender.sent.combinations) == (PARCELS * BLOCKS, 0)
+    assert all(not message.polls for message in said if isinstance(message, Sync))
 
 
 def test_a_sender_that_is_closed_says_so_and_is_silent() -> None:

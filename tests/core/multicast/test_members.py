@@ -74,3 +74,29 @@ def test_one_that_is_alone_and_behind_for_long_after_the_last_block_leaves() -> 
     assert Group(falls_behind, datagrams_per_s=260, ends_s=20).run(31) == [Leaving.SLOW]
     assert Group(on_time, datagrams_per_s=260, ends_s=20).run(60) == [None]
     assert Group(stood_still, datagrams_per_s=260, ends_s=10).run(30) == [None]
+
+
+def test_who_speaks_often_counts_once_in_the_loss_of_all() -> None:
+    members = Members()
+    for number in range(1, 6):
+        members.admit(number, 0, 0.0)
+    for number in range(1, 5):
+        members.take(_lost(number, 1, 0.01), 0, WINDOW, 0.0, 0.0, ending_s=0.0)
+    for counter in range(1, 200):
+        members.take(_lost(5, counter, 0.9), 0, WINDOW, 0.0, 0.0, ending_s=0.0)
+    assert members.common_loss() == 0.01
+
+
+def test_the_loss_of_all_is_of_those_heard_last() -> None:
+    members = Members()
+    for number in range(1, 200):
+        members.admit(number, 0, 0.0)
+        members.take(_lost(number, 1, 0.5 if number < 100 else 0.01), 0, WINDOW, 0.0, 0.0, ending_s=0.0)
+    assert members.common_loss() == 0.01
+    for number in range(1, 100):
+        members.take(_lost(number, 2, 0.5), 0, WINDOW, 0.0, 0.0, ending_s=0.0)
+    assert members.common_loss() == 0.5
+
+
+def _lost(number: int, counter: int, loss: float) -> Report:
+    return Report(number, counter, 0, 0, Flag(0), loss, 16, 0, (), ())

@@ -23,9 +23,11 @@ def run(
     others: tuple[tuple[str, Traits], ...] = (),
     rate_bps: float = GIGABIT,
     blocks: int = PARCEL_BLOCKS,
+    block_bytes: int = 2,
 ) -> Outcome:
     nodes = tuple(("node", Traits(loss=Loss(loss))) for _ in range(receivers))
-    outcome = World(Scenario(3, (blocks,) * parcels, nodes + others, rate_bps=rate_bps, block_bytes=2)).run()
+    scenario = Scenario(3, (blocks,) * parcels, nodes + others, rate_bps=rate_bps, block_bytes=block_bytes)
+    outcome = World(scenario).run()
     assert outcome.faults == []
     return outcome
 
@@ -103,6 +105,15 @@ def test_harm_of_members_is_bounded() -> None:
     )
     clean = run(16, 0.005, parcels=40, blocks=728, rate_bps=1e8)
     outcome = run(16, 0.005, parcels=40, blocks=728, rate_bps=1e8, others=harm)
+    assert outcome.done_s <= 1.3 * clean.done_s
+
+
+@pytest.mark.parametrize("kind", ["insatiable", "staller", "alarmist"])
+def test_a_member_that_means_harm_costs_a_small_group_little(kind: str) -> None:
+    # Of whole blocks: what the floor lets a parcel take is reckoned by its bytes.
+    clean = run(4, 0.001, parcels=40, blocks=728, rate_bps=1e8, block_bytes=WIRE_BLOCK_BYTES)
+    others = ((kind, Traits()),)
+    outcome = run(4, 0.001, parcels=40, blocks=728, rate_bps=1e8, others=others, block_bytes=WIRE_BLOCK_BYTES)
     assert outcome.done_s <= 1.3 * clean.done_s
 
 
