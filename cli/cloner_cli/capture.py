@@ -394,7 +394,8 @@ def _capture(
         is_rehash=wanted.is_rehash,
         is_dry=wanted.is_dry,
     )
-    sink = ServerSink(run.api, Pacer(wanted.bytes_per_s) if wanted.bytes_per_s else None)
+    pacer = Pacer(wanted.bytes_per_s) if wanted.bytes_per_s else None
+    sink = ServerSink(run.api, pacer, monotonic=run.world.monotonic, sleep=run.world.sleep)
     with showing(run, "capturing") as show:
         told = partial(_tell_progress, show, surveyed)
         return capture(tree.root, DrySink(sink) if wanted.is_dry else sink, options, told)

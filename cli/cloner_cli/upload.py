@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
 
-from cloner_cli.api import Api
+from cloner_cli.api import Api, segment
 from cloner_cli.pacing import Pacer
+from cloner_core.admin.images import ImageView
 from cloner_core.decoding import UNREADABLE
-from cloner_core.errors import ClonerError, IntegrityError, NotFoundError
+from cloner_core.errors import ClonerError, IntegrityError, NotFoundError, UnreachableError
+from cloner_core.image.digest import version_digest
 from cloner_core.image.pack import Pack
 from cloner_core.image.tree import SegmentDelta, SegmentRef
 from cloner_core.image.version import Base, Draft, VersionRecord
 
 _MESSAGEPACK = "application/vnd.msgpack"
+_AWAY_S = 120.0  # a server may restart, or be replaced by a newer one
+_LOOK_EVERY_S = 2.0
 
 
 class ServerSink:
     """A `CaptureSink` over HTTP; called from several threads at once. Parts already there are sent to no effect."""
 
-    def __init__(self, api: Api, pacer: Pacer | None = None) -> None:
+    def __init__(
+        self,
+        api: Api,
+        pacer: Pacer | None = None,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         """Take the server, and what holds packs back."""
         self._api = api
         self._pacer = pacer
+        self._monotonic = monotonic
+        self._sleep = sleep
 
     def base(self, image: str) -> Base | None:
         """Return what the latest version of `image` is made of; its chunks are not sent again."""
@@ -49,8 +64,48 @@ class ServerSink:
         self._api.put_bytes(path, stored, {"raw_size": ref.raw_size})
 
     def publish(self, draft: Draft) -> VersionRecord:
-        """Have the version appear, whole."""
-        return self._api.post_bytes("/v1/publish", msgspec.msgpack.encode(draft), VersionRecord, _MESSAGEPACK)
+        """Have the version appear, whole, however long the server checks it.
+
+        An answer that is lost says nothing: the version is looked for before UnreachableError is raised.
+        """
+        last = draft.after if draft.after is not None else self._newest_number(draft.image)
+        content = msgspec.msgpack.encode(draft)
+        try:
+            return self._api.post_bytes("/v1/publish", content, VersionRecord, _MESSAGEPACK, is_long=True)
+        except UnreachableError as lost:
+            if (record := self._published(draft, last)) is None:
+                told = (
+                    f"'cloner image-details --image {draft.image}' says whether the version was published all the same"
+                )
+                raise UnreachableError(lost.message, hint="; ".join(filter(None, (lost.hint, told)))) from lost
+            return record
+
+    def _newest(self, image: str) -> ImageView | None:
+        try:
+            return self._api.get(f"/v1/images/{segment(image)}", ImageView)
+        except NotFoundError:
+            return None
+
+    def _newest_number(self, image: str) -> int:
+        newest = self._newest(image)
+        return newest.number if newest is not None else 0
+
+    def _published(self, draft: Draft, last: int) -> VersionRecord | None:
+        """Return the version that `draft` became after the number `last`; None when it does not appear in time."""
+        until_s = self._monotonic() + _AWAY_S
+        while True:
+            with suppress(UnreachableError):
+                newest = self._newest(draft.image)
+                if newest is not None and newest.number > last and _is_of(newest, draft):
+                    return msgspec.convert(newest.detail, VersionRecord)
+            if self._monotonic() >= until_s:
+                return None
+            self._sleep(_LOOK_EVERY_S)
+
+
+def _is_of(view: ImageView, draft: Draft) -> bool:
+    said = tuple(view.detail.get(name, "") for name in ("author", "source", "message"))
+    return (view.digest, said) == (version_digest(draft.root).hex(), (draft.author, draft.source, draft.message))
 
 
 class DrySink:
@@ -72,8 +127,6 @@ class DrySink:
 
     def publish(self, draft: Draft) -> VersionRecord:
         """Return the record as it might be; its number and signature are the server's to give."""
-        from cloner_core.image.digest import version_digest
-
         return VersionRecord(
             image=draft.image,
             number=1,

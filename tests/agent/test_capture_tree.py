@@ -12,10 +12,12 @@ import pytest
 
 import torture
 from agentbench.golden import CLOUD_INIT_KEPT, add_cloud_init
+from cloner_agent.capture import source
 from cloner_agent.capture.content import ATTEMPTS, SwapFileError, read_content
 from cloner_agent.capture.holes import HoleFinder
 from cloner_agent.capture.records import CaptureError
 from cloner_core.errors import InvalidError
+from cloner_core.image import spans
 from cloner_core.image.digest import digest
 from cloner_core.image.inode import Inode, Kind
 from cloner_server.store.local import LocalStore
@@ -101,6 +103,9 @@ def test_the_esp_is_paths_and_bytes(store: LocalStore, golden: Path, tmp_path: P
         (b"boot/efi", "esp", "EEEE"),
     ]
     assert (root.facts.os_id, root.facts.os_version) == ("debian", "12")
+    (golden / "boot/efi/ssh").touch()  # a Raspberry Pi's, on a filesystem of this kind
+    emptied = tree_of(store, capture_into(store, golden).record.version, tmp_path)[b"boot/efi/ssh"]
+    assert emptied == Inode(emptied.number, Kind.FILE, emptied.path)
     (golden / "boot/efi/link").symlink_to("EFI")
     with pytest.raises(CaptureError, match="ESP"):
         capture_into(store, golden)
@@ -197,6 +202,39 @@ def test_a_file_that_moves_is_read_again_and_then_said_to_be_inexact(tmp_path: P
     assert content.size == 5 + 4 * min(times, ATTEMPTS)
     if content.is_exact:
         assert content.chunks == digest(path.read_bytes())
+
+
+def test_a_file_emptied_while_it_is_read_is_empty(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"a line\n" * 1000)
+    with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        os.truncate(path, 0)  # as logrotate's copytruncate does
+        content = read_content(file.fileno(), status, Moving(path), HoleFinder())
+    assert (content.size, content.chunks, content.is_exact) == (0, b"", True)
+
+
+def test_a_file_with_more_holes_than_a_record_has_room_for_is_named(
+    store: LocalStore, golden: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spans, "MAX_FILE_HOLES", 2)
+    with (golden / "srv/disk.img").open("wb") as file:
+        for number in range(3):
+            os.pwrite(file.fileno(), b"x" * 4096, number << 20)
+        os.truncate(file.fileno(), 3 << 20)
+    with pytest.raises(CaptureError, match=r"^/srv/disk\.img cannot be in an image: .* at most 2 pairs") as refusal:
+        capture_into(store, golden)
+    assert refusal.value.hint == "--exclude-paths /srv/disk.img leaves it out"
+    assert capture_into(store, golden, excludes=("/srv/disk.img",)).record.number == 1
+
+
+def test_more_filesystems_than_an_image_holds_are_named_before_anything_is_read(
+    store: LocalStore, golden: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "MAX_FILESYSTEMS", 1)
+    with pytest.raises(CaptureError, match="2 filesystems make up the tree, an image holds at most 1: /, /boot/efi"):
+        capture_into(store, golden)
+    assert list(store.packs.names()) == []
 
 
 def test_swap_space_is_known_by_its_signature(tmp_path: Path) -> None:

@@ -71,6 +71,8 @@ def _is_unchanged(before: os.stat_result, after: os.stat_result) -> bool:
 def _read_once(fd: int, status: os.stat_result, keeper: ChunkKeeper, finder: HoleFinder | None) -> Content | None:
     """Return the content of `status.st_size` bytes, or None when the file was shorter."""
     size = status.st_size
+    if not size:
+        return Content(status, 0)  # no chunk is empty
     holes = finder.find(fd, size, status.st_dev) if finder and size > _NEVER_SPARSE_BYTES else []
     if not holes and size <= CHUNK_BYTES:
         view = keeper.room(size)

@@ -13,7 +13,7 @@ from cloner_agent.capture.holes import HoleFinder
 from cloner_agent.capture.index import CaptureIndex
 from cloner_agent.capture.metadata import MetadataReader, Xattrs
 from cloner_agent.capture.mounts import Boundaries
-from cloner_core.errors import ClonerError
+from cloner_core.errors import ClonerError, IntegrityError
 from cloner_core.image.inode import SYMLINK_MODE, Inode, Kind
 
 _SPECIAL = {stat.S_IFCHR: Kind.CHARACTER, stat.S_IFBLK: Kind.BLOCK, stat.S_IFIFO: Kind.FIFO}
@@ -104,7 +104,13 @@ class RecordMaker:
     def _content(self, fd: int, path: bytes, status: os.stat_result) -> Content:
         content = self._index.recall(path, status, self._keeper.knows)
         if content is None:
-            content = read_content(fd, status, self._keeper, self._holes)
+            try:
+                content = read_content(fd, status, self._keeper, self._holes)
+            except IntegrityError as error:  # more holes or chunks than a record has room for
+                name = f"/{os.fsdecode(path)}"
+                raise CaptureError(
+                    f"{name} cannot be in an image: {error.message}", hint=f"--exclude-paths {name} leaves it out"
+                ) from error
             self._note(path, content)
         else:
             self._notes.recalled += 1

@@ -15,13 +15,14 @@ from cloner_agent.capture.mounts import Boundaries, filesystems_of, find_boundar
 from cloner_agent.capture.records import CaptureError
 from cloner_agent.capture.rules import DEFAULTS, Rule, RuleBook, parse_excludes
 from cloner_agent.rooted import Rooted
-from cloner_core.image.limits import MAX_PATH_BYTES
+from cloner_core.image.limits import MAX_FILESYSTEMS, MAX_PATH_BYTES
 from cloner_core.image.linting.linter import PRELUDE, Linter
 from cloner_core.image.tree import Filesystem
 from cloner_core.layout import Layout
 
 # One descriptor for each directory on the way down; a path of 4095 bytes can have two thousand.
 _DESCRIPTORS = MAX_PATH_BYTES // 2 + 256
+_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def opened(
 
     `closed` are directories whose content is not taken, beside mount points: those a snapshot has in place of mounts.
 
-    Raises InvalidError for wrong excludes, CaptureError when the tree cannot be opened.
+    Raises InvalidError for wrong excludes, CaptureError when the tree cannot be opened or has too many filesystems.
     """
     rules = parse_excludes(excludes)
     _raise_descriptor_limit()
@@ -73,15 +74,26 @@ def opened(
         boundaries = find_boundaries(real, mounts)
         boundaries = Boundaries(boundaries.crossed, boundaries.closed | closed)
         esp_path = _find_esp(rooted, esp, boundaries.crossed)
+        filesystems = filesystems_of(boundaries, esp_path, read_start(rooted, "etc/fstab"))
+        _require_few(filesystems)
         prelude = {path: read_start(rooted, path) for path in PRELUDE}
         yield Source(
             rooted=rooted,
             boundaries=boundaries,
             esp=esp_path,
-            filesystems=filesystems_of(boundaries, esp_path, read_start(rooted, "etc/fstab")),
+            filesystems=filesystems,
             book=RuleBook((*rules, *golden_identity.RULES, *DEFAULTS)),
             linter=Linter(prelude, layout=layout, allow_secrets=allow_secrets),
             excludes=tuple(zip(excludes, rules, strict=True)),
+        )
+
+
+def _require_few(filesystems: Sequence[Filesystem]) -> None:
+    if len(filesystems) > MAX_FILESYSTEMS:
+        listed = ", ".join(f"/{os.fsdecode(one.mount)}" for one in filesystems[:_SHOWN])
+        raise CaptureError(
+            f"{len(filesystems)} filesystems make up the tree, an image holds at most {MAX_FILESYSTEMS}: {listed}, …",
+            hint="unmount what the image need not have while it is captured",
         )
 
 
