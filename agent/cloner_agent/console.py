@@ -96,7 +96,7 @@ class Console:
         if self.board is not None:
             self.board.hold()
         self.marker("HOLD")
-        self.line("holding: nothing is touched until 'cloner task retry' or 'cloner task abort'")
+        self.line("holding: nothing is touched until 'cloner task retry' or 'cloner deploy'")
 
     def erased(self) -> None:
         """Say that the disks are erased and the node waits for the next task."""

@@ -22,7 +22,7 @@ from cloner_core.atrest import CaptureReply
 from cloner_core.erasing.words import EraseReply
 from cloner_core.messages import PROTOCOL, Cause, Hello, HelloReply, PlanReport, Stage
 from cloner_core.plan import apply, foreign_identifiers, plan_digest, plan_task, render
-from cloner_core.plan.contents import contents_of
+from cloner_core.plan.contents import contents_of, has_old_xfs
 from cloner_core.steps import Step
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class Deploy:
         tools.reporter.check()
 
         tools.reporter.enter(Stage.PLAN)
-        plan = plan_task(facts, task, contents_of(version.root))
+        plan = plan_task(facts, task, contents_of(version.root), has_old_xfs=has_old_xfs(version.root))
         if found := foreign_identifiers(plan, facts):
             raise StageError(Cause.FOREIGN_UUID, f"an identifier of this deploy is on another disk: {'; '.join(found)}")
         log.info("%s", render(plan))

@@ -149,7 +149,10 @@ def _esps(system: System) -> list[_Esp]:
         if part.type == ESP_TYPE and (disk.path in carriers or _path(disk, part) in mounted)
     ]
     found.sort(key=lambda esp: esp.device not in mounted)
-    return list({esp.disk: esp for esp in reversed(found)}.values())[::-1]  # one of each disk, the mounted one first
+    first_of: dict[str, _Esp] = {}
+    for esp in found:
+        first_of.setdefault(esp.disk, esp)  # one of each disk, the mounted one first
+    return list(first_of.values())
 
 
 def _below_root(system: System, mounts: list[tuple[str, str]]) -> set[str]:

@@ -11,6 +11,8 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cloner_agent.flushing import sync_filesystem
+
 log = logging.getLogger(__name__)
 
 # include/uapi/linux/reboot.h, LINUX_REBOOT_CMD_…
@@ -50,7 +52,8 @@ def _reboot(command: int) -> None:
 class Machine:
     """What a deploy does to the machine as a whole."""
 
-    sync: Callable[[], None] = os.sync
+    sync: Callable[[], None] = os.sync  # of everything; says nothing of a write that fails
+    sync_filesystem: Callable[[int], None] = sync_filesystem
     drop_caches: Callable[[], None] = drop_caches
     reboot: Callable[[], None] = reboot
     power_off: Callable[[], None] = power_off

@@ -89,7 +89,7 @@ class Reporter:
         if self._is_committed:
             return
         order = self._order()
-        if order.order == "abort":
+        if order.order in ("abort", "retry"):  # `retry`: it was let go, and another task or try waits for the machine
             raise AbortError(order.reason)
         if order.order == "hold":
             raise StageError(Cause.REFUSED, order.reason or "the server ended this attempt")

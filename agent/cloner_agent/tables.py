@@ -67,4 +67,5 @@ def _entry(entry: Mapping[str, Any], disk: str, table_id: str, table: Mapping[st
         name=entry.get("name", ""),
         is_logical=is_dos and number >= _FIRST_LOGICAL,
         is_active=is_dos and bool(entry.get("bootable")),
+        attributes=entry.get("attrs", ""),
     )

@@ -59,6 +59,7 @@ class DiskPartition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Text = ""  # GPT only
     is_logical: bool = False  # in the extended partition of an MBR
     is_active: bool = False  # the boot flag of an MBR
+    attributes: Text = ""  # of a GPT, as sfdisk writes them: "RequiredPartition GUID:60,63"
 
 
 class Disk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -116,6 +116,10 @@ _BY_STAGE: dict[tuple[Cause, Stage], Remedy] = {
         " the disk"
     ),
     (Cause.NO_DISK, Stage.GUARD): Remedy("the disk vanished between plan and work: check its cable and its controller"),
+    (Cause.NVRAM, Stage.GUARD): Remedy(
+        "the kernel that the node booted reaches no EFI runtime services: take efi=noruntime from its command line, or"
+        " update the firmware"
+    ),
     (Cause.REFUSED, Stage.RECEIPT): Remedy(
         "what the agent wrote is not what was planned: do not boot that disk; report it with the log of the task"
     ),

@@ -9,13 +9,17 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from cloner_core.fstab import image_references
+from cloner_core.plan.dracut import without_absent
 from cloner_core.plan.values import Plan, PlannedMount
 from cloner_core.steps import Reference
 
 FSTAB = "/etc/fstab"
 _GRUB_CONFIGS = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg")
 _DEFAULTS = ("/etc/default/grub", "/etc/default/grub.d/*.cfg")
-_COMMAND_LINES = (*_DEFAULTS, "/etc/kernel/cmdline", "/boot/loader/entries/*.conf")
+ENVIRONMENTS = ("/boot/grub/grubenv", "/boot/grub2/grubenv", "/boot/efi/EFI/*/grubenv")
+"""Variables of GRUB; those of Enterprise Linux 8 have a kernel command line among them ("kernelopts")."""
+_ENTRIES = ("/boot/loader/entries/*.conf", "/boot/efi/loader/entries/*.conf", "/efi/loader/entries/*.conf")
+_COMMAND_LINES = (*_DEFAULTS, "/etc/kernel/cmdline", *_ENTRIES, *ENVIRONMENTS)
 _RESUME = "/etc/initramfs-tools/conf.d/resume"
 
 REWRITTEN_FILES = (
@@ -57,18 +61,23 @@ def mapping_of(plan: Plan, references: Iterable[Reference], texts: Mapping[str, 
     return {old: new for old, new in found.items() if new and old != new.lower() and old not in ours}
 
 
-def rewrite(path: str, content: bytes, mapping: Mapping[str, str]) -> bytes:
+def rewrite(path: str, content: bytes, mapping: Mapping[str, str], plan: Plan | None = None) -> bytes:
     """Return `content` of the file `path` with every whole identifier of `mapping` replaced, and nothing else.
 
-    Keys of `mapping` are lower case; identifiers are found in any case. Raises ValueError for a path that is not in
-    the closed list.
+    Keys of `mapping` are lower case; identifiers are found in any case. With `plan` command lines also lose what tells
+    dracut to wait for devices that the clone does not have. Raises ValueError for a path not in the closed list.
     """
     if not is_listed(path):
         raise ValueError(f"'{path}' is not in the closed list of files whose references are rewritten")
     text = content.decode("latin-1")  # one character a byte: what is not ASCII passes through
     text = _LONG.sub(lambda match: mapping.get(match[0].lower(), match[0]), text)
     text = _SHORT.sub(lambda match: match[1] + mapping.get(match[2].lower(), match[2]), text)
-    return text.encode("latin-1")
+    written = text.encode("latin-1")
+    if plan is None or not is_listed(path, (*_COMMAND_LINES, *_GRUB_CONFIGS)):
+        return written
+    written = without_absent(written, plan)
+    # A file of GRUB's variables keeps its size, which is that of its place on the disk: grub-core/lib/envblk.c.
+    return written.ljust(len(content), b"#") if is_listed(path, ENVIRONMENTS) else written
 
 
 def is_listed(path: str, patterns: Sequence[str] = REWRITTEN_FILES) -> bool:
@@ -87,7 +96,7 @@ def root_faults(path: str, content: bytes, root: PlannedMount, label: str = "") 
         wanted.add(f"LABEL={label}")
     faults = []
     for line in content.decode("utf-8", "replace").splitlines():
-        words = line.split()
+        words = line.replace("kernelopts=", "options ", 1).split() if line.startswith("kernelopts=") else line.split()
         if words and words[0] in ("linux", "linuxefi", "linux16", "options"):
             named = [word.removeprefix("root=").strip("\"'") for word in words if word.startswith("root=")]
             faults += [f"{path}: root={name} is not the clone's root" for name in named if not _names(name, wanted)]

@@ -196,7 +196,7 @@ def _failure(screen: Screen, failure: Failure, width: int, height: int) -> list[
             wrapped = textwrap.wrap(plain(f"{name}{text[:_TEXT_CHARACTERS]}"), width - 2)
             lines += [f"  {line}" for line in wrapped[: max(2, height // 4)]]  # a long message leaves room for the hint
     if screen.doing == "holding":
-        wait = "holding: nothing is touched until 'cloner task retry' or 'cloner task abort'"
+        wait = "holding: nothing is touched until 'cloner task retry' or 'cloner deploy'"
         lines += textwrap.wrap(wait, width)
     return lines
 

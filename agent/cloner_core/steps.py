@@ -155,6 +155,7 @@ class BootFiles(Action, frozen=True, tag="boot-files"):
     kernel_arguments: tuple[str, ...] = ()
     root_part_uuid: str = ""  # for a kernel without initramfs; "" when / is not a partition
     root_flags: str = ""  # what rootflags= says: "subvol=@"
+    dracut_arguments: tuple[str, ...] = ()  # kernel arguments of an image whose initramfs dracut makes
 
 
 class CheckInitramfs(Action, frozen=True, tag="initramfs"):
@@ -322,6 +323,7 @@ def wording(action: AnyAction) -> str:  # noqa: PLR0911, PLR0912 — one line fo
             more = f", rootflags={action.root_flags}" if action.root_flags else ""
             more += f", /boot is {action.boot_path or '/'} of UUID={action.boot_uuid}"
             more += f", kernel arguments: {' '.join(action.kernel_arguments)}" if action.kernel_arguments else ""
+            more += f", for dracut: {' '.join(action.dracut_arguments)}" if action.dracut_arguments else ""
             what = f"loaders on the staged {action.esp}" if action.esp else "GRUB for BIOS in the clone"
             return f"# place {what}, root={action.root}{more}"
         case CheckInitramfs():

@@ -79,7 +79,7 @@ def load(name: str, place: Path) -> Layer:
 def concatenate(layers: Sequence[Layer | bytes], target: Path) -> int:
     """Write the layers one after another into one initramfs file and return its size in bytes.
 
-    The file appears whole or not at all.
+    The file appears whole or not at all, also after a power cut: who finds it there uses it unread.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".initramfs-", delete=False) as out:
@@ -89,11 +89,18 @@ def concatenate(layers: Sequence[Layer | bytes], target: Path) -> int:
                 out.write(layer if isinstance(layer, bytes) else layer.path.read_bytes())
             out.flush()
             path.chmod(0o644)
+            os.fsync(out.fileno())
             path.rename(target)
         except BaseException:  # the disk is full: what was written must not stay and keep it so
             path.unlink(missing_ok=True)
             raise
-        return out.tell()
+        size_bytes = out.tell()
+    directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+    return size_bytes
 
 
 def entries_of(root: Path) -> Iterator[newc.Entry]:

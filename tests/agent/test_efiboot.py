@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agentbench.runner import FakeRunner
@@ -122,6 +123,18 @@ def test_a_copy_of_the_esp_is_brought_in_step(bench: Bench) -> None:
     done = fix_efi_boot(bench.system, boot_order="network-first")
     assert "/dev/vda1: EFI/debian/grubx64.efi" in done.copied
     assert (bench.esps["/dev/vda1"] / "EFI/debian/grubx64.efi").read_bytes() == b"MZ new"
+
+
+def test_the_mounted_esp_is_the_source_though_its_disk_has_another(bench: Bench) -> None:
+    mirror, mounted, stranger = bench.system.disks
+    second = DiskPartition(3, 66 * MIB, 64 * MIB, ESP_TYPE, "bbbbbbbb-0000-4000-8000-00000000000b")
+    mounted = msgspec.structs.replace(mounted, partitions=(*mounted.partitions, second))
+    system = replace(bench.system, disks=(mirror, mounted, stranger))
+    (bench.esps["/dev/vda1"] / "EFI/debian/grubx64.efi").write_bytes(b"MZ outdated")
+    done = fix_efi_boot(system, boot_order="network-first", is_dry=True)
+    assert done.esps == ("/dev/vdb1", "/dev/vda1")
+    assert "/dev/vda1: EFI/debian/grubx64.efi" in done.copied
+    assert "/dev/vdb1: EFI/debian/grubx64.efi" not in done.copied
 
 
 def test_an_esp_without_our_loader_is_left_alone_and_it_is_said(bench: Bench) -> None:

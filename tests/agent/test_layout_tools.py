@@ -67,6 +67,7 @@ def test_sfdisk_writes_each_table_as_it_is_planned(name: str, tmp_path: Path) ->
                 one.get("uuid", "").lower(),
                 one.get("name", ""),
                 one.get("bootable", False),
+                one.get("attrs", ""),
             )
             for one in seen["partitions"]
         }
@@ -78,6 +79,7 @@ def test_sfdisk_writes_each_table_as_it_is_planned(name: str, tmp_path: Path) ->
                 one.part_uuid if disk.table == "gpt" else "",
                 one.name,
                 one.is_active,
+                one.attributes,
             )
             for one in disk.partitions
         }
@@ -86,10 +88,12 @@ def test_sfdisk_writes_each_table_as_it_is_planned(name: str, tmp_path: Path) ->
 def _make_before(disk: PlannedDisk, device: str) -> None:
     """Give the disk the table that its facts say it has."""
     unit = disk.disk.sector_bytes
-    lines = ["label: gpt", ""]
+    first = min(one.start_bytes for one in disk.disk.partitions) // unit
+    lines = ["label: gpt", f"first-lba: {first}", ""]
     for one in disk.disk.partitions:
         place = f"start={one.start_bytes // unit}, size={one.size_bytes // unit}"
-        lines.append(f'{device}p{one.number} : {place}, type={one.type}, uuid={one.part_uuid}, name="{one.name}"')
+        fields = f'type={one.type}, uuid={one.part_uuid}, attrs="{one.attributes}"'
+        lines.append(f"{device}p{one.number} : {place}, {fields}")
     run(("sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", device), stdin="\n".join(lines) + "\n")
 
 
@@ -104,6 +108,16 @@ def test_each_filesystem_is_made_with_its_identifiers(name: str, tmp_path: Path)
             said = run(("blkid", "--probe", "--output", "export", device)).stdout
         told = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
         assert (told["TYPE"], told["UUID"], told.get("LABEL", "")) == (volume.filesystem, volume.uuid, volume.label)
+
+
+def test_an_xfs_for_an_old_system_has_no_feature_of_linux_5_10(tmp_path: Path) -> None:
+    volume = PlannedVolume("/dev/x", "x", "xfs", "5e1f0000-0000-4000-8000-0000000000aa", 400 * MIB, 512)
+    with loop(tmp_path / "disk", volume.size_bytes) as device:
+        command = mkfs_command(volume, 10, has_old_xfs=True)
+        run(tuple(device if word == "/dev/x" else word for word in command.argv))
+        told = run(("xfs_db", "-r", "-c", "version", device)).stdout
+    assert not {"BIGTIME", "INOBTCNT"} & set(told.strip().split(","))
+    assert "REFLINK" in told
 
 
 @pytest.mark.parametrize("inodes", [100, 10_000])

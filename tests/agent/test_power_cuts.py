@@ -60,6 +60,9 @@ def nothing(*ignored: object) -> None:
     """Stands for a sync that was forgotten."""
 
 
+NEVER_SYNCED = replace(MACHINE, sync=nothing, sync_filesystem=nothing)
+
+
 # The commit asks for durability twice: every rename and file of the boot loader is flushed, and sync follows.
 @pytest.mark.parametrize("forgotten", ["sync", "fsync"])
 def test_the_commit_stands_on_either_of_its_two_ways_to_flush(
@@ -67,14 +70,14 @@ def test_the_commit_stands_on_either_of_its_two_ways_to_flush(
 ) -> None:
     if forgotten == "fsync":
         monkeypatch.setattr(os, "fsync", nothing)
-    machine = replace(MACHINE, sync=nothing) if forgotten == "sync" else MACHINE
+    machine = NEVER_SYNCED if forgotten == "sync" else MACHINE
     all_of(scene.trial(seed, cut_at=RECORDED, machine=machine) for seed in range(3))
 
 
 def test_a_commit_that_flushes_in_neither_way_is_found_out(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", nothing)
     with pytest.raises(LawBrokenError, match=r"a file of the image is missing on the ESP"):
-        all_of(scene.trial(seed, cut_at=RECORDED, machine=replace(MACHINE, sync=nothing)) for seed in range(CUTS))
+        all_of(scene.trial(seed, cut_at=RECORDED, machine=NEVER_SYNCED) for seed in range(CUTS))
 
 
 def test_a_disk_that_lies_about_flushes_is_found_out(scene: Scene) -> None:

@@ -212,6 +212,14 @@ def test_the_table_of_a_disk_is_told_entry_by_entry(machine: Sysfs) -> None:
     )
 
 
+def test_the_attributes_of_a_partition_are_told_as_sfdisk_takes_them(machine: Sysfs) -> None:
+    runner = FakeRunner()
+    node = {"node": "/dev/vda2", "start": 2048, "size": 4096, "type": "EF", "uuid": "AB", "attrs": "GUID:63"}
+    runner.output["sfdisk"] = json.dumps({"partitiontable": {"label": "gpt", "partitions": [node]}})
+    (entry,) = _probe(machine, runner).disks[-1].partitions
+    assert entry == DiskPartition(2, 1 << 20, 2 << 20, "ef", "ab", attributes="GUID:63")
+
+
 def test_facts_of_former_agents_are_read_still() -> None:
     stored = b'{"path": "/dev/vda", "size_bytes": 1, "signatures": [{"device": "/dev/vda", "kind": "gpt"}]}'
     assert msgspec.json.decode(stored, type=Disk) == Disk("/dev/vda", 1, signatures=(Signature("/dev/vda", "gpt"),))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Literal
 
 import msgspec
 import pytest
@@ -45,9 +46,10 @@ def test_the_rate_is_of_the_last_seconds() -> None:
     assert bench.shown[-1].rate_per_s == pytest.approx(10, rel=0.5)
 
 
-def test_an_order_to_abort_stops_the_stage() -> None:
+@pytest.mark.parametrize("order", ["abort", "retry"])
+def test_an_order_to_abort_or_to_begin_anew_stops_the_stage(order: Literal["abort", "retry"]) -> None:
     bench = _Bench()
-    bench.reply = BeatReply(order="abort", reason="an admin said so")
+    bench.reply = BeatReply(order=order, reason="an admin said so")
     with pytest.raises(AbortError, match="an admin said so"):
         bench.reporter.tick(1, 2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 from collections.abc import Callable
@@ -13,12 +14,15 @@ from blake3 import blake3
 
 from agentbench.programs import pe
 from agentbench.scene import Scene
+from agentbench.sysfs import Sysfs
 from cloner_agent.failures import StageError, cause_of
+from cloner_agent.restore.errors import RestoreError
 from cloner_agent.rooted import Rooted
 from cloner_agent.stages.check import check
 from cloner_core.facts import Signature
 from cloner_core.layout import Subvolume
 from cloner_core.messages import Cause, Stage
+from cloner_core.plan.values import PlannedArray
 from cloner_core.steps import Check
 
 KERNEL = bytes(0x202) + b"HdrS" + bytes(100)
@@ -66,7 +70,19 @@ class _Clone(Scene):
 def test_a_finished_clone_passes_and_was_read_from_the_disk(tmp_path: Path) -> None:
     clone = _Clone(tmp_path)
     clone.check()
-    assert clone.happened == ["drop-caches"]
+    assert clone.happened == ["sync-filesystem", "sync-filesystem", "drop-caches"]
+
+
+def test_a_write_that_fails_after_the_read_back_is_a_fault_of_the_disk(tmp_path: Path) -> None:
+    clone = _Clone(tmp_path)
+
+    def fail() -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    clone.on["sync-filesystem"] = fail
+    with pytest.raises(RestoreError, match="cannot write to the disk of /") as caught:
+        clone.check()
+    assert cause_of(caught.value, Stage.CHECK) is Cause.DISK_IO
 
 
 FAULTS: dict[str, tuple[Callable[[_Clone], object], Cause, str]] = {
@@ -132,6 +148,17 @@ def test_entries_of_the_boot_loader_specification_count(tmp_path: Path) -> None:
     clone.check()
 
 
+def test_variables_of_grub_count_where_an_entry_asks_for_them(tmp_path: Path) -> None:
+    clone = _Clone(tmp_path)
+    root = clone.attempt.plan.root.uuid.encode()
+    clone.put("boot/grub2/grubenv", b"# GRUB Environment Block\nkernelopts=root=/dev/mapper/rl-root ro\n####")
+    clone.put("boot/loader/entries/a.conf", b"linux /boot/vmlinuz-6.1\noptions root=UUID=" + root + b"\n")
+    clone.check()
+    clone.put("boot/loader/entries/a.conf", b"linux /boot/vmlinuz-6.1\noptions ${kernelopts} $tuned_params\n")
+    with pytest.raises(StageError, match="grubenv: root=/dev/mapper/rl-root is not the clone's root"):
+        clone.check()
+
+
 def test_a_link_that_leads_out_of_the_clone_is_not_followed(tmp_path: Path) -> None:
     clone = _Clone(tmp_path)
     outside = tmp_path / "outside"
@@ -166,6 +193,24 @@ def test_a_disk_that_cannot_be_read_is_no_fault_of_what_was_written(
     with pytest.raises((StageError, OSError)) as caught:
         clone.check()
     assert cause_of(caught.value, Stage.CHECK) is Cause.DISK_IO
+
+
+def test_a_disk_that_fails_behind_a_mirror_is_named_and_is_the_only_fault(tmp_path: Path) -> None:
+    clone = _Clone(tmp_path)
+    sysfs, plan = Sysfs(tmp_path / "machine"), clone.attempt.plan
+    member = plan.root.device
+    array = PlannedArray("root", "/dev/md120", "raid1", "1.2", "u", (member,), 1, 1, 1)
+    clone.attempt.plan = msgspec.structs.replace(plan, arrays=(array,))
+    clone.attempt.tools = dataclasses.replace(clone.attempt.tools, machine_root=str(tmp_path / "machine"))
+    home = f"sys/block/md120/md/dev-{member.removeprefix('/dev/')}"
+    sysfs.write(f"{home}/state", "in_sync\n")
+    clone.check()
+    sysfs.write(f"{home}/bad_blocks", "2048 8\n")
+    FAULTS["no kernel"][0](clone)
+    with pytest.raises(StageError, match=f"^{member}, member of array root, has bad blocks.*serial CL1") as caught:
+        clone.check()
+    assert caught.value.cause is Cause.DISK_IO
+    assert "vmlinuz" not in caught.value.message
 
 
 def test_systemd_boot_sees_the_kernels_of_the_esp_alone(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import json
 import os
 from pathlib import Path
@@ -14,14 +16,17 @@ from agentbench.node import PXE
 from agentbench.runner import FakeRunner
 from agentbench.scene import Scene
 from agentbench.sysfs import Sysfs
-from cloner_agent.failures import StageError
+from cloner_agent.failures import StageError, cause_of
+from cloner_agent.host import run
+from cloner_agent.machine import Machine
 from cloner_agent.partitions import wait_for_device
-from cloner_agent.stages.commit import activate_esp
-from cloner_agent.stages.disks import command, guard, stop, unmount_all
+from cloner_agent.restore.errors import RestoreError
+from cloner_agent.stages.commit import activate_esp, ask
+from cloner_agent.stages.disks import command, guard, stop, sync_mounts, unmount_all
 from cloner_core.efi import LoadOption, build_load_option, build_order
 from cloner_core.facts import Signature
-from cloner_core.messages import Cause
-from cloner_core.steps import STAGING, ActivateEsp, Command, Guard, StopHolders
+from cloner_core.messages import Cause, Stage
+from cloner_core.steps import STAGING, ActivateEsp, Command, Commit, Guard, Nvram, StopHolders
 
 
 def _with_disk(scene: Scene, index: int, **changes: object) -> None:
@@ -32,6 +37,18 @@ def _with_disk(scene: Scene, index: int, **changes: object) -> None:
 
 def test_the_guard_passes_a_machine_that_is_as_it_was(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
+    guard(scene.attempt, scene.action(Guard))
+
+
+def test_a_firmware_without_variables_is_refused_where_one_is_to_be_written(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    for path in scene.efivars.iterdir():
+        path.unlink()
+    with pytest.raises(StageError, match="no variables") as caught:
+        guard(scene.attempt, scene.action(Guard))
+    assert caught.value.cause is Cause.NVRAM
+    without = tuple(step for step in scene.attempt.plan.steps if not isinstance(step.action, Nvram))
+    scene.attempt.plan = msgspec.structs.replace(scene.attempt.plan, steps=without)
     guard(scene.attempt, scene.action(Guard))
 
 
@@ -112,6 +129,71 @@ def test_a_partition_that_stays_where_the_old_table_had_it_is_not_formatted(tmp_
         )  # fmt: skip
     assert caught.value.cause is Cause.DEVICE_BUSY
     assert ("partx", "--update", "/dev/x") in runner.ran
+
+
+def test_nobody_is_asked_for_leave_over_a_disk_that_does_not_take_what_was_written(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    (scene.target / "boot/efi").mkdir(parents=True)
+    ask(scene.attempt, Commit())
+    assert scene.server.said == ["commit"]
+
+    def fail() -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    scene.on["sync-filesystem"] = fail
+    with pytest.raises(RestoreError, match="cannot write to the disk of /") as caught:
+        ask(scene.attempt, Commit())
+    assert cause_of(caught.value, Stage.COMMIT) is Cause.DISK_IO
+    assert scene.server.said == ["commit"]
+
+
+def test_what_was_there_before_is_not_looked_after(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    volumes = tuple(msgspec.structs.replace(one, is_kept=one.mount != "/") for one in scene.attempt.plan.volumes)
+    scene.attempt.plan = msgspec.structs.replace(scene.attempt.plan, volumes=volumes)
+    sync_mounts(scene.attempt)
+    assert scene.happened == ["sync-filesystem"]
+
+
+@pytest.mark.root
+def test_a_write_that_the_kernel_gave_up_while_nobody_looked_is_told(tmp_path: Path) -> None:
+    scene, place = Scene(tmp_path), tmp_path / "room"
+    scene.attempt.tools = dataclasses.replace(scene.attempt.tools, machine=Machine())
+    place.mkdir()
+    run(("mount", "-t", "tmpfs", "-o", "size=8m", "none", str(place)))
+    try:
+        with (place / "disk").open("wb") as file:
+            file.truncate(64 << 20)
+        run(("mkfs.ext4", "-q", "-F", "-O", "^has_journal", str(place / "disk")))
+        run(("mount", "-o", "loop", str(place / "disk"), str(scene.target)))
+        (scene.target / "boot/efi").mkdir(parents=True)
+        sync_mounts(scene.attempt)
+        (scene.target / "late").write_bytes(bytes(1 << 20))
+        with contextlib.suppress(OSError), (place / "filler").open("wb", buffering=0) as filler:
+            while True:  # until the disk has no room for a block at a new place
+                filler.write(bytes(4096))
+        os.sync()
+        with pytest.raises(RestoreError) as caught:
+            sync_mounts(scene.attempt)
+        assert cause_of(caught.value, Stage.CHECK) is Cause.DISK_IO
+    finally:
+        unmount_all(run, str(scene.target))
+        run(("umount", str(place)))
+
+
+@pytest.mark.root
+def test_a_filesystem_that_turned_read_only_is_told(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    run(("mount", "-t", "tmpfs", "-o", "size=1m", "none", str(scene.target)))
+    try:
+        (scene.target / "boot/efi").mkdir(parents=True)
+        sync_mounts(scene.attempt)
+        run(("mount", "-o", "remount,ro", str(scene.target)))
+        with pytest.raises(RestoreError, match="Read-only") as caught:
+            sync_mounts(scene.attempt)
+        assert cause_of(caught.value, Stage.CHECK) is Cause.DISK_IO
+    finally:
+        unmount_all(run, str(scene.target))
 
 
 def test_everything_beneath_the_target_is_unmounted_children_first() -> None:

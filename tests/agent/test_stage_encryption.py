@@ -10,6 +10,7 @@ import pytest
 from agentbench.container import CLEVIS, SYSTEMD, UUID, Container
 from agentbench.scene import Scene
 from cloner_agent.failures import StageError
+from cloner_agent.host import Runner
 from cloner_agent.stages.encryption import give_keys
 from cloner_agent.stages.volumes import key_path, make_encrypted
 from cloner_core.messages import Cause, Secret
@@ -27,7 +28,11 @@ class Sealed:
         tools = self.attempt.tools
         self.keys = directory / "keys"
         self.attempt.tools = dataclasses.replace(
-            tools, run=self.container.run, confine=self.container.confine, keys=self.keys
+            tools,
+            run=self.container.run,
+            confine=self.container.confine,
+            keys=self.keys,
+            wait_for_device=lambda *_, **__: None,
         )
         self.attempt.recovery_key = Secret(RECOVERY)
         for name in files:
@@ -81,6 +86,24 @@ def test_no_key_is_an_argument_and_none_is_left_in_memory(sealed: Sealed) -> Non
     assert not [secret for secret in (*RECOVERY.split(), sealed.first.hex(), repr(sealed.first)) if secret in said]
     assert list(sealed.keys.iterdir()) == []
     assert sealed.keys.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_container_is_made_only_where_the_plan_has_its_partition(tmp_path: Path) -> None:
+    """As when something held the old partition at the re-read: the kernel has one of that name at another place."""
+    container, scene, asked = Container(), Scene(tmp_path), []
+
+    def wait(device: str, disk: str, run: Runner, *, place: tuple[int, int]) -> None:
+        asked.append((device, disk, place))
+        raise StageError(Cause.DEVICE_BUSY, "the kernel keeps the old partition table")
+
+    scene.attempt.tools = dataclasses.replace(
+        scene.attempt.tools, run=container.run, keys=tmp_path / "keys", wait_for_device=wait
+    )
+    disk, partition = scene.attempt.plan.partition_at("/dev/vda3")
+    with pytest.raises(StageError, match="keeps the old partition table"):
+        make_encrypted(scene.attempt, LuksFormat(partition.device, "data", UUID, 512, 16 << 20))
+    assert asked == [(partition.device, disk.disk.path, (partition.start_sectors, partition.size_sectors))]
+    assert container.ran == []
 
 
 def test_the_first_key_lies_where_its_owner_alone_can_read(sealed: Sealed) -> None:

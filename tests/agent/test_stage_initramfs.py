@@ -95,6 +95,8 @@ def test_a_missing_driver_has_it_made_anew_and_the_receipt_says_so(image: Image)
     assert "disk /dev/vda" in note
     assert [program.argv for program in image.ran] == [("update-initramfs", "-u", "-k", RELEASE)]
     assert not drop_in.exists()
+    remembered = image.scene.attempt.record.written_boot
+    assert remembered == {f"boot/initrd.img-{RELEASE}".encode(): blake3(archive(GOOD)).digest()}, "for the check"
 
 
 def test_a_rebuild_that_does_not_help_is_not_bootable(image: Image) -> None:

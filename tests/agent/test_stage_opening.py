@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from agentbench.archive import archive
 from agentbench.container import CLEVIS, SYSTEMD, UUID
@@ -59,6 +60,15 @@ def test_it_begins_where_the_kernel_takes_an_archive_that_is_not_compressed(tmp_
     assert added.startswith(b"070701")
     assert (len(content) - len(added)) % 4 == 0
     assert listed(scene, "6") == LINE
+
+
+def test_the_check_finds_an_initramfs_that_was_made_before_as_it_is_with_the_list(tmp_path: Path) -> None:
+    scene = image(tmp_path, *CLEVIS, v6=HOLDS, v7=HOLDS)
+    path = "boot/initrd.img-6.1.0-7"
+    written = scene.attempt.record.written_boot
+    written[path.encode()] = blake3((scene.target / path).read_bytes()).digest()
+    open_at_boot(scene.attempt, ACTION)
+    assert written == {path.encode(): blake3((scene.target / path).read_bytes()).digest()}
 
 
 def test_twice_is_as_good_as_once(tmp_path: Path) -> None:

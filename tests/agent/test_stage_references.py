@@ -45,6 +45,24 @@ def test_every_listed_file_names_the_new_filesystems(scene: Scene) -> None:
     assert sorted(scene.attempt.record.rewritten) == ["/boot/grub/grub.cfg", "/etc/default/grub", "/etc/fstab"]
 
 
+def test_command_lines_lose_what_tells_dracut_of_devices_of_the_golden_node(scene: Scene) -> None:
+    words = f"root=UUID={OLD} ro rd.lvm.lv=rl/root rd.md.uuid=00000000:901d4000:80000000:0000c0de quiet"
+    variables = f"# GRUB Environment Block\nkernelopts={words}\n".ljust(1024, "#")
+    for path, text in {
+        "boot/grub2/grubenv": variables,
+        "boot/loader/entries/a.conf": f"options {words}\n",
+        "etc/default/grub": f'GRUB_CMDLINE_LINUX="{words}"\n',
+    }.items():
+        (scene.target / path).parent.mkdir(parents=True, exist_ok=True)
+        (scene.target / path).write_text(text)
+    rewrite(scene.attempt, scene.action(Rewrite))
+    left = f"root=UUID={scene.attempt.plan.root.uuid} ro quiet"
+    wanted = f"# GRUB Environment Block\nkernelopts={left}\n".ljust(1024, "#")
+    assert (scene.target / "boot/grub2/grubenv").read_text() == wanted
+    assert (scene.target / "boot/loader/entries/a.conf").read_text() == f"options {left}\n"
+    assert (scene.target / "etc/default/grub").read_text() == f'GRUB_CMDLINE_LINUX="{left}"\n'
+
+
 def test_no_other_file_is_touched(scene: Scene) -> None:
     rewrite(scene.attempt, scene.action(Rewrite))
     assert (scene.target / "home/notes").read_text() == f"UUID={OLD}\n"
@@ -61,6 +79,20 @@ def test_a_device_that_the_layout_does_not_make_is_noted(scene: Scene) -> None:
         file.write("UUID=ffffffff-0000-4000-8000-000000000000 /srv xfs defaults 0 2\n")
     rewrite(scene.attempt, scene.action(Rewrite))
     assert any("/srv" in note for note in scene.attempt.tools.reporter.notes)
+
+
+def test_no_boot_waits_for_a_container_of_the_image_where_the_layout_encrypts_nothing(scene: Scene) -> None:
+    (scene.target / "etc/crypttab").write_text("# none\ndata UUID=99 none luks\n")
+    rewrite(scene.attempt, scene.action(Rewrite))
+    assert (scene.target / "etc/crypttab").read_text() == "# none\ndata\tUUID=99\tnone\tluks,nofail\n"
+    assert any("/etc/crypttab still opens 'data'" in note for note in scene.attempt.tools.reporter.notes)
+    assert "/etc/crypttab" in scene.attempt.record.rewritten
+
+
+def test_a_crypttab_without_anything_to_change_stays_to_the_byte(scene: Scene) -> None:
+    (scene.target / "etc/crypttab").write_text("data UUID=99 none luks,nofail")
+    rewrite(scene.attempt, scene.action(Rewrite))
+    assert (scene.target / "etc/crypttab").read_text() == "data UUID=99 none luks,nofail"
 
 
 def test_patterns_stand_for_one_name_and_links_stay_inside(scene: Scene, tmp_path: Path) -> None:

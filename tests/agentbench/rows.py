@@ -250,7 +250,7 @@ def _disk_rows() -> Iterator[Row]:
         "NVRAM read-back differs", "failed", s.NVRAM, c.NVRAM, "", hold, machine=variables(faults.ForgetfulVariables)
     )
     yield Row("NVRAM refuses", "failed", s.NVRAM, c.NVRAM, "", hold, machine=variables(faults.RefusingVariables))
-    yield Row("firmware shows no variables", "failed", s.NVRAM, c.NVRAM, "", hold, spoil=faults.no_variables)
+    yield Row("firmware shows no variables", "failed", s.GUARD, c.NVRAM, "", former, spoil=faults.no_variables)
     yield Row("output of a tool is nonsense", "done", spoil=faults.program_says("findmnt", "{garbage"))
     yield Row(
         "flipped pack byte", "failed", s.VERIFY, c.CORRUPT, "disk of the store", former, node={"image": "flipped"}

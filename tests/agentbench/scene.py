@@ -87,11 +87,12 @@ class Scene:
         self.console = io.StringIO()
         self.facts_now = facts()
         self.happened: list[str] = []
-        self.on: dict[str, Callable[[], None]] = {}  # what else happens at sync, drop-caches, reboot
+        self.on: dict[str, Callable[[], None]] = {}  # what else happens at sync, sync-filesystem, drop-caches, reboot
         self.target = directory / "target"
         self.efivars = directory / "efivars"
         self.target.mkdir()
         self.efivars.mkdir()
+        (self.efivars / "other").write_bytes(b"")
         self.variables = variables(self.efivars)
         one = task()
         tools = Tools(
@@ -102,7 +103,10 @@ class Scene:
             packs=lambda _: cast(Any, None),
             server_key=bytes(32),
             machine=Machine(
-                sync=self._note("sync"), drop_caches=self._note("drop-caches"), reboot=self._note("reboot")
+                sync=self._note("sync"),
+                sync_filesystem=lambda _: self._note("sync-filesystem")(),
+                drop_caches=self._note("drop-caches"),
+                reboot=self._note("reboot"),
             ),
             target=str(self.target),
             efivars=self.variables,

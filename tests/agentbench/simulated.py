@@ -275,7 +275,7 @@ class SimulatedMachine:
         made = Hardware(
             run=SimulatedPrograms(self.disks),
             probe=probe,
-            machine=Machine(sync=_nothing, drop_caches=_nothing, reboot=_restart),
+            machine=Machine(sync=_nothing, sync_filesystem=_nothing, drop_caches=_nothing, reboot=_restart),
             efivars=self.efivars,
             target=str(self.target),
             workers=1,
@@ -318,7 +318,7 @@ def _restart() -> None:
     os._exit(RESTARTED)
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     """The files of a simulated disk are synced by nobody: a power cut is no part of this."""
 
 

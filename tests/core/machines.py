@@ -60,16 +60,23 @@ def layout(*, esp: int = 512 * MIB, swap: int = 1 * GIB, root: Size = REST, sele
     )
 
 
-def data_disk(select: Selector, kind: Literal["ext4", "vfat"] = "ext4") -> DiskLayout:
+def data_disk(select: Selector, kind: Literal["ext4", "vfat", "xfs"] = "ext4") -> DiskLayout:
     """Return a second disk with one filesystem for /srv."""
     content = Filesystem(kind=kind, mount="/srv", label="SRV")
     return DiskLayout(id="data", select=select, partitions=(Partition(role="data", size=REST, content=content),))
 
 
-def plan(facts: Facts, wanted: Layout, contents: tuple[Contents, ...] = CONTENTS) -> Plan:
+def plan(facts: Facts, wanted: Layout, contents: tuple[Contents, ...] = CONTENTS, *, has_old_xfs: bool = False) -> Plan:
     """Return a plan with the seed and names all tests share."""
     return make_plan(
-        facts, wanted, node="node01", image="debian:3", version_digest="ab" * 32, seed=SEED, contents=contents
+        facts,
+        wanted,
+        node="node01",
+        image="debian:3",
+        version_digest="ab" * 32,
+        seed=SEED,
+        contents=contents,
+        has_old_xfs=has_old_xfs,
     )
 
 

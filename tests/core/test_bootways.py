@@ -140,6 +140,16 @@ def test_a_clone_goes_on_installing_kernels_under_the_name_its_entries_have() ->
     assert "/etc/kernel/entry-token" not in written(boot_files(own, ACTION))
 
 
+@pytest.mark.parametrize("image", [DEBIAN, SYSTEMD])
+@pytest.mark.parametrize(("maker", "is_told"), [("/usr/bin/dracut", True), ("/usr/sbin/mkinitramfs", False)])
+def test_an_initramfs_of_dracut_is_told_what_to_assemble(image: Image, maker: str, is_told: bool) -> None:
+    action = msgspec.structs.replace(ACTION, kernel_arguments=("nosmt",), dracut_arguments=("rd.lvm.vg=vg0",))
+    texts = written(boot_files(changed(image, present=image.present | {maker}), action))
+    lines = [line for text in texts.values() for line in text.splitlines() if b"nosmt" in line]
+    assert lines
+    assert all((b"rd.lvm.vg=vg0 nosmt" in line) == is_told for line in lines)
+
+
 def test_no_menu_waits_for_a_key() -> None:
     assert written(boot_files(SYSTEMD, ACTION))["/boot/efi/loader/loader.conf"] == b"timeout 2\n"
     assert without_waiting(b"timeout 5\n#timeout menu-force x\n") == b"timeout 5\n#timeout menu-force x\n"

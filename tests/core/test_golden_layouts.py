@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from cloner_core.fstab import make_fstab
 from cloner_core.layout import Layout, layout_document, parse_layout
 from cloner_core.messages import DESTRUCTIVE_FROM, Stage
 from cloner_core.plan import Plan, apply, plan_digest, render
+from cloner_core.plan.tables import sfdisk_script
 from cloner_core.sizes import MIB, parse_bytes
 from cloner_core.steps import Command, LuksFormat, Step
 from core.machines import machine, plan
@@ -97,6 +99,15 @@ def test_partitions_do_not_overlap_and_new_ones_are_aligned(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_gpt_lets_its_partitions_begin_where_they_do_whatever_sfdisk_would_choose(name: str) -> None:
+    for disk in made(name).disks:
+        if disk.table == "gpt":
+            (first,) = re.findall(r"^first-lba: (\d+)$", sfdisk_script(disk), re.MULTILINE)
+            assert int(first) <= min(one.start_sectors for one in disk.partitions)
+            assert int(first) * disk.disk.sector_bytes <= MIB
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_destroyed_before_partitioning_and_what_is_made_was_carried_by_what_was_made_before(
     name: str,
 ) -> None:
@@ -147,6 +158,7 @@ def test_what_is_kept_is_named_by_no_step_that_destroys(name: str) -> None:
                 assert one.start_sectors * disk.disk.sector_bytes == before.start_bytes
                 assert one.size_sectors * disk.disk.sector_bytes == before.size_bytes
                 assert (one.part_uuid, one.kind, one.name) == (before.part_uuid, before.type, before.name)
+                assert one.attributes == before.attributes
 
 
 def _require_apart(step: Step, found: set[str]) -> None:

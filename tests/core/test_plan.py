@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from cloner_core.facts import Facts, Firmware, Signature
 from cloner_core.identifiers import identifier, volume_id
+from cloner_core.image.tree import Facts as ImageFacts
+from cloner_core.image.tree import TreeRoot
 from cloner_core.layout import Layout, Selector, Size, parse_layout
 from cloner_core.messages import DESTRUCTIVE_FROM, Cause, Stage
 from cloner_core.plan import (
@@ -27,6 +29,7 @@ from cloner_core.plan import (
     render,
     render_steps,
 )
+from cloner_core.plan.contents import has_old_xfs
 from cloner_core.sizes import GIB, MIB, TIB
 from cloner_core.steps import Command, Guard, Nvram, Rewrite, Step
 from core.machines import CONTENTS, OLD_CONTENT, SEED, SOURCE_UUID, data_disk, disk, layout, machine, plan
@@ -206,6 +209,40 @@ def test_what_does_not_go_together_is_refused_with_its_cause(
         plan(facts, wanted, contents)
     assert caught.value.cause is cause
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("os_id", "os_version", "is_old"),
+    [
+        ("rocky", "8.9", True),
+        ("rocky", "9.3", False),
+        ("centos", "7", True),
+        ("ubuntu", "20.04", True),
+        ("ubuntu", "22.04", False),
+        ("debian", "10", True),
+        ("debian", "11", False),
+        ("debian", "", False),
+        ("opensuse-leap", "15.3", True),
+        ("opensuse-leap", "15.4", False),
+        ("sles", "15", True),
+        ("arch", "", False),
+    ],
+)
+def test_a_release_says_whether_its_kernel_reads_xfs_as_it_is_made_now(
+    os_id: str, os_version: str, is_old: bool
+) -> None:
+    root = TreeRoot(1, ImageFacts(os_id=os_id, os_version=os_version), (), 1, 0, ())
+    assert has_old_xfs(root) is is_old
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_every_xfs_of_an_old_system_is_made_so_that_it_mounts_it(is_old: bool) -> None:
+    base = layout(select=Selector(serial="CL*"))
+    wanted = msgspec.structs.replace(base, disks=(*base.disks, data_disk(Selector(serial="DATA"), "xfs")))
+    made = plan(machine(disk(), disk("/dev/vdb", 4 * GIB, serial="DATA")), wanted, has_old_xfs=is_old)
+    commands = [step.action for step in made.steps if isinstance(step.action, Command)]
+    (command,) = [one for one in commands if one.argv[0] == "mkfs.xfs"]
+    assert (",bigtime=0,inobtcount=0," in " ".join(command.argv)) is is_old
 
 
 def test_contents_of_a_plain_folder_count_for_the_filesystem_it_lies_on() -> None:

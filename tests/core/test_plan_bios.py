@@ -5,13 +5,13 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from cloner_core.facts import Disk, Facts, Firmware
+from cloner_core.facts import Disk, DiskPartition, Facts, Firmware
 from cloner_core.layout import DiskLayout, Filesystem, Layout, Partition, Selector, Size
-from cloner_core.layout.types import Array, ArrayMember, Nothing, Swap
+from cloner_core.layout.types import Array, ArrayMember, Kept, Nothing, Swap
 from cloner_core.messages import Cause, Stage
 from cloner_core.plan import Plan, PlanError, render
 from cloner_core.plan.biosbooting import bios_boot_step
-from cloner_core.sizes import MIB
+from cloner_core.sizes import GIB, MIB
 from cloner_core.steps import ActivateEsp, BiosBoot, BiosPlace, BiosStub, BootFiles, Nvram, StageEsp
 from core.machines import REST, data_disk, disk, layout, machine, plan
 
@@ -130,3 +130,14 @@ def test_a_kept_partition_that_leaves_no_room_is_refused() -> None:
     disks = (msgspec.structs.replace(system, partitions=(old, *system.partitions[1:])), data)
     with pytest.raises(PlanError, match="room for 62 sectors"):
         bios_boot_step(msgspec.structs.replace(made, disks=disks))
+
+
+@pytest.mark.parametrize("is_chosen", [False, True], ids=["no partition is to be active", "another one is to be"])
+def test_a_kept_partition_keeps_its_boot_flag_unless_another_is_to_have_it(is_chosen: bool) -> None:
+    windows = DiskPartition(1, MIB, GIB, "0x07", "1234abcd-01", is_active=True)
+    facts = bios(msgspec.structs.replace(disk(), table="dos", partitions=(windows,)))
+    kept = Partition(role="data", size=REST, content=Kept(1))
+    root = Partition(role="root", size=REST, content=ROOT, is_active=is_chosen)
+    wanted = DiskLayout(id="system", select=Selector(), table="mbr", partitions=(kept, root))
+    (made,) = plan(facts, Layout(name="beside", disks=(wanted,))).disks
+    assert [one.is_active for one in made.partitions] == [not is_chosen, is_chosen]

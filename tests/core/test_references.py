@@ -97,3 +97,24 @@ def test_a_root_that_is_not_the_clones_is_found() -> None:
     assert root_faults(GRUB_CFG, good.encode(), ROOT) == []
     for root in (f"UUID={OLD}", "/dev/sda2", "LABEL=other"):
         assert len(root_faults(GRUB_CFG, f"\tlinux /vmlinuz root={root} ro\n".encode(), ROOT)) == 1
+
+
+def test_grub_s_variables_keep_their_size_and_name_the_new_root_without_what_the_clone_lacks() -> None:
+    line = f"kernelopts=root=UUID={OLD} ro rd.lvm.lv=rl/root rd.luks.uuid=luks-{OLD} quiet\n"
+    before = f"# GRUB Environment Block\nsaved_entry=a-{OLD}\n{line}".encode().ljust(1024, b"#")
+    texts = {"/boot/grub2/grubenv": before}
+    mapping = mapping_of(PLAN, [], texts)
+    after = rewrite("/boot/grub2/grubenv", before, mapping, PLAN)
+    wanted = f"# GRUB Environment Block\nsaved_entry=a-{OLD}\nkernelopts=root=UUID={ROOT.uuid} ro quiet\n"
+    assert after == wanted.encode().ljust(1024, b"#")
+    assert rewrite("/boot/grub2/grubenv", after, mapping, PLAN) == after
+    assert root_faults("/boot/grub2/grubenv", before, ROOT) == [
+        f"/boot/grub2/grubenv: root=UUID={OLD} is not the clone's root"
+    ]
+    assert root_faults("/boot/grub2/grubenv", after, ROOT) == []
+
+
+def test_only_command_lines_lose_words_for_devices() -> None:
+    line = b"rd.lvm.lv=rl/root"
+    assert rewrite("/etc/kernel/cmdline", b"quiet " + line, {}, PLAN) == b"quiet"
+    assert rewrite("/etc/dracut.conf.d/a.conf", line, {}, PLAN) == line

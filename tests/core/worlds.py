@@ -12,6 +12,7 @@ import msgspec
 from cloner_core.detection import ArrayTold, BtrfsTold, Told
 from cloner_core.facts import Disk, DiskPartition, Facts
 from cloner_core.fstab import make_fstab
+from cloner_core.identifiers import identifier
 from cloner_core.layout import Filesystem, Layout, Luks, mounts_of
 from cloner_core.plan import Contents, Plan
 from cloner_core.plan.building import Building
@@ -39,7 +40,9 @@ def built(facts: Facts, layout: Layout) -> Plan:
         arrays=tuple(building.arrays),
         groups=tuple(building.groups),
         crypts=tuple(building.crypts),
-        swapfiles=tuple(PlannedSwapFile(one.path, one.size_bytes, "ext4", "") for one in layout.swapfiles),
+        swapfiles=tuple(
+            PlannedSwapFile(one.path, one.size_bytes, "ext4", identifier(SEED, one.path)) for one in layout.swapfiles
+        ),
     )
 
 
@@ -80,6 +83,7 @@ def _applied(disk: Disk, planned: PlannedDisk | None) -> Disk:
             name=one.name,
             is_logical=planned.table == "mbr" and one.number >= 5,
             is_active=one.is_active,
+            attributes=one.attributes,
         )
         for one in planned.partitions
     )

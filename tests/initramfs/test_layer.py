@@ -6,6 +6,7 @@ import os
 import stat
 from pathlib import Path
 
+import pytest
 from backports import zstd
 from blake3 import blake3
 
@@ -46,6 +47,19 @@ def test_concatenated_layers_unpack_one_after_another(tmp_path: Path) -> None:
         [b"site"],
     ]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["initramfs"]
+
+
+def test_an_initramfs_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, synced = tmp_path / "out" / "initramfs", list[tuple[str, int, bool]]()
+
+    def fsync(descriptor: int) -> None:
+        kind = "directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
+        size_bytes = os.fstat(descriptor).st_size if kind == "file" else 0
+        synced.append((kind, size_bytes, target.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    size = layer.concatenate([built(tmp_path / "base", "base", BASE), b"site"], target)
+    assert synced == [("file", size, False), ("directory", 0, True)]
 
 
 def test_every_layer_ends_on_a_multiple_of_four_bytes() -> None:

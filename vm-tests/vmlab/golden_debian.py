@@ -74,6 +74,8 @@ AFTER = {
         )
     ),
     "etc/systemd/network/10-golden.network": "[Match]\nType=ether\n\n[Network]\nDHCP=yes\nLinkLocalAddressing=no",
+    # 90 s pass before an emulated machine has named its disks, where the host has no CPU to spare.
+    "etc/systemd/system.conf.d/emulated.conf": "[Manager]\nDefaultTimeoutStartSec=5min\nDefaultDeviceTimeoutSec=5min",
     "etc/kernel-img.conf": "do_symlinks = no",
 }
 

@@ -49,7 +49,7 @@ def run_on_node(
         newc.file(f"{_HOME}/vmlab/__init__.py", b""),
         *(
             newc.file(f"{_HOME}/vmlab/onnode/{one}", (home / one).read_bytes())
-            for one in ("__init__.py", "reporting.py")
+            for one in ("__init__.py", "making.py", "reporting.py")
         ),
         *(newc.file(path, content) for path, content in (files or {}).items()),
     ]

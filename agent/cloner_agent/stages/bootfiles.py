@@ -28,7 +28,7 @@ from cloner_core.bootfiles import (
     boot_files,
     is_loader_text,
 )
-from cloner_core.bootfiles.sources import BIOS_MODULES, MKIMAGES
+from cloner_core.bootfiles.sources import BIOS_MODULES, INITRAMFS_MAKERS, MKIMAGES
 from cloner_core.bootfiles.unified import is_unified_name, read_command_line
 from cloner_core.messages import Cause
 from cloner_core.steps import BootFiles
@@ -71,7 +71,7 @@ def look(tree: Rooted, esp: str) -> Image:
     texts = {path: tree.read(path) for path in listed_files(tree, TEXTS)}
     on_esp = tuple(_files(tree, os.fsencode(esp.lstrip("/")))) if esp else ()
     return Image(
-        present=frozenset(path for path in (*LOADERS, *MKIMAGES) if tree.exists(path)),
+        present=frozenset(path for path in (*LOADERS, *MKIMAGES, *INITRAMFS_MAKERS) if tree.exists(path)),
         boot=tuple(map(os.fsdecode, tree.listdir("boot"))) if tree.exists("boot") else (),
         esp=on_esp,
         texts=texts,

@@ -11,17 +11,20 @@ from collections.abc import Iterator
 
 from blake3 import blake3
 
+from cloner_agent.arrays import member_faults
 from cloner_agent.attempt import Attempt
 from cloner_agent.failures import StageError, is_of_disk
 from cloner_agent.host import Runner
 from cloner_agent.rooted import Rooted
 from cloner_agent.stages.bootfiles import unified_images
+from cloner_agent.stages.disks import sync_mounts
 from cloner_agent.stages.listed import listed_files
 from cloner_core.bootfiles.unified import labels_named
+from cloner_core.describing import describe_disk
 from cloner_core.fstab import entries
 from cloner_core.messages import Cause
 from cloner_core.plan import Plan
-from cloner_core.references import root_faults
+from cloner_core.references import ENVIRONMENTS, root_faults
 from cloner_core.steps import Check
 
 _GRUB_CONFIGS = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg", "/boot/efi/EFI/*/grub.cfg")
@@ -38,9 +41,13 @@ _KERNEL_HEAD_BYTES = 0x206
 def check(attempt: Attempt, action: Check) -> None:
     """Raise StageError naming every fault at once: IDENTITY when only identity is wrong, else NOT_BOOTABLE.
 
-    A disk that cannot be read is the first fault, and the only one: DISK_IO.
+    A disk that fails is the first fault, and the only one: DISK_IO.
     """
+    sync_mounts(attempt)
     attempt.tools.machine.drop_caches()
+    failing = list(_array_faults(attempt))
+    if failing:
+        raise StageError(Cause.DISK_IO, "; ".join(failing))
     with Rooted(attempt.tools.target) as tree:
         identity = list(_changed(tree, attempt.record.written_identity))
         faults = [
@@ -71,6 +78,16 @@ def _changed(tree: Rooted, written: dict[bytes, bytes]) -> Iterator[str]:
             yield f"/{os.fsdecode(path)} is not as it was written"
         elif path.lower().endswith(b".efi") and not content.startswith(_EFI_MAGIC):
             yield f"/{os.fsdecode(path)} is no EFI program"
+
+
+def _array_faults(attempt: Attempt) -> Iterator[str]:
+    """A read takes one member of a mirror, and no parity: of the others md alone knows."""
+    plan = attempt.plan
+    disks = {partition.device: planned.disk for planned in plan.disks for partition in planned.partitions}
+    disks |= {planned.disk.path: planned.disk for planned in plan.disks}
+    for array in plan.arrays:
+        for device, fault in member_faults(array, root=attempt.tools.machine_root):
+            yield f"{device}, member of array {array.id}, {fault}: it lies on {describe_disk(disks[device])}"
 
 
 def _device_faults(attempt: Attempt) -> Iterator[str]:
@@ -124,8 +141,12 @@ def _fstab_faults(tree: Rooted, plan: Plan) -> Iterator[str]:
 def _root_faults(tree: Rooted, plan: Plan) -> Iterator[str]:
     label = next(volume.label for volume in plan.volumes if volume.device == plan.root.device)
     esp = (f"{plan.esp.mount}{_ESP_ENTRIES}",) if plan.esp else ()
-    for path in listed_files(tree, (*_GRUB_CONFIGS, f"{_BLS}/*.conf", *esp)):
-        yield from root_faults(path, tree.read(path), plan.root, label)
+    lines = {path: tree.read(path) for path in listed_files(tree, (*_GRUB_CONFIGS, f"{_BLS}/*.conf", *esp))}
+    # What GRUB's variables say counts where an entry asks for it: an upgrade leaves them behind.
+    if any(path.startswith(_BLS) and b"kernelopts" in text for path, text in lines.items()):
+        lines |= {path: tree.read(path) for path in listed_files(tree, ENVIRONMENTS)}
+    for path, text in lines.items():
+        yield from root_faults(path, text, plan.root, label)
 
 
 def _unified_faults(tree: Rooted, plan: Plan) -> Iterator[str]:

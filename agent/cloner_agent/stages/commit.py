@@ -17,6 +17,7 @@ from blake3 import blake3
 from cloner_agent.attempt import Attempt, Record
 from cloner_agent.failures import StageError
 from cloner_agent.rooted import Rooted
+from cloner_agent.stages.disks import sync_mounts
 from cloner_agent.stages.nvram import put_network_first
 from cloner_core.describing import sendable
 from cloner_core.messages import Cause, ReceiptBody, Stage, StageRate, StageTime
@@ -32,6 +33,7 @@ _MB = 1_000_000
 def ask(attempt: Attempt, action: Commit) -> None:
     """Ask the server for leave; from then on orders to abort are not heard, because half is worse than done."""
     attempt.tools.machine.sync()
+    sync_mounts(attempt)
     attempt.tools.server.commit()
     attempt.tools.reporter.commit()
 

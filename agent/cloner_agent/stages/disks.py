@@ -5,12 +5,17 @@ Must not open files of the clone; the programs are those the plan shows.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+from collections.abc import Iterable
 
 from cloner_agent.attempt import Attempt
 from cloner_agent.failures import StageError
 from cloner_agent.host import Runner
+from cloner_agent.restore.errors import failed
+from cloner_agent.rooted import Rooted
+from cloner_agent.stages.nvram import require_variables
 from cloner_core.messages import Cause, Stage
 from cloner_core.plan import PlanError, foreign_identifiers
 from cloner_core.plan.guarding import refuse_what_others_share
@@ -20,7 +25,11 @@ _SYSFS_SECTOR_BYTES = 512  # whatever the disk's own are: Documentation/block/st
 
 
 def guard(attempt: Attempt, action: Guard) -> None:
-    """Look at the machine again: the chosen disks are still those planned for, and nothing else has their names."""
+    """Look at the machine again: the chosen disks are still those planned for, and nothing else has their names.
+
+    A firmware without variables stops here too, before anything is destroyed.
+    """
+    require_variables(attempt)
     facts = attempt.tools.probe()
     found = foreign_identifiers(attempt.plan, facts)
     if found:
@@ -47,15 +56,21 @@ def stop(attempt: Attempt, action: StopHolders) -> None:
 
 def command(attempt: Attempt, action: Command) -> None:
     """Run one program of the plan; partitions it names are waited for."""
-    planned = {partition.device: (disk.disk, partition) for disk in attempt.plan.disks for partition in disk.partitions}
     # Not for wipefs, which names partitions of the old table.
-    for word in action.argv[1:] if attempt.tools.reporter.stage is not Stage.PARTITION else ():
+    if attempt.tools.reporter.stage is not Stage.PARTITION:
+        wait_planned(attempt, action.argv[1:])
+    attempt.tools.run(action.argv, stdin=action.stdin, timeout_s=action.timeout_s)
+
+
+def wait_planned(attempt: Attempt, words: Iterable[str]) -> None:
+    """Return when the kernel has each of `words` that is a partition of the plan where the plan has it."""
+    planned = {partition.device: (disk.disk, partition) for disk in attempt.plan.disks for partition in disk.partitions}
+    for word in words:
         if word in planned:
             disk, partition = planned[word]
             unit = disk.sector_bytes // _SYSFS_SECTOR_BYTES
             place = partition.start_sectors * unit, partition.size_sectors * unit
             attempt.tools.wait_for_device(word, disk.path, attempt.tools.run, place=place)
-    attempt.tools.run(action.argv, stdin=action.stdin, timeout_s=action.timeout_s)
 
 
 def mount(attempt: Attempt, action: Mount) -> None:
@@ -74,6 +89,26 @@ def stage_esp(attempt: Attempt, action: StageEsp) -> None:
     where = attempt.path(action.where)
     attempt.tools.run(("mkdir", f"{where}/{STAGING}"))
     attempt.tools.run(("mount", "--bind", f"{where}/{STAGING}", where))
+
+
+def sync_mounts(attempt: Attempt) -> None:
+    """Put what was written to the clone on its disks; raises RestoreError for a write that failed since the restore.
+
+    Without this nobody hears of one that the kernel does later than the program asked for it: sync(2) tells nothing,
+    and what is read again comes from memory.
+    """
+    with Rooted(attempt.tools.target) as tree:
+        for mounted in attempt.plan.mounts:
+            directory = os.fsencode(mounted.mount.strip("/"))
+            if mounted.is_kept:
+                continue
+            try:
+                fd = tree.directory(directory)
+                attempt.tools.machine.sync_filesystem(fd)
+                if os.fstatvfs(fd).f_flag & os.ST_RDONLY:  # ext4 after an error of the disk; its sync ends well then
+                    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+            except OSError as error:
+                raise failed("write to the disk of", directory, error) from error
 
 
 def unmount_all(run: Runner, target: str) -> None:

@@ -91,8 +91,8 @@ def check_initramfs(attempt: Attempt, action: CheckInitramfs) -> None:
             return
         log.info("/%s is made anew: %s", kernel.initramfs, why)
         trouble = _rebuild(attempt, tree, made)
-        _remember(attempt, tree, kernel.initramfs)
         still = lacks(kernel.needs, _read_again(tree, kernel), kernel.release, kernel.table)
+        _remember(attempt, tree, kernel.initramfs)
     if trouble or still:
         told = (*lacking_words(still), *((trouble,) if trouble else ()))
         _settle(attempt, kernel, still or lacking, "; ".join((*told, "it was made anew and that did not help")))
@@ -201,10 +201,8 @@ def _read_again(tree: Rooted, kernel: _Kernel) -> Initrd:
 
 
 def _remember(attempt: Attempt, tree: Rooted, path: str) -> None:
-    """Have the check find what is there now, where it would look for what the boot files stage wrote."""
-    name = os.fsencode(path)
-    if name in attempt.record.written_boot:
-        attempt.record.written_boot[name] = blake3(tree.read(path, limit_bytes=1 << 30)).digest()
+    """Have the check find on the disk what is there now; what was looked into may have come from memory."""
+    attempt.record.written_boot[os.fsencode(path)] = blake3(tree.read(path, limit_bytes=1 << 30)).digest()
 
 
 def _rebuild(attempt: Attempt, tree: Rooted, made: Rebuild) -> str:

@@ -29,6 +29,13 @@ from cloner_core.steps import Nvram
 log = logging.getLogger(__name__)
 
 
+def require_variables(attempt: Attempt) -> None:
+    """Raise StageError (NVRAM) when the plan has an entry to write and the firmware shows no variables."""
+    is_wanted = any(isinstance(step.action, Nvram) for step in attempt.plan.steps)
+    if is_wanted and not attempt.tools.efivars.is_there:
+        raise StageError(Cause.NVRAM, "the firmware shows no variables, so no boot entry can be written")
+
+
 def put_network_first(attempt: Attempt) -> None:
     """Have the firmware ask the network before any disk, from before the disk can boot until `write`.
 
@@ -63,9 +70,8 @@ def write(attempt: Attempt, action: Nvram) -> None:
     A variable store that stays full is worth a note, because the fallback path boots too; anything else that differs
     from the plan raises StageError (NVRAM).
     """
+    require_variables(attempt)
     variables = attempt.tools.efivars
-    if not variables.is_there:
-        raise StageError(Cause.NVRAM, "the firmware shows no variables, so no boot entry can be written")
     before = read_nvram(variables.all())
     attempt.record.nvram_before = attempt.record.nvram_before or describe(before)
     is_netbooted = bool(attempt.facts.boot_mac)

@@ -11,6 +11,8 @@ import logging
 import os
 from collections.abc import Iterator
 
+from blake3 import blake3
+
 from cloner_agent.attempt import Attempt
 from cloner_agent.failures import StageError
 from cloner_agent.rooted import Rooted
@@ -50,6 +52,7 @@ def open_at_boot(attempt: Attempt, action: OpenAtBoot) -> None:
             )
         for file in dict.fromkeys(files):
             _append(tree, file, more)
+        _remember(attempt, tree, files)
         held = _read(tree, files[0], path)
         if lacking := initramfs_lacks(held, means, action.containers):
             raise StageError(Cause.NOT_BOOTABLE, f"/{files[0]} lacks {' and '.join(lacking)}", hint=_HINT)
@@ -70,6 +73,13 @@ def _append(tree: Rooted, path: str, more: bytes) -> None:
         file.write(bytes(-size % _ALIGNED_BYTES) + more)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _remember(attempt: Attempt, tree: Rooted, files: list[str]) -> None:
+    """Have the check find the list in an initramfs that it looks for as it was made before."""
+    written = attempt.record.written_boot
+    for path in written.keys() & set(map(os.fsencode, files)):
+        written[path] = blake3(tree.read(path, limit_bytes=1 << 30)).digest()
 
 
 def _read(tree: Rooted, path: str, wanted: str) -> Initrd:

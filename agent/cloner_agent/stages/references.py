@@ -29,7 +29,7 @@ def rewrite(attempt: Attempt, action: Rewrite) -> None:
         texts = {path: tree.read(path) for path in listed_files(tree, references.REWRITTEN_FILES)}
         mapping = references.mapping_of(attempt.plan, action.references, texts)
         attempt.record.replaced = tuple(mapping)
-        wanted = {path: references.rewrite(path, content, mapping) for path, content in texts.items()}
+        wanted = {path: references.rewrite(path, content, mapping, attempt.plan) for path, content in texts.items()}
         fstab = make_fstab(wanted.get(references.FSTAB), attempt.plan.entries)
         for note in fstab.notes:
             attempt.tools.reporter.note(note)
@@ -39,7 +39,7 @@ def rewrite(attempt: Attempt, action: Rewrite) -> None:
             crypttab = make_crypttab(wanted.get(CRYPTTAB), crypts, means_in(tree))
             for note in crypttab.notes:
                 attempt.tools.reporter.note(note)
-            if crypts:
+            if crypts or crypttab.notes:  # each note tells of a changed line
                 wanted[CRYPTTAB] = crypttab.content
         for path, content in wanted.items():
             if content == texts.get(path):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cloner_agent.attempt import Attempt
 from cloner_agent.rooted import Rooted
+from cloner_agent.stages.disks import wait_planned
 from cloner_core.steps import LuksFormat, MakeSwapFile
 
 _KEY_BYTES = 64
@@ -24,7 +25,8 @@ _FORMAT_S = 300
 
 
 def make_encrypted(attempt: Attempt, action: LuksFormat) -> None:
-    """Make a LUKS2 container with a key of random bytes, and open it."""
+    """Make a LUKS2 container with a key of random bytes, and open it; a partition beneath it is waited for."""
+    wait_planned(attempt, (action.device,))
     run, key = attempt.tools.run, str(key_path(attempt.tools.keys, action.name))
     write_key(Path(key), secrets.token_bytes(_KEY_BYTES))
     # 512 random bits cannot be guessed, so a costly derivation would only cost time and memory

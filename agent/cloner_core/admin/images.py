@@ -27,7 +27,7 @@ class ImageView(Strict, frozen=True):
     digest: str
     published_s: float
     author: str
-    detail: dict[str, Any]  # the store's version record: message, source facts, sizes
+    detail: dict[str, Any]  # the store's version record: message, source facts, sizes; `fault` alone: it is unreadable
     channels: tuple[str, ...] = ()  # that point to it
     options: StoredOptions | None = None  # by which the next version is captured; told of one version alone
 

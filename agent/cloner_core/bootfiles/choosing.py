@@ -10,13 +10,15 @@ By BIOS there is GRUB alone.
 
 from __future__ import annotations
 
+import msgspec
+
 from cloner_core.bootfiles import systemdboot
 from cloner_core.bootfiles.bios import boot_by_bios
 from cloner_core.bootfiles.errors import NotBootableError
 from cloner_core.bootfiles.image import Image, kernels_of
 from cloner_core.bootfiles.made import BootFilesMade, CopyFile, FileWork, RemoveFile
 from cloner_core.bootfiles.making import boot_by_grub, has_grub
-from cloner_core.bootfiles.sources import SUFFIX
+from cloner_core.bootfiles.sources import SUFFIX, has_dracut
 from cloner_core.bootfiles.unified import newest, unified_fault
 from cloner_core.steps import BootFiles
 
@@ -26,6 +28,9 @@ def boot_files(image: Image, action: BootFiles, arch: str = "x86_64") -> BootFil
 
     Raises NotBootableError when the image has no loader for `arch`, or no kernel that finds the root of a clone.
     """
+    if action.dracut_arguments and has_dracut(image.present):
+        together = (*action.dracut_arguments, *action.kernel_arguments)
+        action = msgspec.structs.replace(action, kernel_arguments=together, dracut_arguments=())
     if not action.esp:
         return boot_by_bios(image, action, arch)
     if arch not in SUFFIX:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Final
 
 SUFFIX: Final = {"x86_64": "x64", "aarch64": "aa64"}
@@ -47,6 +48,11 @@ BIOS_MODULES: Final = "/usr/lib/grub/i386-pc"
 MKIMAGES: Final = ("/usr/bin/grub-mkimage", "/usr/bin/grub2-mkimage")
 """What makes a core image of it; reported in `Image.present`."""
 
+_DRACUT: Final = ("/usr/bin/dracut", "/usr/sbin/dracut")
+_NOT_DRACUT: Final = ("/usr/sbin/mkinitramfs", "/usr/bin/mkinitcpio")
+INITRAMFS_MAKERS: Final = (*_DRACUT, *_NOT_DRACUT)
+"""What makes an initramfs; reported in `Image.present`."""
+
 GRUB_CONFIGS: Final = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg")
 DEFAULT_GRUB: Final = "/etc/default/grub"
 GRUB_ENTRIES: Final = "/boot/loader/entries/*.conf"
@@ -57,3 +63,8 @@ TEXTS: Final = (
     *(GRUB_ENTRIES, *GRUB_CONFIGS),
 )
 """Files whose content the agent gives in `Image.texts` where they exist; the pattern stands for every match."""
+
+
+def has_dracut(present: Set[str]) -> bool:
+    """Whether dracut makes the initramfs of an image that has the files `present`."""
+    return not present.isdisjoint(_DRACUT) and present.isdisjoint(_NOT_DRACUT)

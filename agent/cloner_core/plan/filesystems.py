@@ -141,9 +141,14 @@ def journal_mib(size_bytes: int) -> int:
     return next((mib for bound, mib in steps if size_bytes < bound), 256)
 
 
-def mkfs_command(volume: PlannedVolume, inodes: int) -> Command:
-    """Return the command that makes the filesystem of `volume` for at least `inodes` files."""
-    make = {"swap": _mkswap, "vfat": _mkfs_vfat, "xfs": _mkfs_xfs, "btrfs": _mkfs_btrfs}.get(volume.filesystem)
+def mkfs_command(volume: PlannedVolume, inodes: int, *, has_old_xfs: bool = False) -> Command:
+    """Return the command that makes the filesystem of `volume` for at least `inodes` files.
+
+    `has_old_xfs`: a system older than Linux 5.10 is to mount it.
+    """
+    if volume.filesystem == "xfs":
+        return Command(argv=_mkfs_xfs(volume, has_old_xfs=has_old_xfs), timeout_s=_MKFS_TIMEOUT_S)
+    make = {"swap": _mkswap, "vfat": _mkfs_vfat, "btrfs": _mkfs_btrfs}.get(volume.filesystem)
     argv = make(volume) if make else _mkfs_ext4(volume, inodes)
     return Command(argv=argv, timeout_s=_MKFS_TIMEOUT_S)
 
@@ -173,10 +178,12 @@ def _mkfs_ext4(volume: PlannedVolume, inodes: int) -> tuple[str, ...]:
     )
 
 
-def _mkfs_xfs(volume: PlannedVolume) -> tuple[str, ...]:
+def _mkfs_xfs(volume: PlannedVolume, *, has_old_xfs: bool) -> tuple[str, ...]:
+    # kernels before 5.10 and GRUB before 2.06 refuse the first; such kernels mount the second read-only
+    recent = ",bigtime=0,inobtcount=0" if has_old_xfs else ""
     # nrext64 and larger sectors than the disk's are what kernels before 5.19 and GRUB 2.06 do not read
     return (
-        *("mkfs.xfs", "-q", "-f", "-m", f"crc=1,finobt=1,reflink=1,rmapbt=0,uuid={volume.uuid}"),
+        *("mkfs.xfs", "-q", "-f", "-m", f"crc=1,finobt=1,reflink=1,rmapbt=0{recent},uuid={volume.uuid}"),
         *("-i", f"size={_XFS_INODE},nrext64=0", "-s", f"size={max(volume.sector_bytes, 512)}"),
         *("-l", f"size={xfs_log_mib(volume.size_bytes)}m", *_label("-L", volume), volume.device),
     )

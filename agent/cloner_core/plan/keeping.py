@@ -1,6 +1,6 @@
 """Partitions that are kept: where they lie now, what is on them, and why one cannot be kept.
 
-Must not change anything of them: number, place, type, identifiers and name go into the new table as they are.
+Must not change anything of them: number, place, type, identifiers, name and flags go into the new table as they are.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ def kept_entry(content: Kept, disk: Disk, place: tuple[int, int]) -> PlannedPart
         size_sectors=place[1],
         name=there.name,
         is_kept=True,
+        is_active=there.is_active,
+        attributes=there.attributes,
     )
 
 

@@ -31,7 +31,7 @@ _DEFAULT_BOOT = BootPolicy()
 MIN_MEMORY_BYTES = 320 * MIB  # of MemTotal; a machine sold with 512 MiB shows about 450
 
 
-def plan_task(facts: Facts, task: Task, contents: Sequence[Contents]) -> Plan:
+def plan_task(facts: Facts, task: Task, contents: Sequence[Contents], *, has_old_xfs: bool = False) -> Plan:
     """Return the plan of `task` on the machine of `facts`; see `make_plan`."""
     return make_plan(
         facts,
@@ -45,6 +45,7 @@ def plan_task(facts: Facts, task: Task, contents: Sequence[Contents]) -> Plan:
         boot=task.boot,
         protected_serials=task.protected_serials,
         scripts=task.scripts.scripts,
+        has_old_xfs=has_old_xfs,
     )
 
 
@@ -61,11 +62,12 @@ def make_plan(
     boot: BootPolicy = _DEFAULT_BOOT,
     protected_serials: Sequence[str] = (),
     scripts: Sequence[Script] = (),
+    has_old_xfs: bool = False,
 ) -> Plan:
     """Return what a deploy of `image` ("debian:3") does to the machine of `facts`; the same arguments, the same plan.
 
     `seed` is 64 hex digits. `contents` say what must fit where; those of a folder that is no mount point of the
-    layout count for the filesystem it lies on.
+    layout count for the filesystem it lies on. `has_old_xfs` is of the image (`plan.contents`).
     Raises PlanError with its cause when machine, layout and version do not go together.
     """
     _check_machine(facts, layout)
@@ -92,7 +94,9 @@ def make_plan(
         volume.device: sum(needs[mount.mount].inodes for mount in mounts_of_volume(volume)) for volume in plan.volumes
     }
     by_bios = facts.firmware is Firmware.BIOS
-    steps = steps_of(plan, hostname=hostname or node, boot=boot, inodes=inodes, by_bios=by_bios)
+    steps = steps_of(
+        plan, hostname=hostname or node, boot=boot, inodes=inodes, by_bios=by_bios, has_old_xfs=has_old_xfs
+    )
     return msgspec.structs.replace(plan, steps=with_scripts(steps, scripts))
 
 

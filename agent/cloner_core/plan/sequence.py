@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from cloner_core.describing import describe_disk
 from cloner_core.messages import BootPolicy, Stage
 from cloner_core.plan.biosbooting import bios_boot_step, stub_steps
+from cloner_core.plan.dracut import arguments as dracut_arguments
 from cloner_core.plan.encryption import kernel_arguments, key_steps, opening_steps
 from cloner_core.plan.filesystems import mkfs_command
 from cloner_core.plan.guarding import guarded_identifiers
@@ -43,7 +44,13 @@ _TOP = "/mnt/btrfs"
 
 
 def steps_of(
-    plan: Plan, *, hostname: str, boot: BootPolicy, inodes: Mapping[str, int], by_bios: bool = False
+    plan: Plan,
+    *,
+    hostname: str,
+    boot: BootPolicy,
+    inodes: Mapping[str, int],
+    by_bios: bool = False,
+    has_old_xfs: bool = False,
 ) -> tuple[Step, ...]:
     """Return the steps for the disks of `plan`; `inodes` by device of the volume, `by_bios` what starts the machine."""
     paths = tuple(disk.disk.path for disk in plan.disks)
@@ -58,7 +65,7 @@ def steps_of(
     steps += _stacking_steps(plan)
     for volume in plan.volumes:
         if not volume.is_kept:
-            steps.append(_mkfs_step(volume, inodes.get(volume.device, 0)))
+            steps.append(_mkfs_step(volume, inodes.get(volume.device, 0), has_old_xfs=has_old_xfs))
             steps += _subvolume_steps(volume)
     steps += [_mount_step(mounted) for mounted in plan.mounts if not mounted.is_kept]
     return (*steps, *_file_steps(plan, hostname, boot, by_bios), *_final_steps(plan, boot, by_bios))
@@ -125,12 +132,12 @@ def _wipe_steps(planned: PlannedDisk) -> Iterator[Step]:
         )
 
 
-def _mkfs_step(volume: PlannedVolume, inodes: int) -> Step:
+def _mkfs_step(volume: PlannedVolume, inodes: int, *, has_old_xfs: bool) -> Step:
     size = format_bytes(volume.size_bytes)
     return Step(
         Stage.MKFS,
         f"format {volume.role} ({volume.filesystem}, {size})",
-        mkfs_command(volume, inodes),
+        mkfs_command(volume, inodes, has_old_xfs=has_old_xfs),
         destroys=volume.device,
     )
 
@@ -192,6 +199,7 @@ def _boot_files(plan: Plan, esp_mount: str, boot: BootPolicy) -> BootFiles:
         boot_path=prefix if holder.mount == "/boot" else f"{prefix}/boot",
         root=_root_argument(plan),
         root_flags=f"subvol={root.subvolume}" if root.subvolume else "",
+        dracut_arguments=dracut_arguments(plan),
     )
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
+
+import msgspec
 
 from cloner_core.facts import Disk
 from cloner_core.identifiers import identifier
@@ -37,9 +40,12 @@ def table_of(wanted: DiskLayout, disk: Disk, places: Sequence[tuple[int, int]], 
     table_id = f"0x{guid[:8]}" if wanted.table == "mbr" else guid
     entries: list[PlannedPartition] = []
     numbers, extended = partition_numbers(wanted)
+    has_active = any(one.is_active for one in wanted.partitions)
     for number, partition, (start, size) in zip(numbers, wanted.partitions, places, strict=True):
         if isinstance(partition.content, Kept):
-            entries.append(kept_entry(partition.content, disk, (start, size)))
+            kept = kept_entry(partition.content, disk, (start, size))
+            # one partition at most is active: the layout's word goes before what is there
+            entries.append(msgspec.structs.replace(kept, is_active=partition.is_active) if has_active else kept)
             continue
         if partition.is_logical and number == _FIRST_LOGICAL:
             entries.append(_extended(wanted, disk, places, table_id, extended))
@@ -111,11 +117,22 @@ def _kind(partition: Partition, table: str, arch: str) -> str:
     return TYPE_GUIDS.get(role, TYPE_GUIDS["data"])
 
 
+def _quoted(name: str) -> str:
+    """Return `name` as sfdisk writes and reads it: unhexmangle_string() of util-linux, lib/mangle.c."""
+    return '"' + re.sub(r'["\\\x00-\x1f]', lambda found: f"\\x{ord(found[0]):02x}", name) + '"'
+
+
 def sfdisk_script(planned: PlannedDisk) -> str:
     """Return the input of sfdisk(8) for the new table; places are in logical sectors."""
     label = "dos" if planned.table == "mbr" else "gpt"
     table_id = planned.table_guid if planned.table == "mbr" else planned.table_guid.upper()
-    lines = [f"label: {label}", f"label-id: {table_id}", "unit: sectors", ""]
+    lines = [f"label: {label}", f"label-id: {table_id}", "unit: sectors"]
+    if planned.table != "mbr":
+        # By itself sfdisk begins at 1 MiB, or at the optimal I/O size of the disk where that is more, and refuses what
+        # lies before: topology_get_first_lba() of util-linux, libfdisk/src/alignment.c.
+        starts = (partition.start_sectors for partition in planned.partitions)
+        lines.append(f"first-lba: {min((MIB // planned.disk.sector_bytes, *starts))}")
+    lines.append("")
     for partition in sorted(planned.partitions, key=lambda one: one.number):
         fields = {"start": str(partition.start_sectors), "size": str(partition.size_sectors)}
         if planned.table == "mbr":
@@ -124,8 +141,9 @@ def sfdisk_script(planned: PlannedDisk) -> str:
             fields |= {
                 "type": partition.kind.upper(),
                 "uuid": partition.part_uuid.upper(),
-                "name": f'"{partition.name}"',
+                "name": _quoted(partition.name),
             }
+            fields |= {"attrs": f'"{partition.attributes}"'} if partition.attributes else {}
         text = ", ".join(f"{key}={value}" for key, value in fields.items())
         # sfdisk numbers in order by itself; the name of the device says another number
         place = f"{partition.device} : " if planned.table == "mbr" or planned.is_kept else ""

@@ -37,6 +37,7 @@ class PlannedPartition(_Value, frozen=True):
     name: str = ""  # in a GPT
     is_kept: bool = False  # was there before, and stays
     is_active: bool = False  # the boot flag of an MBR
+    attributes: str = ""  # of a kept one in a GPT, as sfdisk writes them: "RequiredPartition GUID:60,63"
 
 
 class PlannedDisk(_Value, frozen=True):

@@ -12,12 +12,11 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
-from cloner_agent.apply import apply_step
-from cloner_agent.attempt import Attempt, Tools
+from cloner_agent.arrays import member_faults
 from cloner_agent.detecting import ask
 from cloner_agent.holders import stop_holders
 from cloner_agent.host import run
@@ -26,30 +25,24 @@ from cloner_agent.stages.disks import unmount_all
 from cloner_core.crypttab import make_crypttab
 from cloner_core.detection import detect, parse_excluded
 from cloner_core.errors import ClonerError
-from cloner_core.facts import Disk, Facts, Firmware
+from cloner_core.facts import Disk, DiskPartition, Facts, Firmware
 from cloner_core.fstab import make_fstab
 from cloner_core.layout import Layout, parse_layout
-from cloner_core.messages import Stage
 from cloner_core.plan import Contents, Plan, PlanError, make_plan
 from cloner_core.plan.filesystems import usable_bytes
-from cloner_core.plan.values import PlannedDisk, PlannedVolume
+from cloner_core.plan.values import PlannedDisk, PlannedPartition, PlannedVolume
 from cloner_core.sizes import MIB, parse_bytes
-from cloner_core.steps import TARGET, MakeSwapFile, StageEsp
+from cloner_core.steps import TARGET
 from cloner_core.unlocking import Means
+from vmlab.onnode.making import make
 from vmlab.onnode.reporting import tell
 
 SCENES = Path("/usr/lib/cloner/scenes.json")
 CONTENTS = (Contents(mount="/", allocated_bytes=700 * MIB, inodes=30_000),)
 _MARKER = "kept-marker"
-_STAGES = (Stage.GUARD, Stage.PARTITION, Stage.MKFS, Stage.MOUNT)
+_MADE = ("ext4", "xfs", "btrfs", "vfat")
 _MEANS = Means(initramfs="initramfs-tools", sealer="clevis", is_good_later=True)
 _TABLES = {"gpt": "gpt", "mbr": "dos", "none": ""}
-
-
-class _Reporter:
-    """Knows the stage, which is all that the steps on disks ask for."""
-
-    stage = Stage.GUARD
 
 
 def main() -> None:
@@ -82,17 +75,7 @@ def _outcome(name: str, scene: Mapping[str, Any]) -> dict[str, object]:
         plan = _planned(facts, layout)
     except PlanError as refusal:
         return {"refused": f"{refusal.cause}: {refusal.message}"}
-    reporter = _Reporter()
-    nothing = cast(Any, None)
-    tools = Tools(nothing, run, cast(Any, reporter), look, nothing, b"")
-    attempt = Attempt(tools, nothing, facts, nothing, plan)
-    for step in plan.steps:
-        if isinstance(step.action, StageEsp):
-            continue  # which hides the ESP
-        if step.stage in _STAGES or isinstance(step.action, MakeSwapFile):
-            reporter.stage = step.stage
-            apply_step(attempt, step.action)
-    run(("udevadm", "settle", "--timeout=30"))
+    make(plan, plan.steps, facts, look)
     faults = [*_faults(plan, look())]
     if not any(disk.is_kept for disk in plan.disks):  # to keep something is nothing that a disk tells
         faults += _detection_faults(plan, facts, look())
@@ -140,16 +123,21 @@ def _lay_out(disk: str, told: Mapping[str, Any]) -> None:
     """Put on `disk` what a scene says is there before, each filesystem with a file in it."""
     stop_holders(disk, run)
     run(("wipefs", "--all", "--force", "--lock=yes", disk))
-    lines = ["label: gpt"]
+    lines = ["label: gpt", "first-lba: 34"]  # the least: tables of others begin anywhere
     for one in told["partitions"]:
         start, size = (parse_bytes(one[key]) // 512 for key in ("start", "size"))
-        name = f', name="{one["name"]}"' if one.get("name") else ""
-        lines.append(f"{one['number']}: start={start}, size={size}, type={one['type']}, uuid={one['part_uuid']}{name}")
+        name = "".join(f"\\x{byte:02x}" for byte in one.get("name", "").encode())  # as sfdisk reads any name
+        rest = f'name="{name}", attrs="{one.get("attributes", "")}"'
+        lines.append(
+            f"{one['number']}: start={start}, size={size}, type={one['type']}, uuid={one['part_uuid']}, {rest}"
+        )
     run(("sfdisk", "--quiet", "--lock=yes", "--wipe=always", disk), stdin="\n".join(lines) + "\n")
     run(("udevadm", "settle"))
     kinds = {one["device"].removeprefix(told["path"]): one["kind"] for one in told.get("signatures", ())}
     for one in told["partitions"]:
         kind = kinds.get(str(one["number"]), "ext4")
+        if kind not in _MADE:
+            kind = "ext4"  # what a node has no tool for is kept no other way
         device = f"{disk}{one['number']}"
         run(("wipefs", "--all", "--force", device))
         run(("mkfs.vfat", device) if kind == "vfat" else (f"mkfs.{kind}", "-q", device))
@@ -175,6 +163,7 @@ def _faults(plan: Plan, facts: Facts) -> Iterator[str]:
         size = int(Path("/sys/block", array.device.removeprefix("/dev/"), "size").read_text()) * 512
         if seen != want or not _is_about(size, array.size_bytes):
             yield f"array {array.id}: {seen} of {size} bytes, want {want} of {array.size_bytes}"
+        yield from (f"array {array.id}: {device} {fault}" for device, fault in member_faults(array))
     for group in plan.groups:
         fields = ("-o", "lv_name,seg_size_pe", "--reportformat", "json")
         rows = json.loads(run(("lvs", *fields, group.name)).stdout)["report"][0]["lv"]
@@ -230,15 +219,19 @@ def _table_faults(planned: PlannedDisk, disk: Disk) -> Iterator[str]:
         yield f"{disk.path}: table has id {disk.table_id}, want {planned.table_guid}"
     unit = disk.sector_bytes
     seen = {
-        (one.number, one.start_bytes, one.size_bytes, one.type.removeprefix("0x").lstrip("0"), one.part_uuid, one.name)
+        (one.number, one.start_bytes, one.size_bytes, one.type.removeprefix("0x").lstrip("0"), *_told(one))
         for one in disk.partitions
     }
     want = {
-        (one.number, one.start_sectors * unit, one.size_sectors * unit, one.kind.lstrip("0"), one.part_uuid, one.name)
+        (one.number, one.start_sectors * unit, one.size_sectors * unit, one.kind.lstrip("0"), *_told(one))
         for one in planned.partitions
     }
     for one in sorted(seen ^ want):
         yield f"{disk.path}: partition {one} is {'there' if one in seen else 'wanted'} alone"
+
+
+def _told(one: DiskPartition | PlannedPartition) -> tuple[str, str, str]:
+    return one.part_uuid, one.name, one.attributes
 
 
 def _volume_faults(volume: PlannedVolume, files_bytes: int) -> Iterator[str]:
