@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 from dataclasses import dataclass
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -25,6 +27,7 @@ from cloner_core.image.tree import (
     iter_segment,
 )
 from cloner_core.image.version import Draft, PackOffer, verify_map
+from cloner_server.store.local import LocalStore
 from cloner_server.store.protocol import Store
 
 
@@ -127,3 +130,18 @@ def files_from(store: Store, version: bytes) -> dict[bytes, bytes]:
         for number, offset, start, length in placement:
             contents[number][offset : offset + length] = content[start : start + length]
     return {sizes[number][0]: bytes(content) for number, content in contents.items()}
+
+
+def age(store: LocalStore, seconds: float = 1e6) -> None:
+    """Make every file of a store older."""
+    for path in store.files.root.rglob("*"):
+        if path.is_file():
+            old = path.stat().st_mtime - seconds
+            os.utime(path, (old, old))
+
+
+def flip(path: Path, position: int) -> None:
+    """Alter one bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)

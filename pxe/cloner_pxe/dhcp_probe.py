@@ -88,6 +88,8 @@ async def find_other_servers(interface: str, mac: str, *, wait_s: float = WAIT_S
         try:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            # DHCP clients hold the port, on this interface or on all; what is broadcast comes to every socket.
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             opened.bind(("", CLIENT_PORT))
             end = loop.time() + wait_s
             while (left := end - loop.time()) > 0:

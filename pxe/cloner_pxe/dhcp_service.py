@@ -7,7 +7,6 @@ queue, so a flood costs packets, never memory.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import socket
@@ -183,13 +182,22 @@ class DhcpService:
         return tuple(other for other in others if other.address != own)
 
     async def _watch(self) -> None:
-        """Raise an alarm for each foreign server, each minute it is seen."""
+        """Raise an alarm for each foreign server, each minute it is seen, and once when nobody can look any more."""
+        is_blind = False
         while True:
             await asyncio.sleep(WATCH_S)
-            with contextlib.suppress(ClonerError):
-                for other in await self._probe():
-                    if other.gives_addresses and self._server.config.mode is Mode.PROXY:
-                        continue  # the site's own, beside which we stand
-                    what = "gives addresses" if other.gives_addresses else "offers boot files"
-                    text = f"another DHCP server, {other.address}, {what} on {self._interface}"
-                    self._emit(NetbootEvent(kind=EventKind.OTHER_DHCP, address=other.address, text=text))
+            try:
+                others = await self._probe()
+            except ClonerError as fault:
+                if not is_blind:
+                    text = f"another DHCP server would go unseen: {fault.message}"
+                    self._emit(NetbootEvent(kind=EventKind.OTHER_DHCP, text=text))
+                is_blind = True
+                continue
+            is_blind = False
+            for other in others:
+                if other.gives_addresses and self._server.config.mode is Mode.PROXY:
+                    continue  # the site's own, beside which we stand
+                what = "gives addresses" if other.gives_addresses else "offers boot files"
+                text = f"another DHCP server, {other.address}, {what} on {self._interface}"
+                self._emit(NetbootEvent(kind=EventKind.OTHER_DHCP, address=other.address, text=text))

@@ -37,7 +37,7 @@ class Limits:
     window_s: float = 60.0
     of_source: int = 20  # events a window
     of_all: int = 600  # of machines nobody knows
-    alarms: int = 30  # a window, apart from the others: noise must not drown them
+    alarms: int = 30  # of a kind and window, those of strangers apart: what they cause drowns no other alarm
     sources: int = 1000  # told apart; the others are counted together
     summaries: int = 16  # sources told of by name, those that did most
 
@@ -71,7 +71,7 @@ class NetworkAudit:
     _since_s: float = 0.0
     _written: Counter[str] = field(default_factory=Counter)  # by source, in this window
     _strangers: int = 0  # events of machines nobody knows, in this window
-    _alarms: int = 0
+    _alarms: Counter[tuple[str, bool]] = field(default_factory=Counter)  # by kind, and whether of a known machine
     _left_out: dict[str, Counter[str]] = field(default_factory=dict)  # by source and kind
 
     def note(self, now_s: float, source: str, what: str, **detail: object) -> None:
@@ -83,7 +83,7 @@ class NetworkAudit:
     def admit(self, now_s: float, source: str, what: str, *, is_alarm: bool = False, is_known: bool = False) -> bool:
         """Return whether the caller may write an event that `source` has caused; one that may not is counted.
 
-        `is_known`: it bears the MAC of a node. A hall that boots at once is no flood.
+        `is_known`: it bears the MAC of a node, or we looked for it. A hall that boots at once is no flood.
         """
         with self._lock:
             return self._admit(now_s, source, what, is_alarm=is_alarm, is_known=is_known)
@@ -129,11 +129,14 @@ class NetworkAudit:
             self._roll(now_s)  # else `news` does it, which tells of them
         if source not in self._written and len(self._written) >= self.limits.sources and not is_known:
             source = _OTHERS
-        has_room = self._alarms < self.limits.alarms if is_alarm else is_known or self._strangers < self.limits.of_all
+        if is_alarm:
+            has_room = self._alarms[what, is_known] < self.limits.alarms
+        else:
+            has_room = is_known or self._strangers < self.limits.of_all
         is_own_share_left = self._written[source] < self.limits.of_source or (is_alarm and source == _OTHERS)
         if has_room and is_own_share_left:
             self._written[source] += 1
-            self._alarms += is_alarm
+            self._alarms[what, is_known] += is_alarm
             self._strangers += not is_known and not is_alarm
             return True
         self._leave_out(source, Counter((what,)))
@@ -150,7 +153,8 @@ class NetworkAudit:
     def _roll(self, now_s: float) -> dict[str, Counter[str]]:
         """Begin a window; return what the former left out."""
         left_out, self._left_out = self._left_out, {}
-        self._since_s, self._alarms, self._strangers = now_s, 0, 0
+        self._since_s, self._strangers = now_s, 0
+        self._alarms.clear()
         self._written.clear()
         return left_out
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -166,12 +167,19 @@ class BootDesk:
             node = nodes.find_by_mac(connection, event.mac) if event.mac else None
             obj = f"node/{node.name}" if node else f"machine/{event.mac or event.address or 'unknown'}"
             alarm = event.kind in (EventKind.ALARM, EventKind.OTHER_DHCP, EventKind.POOL_EMPTY)
-            source, is_known = event.mac or event.address, node is not None
+            is_ours = event.kind is EventKind.OTHER_DHCP and not event.mac  # answered our own probe
+            source, is_known = event.mac or event.address, node is not None or is_ours
             if told.is_admitted is None:
                 kind = event.kind.value
                 told.is_admitted = self.core.audit.admit(act.now_s, source, kind, is_alarm=alarm, is_known=is_known)
-            if told.is_admitted:
-                events.record(connection, act, obj, event.kind.value, alarm=alarm, is_network=True, text=event.text)
+            if not told.is_admitted:
+                continue
+            detail: dict[str, Any] = {"alarm": alarm, "is_network": True, "text": event.text}
+            if is_ours:  # which asks once a minute
+                seldom: dict[str, Any] = {"most": 1, "within_s": _HOUR_S}
+                events.record_seldom(connection, act, obj, event.kind.value, **seldom, **detail)
+            else:
+                events.record(connection, act, obj, event.kind.value, **detail)
 
     @property
     def has_news(self) -> bool:
@@ -193,7 +201,9 @@ class BootDesk:
             obj = f"node/{node.name}" if node else f"machine/{mac}"
             what = LOCAL_ANSWER if answer.kind is ScriptKind.LOCAL else f"boot {answer.kind.value}"
             alarm = bool(answer.alarm)
-            if self.core.audit.admit(act.now_s, mac, what, is_alarm=alarm, is_known=node is not None):
+            # What may be a boot loop is counted by its events, and its task fails at the fourth.
+            is_counted = what == LOCAL_ANSWER and node is not None and self._unconfirmed(connection, node) is not None
+            if is_counted or self.core.audit.admit(act.now_s, mac, what, is_alarm=alarm, is_known=node is not None):
                 events.record(connection, act, obj, what, alarm=alarm, is_network=True, why=answer.why, mac=mac)
             if node is not None:
                 step = BootStep.LOCAL if answer.kind is ScriptKind.LOCAL else BootStep.SCRIPT
@@ -221,10 +231,15 @@ class BootDesk:
             agent_memory_bytes=offer.needed_bytes if offer.build else None,
         )
 
+    def _unconfirmed(self, connection: Connection, node: NodeView) -> rows.AnyRow | None:
+        """Return the task of `node` whose clone has not confirmed yet; None when there is none."""
+        live = rows.live_task(connection, node.name)
+        return live if live is not None and TaskState(live.state) is TaskState.UNCONFIRMED else None
+
     def _local_answers(self, connection: Connection, node: NodeView) -> int:
         """Count local answers since the receipt of an unconfirmed task, within the hour; 0 when there is none."""
-        live = rows.live_task(connection, node.name)
-        if live is None or TaskState(live.state) is not TaskState.UNCONFIRMED:
+        live = self._unconfirmed(connection, node)
+        if live is None:
             return 0
         # The receipt by its place in the audit, not by its time: the clock may have been set back meanwhile.
         receipt = events.last_id_of(connection, f"task/{live.id}", Happening.RECEIPT.value)

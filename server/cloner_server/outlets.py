@@ -57,8 +57,11 @@ class Outlet(Protocol):
     def lost(self) -> str:
         """Return why nobody should wait for this wire any longer; "" while there is hope."""
 
+    def require_room(self) -> None:
+        """Raise the ConflictError or RefusedError of a sender that cannot be started now."""
+
     def start(self, order: EpochOrder, parcels: ParcelList) -> Sender:
-        """Start the sender of an epoch. Raises ConflictError or RefusedError when that cannot be now."""
+        """Start the sender of an epoch. Raises what `require_room` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class OwnOutlet:
 
     find: Callable[[], Wire]
     launch: Callable[[SenderOrder], Sender]
+    check_room: Callable[[], None]  # raises what `launch` would
     store: str  # its directory
 
     def wire(self) -> Wire:
@@ -80,6 +84,10 @@ class OwnOutlet:
     def lost(self) -> str:
         """Return "": an interface that is gone may come back."""
         return ""
+
+    def require_room(self) -> None:
+        """See `Outlet`."""
+        self.check_room()
 
     def start(self, order: EpochOrder, parcels: ParcelList) -> Sender:
         """See `Outlet`."""

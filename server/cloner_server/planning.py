@@ -13,7 +13,7 @@ from cloner_core.facts import Disk, Facts
 from cloner_core.layout import Kept, Layout
 from cloner_core.messages import Task
 from cloner_core.plan import Plan, partition_path, plan_digest, plan_task, render, written_by
-from cloner_core.plan.contents import contents_of
+from cloner_core.plan.contents import contents_of, has_old_xfs
 from cloner_core.refusals import PlanError
 from cloner_core.selectors import select_disks
 from cloner_core.steps import BootFiles
@@ -65,7 +65,7 @@ def expected_plan(facts: Facts, told: Task, version: Version) -> Plan:
 
     Raises PlanError when no plan can be made.
     """
-    return plan_task(facts, told, contents_of(version.root))
+    return plan_task(facts, told, contents_of(version.root), has_old_xfs=has_old_xfs(version.root))
 
 
 def boot_actions(facts: Facts, told: Task, version: Version) -> tuple[BootFiles, ...]:

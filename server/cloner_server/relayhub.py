@@ -373,6 +373,11 @@ class RelayOutlet:
             unheard_s = self.hub.unheard_s(self.relay)
             return self._absent() if unheard_s >= GIVEN_UP_S else ""
 
+    def require_room(self) -> None:
+        """See `Outlet`; a relay that has too many senders tells it of the next."""
+        with self.hub.lock:
+            self._require_present()
+
     def start(self, order: EpochOrder, parcels: ParcelList) -> RelaySender:
         """See `Outlet`; the relay has the list itself."""
         with self.hub.lock:

@@ -20,9 +20,10 @@ from functools import partial
 from pathlib import Path
 
 from blake3 import blake3
+from sqlalchemy import Connection
 
 from cloner_core.decoding import settle_types
-from cloner_core.errors import ConflictError, RefusedError
+from cloner_core.errors import ClonerError, RefusedError
 from cloner_initramfs.memory import KERNEL_BYTES
 from cloner_pxe.boot_files import GrubFiles, tftp_files
 from cloner_pxe.decision import BootPolicy
@@ -64,7 +65,7 @@ from cloner_server.sessiondesk import SessionDesk, run_desk
 from cloner_server.shelf import Shelf, open_shelf
 from cloner_server.site import Site, open_site
 from cloner_server.state import events, images, installers, publishing
-from cloner_server.state.database import open_database
+from cloner_server.state.database import Act, open_database
 from cloner_server.state.leases import SqlLeases
 from cloner_server.statedir import locked, refuse_unfinished
 from cloner_server.store.local import LocalStore
@@ -194,19 +195,36 @@ def open_core(config: ServerConfig, address: str, clock: Callable[[], float] = t
         if is_new:
             events.record(connection, act, "site", "made", key=site.public_key.hex())
         events.record(connection, act, "site", "started", address=address)
-        removed = images.removed_versions(connection)
-        for image in store.images():
-            for number in store.numbers(image):
-                if (image, number) in removed:  # a kill came between our removal and the store's
-                    store.remove_version(image, number)
-                    continue
-                # A kill between the store's publish and ours leaves a version that is whole: it is shown now,
-                # unless it would have been refused: its options were changed by somebody else meanwhile.
-                try:
-                    publishing.show(connection, act, store.version(image, number))
-                except ConflictError:
-                    store.take_back(image, number)
+        _adopt(connection, act, store)
     return core
+
+
+def _adopt(connection: Connection, act: Act, store: Store) -> None:
+    """Bring the store and what is known of it together: a kill may have come between a step in one and the other."""
+    removed = images.removed_versions(connection)
+    for image in store.images():
+        for number in store.numbers(image):
+            if (image, number) in removed:  # a kill came between our removal and the store's
+                store.remove_version(image, number)
+            elif not images.is_known(connection, image, number):
+                _show_or_take_back(connection, act, store, image, number)
+
+
+def _show_or_take_back(connection: Connection, act: Act, store: Store, image: str, number: int) -> None:
+    """Show a version that is whole, unless it would have been refused: its options were changed meanwhile.
+
+    One that cannot be read is told and left as it is: all others are served.
+    """
+    try:
+        record = store.version(image, number)
+    except (ClonerError, OSError) as fault:
+        log.error("%s:%d is not shown: %s", image, number, fault)
+        events.record(connection, act, f"image/{image}:{number}", "version not shown", alarm=True, why=str(fault))
+        return
+    try:
+        publishing.show(connection, act, record)
+    except ClonerError:
+        store.take_back(image, number)
 
 
 def _rules(config: ServerConfig, site: Site, address: str) -> Rules:
@@ -241,6 +259,7 @@ def _session_desk(config: ServerConfig, core: Core, supervisor: Supervisor, hub:
     own = OwnOutlet(
         lambda: Wire(find_link(config), config.multicast_group, config.multicast_port),
         supervisor.start,
+        supervisor.require_room,
         str(core.catalog.store.files_root),
     )
     return SessionDesk(

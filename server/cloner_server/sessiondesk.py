@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +23,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from cloner_core.admin.sessions import SeatState, SeatView, SessionState, SessionView
-from cloner_core.errors import ClonerError, ConflictError
+from cloner_core.errors import ClonerError
 from cloner_core.messages import Secret
 from cloner_core.multicast.session import MASTER_BYTES, Leaving, fitting_block_bytes
 from cloner_core.seats import SeatLater, SeatLeft, SeatReply, SeatRequest
@@ -41,10 +44,12 @@ TURN_S = 0.5
 DEATHS_MOST = 5
 """Senders that may die one after the other before their session has failed."""
 _NOTE_S = 5.0  # between two notes of how far a sender is: a server that is killed has the next begin there
+_FAULT_S = 8.0  # a relay tries again within 5 s: what was in its way before a session had the link may be gone
 _LASTING_S = 60.0  # an epoch that ran so long is no sign that the next will die
 _FLOOR_PART = 0.05  # of its rate a session sends at least, whoever has to be waited for
 _STREAMS = 1 << 31
 _AUTHOR = "server"
+_COUNT = re.compile(r"[0-9]+")  # "for 12 s" is no news after "for 11 s"
 
 
 @dataclass(slots=True)
@@ -52,15 +57,18 @@ class _Epoch:
     """What is in memory of a session that has the link; `sender` is None while its parcels are named."""
 
     listing: Future[Listed]
+    since_s: float  # of the steady clock: when the sender was started; until then when the session got the link
     sender: Sender | None = None
-    since_s: float = 0.0  # of the steady clock: when the sender was started
     is_begun: bool = False
     noted_s: float = 0.0  # of the steady clock: when what it has sent was written
     idle_since_s: float | None = None  # of the steady clock: nobody is served
+    taken: Counter[str] = field(default_factory=Counter)  # seats by attempt
 
-    def idle_s(self, seats: list[SeatState], now_s: float) -> float:
+    def idle_s(self, row: AnyRow, seats: list[SeatState], now_s: float) -> float:
         """Return for how long nobody has been served; to be called at every look."""
-        if any(seat in sessions.SERVED for seat in seats):
+        has_seats = self.sender is not None and self.sender.address is not None
+        is_early = SessionState(row.state) is SessionState.GATHERING and not has_seats
+        if is_early or any(seat in sessions.SERVED for seat in seats):
             self.idle_since_s = None
             return 0.0
         if self.idle_since_s is None:
@@ -79,6 +87,7 @@ class SessionDesk:
     steady: Callable[[], float] = time.monotonic
     query_every_s: float = 0.0
     _epochs: dict[int, _Epoch] = field(default_factory=dict)
+    _troubles: dict[str, str] = field(default_factory=dict)  # what each session or wire was last kept from its turn by
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def ask(self, connection: Connection, act: Act, bearer: Bearer, request: SeatRequest) -> tuple[SeatReply, Told]:
@@ -86,9 +95,12 @@ class SessionDesk:
         told, session = Told(), int(bearer.task.session or 0)
         epoch = self._epochs.get(session)
         reply = seating.Asking(connection, act, _open(epoch), told).seat(bearer, request)
-        if isinstance(reply, SeatLater) and epoch is not None and epoch.sender is None:
+        if isinstance(reply, SeatLater):
             row = sessions.get(connection, session)
-            reply = msgspec.structs.replace(reply, text=self._progress(row, epoch))
+            if trouble := self._trouble(row):
+                reply = msgspec.structs.replace(reply, text=f"session {row.id} waits: {trouble}")
+            elif epoch is not None and epoch.sender is None:
+                reply = msgspec.structs.replace(reply, text=self._progress(row, epoch))
         return reply, told
 
     def leave(self, connection: Connection, act: Act, bearer: Bearer, left: SeatLeft) -> Told:
@@ -114,7 +126,8 @@ class SessionDesk:
         epoch = self._epochs.get(row.id)
         if epoch is None or epoch.sender is None:
             fetching = self._fetching(row) if row.relay and sessions.is_live(row) else ""
-            return msgspec.structs.replace(sessions.view(connection, row), fetching=fetching)
+            why = row.why or ("" if fetching else self._trouble(row))
+            return msgspec.structs.replace(sessions.view(connection, row), fetching=fetching, why=why)
         news = epoch.sender.news()
         seen = sessions.view(connection, row, news.rate_bps if epoch.is_begun else 0.0, _sent(epoch.sender))
         heard = {one.number: one for one in news.receivers}
@@ -136,21 +149,44 @@ class SessionDesk:
             with self.database.read() as connection:
                 live = sessions.live(connection)
             for gone in set(self._epochs) - {row.id for row in live}:
-                self._end_epoch(gone)
+                with self._alone(f"session {gone}"):
+                    self._end_epoch(gone)
             wanted = {row.relay for row in live if SessionState(row.state) is SessionState.QUEUED and row.pack_map}
             for row in live:
-                try:
+                with self._alone(_name(row)):
                     self._attend(row, is_link_wanted=row.relay in wanted)
-                except ConflictError as fault:  # no sender more is started now, or a row was changed meanwhile
-                    log.warning("session %s waits: %s", row.id, fault)
             for relay in wanted:
-                self._let_on(relay, [row for row in live if row.relay == relay])
+                with self._alone(_wire(relay)):
+                    self._let_on(relay, [row for row in live if row.relay == relay])
 
     def close(self) -> None:
         """Forget every epoch; the sessions go on with the next start of the server."""
         with self._lock:
             self._epochs.clear()
             self.shelf.close()
+
+    @contextmanager
+    def _alone(self, what: str) -> Iterator[None]:
+        """Have what fails of one session or wire keep no other from its turn.
+
+        It is tried again at the next; nodes and admins are told, and the journal when it is another than before.
+        """
+        try:
+            yield
+        except Exception as error:  # a bug, too, must not end all sessions
+            is_ours = isinstance(error, ClonerError)
+            words = error.message if isinstance(error, ClonerError) else f"{type(error).__name__}, see the journal"
+            if _COUNT.sub("", self._troubles.get(what, "")) != _COUNT.sub("", words):
+                level = logging.WARNING if is_ours else logging.ERROR
+                log.log(level, "%s waits: %s", what, words, exc_info=not is_ours)
+            self._troubles[what] = words
+        else:
+            self._troubles.pop(what, None)
+
+    def _trouble(self, row: AnyRow) -> str:
+        """Return what keeps a session from sending; "" when nothing does."""
+        is_next = SessionState(row.state) is SessionState.QUEUED and row.pack_map
+        return self._troubles.get(_name(row), "") or (self._troubles.get(_wire(row.relay), "") if is_next else "")
 
     def _act(self) -> Act:
         return Act(_AUTHOR, self.clock())
@@ -174,10 +210,9 @@ class SessionDesk:
             if epoch is not None and epoch.sender is not None and self.steady() - epoch.noted_s >= _NOTE_S:
                 epoch.noted_s = self.steady()
                 sessions.change(connection, row.id, sent=_encode_sent(epoch.sender))
-            idle_s = epoch.idle_s(seats, self.steady()) if epoch is not None else 0.0
+            idle_s = epoch.idle_s(row, seats, self.steady()) if epoch is not None else 0.0
             if seating.should_end(row, seats, idle_s, is_link_wanted=is_link_wanted):
-                had_any = SeatState.WRITTEN in seats or SeatState.HTTPS in seats
-                why = "" if had_any else "the tasks of all its nodes ended before it could begin"
+                why = seating.why_ended(row, seats, idle_s)
                 row = multicasting.end_session(connection, act, row, SessionState.ENDED, why)
             elif SessionState(row.state) is SessionState.GATHERING and seating.should_begin(row, seats, act.now_s):
                 row = sessions.move(connection, act, row, SessionState.SENDING, started_s=act.now_s)
@@ -203,11 +238,7 @@ class SessionDesk:
         with self.database.read() as connection:
             rows = [row for row in sessions.live(connection) if any(row.id == one.id for one in live)]
         queued = [row for row in rows if SessionState(row.state) is SessionState.QUEUED]
-        try:
-            budget_bps = self.outlet(relay).wire().link.budget_bps
-        except ClonerError as fault:
-            log.warning("no session can begin: %s", fault)
-            return
+        budget_bps = self.outlet(relay).wire().link.budget_bps
         used_bps = sum(row.rate_bps for row in rows if SessionState(row.state) is not SessionState.QUEUED)
         for row in seating.startable(queued, used_bps, budget_bps):
             with self.database.write() as connection:
@@ -215,12 +246,14 @@ class SessionDesk:
                 if SessionState(now.state) is SessionState.QUEUED:
                     now = sessions.move(connection, act, now, SessionState.GATHERING)
             if SessionState(now.state) is SessionState.GATHERING:
-                self._prepare(now, None)
+                with self._alone(_name(row)):
+                    self._prepare(now, None)
 
     def _prepare(self, row: AnyRow, epoch: _Epoch | None) -> None:
         """Have the parcels of a session named; then start its sender."""
         if epoch is None:
-            epoch = self._epochs[row.id] = _Epoch(self.shelf.listed(bytes.fromhex(row.pack_map)))
+            listing = self.shelf.listed(bytes.fromhex(row.pack_map))
+            epoch = self._epochs[row.id] = _Epoch(listing, self.steady())
         if not epoch.listing.done():
             return
         if (fault := epoch.listing.exception()) is not None:
@@ -231,18 +264,15 @@ class SessionDesk:
             if outlet.waits_for(bytes.fromhex(row.pack_map)):
                 return
         except ClonerError as fault:
-            self._fail(row, f"what it is to send cannot be had: {fault}")
+            if self.steady() - epoch.since_s >= _FAULT_S:
+                self._fail(row, f"what it is to send cannot be had: {fault}")
             return
-        try:
-            self._start(row, epoch, outlet)
-        except ConflictError:
-            raise
-        except ClonerError as refusal:  # the interface is gone
-            log.warning("session %s waits: %s", row.id, refusal)
+        self._start(row, epoch, outlet)
 
     def _start(self, row: AnyRow, epoch: _Epoch, outlet: Outlet) -> None:
         listed, wire = epoch.listing.result().parcels, outlet.wire()
-        wire.link.source(row.group)  # refused here, before another epoch is counted
+        wire.link.source(row.group)  # refused here and below, before another epoch is counted
+        outlet.require_room()
         stream = row.stream % _STREAMS + 1 if row.stream else secrets.randbelow(_STREAMS) + 1
         kept = Sent() if row.sent is None else msgspec.json.decode(row.sent, type=Sent)
         rate_bps = min(row.rate_bps, wire.link.speed_bps)
@@ -311,9 +341,9 @@ class SessionDesk:
         epoch = self._epochs.pop(session, None)
         if epoch is None or epoch.sender is None:
             return
+        epoch.sender.stop()  # before anything is written: nobody else would, if the database takes nothing now
         with self.database.write() as connection:
             sessions.change(connection, session, sent=_encode_sent(epoch.sender))
-        epoch.sender.stop()
 
 
 async def run_desk(desk: SessionDesk) -> None:
@@ -326,12 +356,20 @@ async def run_desk(desk: SessionDesk) -> None:
         await asyncio.sleep(TURN_S)
 
 
+def _name(row: AnyRow) -> str:
+    return f"session {row.id}"
+
+
+def _wire(relay: str) -> str:
+    return f"the wire of relay {relay}" if relay else "the server's wire"
+
+
 def _open(epoch: _Epoch | None) -> Epoch | None:
     """Return what seats are given in; None while there is no sender with a socket."""
     if epoch is None or epoch.sender is None or epoch.sender.news().is_ended:
         return None
     where = epoch.sender.address
-    return None if where is None else Epoch(epoch.sender.order, *where)
+    return None if where is None else Epoch(epoch.sender.order, *where, epoch.taken)
 
 
 def _sent(sender: Sender) -> Sent:

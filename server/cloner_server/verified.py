@@ -49,7 +49,7 @@ class Verifier:
         if missing:
             raise NotFoundError(_listed(version, "missing", missing), hint="capture again, or restore the store")
         if damaged:
-            hint = "the disk of the store is failing or was written to: restore the store from a backup"
+            hint = "the disk of the store fails or was written to: 'cloner store check --read-data', then capture again"
             raise IntegrityError(_listed(version, "damaged", damaged), hint=hint)
 
     async def require_bootable(self, version: Version, action: BootFiles, arch: str) -> None:

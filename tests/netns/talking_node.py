@@ -17,7 +17,7 @@ from cloner_core.facts import Facts
 from cloner_core.image.tree import decode_root
 from cloner_core.messages import PROTOCOL, Beat, Hello, HelloReply, PlanReport, Progress, ReceiptBody, Stage
 from cloner_core.plan import Plan, plan_digest, plan_task, render
-from cloner_core.plan.contents import contents_of
+from cloner_core.plan.contents import contents_of, has_old_xfs
 from serverbench.scene import make_receipt
 
 
@@ -69,7 +69,7 @@ class TalkingNode:
         """Plan as the agent does."""
         version = self.reply.task.version.digest
         root = decode_root(self.server.root(version), bytes.fromhex(version))
-        return plan_task(self.facts, self.reply.task, contents_of(root))
+        return plan_task(self.facts, self.reply.task, contents_of(root), has_old_xfs=has_old_xfs(root))
 
     def steps(self) -> Iterator[str]:
         """Do a deploy, one request at a time; between two, anything may happen to the server."""

@@ -9,7 +9,9 @@ import msgspec
 
 from cloner_core.admin.tasks import EventView, TaskView
 from cloner_core.messages import Stage
-from cloner_server.api.stream import _messages
+from cloner_server.api.stream import _look, _messages
+from cloner_server.state.events import record
+from cloner_server.state.tasks import add_task
 from serverbench.scene import Agent, Scene
 
 
@@ -55,6 +57,15 @@ def test_whoever_watches_sees_events_and_progress_as_they_come(scene: Scene) -> 
     assert [event.id for event in events] == sorted({event.id for event in events})
 
 
+def test_the_tasks_of_a_whole_hall_are_streamed(scene: Scene) -> None:
+    told = {"kind": "deploy", "image": "golden", "number": 1, "digest": "", "layout": "", "layout_number": 1}
+    with scene.core.database.write() as connection:
+        for number in range(400):
+            values = told | {"node": f"n{number}", "document": "", "attempts_allowed": 5}
+            add_task(connection, scene.core.act("test"), values)
+    assert len(_look(scene.core, None)[2]) == 400
+
+
 def test_a_stream_ends_when_the_server_stops(scene: Scene) -> None:
     async def watch() -> int:
         scene.core.stopping.set()
@@ -96,3 +107,11 @@ def test_status_counts_and_shows_alarms(scene: Scene) -> None:
     status = scene.admin("GET", "/status").json()
     assert (status["nodes"], status["images"], status["tasks"]) == (1, 1, {"frozen": 1})
     assert [alarm["what"] for alarm in status["alarms"]] == ["freeze"]
+
+
+def test_status_shows_the_newest_alarms_oldest_first(scene: Scene) -> None:
+    with scene.core.database.write() as connection:
+        for number in range(1001):
+            record(connection, scene.core.act("server"), "site", f"alarm {number}", alarm=True)
+    shown = [alarm["what"] for alarm in scene.admin("GET", "/status").json()["alarms"]]
+    assert shown == [f"alarm {number}" for number in range(1, 1001)]

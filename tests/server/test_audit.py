@@ -64,6 +64,18 @@ def test_nodes_that_boot_at_once_and_alarms_do_not_drown_in_noise(audit: Network
     assert all(audit.admit(START_S, f"52:54:00:00:00:{number:02x}", "boot", is_known=True) for number in range(200))
 
 
+def test_alarms_of_strangers_drown_no_other_alarm(audit: NetworkAudit) -> None:
+    def admit(source: str, what: str, *, is_known: bool = False) -> bool:
+        return audit.admit(START_S, source, what, is_alarm=True, is_known=is_known)
+
+    assert sum(admit(f"52:54:00:00:01:{number:02x}", "alarm") for number in range(100)) == FEW.alarms
+    assert admit("52:54:00:00:00:01", "alarm", is_known=True)
+    assert admit("10.0.0.66", "other-dhcp", is_known=True)
+    assert admit("52:54:00:00:02:01", "dhcp-pool-empty")
+    assert not admit("52:54:00:00:02:02", "alarm"), "they are bounded all the same"
+    assert not all(admit(f"52:54:00:00:00:{number:02x}", "alarm", is_known=True) for number in range(100))
+
+
 def test_a_clock_that_goes_back_ends_the_minute_too(scene: Scene, audit: NetworkAudit) -> None:
     for _ in range(5):
         audit.note(START_S, "a", "x")

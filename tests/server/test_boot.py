@@ -22,6 +22,7 @@ from cloner_pxe.dhcp_service import DhcpService
 from cloner_pxe.events import Asker, EventKind, NetbootEvent
 from cloner_server.api.boot import boot_app
 from cloner_server.boot import BootDesk
+from cloner_server.confirming import LOCAL_ANSWER
 from cloner_server.installer import Installer
 from cloner_server.state import events, nodes, sightings
 from cloner_server.state.leases import SqlLeases
@@ -123,6 +124,42 @@ def test_a_node_that_never_confirms_is_a_boot_loop_after_three_answers(scene: Sc
     answer = http.post("/confirm", json={name: getattr(call, name) for name in call.__struct_fields__})
     assert answer.status_code == 200, "a clone that calls after all came up"
     assert scene.task(task_id).state is TaskState.DONE
+
+
+def test_a_boot_loop_is_found_beside_a_flood(scene: Scene, http: TestClient) -> None:
+    scene.add_node()
+    task_id = scene.arm()
+    agent = Agent(scene)
+    agent.hello(claim_of(script(http)))
+    agent.deploy()
+    for _ in range(100):
+        scene.core.audit.admit(scene.clock.now_s, MAC, "noise", is_known=True)
+        scene.core.audit.admit(scene.clock.now_s, "52:54:00:00:00:99", LOCAL_ANSWER, is_alarm=True, is_known=True)
+    for _ in range(4):
+        script(http)
+    failure = scene.task(task_id).failure
+    assert failure is not None
+    assert failure.cause is Cause.BOOT_LOOP
+
+
+def test_a_foreign_dhcp_server_is_told_beside_a_flood_of_unknown_machines(scene: Scene, desk: BootDesk) -> None:
+    for number in range(100):
+        desk.emit(NetbootEvent(kind=EventKind.ALARM, text="no loader", mac=f"52:54:00:00:01:{number:02x}"))
+        desk.emit(NetbootEvent(kind=EventKind.OTHER_DHCP, text="took another", mac=f"52:54:00:00:02:{number:02x}"))
+    desk.emit(NetbootEvent(kind=EventKind.OTHER_DHCP, text="another one", address="10.77.0.66"))
+    with desk.news() as news, scene.core.database.write() as connection:
+        desk.record(connection, scene.core.act("server"), news)
+        assert len(events.list_events(connection, obj="machine/10.77.0.66", alarms=True)) == 1
+
+
+def test_a_foreign_dhcp_server_that_stays_is_told_once_an_hour(scene: Scene, desk: BootDesk) -> None:
+    for _ in range(61):
+        desk.emit(NetbootEvent(kind=EventKind.OTHER_DHCP, text="another one", address="10.77.0.66"))
+        with desk.news() as news, scene.core.database.write() as connection:
+            desk.record(connection, scene.core.act("server"), news)
+        scene.clock.now_s += 61
+    with scene.core.database.read() as connection:
+        assert len(events.list_events(connection, alarms=True)) == 2
 
 
 def test_local_answers_of_a_confirmed_node_are_no_loop(scene: Scene, http: TestClient) -> None:

@@ -18,7 +18,7 @@ from cloner_core.layout import Layout, parse_layout
 from cloner_core.messages import Beat, BeatReply, Cause, Failure, Progress, Stage, proof_statement
 from cloner_server import recoverykeys
 from cloner_server.state import imageoptions, layouts
-from serverbench.scene import LAYOUT, Agent, Scene
+from serverbench.scene import LAYOUT, Agent, Scene, open_scene
 from store_images import BOOTABLE, Image, make_image, some_contents
 
 ORDER = CaptureOrder("caught", StoredOptions("found"), keeps_options=True, message="at rest")
@@ -181,6 +181,25 @@ def test_a_server_that_was_killed_before_it_could_answer_has_published_once(know
     answer = agent.publish(caught, after=0)
     assert (answer.status_code, answer.json()["number"]) == (200, 1)
     assert (known.task(task_id).state, known.core.catalog.store.version("caught").number) == (TaskState.DONE, 1)
+
+
+def test_a_server_that_begins_again_ends_the_task_with_the_version_it_adopted(known: Scene) -> None:
+    """The adopted version has brought its options: their revision is no more the one that the capture began with."""
+    task_id, agent = started(known)
+    agent.layout(FOUND, is_to_be_kept=True)
+    caught = image()
+    agent.put(caught)
+    told = {"message": "at rest", "author": "root", "source": "n01", "after": 0}
+    told |= {"options": ORDER.options, "options_revision": ORDER.options_revision}
+    known.core.catalog.store.publish(msgspec.structs.replace(caught.draft, **told))
+    known.core.database.close()
+    agent.scene = again = open_scene(known.core.state_directory)
+    assert again.admin("GET", "/images/caught/options").json()["revision"] == 1
+    answer = agent.publish(caught, after=0)
+    assert (answer.status_code, again.core.catalog.store.numbers("caught")) == (200, [1]), answer.text
+    assert (again.task(task_id).state, again.netboot()) == (TaskState.DONE, "local")
+    assert again.admin("GET", "/images/caught/options").json()["revision"] == 1
+    again.core.database.close()
 
 
 def test_a_power_cut_costs_the_time_and_no_pack_is_sent_twice(known: Scene) -> None:

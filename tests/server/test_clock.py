@@ -141,6 +141,37 @@ def test_a_claim_lives_its_hour_and_no_longer(steady: Steady, step_s: float) -> 
     assert Agent(scene).try_hello(late).status_code == 401
 
 
+def make_token(scene: Scene, lifetime_s: float) -> str:
+    answer = scene.admin("POST", "/tokens", {"image": "golden", "lifetime_s": lifetime_s})
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["token"])
+
+
+def is_good(scene: Scene, token: str) -> bool:
+    answer = scene.agents.get("/v1/token", headers={"authorization": f"Bearer {token}"})
+    assert answer.status_code in (200, 401), answer.text
+    return answer.status_code == 200
+
+
+@pytest.mark.parametrize("is_used", [False, True])
+@pytest.mark.parametrize("step_s", STEPS)
+def test_a_token_lives_as_long_as_was_said_and_no_longer(steady: Steady, step_s: float, is_used: bool) -> None:
+    token = make_token(steady.scene, HOUR_S)
+    if is_used:
+        assert is_good(steady.scene, token)
+    steady.machine.wall_s += step_s
+    steady.turn()
+    (view,) = steady.scene.admin("GET", "/tokens").json()
+    assert (view["created_s"], view["expires_s"]) == (START_S + step_s, START_S + step_s + HOUR_S)
+    assert view["used_s"] == (START_S + step_s if is_used else None)
+    steady.machine.wait(HOUR_S - 60)
+    steady.turn()
+    assert is_good(steady.scene, token)
+    steady.machine.wait(120)
+    steady.turn()
+    assert not is_good(steady.scene, token)
+
+
 @pytest.mark.parametrize("step_s", STEPS)
 def test_a_machine_that_was_reset_waits_for_its_former_attempt_a_minute_and_no_longer(
     steady: Steady, step_s: float
@@ -223,7 +254,22 @@ def test_a_clock_set_back_while_the_server_was_away_is_reined_in(scene: Scene) -
         assert len(events.list_events(connection, alarms=True)) == 1, "once"
 
 
+def test_a_token_made_ahead_lives_as_long_as_was_said_from_the_start_on(scene: Scene) -> None:
+    token = make_token(scene, HOUR_S)
+    assert is_good(scene, token)
+    scene.clock.now_s -= YEAR_S
+    with scene.core.database.write() as connection:
+        timeshift.rein_in(connection, scene.core.act("server"))
+    (view,) = scene.admin("GET", "/tokens").json()
+    now_s = scene.clock.now_s
+    assert (view["created_s"], view["expires_s"], view["used_s"]) == (now_s, now_s + HOUR_S, now_s)
+    assert is_good(scene, token)
+    scene.clock.now_s += HOUR_S
+    assert not is_good(scene, token)
+
+
 def test_a_start_with_a_right_clock_takes_nothing_back(scene: Scene, tmp_path: Path) -> None:
+    make_token(scene, HOUR_S)
     scene.add_node()
     scene.arm(has_identity=False)
     scene.mint()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import msgspec
 import pytest
+from sqlalchemy import update
 
 from cloner_core.admin.tasks import TaskState
 from cloner_core.messages import Cause, Failure, Stage
 from cloner_core.sightings import BootStep
 from cloner_server.state import events, nodes, sightings
+from cloner_server.state.tables import tasks
 from cloner_server.tasks import housekeeping
 from serverbench.scene import START_S, Agent, Scene, facts
 
@@ -188,3 +192,60 @@ def test_what_is_kept_of_a_plan_is_all_that_a_receipt_repeats_of_it(scene: Scene
     kept = msgspec.json.decode(attempt.planned)
     assert kept["disks"][0]["serial"] == "D1"
     assert kept["root_part_uuid"] == plan.root.part_uuid
+
+
+@pytest.mark.parametrize("says_goodbye", [False, True])
+def test_an_aborted_node_whose_agent_never_says_how_it_ended_gets_its_disk_back(
+    scene: Scene, task_id: str, says_goodbye: bool
+) -> None:
+    agent = Agent(scene)
+    agent.hello()
+    assert scene.admin("POST", f"/tasks/{task_id}/abort").status_code == 200
+    if says_goodbye:
+        agent.told("rebooting", dict[str, bool])
+    scene.clock.now_s += LOST_S - 1
+    tidy(scene)
+    assert scene.netboot() == "cloner", "it may still say so"
+    scene.clock.now_s += 1
+    tidy(scene)
+    assert (scene.task(task_id).state, scene.netboot()) == (TaskState.ABORTED, "local")
+    with scene.core.database.read() as connection:
+        assert not housekeeping.is_due(connection, scene.clock.now_s, scene.core.rules, START_S)
+
+
+def test_an_aborted_node_whose_silent_agent_was_told_to_go_ahead_waits(scene: Scene, task_id: str) -> None:
+    agent = Agent(scene)
+    agent.hello()
+    agent.confirm_plan()
+    assert scene.admin("POST", f"/tasks/{task_id}/abort").status_code == 200
+    scene.clock.now_s += LOST_S
+    tidy(scene)
+    assert scene.netboot() == "cloner"
+    with scene.core.database.read() as connection:
+        assert not housekeeping.is_due(connection, scene.clock.now_s, scene.core.rules, START_S)
+    assert agent.beat(Stage.PARTITION).order == "hold"
+    scene.admin("POST", f"/tasks/{scene.arm()}/abort")
+    assert scene.netboot() == "cloner"
+    assert agent.beat(Stage.PARTITION).order == "retry"
+
+
+@pytest.mark.parametrize("is_silent", [False, True], ids=["fails", "is silent"])
+@pytest.mark.parametrize(
+    ("session", "value"), [(0, "discover"), (0, "cloner-multicast"), (1, "discover"), (1, "cloner-multicast")]
+)
+def test_what_an_admin_sets_after_an_abort_outlives_the_end_of_the_agent(
+    scene: Scene, task_id: str, session: int, value: str, is_silent: bool
+) -> None:
+    with scene.core.database.write() as connection:
+        connection.execute(update(tasks).values(session=session))
+    scene.core = dataclasses.replace(scene.core, rules=dataclasses.replace(scene.core.rules, has_agent=True))
+    agent = Agent(scene)
+    agent.hello()
+    assert scene.admin("POST", f"/tasks/{task_id}/abort").status_code == 200
+    assert scene.admin("POST", "/netboot", {"nodes": ["n01"], "value": value}).status_code == 200
+    if is_silent:
+        scene.clock.now_s += 3600
+        tidy(scene)
+    else:
+        agent.fail(Failure(Stage.PLAN, Cause.ABORTED, "aborted", "", is_destroyed=False))
+    assert scene.netboot() == value

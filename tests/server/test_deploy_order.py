@@ -7,6 +7,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from sqlalchemy import update
 
 from agentbench.programs import pe
 from cloner_core.admin.nodes import NodePatch
@@ -15,6 +16,7 @@ from cloner_core.image.digest import digest
 from cloner_core.messages import Cause, DiskWritten, Failure, PlanReport, Receipt, Stage, Vaulted, receipt_statement
 from cloner_core.plan import plan_digest, render
 from cloner_server.state import images, nodes
+from cloner_server.state.tables import tasks
 from cloner_server.store.local import LocalStore
 from cloner_server.tasks import endings
 from serverbench.scene import Agent, Scene
@@ -181,6 +183,22 @@ def test_an_aborted_attempt_is_told_and_gets_nothing_more(scene: Scene, task_id:
     assert agent.get(f"/versions/{scene.task(task_id).digest}/root").status_code == 409
     agent.fail(msgspec.structs.replace(FAILURE, cause=Cause.ABORTED))
     assert (scene.task(task_id).state, scene.netboot()) == (TaskState.ABORTED, "local")
+
+
+@pytest.mark.parametrize(
+    ("state", "hint"),
+    [
+        (TaskState.FAILED, "cloner task retry 1, or cloner deploy --nodes n01"),
+        (TaskState.ABORTED, "cloner task retry 1, or cloner deploy --nodes n01"),
+        (TaskState.DONE, "cloner task show 1 says how it ended"),
+    ],
+)
+def test_an_abort_of_what_has_ended_says_what_to_do(scene: Scene, task_id: str, state: TaskState, hint: str) -> None:
+    with scene.core.database.write() as connection:
+        connection.execute(update(tasks).values(state=state.value))
+    answer = scene.admin("POST", f"/tasks/{task_id}/abort")
+    assert (answer.status_code, answer.json()["hint"]) == (409, hint)
+    assert answer.json()["error"] == f"task {task_id} is {state.value}: there is nothing to abort"
 
 
 def test_a_queued_task_aborted_leaves_the_node_local(scene: Scene, task_id: str) -> None:

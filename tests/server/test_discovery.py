@@ -14,7 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from cloner_core.facts import Facts, fingerprint
-from cloner_core.messages import PROTOCOL, DiscoverFailure, Hello
+from cloner_core.messages import PROTOCOL, Cause, DiscoverFailure, Failure, Hello, Stage
 from cloner_pxe.decision import BootPolicy
 from cloner_server.api.boot import boot_app
 from cloner_server.boot import DISCOVER_ARGUMENT, BootDesk
@@ -217,6 +217,24 @@ def test_a_node_whose_agent_never_comes_goes_home_with_an_alarm_that_says_how_fa
     assert scene.netboot() == "local"
     (failure,) = told(scene, discovery.FAILED)
     assert "40 times" in failure["message"]
+
+
+@pytest.mark.parametrize("is_sent_home", [False, True], ids=["waits", "sent to its disk"])
+def test_a_node_whose_disk_was_touched_goes_back_to_what_it_did(
+    scene: Scene, http: TestClient, is_sent_home: bool
+) -> None:
+    scene.add_node()
+    scene.arm()
+    agent = Agent(scene)
+    agent.hello()
+    agent.beat(Stage.RESTORE)
+    agent.fail(Failure(Stage.RESTORE, Cause.NETWORK, "gone", "look", is_destroyed=True))
+    if is_sent_home:
+        scene.admin("POST", "/netboot", {"nodes": ["n01"], "value": "local"})
+    before = scene.netboot()
+    ask(scene)
+    assert tell(scene, claim(http)).status_code == 200
+    assert (before, scene.netboot()) == (("local", "local") if is_sent_home else ("cloner", "cloner"))
 
 
 def test_a_machine_that_is_no_node_is_discovered_when_an_admin_allows_it_and_takes_its_inventory_along(

@@ -22,6 +22,7 @@ from cloner_server.export.making import export_state
 from cloner_server.export.manifest import Exported, Imported
 from cloner_server.export.sealing import Cost, open_reader, open_writer
 from cloner_server.state import events
+from cloner_server.store.local import LocalStore
 from serverbench.installers import put_installer, with_shelf
 from serverbench.scene import Agent, Scene, open_scene
 from serverbench.sessions import Sessions
@@ -36,11 +37,11 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out" / "cloner.state"
 
 
-def export(scene: Scene, target: Path, **more: bool) -> Exported:
+def export(scene: Scene, target: Path, progress: making.Progress = lambda done, total: None, **more: bool) -> Exported:
     config = target.parent / "server.toml"
     config.write_text("tls_port = 9443\n")
     wanted = making.Wanted(scene.core.state_directory, config, target, "tester", **more)
-    return export_state(wanted, PASS, cost=CHEAP)
+    return export_state(wanted, PASS, cost=CHEAP, progress=progress)
 
 
 def take(source: Path, state: Path, passphrase: bytes = PASS, **more: bool) -> Imported:
@@ -131,6 +132,52 @@ def test_an_export_beside_a_server_that_writes_is_one_moment(scene: Scene, out: 
     take(out, tmp_path / "new")
     with sqlite3.connect(tmp_path / "new" / "cloner.db") as database:
         assert database.execute("SELECT count(*) FROM events WHERE what = 'half'").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("has_packs", [True, False])
+def test_an_export_beside_a_repack_holds_versions_that_can_be_used(
+    scene: Scene, out: Path, tmp_path: Path, *, has_packs: bool
+) -> None:
+    store, version = scene.core.catalog.store, scene.image.version
+    before = store.signed_map(version).map
+
+    def repack(done: int, total: int) -> None:
+        if store.signed_map(version).map == before:
+            store.repack(version)
+
+    export(scene, out, repack, has_packs=has_packs)
+    assert store.signed_map(version).map != before
+    taken = take(out, tmp_path / "new")
+    assert (taken.versions, taken.damages, len(taken.faults)) == (1, (), 0 if has_packs else len(scene.image.packs))
+    assert LocalStore(tmp_path / "new" / "store").signed_map(version).map == before
+
+
+@pytest.mark.parametrize("kind", ["packmaps", "packindexes", "placements", "roots", "segments", "current"])
+def test_a_version_that_no_packs_mend_is_told_apart_and_all_else_is_imported(
+    scene: Scene, out: Path, tmp_path: Path, kind: str
+) -> None:
+    for path in (scene.core.state_directory / "store" / kind).rglob("*"):
+        if path.is_file():
+            path.unlink()
+    assert len(export(scene, out).missing) > 0
+    taken = take(out, tmp_path / "new")
+    assert (taken.versions, len(taken.damages)) == (1, 1)
+    assert "version golden/1" in taken.damages[0].what
+
+
+def test_a_record_that_cannot_be_read_is_named_and_all_else_is_sealed(scene: Scene, out: Path, tmp_path: Path) -> None:
+    scene.core.catalog.store.paths_of("golden", 1)[0].write_bytes(b"{garbage")
+    (missing,) = export(scene, out).missing
+    assert "version golden/1" in missing
+    assert [fault.what for fault in take(out, tmp_path / "new").damages] == ["version golden/1"]
+
+
+def test_packs_that_an_export_should_have_are_no_packs_to_come(scene: Scene, out: Path, tmp_path: Path) -> None:
+    lost = scene.image.packs[0].digest.hex()
+    (scene.core.state_directory / "store" / "packs" / lost[:2] / lost).unlink()
+    export(scene, out, has_packs=True)
+    taken = take(out, tmp_path / "new")
+    assert (taken.faults, [fault.what for fault in taken.damages]) == ((), [f"version golden/1, pack {lost}"])
 
 
 def test_work_is_frozen_for_it_may_have_ended_since(scene: Scene, out: Path, tmp_path: Path) -> None:
@@ -346,12 +393,16 @@ def test_settings_that_are_there_stay(scene: Scene, out: Path, tmp_path: Path) -
     assert (tmp_path / "new" / "server.toml.imported").read_text() == "tls_port = 9443\n"
 
 
-@pytest.mark.parametrize("calls", range(5))
+@pytest.mark.parametrize("calls", range(7))
 def test_an_import_killed_while_it_places_is_done_again(
     scene: Scene, out: Path, tmp_path: Path, calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the n-th rename or removal of what is placed."""
-    export(scene, out)
+    """At the n-th rename or removal of what is placed: settings, four parts, `.import`; the last one is not killed."""
+    with_shelf(scene, tmp_path / "installer")
+    assert put_installer(scene).status_code == 200
+    export(scene, out, has_packs=True)
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "server.toml").write_text("tls_port = 1\n")
     new, left = tmp_path / "new", calls
 
     class Killed(BaseException):
@@ -376,13 +427,17 @@ def test_an_import_killed_while_it_places_is_done_again(
             return real_place(work, wanted)
 
     monkeypatch.setattr(importing, "_place", place)
+    was_killed = False
     try:
         take(out, new)
     except Killed:
+        was_killed = True
         with pytest.raises(ClonerError, match="not finished"):
             open_scene(new)
         monkeypatch.setattr(importing, "_place", real_place)
         take(out, new)
+    assert was_killed == (calls < 6)
+    assert tree(new / "installers") == tree(scene.core.state_directory / "installers") != {}
     again = open_scene(new)
     assert len(again.core.catalog.store.numbers("golden")) == 1
     again.core.database.close()

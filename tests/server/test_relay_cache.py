@@ -40,7 +40,11 @@ class HeadParts:
     store: LocalStore
     asked: Counter[tuple[Any, ...]] = field(default_factory=Counter)
     away_after: int | None = None  # parcels
+    may_come: threading.Event = field(default_factory=threading.Event)  # parcels
     damages: int = 0  # parcels that come damaged
+
+    def __post_init__(self) -> None:
+        self.may_come.set()
 
     def pack_map(self, name: bytes) -> bytes:
         self.asked["map", name] += 1
@@ -50,6 +54,7 @@ class HeadParts:
         return parcel_list(self.store, name)
 
     def parcel(self, name: bytes, ordinal: int) -> bytes:
+        self.may_come.wait(_WAIT_S)
         if self.away_after is not None and self.parcels_sent >= self.away_after:
             raise UnreachableError("the head is away")
         pack = decode_map(self.store.pack_map(name)).packs[ordinal]
@@ -287,6 +292,36 @@ def test_what_a_live_session_needs_does_not_go_and_the_other_is_told_the_bytes(r
     until(lambda: fetcher.ready(rack.map(2)))
 
 
+def test_what_was_in_the_way_and_is_not_any_more_is_not_told_any_more(
+    rack: Rack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloner_server.relay.fetching._FAULT_AGAIN_S", _WAIT_S)
+    too_small_for_both(rack)
+    rack.fetch(1)
+    fetcher = rack.want(1, 2)
+    until(lambda: rack.progress(2).fault)
+    rack.parts.may_come.clear()
+    fetcher.want([Wanted(rack.map(2).hex(), "golden:2")])
+    assert rack.progress(2).fault == "", "the head may ask before it is tried again"
+    rack.parts.may_come.set()
+    until(lambda: fetcher.ready(rack.map(2)))
+
+
+def test_a_fault_is_told_no_more_once_what_was_missing_is_being_fetched(
+    rack: Rack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caches, "_RESERVE_BYTES", 1 << 60)
+    rack.want(1)
+    until(lambda: rack.progress(1).fault)
+    rack.parts.may_come.clear()
+    monkeypatch.setattr(caches, "_RESERVE_BYTES", 0)
+    try:
+        until(lambda: rack.progress(1).of and not rack.progress(1).fault)
+        assert rack.progress(1).have == 0
+    finally:
+        rack.parts.may_come.set()
+
+
 def test_a_disk_without_room_is_a_clear_failure(rack: Rack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caches, "_RESERVE_BYTES", 1 << 60)
     with pytest.raises(CacheFullError, match=r"golden:1 wants 1.0 MiB more, and the cache has 0 B free"):
@@ -309,6 +344,33 @@ def test_a_disk_that_is_full_is_told_and_what_comes_later_is_kept(rack: Rack, mo
     is_full.clear()
     until(lambda: fetcher.ready(rack.map(1)))
     assert rack.given(1) == rack.contents(1)
+
+
+def test_what_is_here_is_sent_from_a_disk_that_cannot_be_written_any_more(
+    rack: Rack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rack.fetch(1)
+    rack.want()
+
+    def touch(path: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(os, "utime", touch)
+    rack.fetch(1)
+    assert rack.given(1) == rack.contents(1)
+
+
+def test_a_cache_that_cannot_be_read_is_told_and_tried_again(rack: Rack, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = rack.cache._read
+
+    def read(name: bytes) -> Known:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(rack.cache, "_read", read)
+    fetcher = rack.want(1)
+    until(lambda: "Input/output error" in rack.progress(1).fault)
+    monkeypatch.setattr(rack.cache, "_read", real)
+    until(lambda: fetcher.ready(rack.map(1)))
 
 
 def test_two_relays_do_not_share_a_cache(rack: Rack) -> None:

@@ -12,6 +12,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from cloner_core.errors import RefusedError, UnreachableError
@@ -31,6 +32,7 @@ from serverbench.sessions import Sessions, agent_of, ask
 
 LINK = Link("eth1", IPv4Interface("10.88.0.1/24"), 1e9, 7e8, address6=IPv6Interface("fd88::1/64"))
 WAIT_S = 60.0
+DOCUMENT = Path(__file__).parents[2] / "docs" / "multicast-sessions.md"
 
 
 @dataclass
@@ -108,6 +110,17 @@ class LossyHead:
 
     def placement(self, name: bytes, ordinal: int) -> bytes:
         return self.hub.store.placement(name, ordinal)
+
+
+@dataclass
+class _Altering:
+    """The head of a relay that says something else."""
+
+    head: LossyHead
+    changes: dict[str, Any]
+
+    def turn(self, turn: RelayTurn) -> RelayOrders:
+        return self.head.turn(msgspec.structs.replace(turn, **self.changes))
 
 
 @dataclass
@@ -231,6 +244,20 @@ def test_a_relay_without_its_head_sends_on_for_a_while(rack: Rack) -> None:
     rack.turn()
     assert not rack.processes[0].is_abandoned
     assert HEADLESS_S > 60
+
+
+@pytest.mark.parametrize("changes", [{"boot": "another"}, {"protocol": 99}], ids=lambda changes: next(iter(changes)))
+def test_a_relay_that_the_head_wants_not_ends_and_its_unit_lets_it_be(rack: Rack, changes: dict[str, Any]) -> None:
+    turn, relay = rack.relay._said(is_held=False), rack.relay
+    if "boot" in changes:  # another machine of this name comes last
+        rack.head.turn(msgspec.structs.replace(turn, **changes))
+    else:
+        relay.head = _Altering(rack.head, changes)
+    relay._try(is_held=False)
+    assert relay.stopping.is_set()
+    assert relay.refusal is not None
+    [line] = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("RestartPreventExitStatus=")]
+    assert str(int(relay.refusal.exit_status)) in line.partition("=")[2].split()
 
 
 def test_a_process_that_cannot_be_started_is_told_as_dead(rack: Rack) -> None:

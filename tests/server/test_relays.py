@@ -15,8 +15,8 @@ from cloner_core.admin.sessions import SeatState, SessionState
 from cloner_core.image.packmap import decode_map
 from cloner_core.multicast.session import BLOCK6_BYTES
 from cloner_core.seats import NoSeat, ParcelList, Seat, SeatLater, make_parcel
-from cloner_server.multicast.orders import Admit, Begin, SenderPhase, Stop
-from cloner_server.relay.words import RelayLink
+from cloner_server.multicast.orders import Admit, Begin, ReceiverNews, SenderNews, SenderPhase, Stop
+from cloner_server.relay.words import EpochNews, Fetching, RelayLink
 from cloner_server.relayhub import GIVEN_UP_S, LOST_S
 from cloner_server.state import nodes, waiting
 from serverbench.apps import one_loop
@@ -131,6 +131,15 @@ def test_a_token_that_cannot_be(scene: Scene, fields: dict[str, Any]) -> None:
         {"link": RelayLink("eth1", "10.0.0.1/24", 1e9, 1e9, address6="10.0.0.1/24")},
         {"link": RelayLink("eth1\x1b[31m", "10.0.0.1/24", 1e9, 1e9)},
         {"link": RelayLink("eth1", "10.0.0.1/24", -1.0, 1e9)},
+        {"number": 1 << 63},
+        {"cache_used_bytes": -1},
+        {"cache_limit_bytes": 1 << 63},
+        {"fetching": (Fetching("00" * 32, 1 << 63, 5, False),)},
+        {"epochs": (EpochNews(1, SenderNews(), 1 << 63),)},
+        {"epochs": (EpochNews(1, SenderNews(begun=1 << 63), 0),)},
+        {"epochs": (EpochNews(1, SenderNews(rate_bps=-1.0), 0),)},
+        {"epochs": (EpochNews(1, SenderNews(receivers=(ReceiverNews(1, 0.1, done=1 << 63),)), 0),)},
+        {"epochs": (EpochNews(1, SenderNews(receivers=(ReceiverNews(1, 0.1, loss=1e300),)), 0),)},
     ],
 )
 def test_a_turn_that_cannot_be_is_refused(held: Sessions, rack: PretendRelay, changes: dict[str, Any]) -> None:
@@ -259,6 +268,24 @@ def test_what_a_relay_cannot_have_fails_the_session_with_the_reason(held: Sessio
     said = ask(agent)
     assert isinstance(said, NoSeat)
     assert "relay rack3: golden:1 wants 30.0 GiB more, and the cache has 2.0 GiB free" in said.why
+
+
+def test_what_a_relay_could_not_have_before_a_session_got_the_link_fails_nothing(
+    held: Sessions, rack: PretendRelay
+) -> None:
+    held.arm("n01", relay="rack3")
+    rack.fault = "golden:1 wants 30.0 GiB more, and the cache has 2.0 GiB free"
+    agent = agent_of(held.scene, 1)
+    ask(agent)
+    for _ in range(50):
+        both(held, rack, 0.05)
+        time.sleep(0.01)
+    later = ask(agent)
+    assert isinstance(later, SeatLater)
+    assert "wants 30.0 GiB more" in later.text, "nodes are told of it at once"
+    rack.fault = ""
+    until_told(held, rack)
+    assert held.state() is SessionState.GATHERING
 
 
 # Epochs

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,6 +113,36 @@ def test_a_kill_between_database_and_store_is_made_up_for_at_the_next_start(scen
     again.core.database.close()
 
 
+def test_a_start_beside_an_export_makes_up_for_a_removal_at_once(scene: Scene) -> None:
+    publish(scene)
+    with scene.core.database.write() as connection:
+        removal.remove_version(connection, scene.core.act("test"), "golden", 2)
+    scene.core.database.close()
+    beside = LocalStore(scene.core.state_directory / "store")
+    with ThreadPoolExecutor(1) as pool, beside.files.locked():
+        again = pool.submit(open_scene, scene.core.state_directory).result(timeout=20)
+    assert again.core.catalog.store.numbers("golden") == [1]
+    again.core.database.close()
+
+
+def test_a_version_that_is_removed_while_it_is_exported_is_exported(scene: Scene, tmp_path: Path) -> None:
+    publish(scene)
+    target, passphrase = tmp_path / "cloner.state", b"correct horse battery"
+    wanted = making.Wanted(scene.core.state_directory, tmp_path / "none.toml", target, "tester", has_packs=True)
+
+    def remove_it(done: int, total: int) -> None:
+        if 2 in scene.core.catalog.store.numbers("golden"):
+            remove(scene, 2)
+
+    export_state(wanted, passphrase, cost=Cost(4, 1, 1), progress=remove_it)
+    assert scene.core.catalog.store.numbers("golden") == [1]
+    import_state(importing.Wanted(target, tmp_path / "new", tmp_path / "etc" / "server.toml", "tester"), passphrase)
+    again = open_scene(tmp_path / "new")
+    assert again.core.catalog.store.numbers("golden") == [1, 2]
+    assert again.core.catalog.store.check(read_data=True).faults == ()
+    again.core.database.close()
+
+
 def test_a_spent_number_stays_spent_in_an_exported_state(scene: Scene, tmp_path: Path) -> None:
     publish(scene)
     remove(scene, 2)
@@ -147,6 +179,27 @@ def test_the_bytes_of_a_removed_version_go_with_the_next_gc(store: LocalStore) -
     assert {name for name, _ in store.packs.names()} == {pack.digest for pack in other.packs}
     assert image.packs[0].digest not in {pack.digest for pack in other.packs}
     assert store.check(read_data=True).faults == ()
+
+
+def test_who_reads_the_store_for_hours_holds_up_no_removal(store: LocalStore) -> None:
+    published(store)
+    with ThreadPoolExecutor(1) as pool, store.files.locked():
+        pool.submit(store.remove_version, "golden", 1).result(timeout=20)
+    assert store.spent_numbers("golden") == [1]
+
+
+def test_nobody_gives_a_number_while_a_version_is_taken_away(store: LocalStore) -> None:
+    published(store)
+    with ThreadPoolExecutor(2) as pool:
+        with store.files.numbering():
+            both: list[Future[Any]] = [
+                pool.submit(published, store, 1),
+                pool.submit(store.remove_version, "golden", 1),
+            ]
+            assert wait(both, timeout=0.5).done == set()
+        for one in both:
+            one.result(timeout=20)
+    assert (store.numbers("golden"), store.spent_numbers("golden")) == ([2], [1])
 
 
 def test_gc_keeps_the_base_of_a_capture_that_runs_though_it_was_removed(store: LocalStore) -> None:

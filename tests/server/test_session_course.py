@@ -7,14 +7,21 @@ import time
 from typing import Any
 
 import httpx
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cloner_core.admin.sessions import SeatState, SessionState
-from cloner_core.multicast.session import group_key, receiver_key
-from cloner_core.seats import NoSeat, SeatLater, SeatLeft, SeatRequest
+from cloner_core.multicast.session import Leaving, group_key, receiver_key
+from cloner_core.seats import NoSeat, Seat, SeatLater, SeatLeft, SeatRequest
 from cloner_server.tasks import seating
 from serverbench.sessions import LINK, Sessions, agent_of, ask, begun, leave, seated
+
+
+def _turns(held: Sessions, count: int) -> None:
+    for _ in range(count):
+        held.turn()
+        time.sleep(0.01)
 
 
 def test_a_session_begins_when_all_of_its_nodes_hear_and_ends_when_all_have_everything(held: Sessions) -> None:
@@ -98,6 +105,77 @@ def test_a_session_stays_for_who_is_still_to_come_as_long_as_it_waited(held: Ses
     assert held.why("n02") == "the session ended before it came"
 
 
+def test_a_session_that_gathers_gives_the_link_to_one_that_can_use_it(held: Sessions) -> None:
+    held.scene.add_node("n03", "52:54:00:00:00:03")
+    held.arm("n01", "n02")
+    held.arm("n03")
+    first, third = agent_of(held.scene, 1), agent_of(held.scene, 3)
+    ask(first)
+    held.until_started(1)
+    seated(first)
+    ask(third)
+    leave(first, "it hears nothing")
+    held.turn()
+    held.turn(seating.RETURN_S - 1)
+    assert held.state() is SessionState.GATHERING, "n02 may still come"
+    assert held.state("2") is SessionState.QUEUED
+    held.turn(2)
+    assert held.state() is SessionState.ENDED
+    assert "no node that it could begin with" in held.show().why
+    assert held.why("n02") == held.show().why
+    assert held.senders[0].said[-1] == ("stop",)
+    held.until_started(2)
+    assert held.state("2") is SessionState.GATHERING
+
+
+def test_a_session_that_gathers_in_vain_ends_after_the_time_it_was_to_wait(held: Sessions) -> None:
+    held.arm("n01", "n02", wait_s=600)
+    agent = agent_of(held.scene, 1)
+    ask(agent)
+    held.until_started(1)
+    seated(agent)
+    held.sender.hear(1, left=Leaving.SILENT)
+    held.turn()
+    held.turn(599)
+    assert held.state() is SessionState.GATHERING, "nobody else wants the link"
+    held.turn(2)
+    assert held.state() is SessionState.ENDED
+
+
+def test_a_session_that_has_begun_and_gets_no_sender_any_more_does_not_wait_for_ever(held: Sessions) -> None:
+    held.arm("n01", "n02", least=1, wait_s=60)
+    agent = agent_of(held.scene, 1)
+    ask(agent)
+    held.until_started(1)
+    seated(agent)
+    held.sender.hear()
+    held.turn()
+    leave(agent)
+    held.is_full = True
+    held.sender.die()
+    _turns(held, 4)
+    assert held.state() is SessionState.SENDING
+    held.turn(60)
+    assert held.state() is SessionState.ENDED
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 600.0])
+def test_a_session_whose_sender_has_no_socket_yet_is_not_idle(held: Sessions, wait_s: float) -> None:
+    held.arm("n01", wait_s=wait_s)
+    agent = agent_of(held.scene, 1)
+    held.is_full = True
+    ask(agent)
+    for _ in range(20):
+        held.turn(100)
+    held.is_full = False
+    held.until_started(1)
+    held.turn(seating.RETURN_S - 1)
+    assert isinstance(ask(agent), Seat)
+    held.sender.hear()
+    held.turn()
+    assert held.state() is SessionState.SENDING
+
+
 def test_an_admin_has_a_session_begin_now(held: Sessions) -> None:
     held.arm("n01", "n02")
     agent = agent_of(held.scene, 1)
@@ -127,6 +205,15 @@ def test_an_admin_stops_a_session_and_its_nodes_go_over_https(held: Sessions) ->
     assert held.sender.said[-1] == ("stop",)
     assert held.scene.admin("POST", "/multicast/sessions/1/stop").status_code == 409
     assert held.scene.admin("POST", "/multicast/sessions/9/stop").status_code == 404
+
+
+def test_a_sender_is_stopped_though_the_database_takes_nothing_now(held: Sessions) -> None:
+    begun(held, 1)
+    held.scene.admin("POST", "/multicast/sessions/1/stop")
+    held.desk.database = dataclasses.replace(held.scene.core.database, queue_s=0.01)
+    with held.desk.database.writer:
+        held.turn()
+    assert held.sender.said[-1] == ("stop",)
 
 
 def test_a_session_whose_tasks_were_aborted_ends_though_nobody_ever_came(held: Sessions) -> None:
@@ -184,8 +271,9 @@ def test_nothing_is_sent_to_nobody_and_nobody_is_waited_for_in_vain(
         assert may_begin
     if not set(seats) & {SeatState.AWAITED, SeatState.SEATED, SeatState.HEARING}:
         assert may_end
-    if not set(seats) & {SeatState.SEATED, SeatState.HEARING} and row.state == "sending":
-        assert may_end == (SeatState.AWAITED not in seats or is_link_wanted or idle_s >= row.wait_s)
+    if not set(seats) & {SeatState.SEATED, SeatState.HEARING} and SeatState.AWAITED in seats:
+        is_time = is_link_wanted or idle_s >= row.wait_s
+        assert may_end == (is_time and (row.state == "sending" or idle_s >= seating.RETURN_S))
 
 
 @dataclasses.dataclass
@@ -234,6 +322,18 @@ def test_two_sessions_share_the_link_and_a_third_waits_for_it(held: Sessions) ->
     assert held.state("3") is SessionState.GATHERING
 
 
+def test_a_session_that_cannot_be_looked_at_keeps_no_other_waiting(held: Sessions) -> None:
+    begun(held, 1, rate_bps=3e8)
+    held.sender.hear(1, done=1 << 63, left=Leaving.SLOW)  # more than a column of the database holds
+    held.arm("n02", rate_bps=3e8)
+    ask(agent_of(held.scene, 2))
+    held.until_started(2)
+    assert held.state("2") is SessionState.GATHERING
+    held.senders[0].hear(1, done=1, left=Leaving.SLOW)
+    held.turn()
+    assert held.state() is SessionState.ENDED
+
+
 def test_the_higher_priority_comes_first(held: Sessions) -> None:
     held.arm("n01", priority=0)
     held.arm("n02", priority=5)
@@ -243,6 +343,28 @@ def test_the_higher_priority_comes_first(held: Sessions) -> None:
     held.until_started(1)
     assert held.sender.order.session == "2"
     assert held.state("1") is SessionState.QUEUED
+
+
+def test_nodes_and_admins_are_told_that_the_interface_is_gone(held: Sessions, caplog: pytest.LogCaptureFixture) -> None:
+    gone = "there is no network interface 'eth0'"
+    held.arm("n01", rate_bps=3e8)
+    held.arm("n02", rate_bps=3e8)
+    agents = [agent_of(held.scene, number) for number in (1, 2)]
+    held.is_full = True  # the first has the link, and no sender yet
+    ask(agents[0])
+    _turns(held, 20)
+    assert held.show().why == "64 senders run already"
+    held.link, held.is_full = None, False
+    ask(agents[1])
+    _turns(held, 20)
+    for number, agent in ((1, agents[0]), (2, agents[1])):
+        assert ask(agent) == SeatLater(f"session {number} waits: {gone}", 2.0)
+        assert held.show(str(number)).why == gone
+    said = [record.getMessage() for record in caplog.records]
+    assert [said.count(f"{what} waits: {gone}") for what in ("session 1", "the server's wire")] == [1, 1]
+    held.link = LINK
+    held.until_started(2)
+    assert [held.show(session).why for session in "12"] == ["", ""]
 
 
 def test_a_rate_above_the_share_is_said_and_has_the_link_alone(held: Sessions) -> None:

@@ -8,7 +8,7 @@ from cloner_core.admin.sessions import SeatState, SessionState
 from cloner_core.multicast.session import group_key, receiver_key
 from cloner_core.seats import NoSeat, Seat, SeatLater
 from cloner_server.sessiondesk import DEATHS_MOST
-from serverbench.sessions import Sessions, agent_of, ask, begun, seated, told
+from serverbench.sessions import Sessions, agent_of, ask, begun, leave, seated, told
 
 
 def test_no_key_of_an_epoch_is_kept(held: Sessions) -> None:
@@ -42,6 +42,17 @@ def test_a_sender_that_dies_is_followed_by_another_epoch(held: Sessions) -> None
     assert "did not come back" in held.why("n02")
     said = ask(second)
     assert isinstance(said, NoSeat)
+
+
+def test_a_node_that_leaves_an_epoch_that_is_over_takes_nobodys_seat_in_the_next(held: Sessions) -> None:
+    [first, second] = begun(held, 1, 2)
+    old = held.sender.order.stream
+    held.sender.die()
+    held.until_started(2)
+    assert seated(second, old).number == 1, "which was the number of the first"
+    leave(first)
+    assert held.seats() == {"n01": SeatState.WRITTEN, "n02": SeatState.SEATED}
+    assert held.sender.said == [("admit", 1)]
 
 
 def test_a_session_whose_senders_only_die_has_failed_and_its_nodes_go_over_https(held: Sessions) -> None:
@@ -117,6 +128,7 @@ def test_a_server_that_has_too_many_senders_tries_again(held: Sessions) -> None:
         held.turn(0.1)
         time.sleep(0.02)
     assert held.senders == []
+    assert (held.show().epochs, told(held.scene, "epoch")) == (0, [])
     held.is_full = False
     held.until_started(1)
     assert isinstance(ask(agent), Seat)

@@ -108,6 +108,28 @@ def test_the_old_attempt_of_a_restarted_machine_cannot_give_up_its_new_seat(held
     assert held.seats()["n01"] is SeatState.SEATED
 
 
+def test_a_node_that_asks_for_seats_without_end_goes_over_https(held: Sessions) -> None:
+    [first, second] = begun(held, 1, 2)
+    numbers = [seated(first).number for _ in range(seating.SEATS_MOST - 1)]
+    said = ask(first)
+    assert isinstance(said, NoSeat)
+    assert f"took {seating.SEATS_MOST} seats" in said.why
+    assert held.seats() == {"n01": SeatState.HTTPS, "n02": SeatState.HEARING}
+    assert ("settle", numbers[-1]) in held.sender.said
+    assert ask(first) == said
+    assert isinstance(ask(second, held.sender.order.stream), Seat), "the others are served"
+    assert len(held.sender.heard) == seating.SEATS_MOST + 1
+
+
+def test_a_node_has_its_seats_anew_in_another_epoch(held: Sessions) -> None:
+    [agent] = begun(held, 1)
+    for _ in range(seating.SEATS_MOST - 1):
+        seated(agent)
+    held.sender.die()
+    held.until_started(2)
+    assert isinstance(ask(agent), Seat)
+
+
 def test_a_node_whose_packs_are_another_maps_goes_over_https(held: Sessions) -> None:
     begun(held, 1)
     with held.scene.core.database.write() as connection:

@@ -16,7 +16,7 @@ from cloner_core.image.digest import digest
 from cloner_server.store.blobs import Blobs, Files
 from cloner_server.store.local import LocalStore
 from clones import scatter
-from store_images import Image, Key, files_from, make_image, some_contents
+from store_images import Image, Key, age, files_from, flip, make_image, some_contents
 
 
 @pytest.fixture
@@ -30,19 +30,6 @@ def image(store: LocalStore) -> Image:
     image.put(store)
     store.publish(image.draft)
     return image
-
-
-def age(store: LocalStore, seconds: float = 1e6) -> None:
-    for path in store.files.root.rglob("*"):
-        if path.is_file():
-            old = path.stat().st_mtime - seconds
-            os.utime(path, (old, old))
-
-
-def flip(path: Path, position: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[position] ^= 1
-    path.write_bytes(data)
 
 
 PARTS: dict[str, Callable[[LocalStore, Image], Path]] = {

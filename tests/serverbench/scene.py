@@ -38,7 +38,7 @@ from cloner_core.messages import (
     proof_statement,
 )
 from cloner_core.plan import Plan, plan_digest, plan_task, render, written_by
-from cloner_core.plan.contents import contents_of
+from cloner_core.plan.contents import contents_of, has_old_xfs
 from cloner_server import vault
 from cloner_server.config import ServerConfig
 from cloner_server.core import Core
@@ -207,7 +207,7 @@ class Agent:
         assert self.reply is not None
         digest = self.reply.task.version.digest
         root = decode_root(self.get(f"/versions/{digest}/root").content, bytes.fromhex(digest))
-        return plan_task(self.facts, self.reply.task, contents_of(root))
+        return plan_task(self.facts, self.reply.task, contents_of(root), has_old_xfs=has_old_xfs(root))
 
     def confirm_plan(self) -> Plan:
         """Have the plan confirmed."""

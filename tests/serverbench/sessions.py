@@ -12,7 +12,7 @@ import httpx
 import msgspec
 
 from cloner_core.admin.sessions import SeatState, SessionIntent, SessionState, SessionView
-from cloner_core.errors import ConflictError
+from cloner_core.errors import ConflictError, RefusedError
 from cloner_core.messages import Cause, Failure, Stage
 from cloner_core.multicast.sender import Sent
 from cloner_core.multicast.session import VERSIONS, Leaving
@@ -89,7 +89,7 @@ class Sessions:
     """The desk of a scene, and the senders it has started."""
 
     scene: Scene
-    link: Link = LINK
+    link: Link | None = LINK  # None: the interface is gone
     senders: list[PretendSender] = field(default_factory=list)
     is_full: bool = False
     groups: str = "239.255.67.0/24"
@@ -107,7 +107,8 @@ class Sessions:
         self.hub = RelayHub(
             core.database, core.catalog.store, "239.255.67.0/24", 47000, self.scene.clock, self.scene.clock
         )
-        own = OwnOutlet(lambda: Wire(self.link, self.groups, 47000), self.start, str(core.catalog.store.files_root))
+        root = str(core.catalog.store.files_root)
+        own = OwnOutlet(self.wire, self.start, self.check_room, root)
         self.desk = SessionDesk(
             database=core.database,
             shelf=ParcelShelf(core.catalog.store),
@@ -117,9 +118,17 @@ class Sessions:
         )
         self.scene.core = dataclasses.replace(core, sessions=self.desk, relays=self.hub)
 
-    def start(self, order: SenderOrder) -> PretendSender:
+    def wire(self) -> Wire:
+        if self.link is None:
+            raise RefusedError("there is no network interface 'eth0'")
+        return Wire(self.link, self.groups, 47000)
+
+    def check_room(self) -> None:
         if self.is_full:
             raise ConflictError("64 senders run already")
+
+    def start(self, order: SenderOrder) -> PretendSender:
+        self.check_room()
         self.senders.append(PretendSender(order))
         return self.senders[-1]
 

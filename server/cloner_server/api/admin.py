@@ -94,7 +94,7 @@ def status(core: CoreDependency) -> Status:
             nodes=len(nodes.list_nodes(connection)),
             tasks=rows.count_by_state(connection),
             images=len(images.list_versions(connection)),
-            alarms=tuple(events.list_events(connection, since_s=core.clock() - _DAY_S, alarms=True)),
+            alarms=tuple(events.list_events(connection, since_s=core.clock() - _DAY_S, alarms=True, newest=True)),
             free_bytes=shutil.disk_usage(core.state_directory).free,
             services=core.services,
             warnings=tuple(filter(None, (default_warning(connection),))) if core.rules.console_key else (),

@@ -28,8 +28,7 @@ from cloner_server.api.callers import AnyConnection, CoreDependency
 from cloner_server.api.credentials import author_of, bearer_of, decode_body, shown_credential
 from cloner_server.api.faults import AnyRequest
 from cloner_server.core import Core
-from cloner_server.publishing import shown_or_taken_back
-from cloner_server.state import imageoptions
+from cloner_server.publishing import require_options, shown_or_taken_back
 from cloner_server.state import tasks as rows
 from cloner_server.tasks import attempts, capturing
 from cloner_server.tasks.attempts import Bearer
@@ -108,9 +107,10 @@ def publish(core: CoreDependency, request: AnyRequest, body: RawBody) -> Version
             draft = capturing.sealed_draft(msgspec.msgpack.decode(body, type=Draft), bearer)
         except UNREADABLE as fault:
             raise InvalidError(f"the body is not a draft: {fault}") from fault
-        if draft.options is not None:  # told before everything is checked, which takes its time
-            imageoptions.require_revision(imageoptions.view(connection, draft.image), draft.options_revision)
     before = _published_before(core, draft)
+    if before is None:
+        with core.database.read() as connection:
+            require_options(connection, core.catalog.store, draft)
     record = before or core.catalog.store.publish(draft)
     made = shown_or_taken_back(core.catalog.store, record) if before is None else contextlib.nullcontext()
     with made, core.database.write() as connection:

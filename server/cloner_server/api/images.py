@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row
 from cloner_core.admin.images import CheckReport, Collected, ImageView, Removal, WantedPacks
 from cloner_core.admin.store import Repacked, StoreRoom, StoreStats
 from cloner_core.decoding import UNREADABLE
-from cloner_core.errors import InvalidError, NotFoundError
+from cloner_core.errors import ClonerError, InvalidError, NotFoundError
 from cloner_core.image.digest import parse_digest
 from cloner_core.image.reference import parse_version
 from cloner_core.image.version import Draft, VersionRecord, check_image_name
@@ -24,7 +24,7 @@ from cloner_server.api.callers import CoreDependency, require_image, who
 from cloner_server.api.faults import AnyRequest
 from cloner_server.api.imageoptions import options_handlers
 from cloner_server.core import Core
-from cloner_server.publishing import shown_or_taken_back
+from cloner_server.publishing import require_options, shown_or_taken_back
 from cloner_server.state import channels, events, imageoptions, images, publishing, removal
 from cloner_server.state import tasks as rows
 from cloner_server.store.protocol import SizedSegment
@@ -124,9 +124,8 @@ def publish(core: CoreDependency, request: AnyRequest, body: RawBody) -> Version
     except UNREADABLE as fault:
         raise InvalidError(f"the body is not a draft: {fault}") from fault
     require_image(request, draft.image)
-    if draft.options is not None:  # told before everything is checked, which takes its time
-        with core.database.read() as connection:
-            imageoptions.require_revision(imageoptions.view(connection, draft.image), draft.options_revision)
+    with core.database.read() as connection:
+        require_options(connection, core.catalog.store, draft)
     record = core.catalog.store.publish(draft)
     with shown_or_taken_back(core.catalog.store, record), core.database.write() as connection:
         publishing.show(connection, who(core, request), record)
@@ -198,13 +197,16 @@ def image_handlers() -> list[Any]:
 
 
 def _view(core: Core, row: Row[tuple[Any, ...]], channel_names: Sequence[str]) -> ImageView:
-    record = msgspec.to_builtins(core.catalog.store.version(row.image, row.number))
+    try:
+        detail = msgspec.to_builtins(core.catalog.store.version(row.image, row.number))
+    except (ClonerError, OSError) as fault:  # one that is damaged must not hide the others
+        detail = {"fault": str(fault)}
     return ImageView(
         image=row.image,
         number=row.number,
         digest=row.digest,
         published_s=row.published_s,
         author=row.author,
-        detail=record,
+        detail=detail,
         channels=tuple(channel_names),
     )

@@ -19,6 +19,7 @@ from cloner_server.state import tasks as rows
 
 _LOOK_EVERY_S = 0.4
 _KEEP_ALIVE_S = 15.0
+_MOST_TASKS = 10_000  # as `cloner watch` asks for at its start
 
 
 @get("/stream", sync_to_thread=False)
@@ -53,4 +54,4 @@ def _look(core: Core, after: int | None) -> tuple[int, list[EventView], list[Tas
     with core.database.read() as connection:
         last = events.last_id(connection) if after is None else after
         new = events.list_events(connection, after=last)
-        return (new[-1].id if new else last), new, rows.list_tasks(connection, live_only=True)
+        return (new[-1].id if new else last), new, rows.list_tasks(connection, live_only=True, limit=_MOST_TASKS)

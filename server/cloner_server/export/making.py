@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import secrets
@@ -94,8 +95,9 @@ def export_state(
             # Before the copy, so that the copy knows of it too.
             _note(wanted)
         database, schema = _copy_database(wanted.state / DATABASE, work / DATABASE)
-        found = published(store)  # after the copy of the database: whatever that names is there
-        members = list(_members(wanted, site_directory, database, found))
+        still = _still(store, work / STORE)  # after the copy of the database: whatever that names is there
+        found = published(still)
+        members = list(_members(wanted, site_directory, database, still, found))
         manifest = Manifest(
             content=CONTENT,
             cloner=VERSION,
@@ -146,16 +148,41 @@ def _refuse_target(target: Path, *, is_forced: bool) -> None:
         raise ConflictError(f"{target} exists", hint="--force replaces it")
 
 
-def _members(wanted: Wanted, site: Path, database: Path, found: Published) -> Iterator[_Member]:
+def _still(store: LocalStore, root: Path) -> LocalStore:
+    """Return the store as it stands, beneath `root`: copies of what others replace or rename, links to all else.
+
+    A repack gives a version another map meanwhile, whose parts were not listed.
+    """
+    root.mkdir()
+    for blobs in (store.roots, store.segments, store.maps, store.indexes, store.placement_sets, store.packs):
+        (root / blobs.kind).symlink_to(blobs.directory.absolute())
+
+    def keep(path: Path) -> None:
+        copy = root / path.relative_to(store.files_root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile, or a damaged store lacks it
+            shutil.copy(path, copy)
+
+    for image, number in store.listed():
+        keep(store.record_path(image, number))
+    for path in store.spent_paths():
+        keep(path)
+    still = LocalStore(root)
+    for image, number in still.listed():
+        with contextlib.suppress(IntegrityError):
+            keep(store.current_path(bytes.fromhex(still.version(image, number).version)))
+    return still
+
+
+def _members(wanted: Wanted, site: Path, database: Path, store: LocalStore, found: Published) -> Iterator[_Member]:
     """Give what is sealed, the small and precious first."""
     for name in SITE_FILES:
         yield _member(f"{SITE}/{name}", site / name)
     if wanted.config.is_file():
         yield _member(CONFIG, wanted.config)
     yield _member(DATABASE, database)
-    root = wanted.state / STORE
     for path in [*found.files, *(found.pack_files if wanted.has_packs else ())]:
-        yield _member(f"{STORE}/{path.relative_to(root)}", path)
+        yield _member(f"{STORE}/{path.relative_to(store.files_root)}", path)
     parts = wanted.state / INSTALLERS
     for path in sorted(parts.glob("[0-9a-f]*")) if wanted.has_packs else ():
         yield _member(f"{INSTALLERS}/{path.name}", path)

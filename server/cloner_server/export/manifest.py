@@ -6,6 +6,7 @@ import re
 
 import msgspec
 
+from cloner_core.admin.images import StoreFault
 from cloner_server.site import SITE_FILES
 
 CONTENT = 1
@@ -54,7 +55,8 @@ class Imported(msgspec.Struct, frozen=True):
     nodes: int
     identities: int  # in the vault, every one opened
     versions: int
-    faults: tuple[str, ...]  # of the store: packs that were not in the export
+    faults: tuple[str, ...]  # of the store: packs that are not in it, as in an export without them
+    damages: tuple[StoreFault, ...]  # of the store, all others: no copying of packs mends them
     frozen: tuple[str, ...]  # nodes whose work was stopped
     config: str  # what became of the settings
     dry_run: bool

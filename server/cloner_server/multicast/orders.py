@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from cloner_core.messages import Secret, Strict
 from cloner_core.multicast.sealing import Rejects
 from cloner_core.multicast.sender import Sent
 from cloner_core.multicast.session import BLOCK_BYTES, Leaving
 from cloner_core.seats import ParcelList
+
+# What others tell ends in the database: no number is beyond what its column holds.
+Count = Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
+Seconds = Annotated[float, Meta(ge=-1e9, le=1e9)]
+Rate = Annotated[float, Meta(ge=0, le=1e13)]
+Part = Annotated[float, Meta(ge=0, le=1)]
 
 
 class InStore(Strict, frozen=True, tag="store"):
@@ -112,11 +120,11 @@ class SenderPhase(StrEnum):
 class ReceiverNews(msgspec.Struct, frozen=True, array_like=True):
     """One receiver, as its reports tell."""
 
-    number: int
-    heard_s: float | None  # seconds since it was heard last; None: it was never
-    done: int = 0  # parcels written
+    number: Count
+    heard_s: Seconds | None  # since it was heard last; None: it was never
+    done: Count = 0  # parcels written
     is_done: bool = False
-    loss: float = 0.0  # 0 to 1
+    loss: Part = 0.0
     left: Leaving | None = None  # None: it is served, or done
 
 
@@ -125,16 +133,18 @@ class SenderNews(Strict, frozen=True):
 
     phase: SenderPhase = SenderPhase.STARTING
     address: str = ""  # where receivers report to; "" while it is starting
-    port: int = 0
-    pid: int = 0  # of the process
-    begun: int = 0  # parcels of the plan, from 0: another epoch may begin with the next
-    rate_bps: float = 0.0  # at which it sends now
+    port: Annotated[int, Meta(ge=0, le=0xFFFF)] = 0
+    pid: Count = 0  # of the process
+    begun: Count = 0  # parcels of the plan, from 0: another epoch may begin with the next
+    rate_bps: Rate = 0.0  # at which it sends now
     sent: Sent = msgspec.field(default_factory=Sent)
     rejects: Rejects = msgspec.field(default_factory=Rejects)  # what came to its socket and was nobody's report
     receivers: tuple[ReceiverNews, ...] = ()
     notes: tuple[str, ...] = ()  # what it could not do, and does without
     last_words: str = ""  # of a process that has ended
-    exit_status: int | None = None  # of that process, negative for a signal; None: it runs, or was never started
+    exit_status: Annotated[int, Meta(ge=-255, le=255)] | None = (
+        None  # of that process, negative for a signal; None: it runs, or was never started
+    )
 
     @property
     def is_dead(self) -> bool:

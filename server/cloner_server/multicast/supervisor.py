@@ -216,14 +216,22 @@ class Supervisor:
         Raises ConflictError when the server stops, or has as many senders as it may.
         """
         with self._lock:
-            self._running = [one for one in self._running if not one.join(0)]
-            if self._is_closed:
-                raise ConflictError("the server stops: it starts no sender any more")
-            if len(self._running) >= self._most:
-                raise ConflictError(f"{len(self._running)} senders run already", hint="wait until a session has ended")
+            self._require_room()
             running = Running(order, self._changed)
             self._running.append(running)
             return running
+
+    def require_room(self) -> None:
+        """Raise the ConflictError that `start` would raise now."""
+        with self._lock:
+            self._require_room()
+
+    def _require_room(self) -> None:
+        self._running = [one for one in self._running if not one.join(0)]
+        if self._is_closed:
+            raise ConflictError("the server stops: it starts no sender any more")
+        if len(self._running) >= self._most:
+            raise ConflictError(f"{len(self._running)} senders run already", hint="wait until a session has ended")
 
     def close(self) -> None:
         """End every sender, and start none any more; sessions can go on with another epoch when the server is back."""

@@ -84,14 +84,15 @@ class PackCache:
     @property
     def used_bytes(self) -> int:
         """What lies there in all."""
-        return self._used_bytes
+        return max(0, self._used_bytes)
 
     def pin(self, maps: Collection[bytes]) -> None:
         """Keep all that is of these maps, and nothing else for good."""
         with self._lock:
             self._pinned = {name: self._pinned.get(name, frozenset()) for name in maps}
         for name in maps:
-            self.known(name)
+            with suppress(OSError):  # who fetches it meets the same, and tells it
+                self.known(name)
 
     def known(self, name: bytes) -> Known | None:
         """Return a map that is here, None when it is not, or not whole; it counts as used now."""
@@ -102,7 +103,7 @@ class PackCache:
         with self._lock:
             if name in self._pinned:
                 self._pinned[name] = frozenset(pack.digest for pack in found.pack_map.packs)
-        os.utime(self.files.map_path(name))
+        _use(self.files.map_path(name))
         return found
 
     def keep_map(self, name: bytes, encoded: bytes, parcels: ParcelList) -> Known:
@@ -136,7 +137,7 @@ class PackCache:
         path = self.files.where_pack(pack.digest)
         if not _has(path, pack.stored_size):
             return False
-        os.utime(path)
+        _use(path)
         return True
 
     def missing_bytes(self, known: Known, ordinals: Collection[int]) -> int:
@@ -253,6 +254,11 @@ def _has(path: Path, size_bytes: int) -> bool:
         return path.stat().st_size == size_bytes
     except FileNotFoundError:
         return False
+
+
+def _use(path: Path) -> None:
+    with suppress(OSError):  # of a disk that cannot be written any more what is there is still sent
+        os.utime(path)
 
 
 def _used_s(path: Path) -> float:

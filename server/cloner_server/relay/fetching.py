@@ -94,8 +94,12 @@ class Fetcher:
             if told.keys() == self._wanted.keys():
                 return
             self._wanted = {name: self._wanted.get(name) or _State(image) for name, image in told.items()}
-        self._cache.pin(told.keys())
-        self._wake.set()
+        try:
+            self._cache.pin(told.keys())
+        finally:
+            for state in self._wanted.values():  # what is wanted no more may have been in the way
+                state.fault = ""
+            self._wake.set()
 
     def suspect(self, name: bytes) -> None:
         """Have what is here of a map read again: a sender could not."""
@@ -167,6 +171,9 @@ class Fetcher:
         state.have, state.of = len(known.parcels.digests) - len(missing), len(known.parcels.digests)
         self._changed()
         self._cache.make_room(state.image, self._cache.missing_bytes(known, missing))
+        if state.fault:
+            state.fault = ""
+            self._changed()
         with ThreadPoolExecutor(CONNECTIONS, "fetch") as pool:
             try:
                 for _ in pool.map(lambda ordinal: self._fetch_one(known, ordinal), missing):

@@ -10,7 +10,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from cloner_core.messages import Strict
-from cloner_server.multicast.orders import Command, EpochOrder, SenderNews
+from cloner_server.multicast.orders import Command, Count, EpochOrder, SenderNews
 
 PROTOCOL = 1
 """Of this exchange; a relay is to be of the same version as its head."""
@@ -20,6 +20,8 @@ TURN_BYTES = 16 << 20
 """A turn at most: each of thousands of receivers has a line."""
 
 _Short = Annotated[str, Meta(max_length=64, pattern=r"^[\x20-\x7e]*$")]
+_Bytes = Annotated[int, Meta(ge=0, le=1 << 62)]
+_Number = Annotated[int, Meta(ge=0, le=1 << 62)]  # of turns and commands
 _Hex = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -38,8 +40,8 @@ class Fetching(Strict, frozen=True):
     """How much of a wanted pack map a relay has."""
 
     pack_map: _Hex
-    have: int
-    of: int  # 0: not known yet
+    have: Count
+    of: Count  # 0: not known yet
     is_ready: bool
     fault: str = ""  # why it cannot be had; "" when it can
 
@@ -47,9 +49,9 @@ class Fetching(Strict, frozen=True):
 class EpochNews(Strict, frozen=True):
     """How an epoch is that a relay sends."""
 
-    stream: int
+    stream: Count
     news: SenderNews
-    done: int  # number of the last command that was obeyed
+    done: _Number  # number of the last command that was obeyed
 
 
 class RelayTurn(Strict, frozen=True):
@@ -58,13 +60,13 @@ class RelayTurn(Strict, frozen=True):
     protocol: int
     version: _Short
     boot: _Short  # another for each start of the relay
-    number: int  # rises with each turn of a boot: what was overtaken on its way is not believed
+    number: _Number  # rises with each turn of a boot: what was overtaken on its way is not believed
     seen: _Short  # `state` of the last answer
     is_held: bool  # it may be answered when there is something new, and after `HELD_S` at the latest
     link: RelayLink | None  # None: there is none; `fault` says why
     fault: str = ""
-    cache_used_bytes: int = 0
-    cache_limit_bytes: int = 0
+    cache_used_bytes: _Bytes = 0
+    cache_limit_bytes: _Bytes = 0
     fetching: tuple[Fetching, ...] = ()
     epochs: tuple[EpochNews, ...] = ()
 

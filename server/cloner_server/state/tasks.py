@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, delete, func, insert, select, text, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, text, tuple_, update
 
 from cloner_core.admin.tasks import LogEntry, TaskState, TaskView
 from cloner_core.errors import ConflictError, NotFoundError
 from cloner_core.messages import Cause, Failure, LogLine, Progress, Task
-from cloner_server.state import events
+from cloner_server.state import events, waiting
 from cloner_server.state.database import Act
-from cloner_server.state.tables import LIVE_TASK, attempts, task_log, tasks
+from cloner_server.state.tables import LIVE_TASK, attempts, nodes, receipts, task_log, tasks
 from cloner_server.tasks.states import Happening, next_state
 
 AnyRow = Row[tuple[Any, ...]]
@@ -105,16 +105,45 @@ def netboot_for(task: AnyRow) -> str:
     return "capture" if task.kind == CAPTURE else "cloner"
 
 
-def is_disk_touched(connection: Connection, task_id: int, *, but_for: str = "") -> bool:
-    """Return whether an attempt of the task may have cost the node its old content; `but_for` is one not asked about.
+def is_as_armed(connection: Connection, task: AnyRow) -> bool:
+    """Return whether netboot of the node is what the task made it: nobody has asked for something else since.
+
+    A node that was told to wait for a session since has a row that says so; the agent of a task begins without.
+    """
+    netboot = connection.execute(select(nodes.c.netboot).where(nodes.c.name == task.node)).scalar_one_or_none()
+    return netboot == netboot_for(task) and waiting.of_node(connection, task.node) is None
+
+
+def is_disk_touched(connection: Connection, node: str, *, but_for: str = "") -> bool:
+    """Return whether an attempt on `node` may have cost it its old content; `but_for` is one not asked about.
 
     True for one that said so, and for one that was told to go ahead and never reported its end: a power cut may
-    come between the first write and the beat that would tell of it.
+    come between the first write and the beat that would tell of it. The attempts of every task of the node are asked,
+    from its newest receipt on: that one said what is on the disk; and from the newest task on that was armed while
+    netboot was `local`.
     """
+    order = attempts.c.task, attempts.c.number
+    settled = select(*order).join(receipts, receipts.c.attempt == attempts.c.id).where(receipts.c.node == node)
+    last = connection.execute(settled.order_by(*(column.desc() for column in order)).limit(1)).one_or_none()
     is_silent = attempts.c.plan_digest.is_not(None) & (attempts.c.state != "ended")
-    of_task = attempts.c.task == task_id, attempts.c.id != but_for
-    query = select(attempts.c.id).where(*of_task, attempts.c.is_destroyed | is_silent).limit(1)
-    return connection.execute(query).first() is not None
+    of_node = tasks.c.node == node, tasks.c.id >= _armed_at_local(connection, node), attempts.c.id != but_for
+    query = select(attempts.c.id).join(tasks, tasks.c.id == attempts.c.task)
+    query = query.where(*of_node, attempts.c.is_destroyed | is_silent)
+    if last is not None:
+        query = query.where(tuple_(*order) > tuple_(last.task, last.number))
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def _armed_at_local(connection: Connection, node: str) -> int:
+    """Return the newest task of `node` that took its netboot from `local`, 0 for none.
+
+    Nothing here sends a node to a disk that was touched: a person did, who knows what is on it now.
+    """
+    for event in reversed(events.list_events(connection, obj=f"node/{node}", newest=True)):
+        if event.what == "netboot" and event.detail["before"] == "local":
+            word, _, number = event.detail["why"].partition(" ")
+            return int(number) if word == "task" and number.isdecimal() else 0
+    return 0
 
 
 def told_tasks(connection: Connection) -> list[Task]:

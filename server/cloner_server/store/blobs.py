@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from cloner_core.errors import NotFoundError
@@ -29,19 +29,25 @@ class Files:
         self._reserve_bytes = reserve_bytes
         self.temporary = root / "tmp"
         self.temporary.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.damaged = root / "damaged"  # an empty file for each blob that was found so
         self._lock_path = root / "lock"
         if not self._lock_path.exists():  # who only reads changes nothing
             self._lock_path.touch(mode=0o600)
 
-    @contextmanager
+    @contextlib.contextmanager
     def locked(self, *, exclusive: bool = False) -> Iterator[None]:
         """Hold the store's lock: shared for writers, exclusive for gc. Each holder has a descriptor of its own."""
-        fd = os.open(self._lock_path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+        with _flocked(self._lock_path, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH):
             yield
-        finally:
-            os.close(fd)
+
+    @contextlib.contextmanager
+    def numbering(self) -> Iterator[None]:
+        """Hold what one has who gives a version its number, or takes a version away; within the store's lock, shortly.
+
+        Not that lock itself: an export holds it for hours.
+        """
+        with _flocked(self.root / "numbers.lock", fcntl.LOCK_EX):
+            yield
 
     def write_temporary(self, data: bytes | bytearray | memoryview, what: str) -> Path:
         """Write and sync a file without a name of its own yet; raises StoreFullError, leaving nothing behind."""
@@ -61,7 +67,7 @@ class Files:
                 os.close(fd)
         return path
 
-    @contextmanager
+    @contextlib.contextmanager
     def room_for(self, what: str, wanted: int) -> Iterator[None]:
         """Turn a full disk within the block into StoreFullError: of bytes, of inodes, also for a directory's entry."""
         try:
@@ -145,10 +151,10 @@ class Blobs:
         return self.directory / digits[:2] / (digits + self._suffix)
 
     def put(self, name: bytes, data: bytes | bytearray) -> bool:
-        """Keep a blob whose digest the caller has checked; return False when it was there."""
+        """Keep a blob whose digest the caller has checked; return False when it was there, byte for byte."""
         path = self.path_of(name)
         with self._files.locked():
-            if self._is_there(path, len(data)):
+            if self.touch(name, len(data)) and path.read_bytes() == data:
                 return False
             temporary = self._files.write_temporary(data, f"{self.kind} {name.hex()}")
             try:
@@ -158,20 +164,35 @@ class Blobs:
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
+            self.say_whole(name)
         return True
 
     def touch(self, name: bytes, size: int) -> bool:
-        """Have gc count its grace for a blob from now; return False when it is absent or of another size."""
-        return self._is_there(self.path_of(name), size)
-
-    def _is_there(self, path: Path, size: int) -> bool:
-        try:
-            if os.stat(path).st_size != size:
-                return False  # not ours to trust: replaced by what the caller has
-            os.utime(path)  # gc counts its grace from here
-        except FileNotFoundError:
+        """Have gc count its grace for a blob from now; return False when `has` does."""
+        if not self.has(name, size):
             return False
-        return True
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self.path_of(name))
+            return True
+        return False
+
+    def has(self, name: bytes, size: int) -> bool:
+        """Tell whether a blob is there with this size, and was not found damaged since it was put."""
+        return self.size(name) == size and not self._damaged_path(name).exists()
+
+    def say_damaged(self, name: bytes) -> None:
+        """Have a blob count as absent, as it cannot be read or is not what its name says, until it is put again."""
+        with contextlib.suppress(OSError):  # of a disk that takes no more: the next look finds it again
+            self._damaged_path(name).parent.mkdir(exist_ok=True)
+            self._damaged_path(name).touch()
+
+    def say_whole(self, name: bytes) -> None:
+        """Have a blob count as there."""
+        with contextlib.suppress(OSError):
+            self._damaged_path(name).unlink()
+
+    def _damaged_path(self, name: bytes) -> Path:
+        return self._files.damaged / name.hex()
 
     def size(self, name: bytes) -> int | None:
         """Return the size of a blob, None when it is absent."""
@@ -211,6 +232,16 @@ class Blobs:
         if names:
             sync_directory(self.directory)
             sync_directory(self._files.root)  # which the first blob of a kind gave a new entry
+
+
+@contextlib.contextmanager
+def _flocked(path: Path, operation: int) -> Iterator[None]:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, operation)
+        yield
+    finally:
+        os.close(fd)
 
 
 def make_directory(path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cloner_core.admin.images import CheckReport, Collected, VerifyReport
 from cloner_core.admin.store import Repacked, StoreStats
-from cloner_core.errors import NotFoundError, RefusedError
+from cloner_core.errors import IntegrityError, NotFoundError, RefusedError
 from cloner_core.image.compression import compress, decompress
 from cloner_core.image.digest import require_digest
 from cloner_core.image.limits import MAX_RECORD_BYTES, ONTO_MOST, PACK_STORED_BYTES, SEGMENT_RAW_BYTES
@@ -81,7 +81,7 @@ class LocalStore(StoreReader):
         Raises NotFoundError when there is none; one that was removed already is no fault.
         """
         path, spent = self.record_path(image, number), self.spent_path(image, number)
-        with self.files.locked(exclusive=True):  # no publisher is between choosing a number and taking it
+        with self.files.locked(), self.files.numbering():  # no publisher is between choosing a number and taking it
             try:
                 path.rename(spent)
             except FileNotFoundError:
@@ -101,7 +101,7 @@ class LocalStore(StoreReader):
     def base(self, image: str) -> Base | None:
         """Return what the next capture need not send; gc keeps it for its grace, whatever is removed."""
         versions = self.late_versions(image)
-        with contextlib.suppress(NotFoundError):
+        with contextlib.suppress(NotFoundError, IntegrityError):
             versions.append(bytes.fromhex(self.version(image).version))
         for version in versions:
             with contextlib.suppress(FileNotFoundError):

@@ -51,6 +51,9 @@ class Store(Protocol):
     def numbers(self, image: str) -> list[int]:
         """Return the numbers of the versions of `image`, rising; raises NotFoundError when there are none."""
 
+    def last_number(self, image: str) -> int:
+        """Return the last number that was given to a version of `image`, there or removed; 0 for none."""
+
     def version(self, image: str, number: int | None = None) -> VersionRecord:
         """Return one version, the latest when no number is given; raises NotFoundError."""
 

@@ -69,7 +69,8 @@ def publish(
             options=draft.options,
             options_revision=draft.options_revision,
         )
-        return _append(store, record, signer, draft.after)
+        with store.files.numbering():
+            return _append(store, record, signer, draft.after)
 
 
 def place_map(
@@ -129,7 +130,7 @@ def _offers(store: StoreReader, draft: Draft, is_trusted: bool) -> list[PackOffe
     """Return the packs a draft may use; raises IntegrityError when one is absent or holds something else."""
     try:
         known = [version for version in (draft.base, *draft.also) if version]
-        offers = [offer for version in known for offer in store.offers(version)]
+        offers = [offer for version in known for offer in store.whole_offers(version)]
     except NotFoundError as error:
         raise IntegrityError(f"the base of the capture is gone: {error.message}", hint="capture again") from error
     _require_packs(store, [(offer.digest, offer.stored_size) for offer in draft.packs])
@@ -147,10 +148,13 @@ def verify_offer(store: StoreReader, offer: PackOffer) -> None:
 
 
 def _require_packs(store: StoreReader, wanted: list[tuple[bytes, int]]) -> None:
-    missing = [name.hex() for name, size in wanted if store.packs.size(name) != size]
+    missing = [name.hex() for name, size in wanted if not store.packs.has(name, size)]
     if missing:
         listed = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
-        raise IntegrityError(f"{len(missing)} of {len(wanted)} packs are not in the store: {listed}")
+        raise IntegrityError(
+            f"{len(missing)} of {len(wanted)} packs are not in the store, or damaged: {listed}",
+            hint="the same command once more sends them",
+        )
 
 
 def _append(store: StoreReader, record: VersionRecord, signer: Signer, after: int | None) -> VersionRecord:

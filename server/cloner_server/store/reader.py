@@ -110,9 +110,13 @@ class StoreReader:
         return record
 
     def records(self) -> Iterator[VersionRecord]:
-        """Give every published version."""
+        """Give every published version; one that is removed meanwhile is passed over."""
         for image, number in self.listed():
-            yield self.version(image, number)
+            try:
+                record = self.version(image, number)
+            except NotFoundError:
+                continue
+            yield record
 
     def listed(self) -> list[tuple[str, int]]:
         """Return image and number of every published version, unread."""
@@ -173,17 +177,24 @@ class StoreReader:
         for pack, entries in iter_index(pack_map, index):
             yield PackOffer(pack.digest, pack.stored_size, pack.raw_size, entries)
 
+    def whole_offers(self, version: bytes) -> list[PackOffer]:
+        """Return the `offers` of a version whose packs are there and not known to be damaged."""
+        return [offer for offer in self.offers(version) if self.packs.has(offer.digest, offer.stored_size)]
+
     def base(self, image: str) -> Base | None:
-        """Return what the next capture of `image` need not send, or None when there is nothing."""
+        """Return what the next capture of `image` need not send, or None when there is nothing.
+
+        What is missing, or was found damaged, is not in it: a capture sends it again.
+        """
+        packs, also = list[PackOffer](), list[bytes]()
         try:
             version = bytes.fromhex(self.version(image).version)
-        except NotFoundError:
+            packs += self.whole_offers(version)
+        except (NotFoundError, IntegrityError):  # none yet, or it cannot be read
             version = b""
-        packs = list(self.offers(version)) if version else []
-        also = []
         for late in self.late_versions(image):
             try:
-                packs += list(self.offers(late))
+                packs += self.whole_offers(late)
             except (NotFoundError, IntegrityError):
                 continue  # half collected
             also.append(late)
@@ -191,9 +202,9 @@ class StoreReader:
         return Base(version, tuple(packs), number, tuple(also)) if number or also else None
 
     def missing_packs(self, version: bytes) -> list[bytes]:
-        """Return the packs of a version that are absent or of another size: a deploy must not begin with any."""
+        """Return the packs of a version that are absent or damaged as far as is known: no deploy may begin with any."""
         packs = self.current_map(version).packs
-        return [pack.digest for pack in packs if self.packs.size(pack.digest) != pack.stored_size]
+        return [pack.digest for pack in packs if not self.packs.has(pack.digest, pack.stored_size)]
 
     def parcel_list_path(self, pack_map: bytes) -> Path:
         """Return where the names of the parcels of a pack map are kept, or would be; gone with the map."""

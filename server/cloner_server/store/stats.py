@@ -16,15 +16,16 @@ from cloner_server.store.tally import AT_ONCE, Source, tally
 
 
 def measure(store: StoreReader, *, at_once: int = AT_ONCE) -> StoreStats:
-    """Return the weight of everything published. Memory is bounded; a version whose map cannot be read is named."""
+    """Return the weight of everything published. Memory is bounded; a version that cannot be read is named."""
     with store.files.locked():  # keeps gc away
         records, unread = list[VersionRecord](), list[str]()
-        for record in store.records():
+        for image, number in store.listed():
             try:
+                record = store.version(image, number)
                 store.indexes.existing_path(store.current_map(bytes.fromhex(record.version)).index_digest)
                 records.append(record)
             except ClonerError as fault:
-                unread.append(f"{record.image}:{record.number}: {fault.message}")
+                unread.append(f"{image}:{number}: {fault.message}")
         images = list(dict.fromkeys(record.image for record in records))
         places = {image: place for place, image in enumerate(images)}
         versions = [(places[record.image], bytes.fromhex(record.version)) for record in records]

@@ -13,7 +13,7 @@ from cloner_core.errors import ClonerError, IntegrityError, NotFoundError
 from cloner_core.image.derive import derive_placements
 from cloner_core.image.limits import DIGEST_BYTES
 from cloner_core.image.pack import ENTRY, Pack, PackWriter, RawPack, check_entries, compress_pack, decode_pack
-from cloner_core.image.packmap import MapBuilder, PackMap, iter_index
+from cloner_core.image.packmap import MapBuilder, PackMap, PackRef, iter_index
 from cloner_core.image.tree import iter_segment
 from cloner_core.image.version import (
     PackOffer,
@@ -49,11 +49,19 @@ class _Live:
     packs: set[bytes] = field(default_factory=set)
 
 
+@dataclass(slots=True)
+class _Packs:
+    """The packs that were looked at."""
+
+    sizes: dict[bytes, int] = field(default_factory=dict)
+    faults: dict[bytes, str] = field(default_factory=dict)  # "": none
+
+
 def check(store: StoreReader, *, read_data: bool, public_key: bytes | None) -> CheckReport:
     """Verify everything published; `public_key` is the only signer accepted, when one is given."""
     faults: list[StoreFault] = []
     seen: dict[bytes, list[StoreFault]] = {}
-    packs: dict[bytes, int] = {}
+    packs = _Packs()
     versions = 0
     for image, number in store.listed():
         name = f"version {image}/{number}"
@@ -72,8 +80,8 @@ def check(store: StoreReader, *, read_data: bool, public_key: bytes | None) -> C
         if version not in seen:
             seen[version] = list(_check_version(store, version, key, packs, read_data=read_data))
         faults += [StoreFault(f"{name}, {fault.what}", fault.why) for fault in seen[version]]
-    unused = sum(entry.stat().st_size for name, entry in store.packs.names() if name not in packs)
-    return CheckReport(tuple(faults), versions, len(packs), sum(packs.values()), unused)
+    unused = sum(entry.stat().st_size for name, entry in store.packs.names() if name not in packs.sizes)
+    return CheckReport(tuple(faults), versions, len(packs.sizes), sum(packs.sizes.values()), unused)
 
 
 def verify(store: StoreReader, image: str, number: int, *, public_key: bytes | None, watch: Watch) -> VerifyReport:
@@ -82,11 +90,13 @@ def verify(store: StoreReader, image: str, number: int, *, public_key: bytes | N
     Raises NotFoundError and IntegrityError only where there is no record to begin with.
     """
     record = store.version(image, number)
-    version, packs = bytes.fromhex(record.version), dict[bytes, int]()
+    version, packs = bytes.fromhex(record.version), _Packs()
     key = public_key or bytes.fromhex(record.public_key)
     faults = list(_check_signature(store, record, key))
     faults += _check_version(store, version, key, packs, read_data=True, watch=watch)
-    return VerifyReport(image, number, record.version, key.hex(), tuple(faults), len(packs), sum(packs.values()))
+    return VerifyReport(
+        image, number, record.version, key.hex(), tuple(faults), len(packs.sizes), sum(packs.sizes.values())
+    )
 
 
 def _check_signature(store: StoreReader, record: VersionRecord, key: bytes) -> Iterator[StoreFault]:
@@ -101,7 +111,7 @@ def _check_version(
     store: StoreReader,
     version: bytes,
     key: bytes,
-    packs: dict[bytes, int],
+    packs: _Packs,
     *,
     read_data: bool,
     watch: Watch = _ignore,
@@ -129,15 +139,31 @@ def _check_version(
     for pack, flat in offered:
         watch(VerifyProgress("packs", done, total))
         done += pack.stored_size
-        known = pack.digest in packs
-        packs[pack.digest] = pack.stored_size
-        if store.packs.size(pack.digest) != pack.stored_size:
-            yield StoreFault(f"pack {pack.digest.hex()}", f"it is missing or has not {pack.stored_size} bytes")
-        elif read_data and not known:
-            try:
-                check_entries(decode_pack(store.packs.read(pack.digest), pack.digest, pack.raw_size), flat)
-            except (ClonerError, OSError) as error:
-                yield StoreFault(f"pack {pack.digest.hex()}", _why(error))
+        if pack.digest not in packs.sizes:
+            packs.sizes[pack.digest] = pack.stored_size
+            packs.faults[pack.digest] = _fault_of(store, pack, flat, read_data=read_data)
+        if why := packs.faults[pack.digest]:
+            yield StoreFault(f"pack {pack.digest.hex()}", why)
+
+
+def _fault_of(store: StoreReader, pack: PackRef, flat: bytes, *, read_data: bool) -> str:
+    """Return what is wrong with a pack, "" nothing; what is found by reading it is known from then on."""
+    if store.packs.size(pack.digest) != pack.stored_size:
+        return f"it is missing or has not {pack.stored_size} bytes"
+    if not read_data:
+        is_known = not store.packs.has(pack.digest, pack.stored_size)
+        return "it was found damaged; --read-data looks again" if is_known else ""
+    try:
+        raw = decode_pack(store.packs.read(pack.digest), pack.digest, pack.raw_size)
+    except (ClonerError, OSError) as error:
+        store.packs.say_damaged(pack.digest)
+        return _why(error)
+    store.packs.say_whole(pack.digest)
+    try:
+        check_entries(raw, flat)
+    except IntegrityError as error:
+        return _why(error)
+    return ""
 
 
 def _watched(segments: Iterator[bytes], total: int, watch: Watch) -> Iterator[bytes]:
@@ -166,13 +192,13 @@ class Published:
 def published(store: StoreReader) -> Published:
     """Return what a copy of the store must have; what is missing is named: a damaged store is copied too."""
     live, files, missing, versions = _Live(), list[Path](), list[str](), 0
-    for record in store.records():
+    for image, number in store.listed():
         versions += 1
-        files.append(store.record_path(record.image, record.number))
+        files.append(store.record_path(image, number))
         try:
-            _mark(store, bytes.fromhex(record.version), live)
-        except ClonerError as error:
-            missing.append(f"version {record.image}/{record.number}: {error.message}")
+            _mark(store, bytes.fromhex(store.version(image, number).version), live)
+        except (ClonerError, OSError) as error:
+            missing.append(f"version {image}/{number}: {_why(error)}")
     files += store.spent_paths()
     files += [path for version in sorted(live.roots) if (path := store.current_path(version)).is_file()]
     pack_files, packs_bytes = list[Path](), 0
@@ -231,7 +257,14 @@ def gc(
 
 
 def _unneeded(store: StoreReader, live: _Live) -> Iterator[Path]:
-    """Give every file of the store that is not among what is live, however young."""
+    """Give every file of the store that is not among what is live, however young.
+
+    What names others comes before them: what a gc that is killed leaves must not be counted on.
+    """
+    yield from store.late_paths()
+    for version in _current_versions(store):
+        if version not in live.roots:
+            yield store.current_path(version)
     for blobs, keep in (
         (store.packs, live.packs),
         (store.segments, live.segments),
@@ -242,14 +275,13 @@ def _unneeded(store: StoreReader, live: _Live) -> Iterator[Path]:
     ):
         yield from (Path(entry.path) for name, entry in blobs.names() if name not in keep)
     yield from store.files.temporary.iterdir()
-    yield from store.late_paths()
+    if store.files.damaged.is_dir():
+        named = {name.hex() for name in live.packs}
+        yield from (path for path in store.files.damaged.iterdir() if path.name not in named)
     lists = store.parcel_list_path(bytes(DIGEST_BYTES)).parent
     if lists.is_dir():
         kept = {store.parcel_list_path(name) for name in live.maps}
         yield from (path for path in lists.iterdir() if path not in kept)
-    for version in _current_versions(store):
-        if version not in live.roots:
-            yield store.current_path(version)
 
 
 def _current_versions(store: StoreReader) -> list[bytes]:

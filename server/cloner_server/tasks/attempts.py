@@ -205,7 +205,9 @@ def note_reboot(connection: Connection, act: Act, bearer: Bearer) -> None:
     if bearer.attempt.state == "live" and TaskState(bearer.task.state) is TaskState.RUNNING:
         why = "the agent restarts its machine and did not say how it ended"
         rows.happen(connection, act, bearer.task, Happening.SILENCE, attempt=bearer.attempt.id, why=why)
-    rows.change_attempt(connection, bearer.attempt.id, state="ended", ended_s=act.now_s)
+    if bearer.attempt.state != "live" or TaskState(bearer.task.state) is not TaskState.ABORTED:
+        rows.change_attempt(connection, bearer.attempt.id, state="ended", ended_s=act.now_s)
+    # Else its failure was not told, and its silence says what netboot becomes.
     _note(connection, act, bearer, "rebooting")
 
 

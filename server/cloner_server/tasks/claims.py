@@ -264,7 +264,7 @@ def _freeze(connection: Connection, act: Act, task: AnyRow, foreign: Foreign, ha
 
 
 def _give_up(connection: Connection, act: Act, task: AnyRow, tried: int) -> ClonerError:
-    is_touched = rows.is_disk_touched(connection, task.id)
+    is_touched = rows.is_disk_touched(connection, task.node)
     failure = Failure(
         stage=Stage(task.stage or Stage.HELLO),
         cause=Cause.LOST,

@@ -1,7 +1,7 @@
 """Inventories without a task: who may be asked for one, the claim of its boot script, and what came of it.
 
 A claim of this kind lets a machine tell its facts, once, and opens nothing: no image, no identity, no plan. Whatever
-comes of it, netboot goes back to `local`.
+comes of it, netboot goes back to `local`; only a node whose disk was touched goes on to wait.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from cloner_core.facts import Facts
 from cloner_core.messages import Discovered, DiscoverFailure, Hello
 from cloner_core.sightings import boot_verdict
 from cloner_server.state import events, machines, nodes, sightings
+from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act
 from cloner_server.state.tables import discover_claims as claims
 from cloner_server.state.tables import machines as machine_rows
@@ -166,12 +167,20 @@ def _fail(connection: Connection, act: Act, obj: str, message: str, hint: str) -
 
 
 def _send_home(connection: Connection, act: Act, obj: str, *, why: str) -> None:
-    """Set netboot back to `local`, unless somebody has set it to something else meanwhile."""
+    """Set netboot to what a machine did before, unless somebody has set it to something else meanwhile."""
     kind, _, name = obj.partition("/")
     if kind == "machine":
         machines.set_netboot(connection, act, name, "local", why=why)
     elif nodes.get_node(connection, name).netboot == "discover":
-        nodes.set_netboot(connection, act, name, "local", why=why)
+        nodes.set_netboot(connection, act, name, _home_of(connection, name), why=why)
+
+
+def _home_of(connection: Connection, node: str) -> str:
+    """Return `local`, or `cloner` for a node that waits at its boot script because its disk was touched."""
+    last = events.last_id_of(connection, f"node/{node}", "netboot")
+    told = events.list_events(connection, after=last - 1, obj=f"node/{node}", limit=1) if last else []
+    was_local = bool(told) and told[0].detail["before"] == "local"  # then a person knows better of its disk
+    return "local" if was_local or not rows.is_disk_touched(connection, node) else "cloner"
 
 
 def _overdue(connection: Connection, now_s: float, rules: Rules, started_s: float) -> list[tuple[str, float]]:

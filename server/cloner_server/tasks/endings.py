@@ -123,7 +123,8 @@ def accept_receipt(
 
 
 def accept_failure(connection: Connection, act: Act, bearer: Bearer, failure: Failure) -> None:
-    """End the attempt as failed. Untouched disks: netboot back to `local`. Else the agent holds until `retry`.
+    """End the attempt as failed. Untouched disks: netboot back to `local`, unless somebody has set it to something else
+    since the task was aborted. Else the agent holds until `retry`.
 
     Disks that a former attempt touched are not untouched because this one failed early; then the node waits at its
     boot script.
@@ -132,18 +133,33 @@ def accept_failure(connection: Connection, act: Act, bearer: Bearer, failure: Fa
     if attempt.state != "live":
         return  # reported before; or released meanwhile, and the next beat says so
     is_destroyed = failure.is_destroyed or attempt.is_destroyed
-    is_destroyed = is_destroyed or rows.is_disk_touched(connection, task.id, but_for=attempt.id)
+    is_destroyed = is_destroyed or rows.is_disk_touched(connection, task.node, but_for=attempt.id)
     failure = msgspec.structs.replace(failure, is_destroyed=is_destroyed)
     text = msgspec.json.encode(failure).decode()
     if can_happen(TaskState(task.state), Happening.FAIL):
         told = {"stage": failure.stage.value, "cause": failure.cause.value, "message": failure.message}
         values = {"failure": text, "stage": failure.stage.value}
         rows.happen(connection, act, task, Happening.FAIL, values=values, alarm=True, attempt=attempt.id, **told)
+    why = f"task {task.id} failed before it touched a disk"
+    _end_attempt(connection, act, task, attempt.id, is_destroyed=is_destroyed, why=why)
+
+
+def forsake(connection: Connection, act: Act, task: AnyRow, attempt_id: str) -> None:
+    """End the attempt of an aborted task whose agent does not say any more how it ended."""
+    is_touched = rows.is_disk_touched(connection, task.node)
+    why = f"task {task.id} aborted, and its agent is silent"
+    _end_attempt(connection, act, task, attempt_id, is_destroyed=is_touched, why=why)
+
+
+def _end_attempt(
+    connection: Connection, act: Act, task: AnyRow, attempt_id: str, *, is_destroyed: bool, why: str
+) -> None:
     if is_destroyed:
-        rows.change_attempt(connection, attempt.id, state="holding", is_destroyed=True)
+        rows.change_attempt(connection, attempt_id, state="holding", is_destroyed=True)
         return
-    rows.change_attempt(connection, attempt.id, state="ended", ended_s=act.now_s)
-    nodes.set_netboot(connection, act, task.node, "local", why=f"task {task.id} failed before it touched a disk")
+    rows.change_attempt(connection, attempt_id, state="ended", ended_s=act.now_s)
+    if rows.is_as_armed(connection, task):
+        nodes.set_netboot(connection, act, task.node, "local", why=why)
 
 
 def accept_confirm(connection: Connection, act: Act, message: Confirm) -> ClonerError | None:
@@ -245,7 +261,7 @@ def fail_boot(connection: Connection, act: Act, task: AnyRow, *, message: str, h
 
     What was not touched boots again: netboot goes back to `local`, so that a machine which restarts for ever ends that.
     """
-    is_touched = rows.is_disk_touched(connection, task.id)
+    is_touched = rows.is_disk_touched(connection, task.node)
     _fail(connection, act, task, Failure(Stage.HELLO, Cause.BOOT, message, hint, is_destroyed=is_touched))
     if not is_touched:
         nodes.set_netboot(connection, act, task.node, "local", why=f"task {task.id} failed before it touched a disk")
@@ -258,15 +274,25 @@ def _fail(connection: Connection, act: Act, task: AnyRow, failure: Failure) -> N
 
 
 def abort_task(connection: Connection, act: Act, task_id: str) -> AnyRow:
-    """Stop a task; an agent at work stops at its next beat and reports whether disks were touched."""
+    """Stop a task; an agent at work stops at its next beat and reports whether disks were touched.
+
+    Raises RefusedError for one that has ended.
+    """
     task = rows.get_task(connection, task_id)
+    if not can_happen(TaskState(task.state), Happening.ABORT):
+        is_done = TaskState(task.state) is TaskState.DONE
+        again = f"cloner task retry {task.id}, or cloner deploy --nodes {task.node}"
+        raise RefusedError(
+            f"task {task.id} is {task.state}: there is nothing to abort",
+            hint=f"cloner task show {task.id} says how it ended" if is_done else again,
+        )
     attempt = rows.last_attempt(connection, task.id)
     after = rows.happen(connection, act, task, Happening.ABORT)
     expire_claims(connection, claims.c.task == task.id)
     is_standing = attempt is not None and attempt.state in ("live", "holding")
     if is_standing and TaskState(task.state) is not TaskState.LOST:
-        return after  # its failure will say what netboot becomes
-    if not rows.is_disk_touched(connection, task.id):
+        return after  # its failure will say what netboot becomes, or its silence
+    if not rows.is_disk_touched(connection, task.node):
         nodes.set_netboot(connection, act, task.node, "local", why=f"task {task.id} aborted")
     return after
 

@@ -5,6 +5,8 @@ Confirmations that are overdue are `cloner_server.confirming`'s: it looks for th
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sqlalchemy import Connection, select
 
 from cloner_core.admin.tasks import TaskState
@@ -14,7 +16,7 @@ from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act
 from cloner_server.state.tables import attempts, tasks
 from cloner_server.tasks.claims import remove_expired
-from cloner_server.tasks.endings import fail_boot
+from cloner_server.tasks.endings import fail_boot, forsake
 from cloner_server.tasks.rules import Rules, silence_s
 from cloner_server.tasks.states import Happening
 
@@ -24,14 +26,16 @@ SCRIPT_SERVED = "boot agent"
 
 def is_due(connection: Connection, now_s: float, rules: Rules, started_s: float) -> bool:
     """Return whether `tidy` would do anything; a look without a write transaction."""
-    return any(found(connection, now_s, rules, started_s) for found in (_lost, _unbooted))
+    return any(found(connection, now_s, rules, started_s) for found in (_lost, _forsaken, _unbooted))
 
 
 def tidy(connection: Connection, act: Act, rules: Rules, started_s: float) -> None:
     """Do what is due. Deadlines count from `started_s` at the earliest: while the server was away nobody could call."""
-    for task_id, silent_s in _lost(connection, act.now_s, rules, started_s):
-        task = rows.get_task(connection, task_id)
-        rows.happen(connection, act, task, Happening.SILENCE, why=f"no heartbeat for {silent_s:.0f} s")
+    for silent in _lost(connection, act.now_s, rules, started_s):
+        task = rows.get_task(connection, silent.task_id)
+        rows.happen(connection, act, task, Happening.SILENCE, why=f"no heartbeat for {silent.most_s:.0f} s")
+    for silent in _forsaken(connection, act.now_s, rules, started_s):
+        forsake(connection, act, rows.get_task(connection, silent.task_id), silent.attempt_id)
     for task_id in _unbooted(connection, act.now_s, rules, started_s):
         task = rows.get_task(connection, task_id)
         seen = sightings.list_sightings(connection, task.node)
@@ -41,15 +45,30 @@ def tidy(connection: Connection, act: Act, rules: Rules, started_s: float) -> No
     remove_expired(connection, act.now_s)
 
 
-def _lost(connection: Connection, now_s: float, rules: Rules, started_s: float) -> list[tuple[int, float]]:
-    """Return the tasks whose attempt is silent for too long, and for each how long that is in seconds."""
+@dataclass(frozen=True, slots=True)
+class _Silent:
+    task_id: int
+    attempt_id: str
+    most_s: float  # that it may be silent
+
+
+def _lost(connection: Connection, now_s: float, rules: Rules, started_s: float) -> list[_Silent]:
+    return _silent(connection, TaskState.RUNNING, now_s, rules, started_s)
+
+
+def _forsaken(connection: Connection, now_s: float, rules: Rules, started_s: float) -> list[_Silent]:
+    return _silent(connection, TaskState.ABORTED, now_s, rules, started_s)
+
+
+def _silent(connection: Connection, state: TaskState, now_s: float, rules: Rules, started_s: float) -> list[_Silent]:
+    """Return the live attempts of tasks in `state` that are silent for too long."""
     if started_s > now_s - rules.lost_s:
         return []
     silent = attempts.c.state == "live", attempts.c.beat_s <= now_s - rules.lost_s
-    query = select(tasks.c.id, attempts.c.beat_s, attempts.c.beat_every_s)
-    query = query.join(attempts, attempts.c.task == tasks.c.id).where(tasks.c.state == TaskState.RUNNING.value, *silent)
+    query = select(attempts.c.id, attempts.c.task, attempts.c.beat_s, attempts.c.beat_every_s)
+    query = query.join(tasks, attempts.c.task == tasks.c.id).where(tasks.c.state == state.value, *silent)
     found = [(row, silence_s(rules, row.beat_every_s)) for row in connection.execute(query)]
-    return [(row.id, most_s) for row, most_s in found if max(row.beat_s, started_s) <= now_s - most_s]
+    return [_Silent(row.task, row.id, most_s) for row, most_s in found if max(row.beat_s, started_s) <= now_s - most_s]
 
 
 def _unbooted(connection: Connection, now_s: float, rules: Rules, started_s: float) -> list[int]:

@@ -17,11 +17,9 @@ from cloner_server.state import sessions
 from cloner_server.state.database import Act
 from cloner_server.state.sessions import SERVED, UNSETTLED, AnyRow
 from cloner_server.state.tables import attempts, session_seats, tasks
-from cloner_server.tasks.seating import HEAR_S, MUTE, Told
+from cloner_server.tasks.seating import HEAR_S, MUTE, RETURN_S, Told
 from cloner_server.tasks.states import CLAIMABLE
 
-RETURN_S = 30.0
-"""In which the nodes of an epoch that died must have come to the next one."""
 _SAYS_SO_S = 5.0  # that a node gets to say itself that it hears nothing
 _AT_WORK = (
     select(attempts.c.id).join(session_seats, session_seats.c.task == attempts.c.task).where(attempts.c.state == "live")

@@ -5,6 +5,7 @@ Nothing here talks to a sender: what it is to be told comes out as a value.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -25,8 +26,12 @@ from cloner_server.tasks.attempts import Bearer
 
 HEAR_S = 10.0
 """In which a node that sits down must hear, and be heard."""
+RETURN_S = 30.0
+"""In which the nodes of an epoch that died must have come to the next one, and any node to one that gathers."""
 MUTE = "it may hear, but its answers do not arrive: a firewall on the way, or a route back that is another"
 """Why a node is sent away that was not heard, and has not said that it hears nothing."""
+SEATS_MOST = 16
+"""That an attempt may take in one epoch: each is a receiver more for the sender, and a node needs another rarely."""
 _AGAIN_S = 2.0
 
 
@@ -37,6 +42,7 @@ class Epoch:
     order: EpochOrder
     address: str
     port: int
+    taken: Counter[str] = field(default_factory=Counter)  # seats by attempt
 
 
 @dataclass(slots=True)
@@ -88,6 +94,10 @@ class Asking:
         """Return a seat in the epoch: the same one to a node that sits there already."""
         number = int(seat.receiver)
         if SeatState(seat.state) not in SERVED or not seat.stream == request.stream == epoch.order.stream:
+            if epoch.taken[seat.attempt] >= SEATS_MOST:
+                self._free(seat)
+                return self._refuse(seat, f"it took {SEATS_MOST} seats, one after the other, and gave up each")
+            epoch.taken[seat.attempt] += 1
             number = self._sit(row, seat, epoch.order.stream)
         elif self._is_deaf(seat, request):
             self.told.settle.append(number)
@@ -131,7 +141,8 @@ def leave(connection: Connection, act: Act, bearer: Bearer, left: SeatLeft, told
     seat = sessions.seat_of(connection, bearer.task.session, bearer.task.node)
     if seat.attempt not in ("", bearer.attempt.id):
         return
-    if seat.receiver:
+    row = sessions.get(connection, seat.session)
+    if seat.receiver and seat.stream == row.stream:  # in another epoch its number is another node's
         told.settle.append(seat.receiver)
     numbers = {"parcels": left.parcels, "loss": left.loss}
     if left.forged:
@@ -142,10 +153,9 @@ def leave(connection: Connection, act: Act, bearer: Bearer, left: SeatLeft, told
         sat_s = act.now_s - (seat.seated_s or act.now_s)
         why = left.why
         if why and not left.heard and sat_s >= HEAR_S - _AGAIN_S:  # not when it gave up at once, for want of memory
-            why = _deaf(sessions.get(connection, seat.session))
+            why = _deaf(row)
         sessions.settle_seat(connection, act, seat, state, why, **numbers)
     elif seat.why == MUTE and not left.heard:  # the node knows better than we could
-        row = sessions.get(connection, seat.session)
         sessions.change_seat(connection, seat, why=_deaf(row), **numbers)
     else:
         sessions.change_seat(connection, seat, **numbers)
@@ -166,14 +176,24 @@ def should_begin(row: AnyRow, seats: Sequence[SeatState], now_s: float) -> bool:
 def should_end(row: AnyRow, seats: Sequence[SeatState], idle_s: float, *, is_link_wanted: bool) -> bool:
     """Tell whether there is nobody left that a session is there for.
 
-    One that has begun and serves nobody (for `idle_s` so far) stays for those of its nodes that are still to come: as
-    long as it waited for the others, unless another session wants the link.
+    One that serves nobody (for `idle_s` so far) stays for those of its nodes that are still to come: as long as it
+    waited for the others, unless another session wants the link. One that gathers gives its nodes the time to sit down.
     """
     if any(seat in SERVED for seat in seats):
         return False
     if not any(seat in UNSETTLED for seat in seats):
         return True
-    return SessionState(row.state) is SessionState.SENDING and (is_link_wanted or idle_s >= row.wait_s)
+    if SessionState(row.state) is SessionState.GATHERING and idle_s < RETURN_S:
+        return False
+    return SessionState(row.state) is not SessionState.QUEUED and (is_link_wanted or idle_s >= row.wait_s)
+
+
+def why_ended(row: AnyRow, seats: Sequence[SeatState], idle_s: float) -> str:
+    """Return why a session is to end that `should_end`; "" when it did what it is there for."""
+    if SeatState.AWAITED in seats and SessionState(row.state) is SessionState.GATHERING:
+        return f"for {idle_s:.0f} s there was no node that it could begin with"
+    had_any = SeatState.WRITTEN in seats or SeatState.HTTPS in seats
+    return "" if had_any else "the tasks of all its nodes ended before it could begin"
 
 
 def startable(queued: Iterable[AnyRow], used_bps: float, budget_bps: float) -> list[AnyRow]:

@@ -21,6 +21,7 @@ from cloner_server.state.tables import (
     sessions,
     sightings,
     tasks,
+    tokens,
     waiting,
 )
 from cloner_server.state.tables import events as event_rows
@@ -48,6 +49,7 @@ def shift(connection: Connection, act: Act, step_s: float) -> None:
         (sessions, (sessions.c.gathered_s,), sessions.c.ended_s.is_(None)),
         (session_seats, (session_seats.c.seated_s,), session_seats.c.seated_s.is_not(None)),
         (waiting, (waiting.c.since_s, waiting.c.seen_s), waiting.c.since_s.is_not(None)),
+        (tokens, (tokens.c.created_s, tokens.c.expires_s, tokens.c.used_s), tokens.c.expires_s > 0),
         (sightings, (sightings.c.time_s,), sightings.c.time_s > 0),  # compared with the tasks' times
     ):
         values = {column.name: column + step_s for column in columns}
@@ -61,7 +63,7 @@ def shift(connection: Connection, act: Act, step_s: float) -> None:
 def rein_in(connection: Connection, act: Act) -> None:
     """At the start: take back times that lie ahead, for the clock was put back while the server was away.
 
-    Without it an attempt that beat "in a year" could not be taken over for a year, and a claim would live as long.
+    Without it an attempt that beat "in a year" could not be taken over for a year; a claim or token would live as long.
     """
     ahead: list[tuple[Column[float], float]] = [
         (attempts.c.beat_s, act.now_s),
@@ -77,6 +79,7 @@ def rein_in(connection: Connection, act: Act) -> None:
         (session_seats.c.seated_s, act.now_s),
         (waiting.c.since_s, act.now_s),
         (waiting.c.seen_s, act.now_s),
+        (tokens.c.used_s, act.now_s),
     ]
     changed = 0
     for column, most_s in ahead:
@@ -85,6 +88,9 @@ def rein_in(connection: Connection, act: Act) -> None:
         ).rowcount
     timed = tasks.c.state.in_(_TIMED), tasks.c.changed_s > act.now_s
     changed += connection.execute(update(tasks).where(*timed).values(changed_s=act.now_s)).rowcount
+    lifetime_s = tokens.c.expires_s - tokens.c.created_s
+    made_ahead = update(tokens).where(tokens.c.created_s > act.now_s)
+    changed += connection.execute(made_ahead.values(created_s=act.now_s, expires_s=act.now_s + lifetime_s)).rowcount
     newest_s = connection.execute(select(func.max(event_rows.c.time_s))).scalar_one()
     if changed:
         why = "times that lay ahead were taken back; look at the machine's clock and NTP"
