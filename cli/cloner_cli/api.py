@@ -32,7 +32,7 @@ NOTHING: Query = {}
 ANSWER_S = 60.0
 """Until a server that says nothing to a question counts as away."""
 LONG_S = 600.0
-"""The same for what it changes, or gathers from a whole image: a publish checks every chunk it names."""
+"""The same for what it changes, or gathers from a whole image."""
 AWAY_HERE = "is 'cloner serve' running? (another socket: --socket PATH or CLONER_SOCKET)"
 AWAY_THERE = (
     "does 'cloner serve' run there, does a firewall let its TLS port through, is ca.pem beside node.toml its CA?"
@@ -129,9 +129,11 @@ class Api:
         """Send `content` as it is, at the rate of `pacer`; doing it twice is no harm."""
         self._send("PUT", path, query, content, media_type="application/octet-stream", pacer=pacer)
 
-    def post_bytes(self, path: str, content: bytes, kind: type[T], media_type: str) -> T:
-        """Send `content` as it is, and return the answer."""
-        return self._decode(self._send("POST", path, NOTHING, content, media_type=media_type).content, kind)
+    def post_bytes(self, path: str, content: bytes, kind: type[T], media_type: str, *, is_long: bool = False) -> T:
+        """Send `content` as it is, and return the answer, which to a long request is waited for without end."""
+        waits_s = None if is_long else LONG_S
+        answer = self._send("POST", path, NOTHING, content, media_type=media_type, within_s=waits_s)
+        return self._decode(answer.content, kind)
 
     def _send(
         self,

@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _SET_SIGNS = re.compile(r"[\[\],;@*?!&^\s]")
 UNSET_WORD = "default"
 """On the command line: neither this nor that is set, so that what is behind it counts."""
-METHODS = click.Choice(["exit", "grub-chain", "sanboot", "efi-order", UNSET_WORD])
+METHODS = click.Choice(["exit", "sanboot", "efi-order", UNSET_WORD])
 ORDERS = click.Choice(["network-first", "local-first", UNSET_WORD])
 WAYS = click.Choice([way.value for way in ConfirmWay])
 COUNT = click.IntRange(0, (1 << 63) - 1)

@@ -10,7 +10,7 @@ from cloner_cli.checking import Checks
 from cloner_cli.commands import command
 from cloner_cli.findings import details
 from cloner_cli.invocation import Invocation
-from cloner_cli.text import columns, fields, moment
+from cloner_cli.text import columns, fields, moment, printable
 from cloner_core.admin.images import ImageView
 from cloner_core.errors import ClonerError
 from cloner_core.image.linting.finding import Finding
@@ -34,6 +34,9 @@ def image_list_command(run: Invocation) -> None:
         for v in views
     ]
     run.result(views, lambda: columns(("IMAGE", "CHANNELS", "SIZE", "FILES", "PUBLISHED", "AUTHOR", "DIGEST"), rows))
+    for view in views:
+        if fault := view.detail.get("fault"):
+            run.say(printable(f"note: {view.image}:{view.number}: {fault}"))
 
 
 @command("image-details", example="cloner image-details --image debian:3")
@@ -58,7 +61,7 @@ def image_fields(view: ImageView) -> str:
         ("size", _size(view)),
         ("files", detail.get("inodes", "-")),
     ]
-    shown += [(name, detail[name]) for name in ("message", "source") if detail.get(name)]
+    shown += [(name, detail[name]) for name in ("fault", "message", "source") if detail.get(name)]
     if origin := detail.get("origin_key"):
         shown.append(("imported", f"it was signed by {origin}"))
     if (options := view.options) is not None:

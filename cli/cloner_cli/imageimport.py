@@ -76,7 +76,7 @@ def image_import_command(run: Invocation, *, file: Path, image: str, key_texts: 
                 whole.verify(lambda done, total: show(f"{format_bytes(done)} of {format_bytes(total)}"))
                 number = None
             else:
-                sink, done = ServerSink(run.api), 0
+                sink, done = ServerSink(run.api, monotonic=run.world.monotonic, sleep=run.world.sleep), 0
                 for ref in whole.root.segments:
                     sink.put_segment(ref, whole.segment(ref))
                 for offer in missing:

@@ -9,11 +9,11 @@ import msgspec
 
 from cloner_cli.checking import Checks
 from cloner_cli.commands import command, dry_run_option, max_option, some_nodes_option, yes_option
-from cloner_cli.deploy import agree, intended
+from cloner_cli.deploy import agree, describe, intended
 from cloner_cli.invocation import Invocation
 from cloner_cli.machine import machine_table
 from cloner_cli.text import columns
-from cloner_core.admin.deploying import DeployRequest, NetbootRequest
+from cloner_core.admin.deploying import DeployRequest, Intent, NetbootRequest
 from cloner_core.admin.nodes import MachineRequest, MachineView, NodeView
 
 _VALUES = click.Choice(["local", "cloner", "cloner-multicast", "capture", "discover", "rescue"])
@@ -54,7 +54,7 @@ def netboot_command(
     names = tuple(checks.nodes(run.api, nodes))
     checks.exist(run.api, nodes=names)
     checks.settle()
-    shown = None
+    shown, intents = None, list[Intent]()
     if value == "cloner":
         intents = intended(run, DeployRequest(nodes=names, limit=limit), is_dry=dry_run)
         if not dry_run:
@@ -66,7 +66,8 @@ def netboot_command(
     request = msgspec.convert(asked, NetbootRequest)
     views = run.api.post("/v1/netboot", list[NodeView], request)
     rows = [(view.name, view.netboot) for view in views]
-    run.result(views, lambda: "" if dry_run else columns(("NODE", "NETBOOT"), rows))
+    told = describe(intents) if dry_run and intents else columns(("NODE", "NETBOOT"), rows)
+    run.result(views, lambda: told)
 
 
 def _machines(
@@ -80,4 +81,4 @@ def _machines(
     checks.settle()
     asked = MachineRequest(known, "discover" if value == "discover" else "local", is_dry)
     views = run.api.post("/v1/machines", list[MachineView], asked)
-    run.result(views, lambda: "" if is_dry else machine_table(views))
+    run.result(views, lambda: machine_table(views))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 import tomllib
 from pathlib import Path
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 NODE_FILE = Path("/etc/cloner/node.toml")
 DEFAULT_PORT = 8443
 _SERVER_NAME = "cloner-server"  # in the certificate, whatever the address
+_KEEP_ALIVE = (  # some answers are waited for without end: probes find a server that vanished without a word
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 20),  # seconds
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),  # seconds
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 6),
+)
 _HINT = "on the server: cloner token create --capture IMAGE"
 
 
@@ -74,7 +81,7 @@ def pinned_client(host: str, port: int, context: ssl.SSLContext, token: str) -> 
     import httpx2
 
     return httpx2.Client(
-        transport=httpx2.HTTPTransport(verify=context),
+        transport=httpx2.HTTPTransport(verify=context, socket_options=_KEEP_ALIVE),
         event_hooks={"request": [name_server]},
         base_url=f"https://{f'[{host}]' if ':' in host else host}:{port}",
         headers={"authorization": f"Bearer {token}"},

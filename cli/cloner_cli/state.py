@@ -13,6 +13,7 @@ from cloner_cli.commands import FilePath, Group, command, dry_run_option
 from cloner_cli.documents import read_first_line
 from cloner_cli.invocation import Invocation
 from cloner_cli.showing import showing
+from cloner_cli.store import require_whole
 from cloner_cli.text import fields, moment
 from cloner_core.errors import InvalidError, RefusedError
 from cloner_core.sizes import format_bytes
@@ -107,7 +108,8 @@ def state_import(
     """Make a server of an export, in a state directory that is blank: the same CA, vault and images.
 
     Work that was going on is frozen and every node boots from its disk, for a deploy that ended since the export would
-    destroy what it made. With --dry-run FILE is verified to its last byte.
+    destroy what it made. Exit status 7 when images in it are damaged: all else is imported. With --dry-run FILE is
+    verified to its last byte.
     """
     from cloner_server.export.importing import Wanted, import_state
     from cloner_server.export.sealing import passphrase_bytes
@@ -121,6 +123,7 @@ def state_import(
         ("whole" if dry_run else "imported", f"{file}, made on {made.host} at {moment(made.made_s)}"),
         ("server key", made.server_key),
     ]
+    faults = len(made.faults) + len(made.damages)
     if not dry_run:
         told += [
             ("state", made.state),
@@ -128,13 +131,14 @@ def state_import(
             ("nodes", f"{made.nodes}, {made.identities} identities open"),
             ("versions", made.versions),
             ("frozen", ", ".join(made.frozen) or "nothing was going on"),
-            ("store", f"{len(made.faults)} faults" if made.faults else "whole"),
+            ("store", f"{faults} faults" if faults else "whole"),
         ]
     run.result(made, lambda: fields(told))
     for fault in made.faults[:_FAULTS_SHOWN]:
         run.say(f"note: {fault}")
     if made.faults:
         run.say(f"note: copy the old store's packs into {made.state}/store/packs; then: cloner store check")
+    require_whole(made.damages, "the store of the export; all else is imported")
 
 
 def _place(config: Path | None, state: str | None) -> tuple[Path, Path]:

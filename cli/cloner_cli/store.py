@@ -33,7 +33,8 @@ def store_command() -> None:
 def store_check(run: Invocation, *, read_data: bool) -> None:
     """Verify everything published: signatures, trees, maps, and that each pack is there with its size.
 
-    Exit status 7 when anything is wrong; each fault is named. Nothing is changed.
+    Exit status 7 when anything is wrong; each fault is named. Nothing is changed, but a pack found damaged counts as
+    missing until it is put again or found whole: no deploy begins with it, and the next capture sends its content.
     """
     # Reading a store takes as long as its disk does; there is no sensible limit.
     report = run.api.post("/v1/store/check", CheckReport, None, {"read_data": read_data}, is_long=True)
@@ -49,7 +50,7 @@ def require_whole(faults: Sequence[StoreFault], where: str) -> None:
         shown += [f"and {more} more (--json lists all)"] if more else []
         raise IntegrityError(
             "\n  - ".join((f"{len(faults)} faults in {where}:", *shown)),
-            hint="restore what is damaged from a backup of the store, or capture again with 'cloner new-image'",
+            hint="'cloner new-image' once more sends what is damaged, or restore the store from a backup",
         )
 
 

@@ -61,20 +61,29 @@ def task_show(run: Invocation, task_id: str) -> None:
 @click.option("--follow", "-F", is_flag=True, help="Go on until the task ends.")
 def task_log(run: Invocation, task_id: str, follow: bool) -> None:
     """Print what the node logged. With --follow and --json, one line of JSON an entry."""
-    last = 0
+    if not follow:
+        entries = list[LogEntry]()
+        while more := _log_after(run, task_id, entries):
+            entries += more
+        run.result(entries, lambda: "\n".join(map(_log_line, entries)))
+        return
+    shown = list[LogEntry]()  # the last that were
     while True:
         # Asked for first: what is logged before the task ends must not be missed.
-        is_over = not follow or has_ended(_get(run, task_id))
-        entries = run.api.get(f"/v1/tasks/{segment(task_id)}/log", list[LogEntry], {"after": last})
-        if not follow:
-            run.result(entries, lambda shown=entries: "\n".join(map(_log_line, shown)))  # type: ignore[misc]
-            return
+        is_over = has_ended(_get(run, task_id))
+        entries = _log_after(run, task_id, shown)
         for entry in entries:
-            run.result_line(entry, lambda shown=entry: _log_line(shown))  # type: ignore[misc]
-            last = entry.id
+            run.result_line(entry, lambda entry=entry: _log_line(entry))  # type: ignore[misc]
+        shown = entries or shown
         if is_over and not entries:
             return
         run.world.sleep(0 if entries else _FOLLOW_EVERY_S)
+
+
+def _log_after(run: Invocation, task_id: str, known: Sequence[LogEntry]) -> list[LogEntry]:
+    """Return what follows the last that is known: a part, if that is much; [] when that is all there is."""
+    after = known[-1].id if known else 0
+    return run.api.get(f"/v1/tasks/{segment(task_id)}/log", list[LogEntry], {"after": after})
 
 
 @command("wait", example="cloner task wait 12 13 --timeout 600", group=task_command)

@@ -282,7 +282,10 @@ def test_ctrl_c_while_waiting_has_its_status_and_aborts_nothing(two: Desk) -> No
 def test_netboot_cloner_wants_a_yes_as_deploy_does(two: Desk) -> None:
     assert two.refused("netboot", "--nodes", "n[01-02]", "--set", "cloner").exit_code == ExitStatus.REFUSED
     before = two.scene.state_dump()
-    assert two.run("netboot", "-n", "n[01-02]", "--set", "cloner", "--dry-run").exit_code == 0
+    dry = two.run("netboot", "-n", "n[01-02]", "--set", "cloner", "--dry-run")
+    assert dry.exit_code == 0
+    assert dry.stdout == two.run("deploy", "-n", "n[01-02]", "--dry-run").stdout
+    assert "n02: golden:1 with layout simple:1" in dry.stdout
     assert two.scene.state_dump() == before
     views = two.json("netboot", "--nodes", "n[01-02]", "--set", "cloner", "--yes")
     assert [view["netboot"] for view in views] == ["cloner", "cloner"]

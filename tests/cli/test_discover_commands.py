@@ -29,6 +29,7 @@ def test_nodes_are_set_to_discover_without_a_question(offering: Desk) -> None:
     offering.scene.add_node(is_protected=True)
     dry = offering.run("netboot", "--nodes", "n01", "--set", "discover", "--dry-run")
     assert (dry.exit_code, offering.scene.netboot()) == (ExitStatus.OK, "local")
+    assert "n01   discover" in dry.stdout
     result = offering.run("netboot", "--nodes", "n01", "--set", "discover")
     assert (result.exit_code, offering.scene.netboot()) == (ExitStatus.OK, "discover")
     assert "n01   discover" in result.output

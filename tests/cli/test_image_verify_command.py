@@ -39,6 +39,16 @@ def test_a_record_that_cannot_be_read_is_a_fault(desk: Desk) -> None:
     assert result.exit_code == ExitStatus.INTEGRITY
 
 
+def test_a_record_that_cannot_be_read_is_told_where_images_are_listed(desk: Desk) -> None:
+    desk.scene.core.catalog.store.paths_of("golden", 1)[0].write_bytes(b"{garbage")
+    listed = desk.run("image-list")
+    assert (listed.exit_code, "golden:1" in listed.stdout) == (0, True)
+    assert "note: golden:1: the record of version golden/1 cannot be read" in listed.stderr
+    details = desk.run("image-details", "--image", "golden").stdout
+    assert desk.scene.image.version.hex() in details
+    assert "cannot be read" in details
+
+
 def test_a_record_of_another_tree_than_was_published_is_a_fault(desk: Desk) -> None:
     from cloner_server.state.tables import versions
 

@@ -60,6 +60,22 @@ def test_without_images_it_says_what_to_copy(desk: Desk, state: list[str], secre
     assert f"copy the old store's packs into {new}/store/packs" in shown.stderr
 
 
+def test_a_damaged_image_ends_with_7_and_all_else_is_there(
+    desk: Desk, state: list[str], secret: Path, tmp_path: Path
+) -> None:
+    file, new = tmp_path / "x.state", tmp_path / "new"
+    for path in (desk.scene.core.state_directory / "store" / "packmaps").glob("*/*"):
+        path.unlink()
+    sealed(desk, state, secret, file, "--images")
+    there = ["--state", str(new), "--config", str(tmp_path / "etc.toml"), "--passphrase-file", str(secret)]
+    shown = desk.run("state", "import", str(file), *there)
+    assert shown.exit_code == ExitStatus.INTEGRITY
+    assert "all else is imported" in shown.stderr
+    assert "version golden/1" in shown.stderr
+    assert "copy the old store's packs" not in shown.stderr
+    assert (new / "cloner.db").is_file()
+
+
 def test_the_passphrase_is_asked_for_twice_to_seal_and_once_to_open(
     desk: Desk, state: list[str], tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 from clibench.desk import Desk
 from cloner_core.errors import ExitStatus, failed_status
 from cloner_core.messages import Beat, BeatReply, Cause, Failure, LogLine, Progress, Stage
+from cloner_server.state import tasks
 from serverbench.scene import Agent, facts
 
 
@@ -35,6 +36,17 @@ def test_a_task_is_listed_shown_and_logged(desk: Desk, agent: Agent) -> None:
     assert "info    formatting" in shown
     assert "\x1b" not in shown
     assert desk.json("task", "log", "1")[0]["text"] == "formatting"
+
+
+def test_a_long_log_is_shown_to_its_end(desk: Desk, agent: Agent) -> None:
+    agent.hello()
+    with desk.scene.core.database.write() as connection:
+        attempt = tasks.last_attempt(connection, 1)
+        assert attempt is not None
+        lines = tuple(LogLine(1_800_000_000.0, "info", f"line {number}") for number in range(10_050))
+        tasks.append_log(connection, 1, attempt.id, lines)
+    assert desk.run("task", "log", "1").stdout.splitlines()[-1].endswith("line 10049")
+    assert [entry["text"] for entry in desk.json("task", "log", "1")] == [line.text for line in lines]
 
 
 def test_a_task_names_its_multicast_session(desk: Desk, agent: Agent) -> None:
