@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -25,6 +26,8 @@ def main(argv: list[str]) -> int:
             print(f"  {name:13} {what}", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # what was made is taken down
+    # By this process alone: in a child of a pool the exception can be lost, and whoever waits for it waits for ever.
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     bench: Callable[[list[str]], int] = importlib.import_module(f"benches.{argv[0].replace('-', '_')}").main
     return bench(argv[1:])
 

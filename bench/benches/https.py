@@ -1,7 +1,8 @@
 """Packs over HTTPS from the real server to 1, 2, 4, 8 and 400 clients on a link of 1 Gbit/s, beside nginx (G12).
 
-All of it runs in a network namespace of its own whose loopback is capped by tc. Clients are the agent's own, with the
-credential of a live attempt; every pack is checked against its digest.
+All of it runs in a network namespace of its own whose loopback is capped by tc. Clients are nodes: as many workers as a
+restore has here, with the agent's own HTTP and the credential of a live attempt. Every pack is checked against its
+digest.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from benches.golden import MIB, SMALL, make_golden
 from benches.node import open_store
 from cloner_agent.client import Endpoint, Transport
 from cloner_agent.restore.job import FETCHED_AT_ONCE
+from cloner_agent.restore.workers import usual_workers
 from cloner_agent.session import API
 from cloner_core.image.digest import digest
 from cloner_core.image.limits import PACK_STORED_BYTES
@@ -80,7 +82,7 @@ class Site:
 
 
 def _download(site: Site, number: int, start_at: float) -> tuple[int, float]:
-    """Fetch packs for a while, as many at once as a worker of a restore does; return the bytes and the seconds."""
+    """Be one worker of a restore for a while, with as many packs at once; return the bytes and the seconds."""
     names = list(site.paths)
     transports = [Transport(site.endpoint) for _ in range(FETCHED_AT_ONCE)]
     for transport in transports:
@@ -102,13 +104,15 @@ def _download(site: Site, number: int, start_at: float) -> tuple[int, float]:
 
 def _load(site: Site, who: str, clients: int, cpu_s: Callable[[], float]) -> Load:
     start_at = time.time() + 1.5 + 0.2 * clients
-    with multiprocessing.get_context("fork").Pool(clients) as pool:
-        running = pool.starmap_async(_download, [(site, 7 * number, start_at) for number in range(clients)])
+    each = usual_workers()  # of a node like this machine
+    processes = clients * each
+    with multiprocessing.get_context("fork").Pool(processes) as pool:
+        running = pool.starmap_async(_download, [(site, 7 * number, start_at) for number in range(processes)])
         time.sleep(max(0.0, start_at - time.time()))
         before = cpu_s()
         got = running.get()
         spent = cpu_s() - before
-    sizes = [size for size, _ in got]
+    sizes = [sum(size for size, _ in got[at : at + each]) for at in range(0, processes, each)]
     return Load(who, clients, sum(sizes), max(seconds for _, seconds in got), min(sizes) / max(sizes), spent)
 
 

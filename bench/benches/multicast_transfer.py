@@ -97,7 +97,7 @@ class Run:
     share_of_link: float | None  # of what a capped link carries in blocks
     whole: int  # receivers whose file is the same
     left_s: float | None = None  # when the slow one was sent away
-    late_share: float | None = None  # bytes on the wire beyond one transmission, over those before it could hear
+    late_share: float | None = None  # datagrams of data beyond one transmission, over those before it could hear
     late_s: float | None = None  # from when the late one was let in until it could hear
     forged_share: float | None = None  # of the datagrams that the first receiver saw, those that it found forged
 
@@ -212,10 +212,10 @@ class _Ours:
         sender.begin(begun_s)
         left_s: float | None = None
         admitted_s = 0.0  # of the late one
-        sent = [(begun_s, 0)]  # bytes on the wire by then
+        sent = [(begun_s, 0)]  # datagrams with data in them by then
         while not sender.is_over:
             sending.run(time.monotonic() + 0.02)
-            sent.append((time.monotonic(), sender.sent.wire_bytes))
+            sent.append((time.monotonic(), sender.sent.datagrams - sender.sent.syncs))
             if scene.late and not admitted_s and sender.sent.blocks * BLOCK_BYTES >= scene.late * self._size:
                 admitted_s = time.monotonic()
                 admit(count - 1)
@@ -224,14 +224,14 @@ class _Ours:
             if sender.is_finished:
                 sender.close()
         source.close()
-        once = self._size * FRAME / BLOCK_BYTES
+        once = sum(session.blocks(parcel) for parcel in range(len(session.parcels)))
         told: dict[str, float] = {}
         if left_s is not None:
             told["left_s"] = round(left_s, 2)
         if scene.late:
             seated_s = float(place.seated.read_text())
             told["late_s"] = round(seated_s - admitted_s, 4)
-            told["late_share"] = round((sender.sent.wire_bytes - once) / _sent_by(sent, seated_s), 4)
+            told["late_share"] = round((sent[-1][1] - once) / _sent_by(sent, seated_s), 4)
         place.said.write_text(json.dumps(told))
 
     def _receive(self, number: int) -> None:
@@ -275,7 +275,7 @@ class _Ours:
 
 
 def _sent_by(sent: Sequence[tuple[float, int]], when_s: float) -> float:
-    """Return how many bytes were sent by a time, from (time, bytes) in order."""
+    """Return how many datagrams were sent by a time, from (time, datagrams) in order."""
     after = min(bisect(sent, (when_s, 0)), len(sent) - 1)
     (begun_s, first), (ended_s, last) = sent[after - 1], sent[after]
     return first + (last - first) * (when_s - begun_s) / (ended_s - begun_s)
