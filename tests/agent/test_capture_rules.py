@@ -118,8 +118,8 @@ def test_every_wrong_exclude_is_told_at_once() -> None:
     assert len(told.value.faults) == 4
 
 
-def line(number: int, device: str, root: str, path: str, kind: str) -> bytes:
-    return f"{number} 1 {device} {root} {path} rw,relatime shared:1 - {kind} source rw\n".encode()
+def line(number: int, device: str, root: str, path: str, kind: str, source: str = "source") -> bytes:
+    return f"{number} 1 {device} {root} {path} rw,relatime shared:1 - {kind} {source} rw\n".encode()
 
 
 MOUNTINFO = b"".join(
@@ -174,6 +174,66 @@ def test_each_subvolume_of_a_btrfs_is_crossed_once() -> None:
     assert boundaries.closed == {b"home-again", b"srv-again", b"bind", b"data-again"}
 
 
+SNAPPER = b"".join(
+    (
+        line(20, "0:40", "/@/.snapshots/1/snapshot", "/", "btrfs"),
+        line(21, "0:40", "/@/.snapshots", "/.snapshots", "btrfs"),
+        line(22, "0:40", "/@/home", "/home", "btrfs"),
+    )
+)
+POOL = b"".join(
+    (
+        line(20, "0:40", "/@", "/", "btrfs"),
+        line(21, "0:40", "/", "/mnt/pool", "btrfs"),
+        line(22, "0:40", "/@home", "/home", "btrfs"),
+    )
+)
+
+
+def test_a_mount_that_leads_down_to_the_root_shows_it_no_second_time() -> None:
+    boundaries = find_boundaries(b"/", parse_mountinfo(SNAPPER), lambda path: True)
+    assert boundaries.crossed == dict.fromkeys((b".snapshots", b"home"), "btrfs")
+    assert boundaries.closed == {b".snapshots/1/snapshot"}
+
+
+def test_what_a_pool_shows_counts_where_it_is_mounted_itself() -> None:
+    boundaries = find_boundaries(b"/", parse_mountinfo(POOL), lambda path: True)
+    assert boundaries.crossed == dict.fromkeys((b"mnt/pool", b"home"), "btrfs")
+    assert boundaries.closed == {b"mnt/pool/@", b"mnt/pool/@home"}
+
+
+def test_a_directory_mounted_on_itself_is_as_if_it_were_not() -> None:
+    told = (
+        line(20, "8:2", "/", "/", "ext4"),
+        line(21, "8:3", "/", "/srv", "xfs"),
+        line(22, "8:2", "/home", "/home", "ext4"),
+        line(23, "8:3", "/", "/srv", "xfs"),
+        line(24, "8:3", "/data", "/srv/data", "xfs"),
+    )
+    boundaries = find_boundaries(b"/", parse_mountinfo(b"".join(told)))
+    assert (boundaries.crossed, boundaries.closed) == ({b"srv": "xfs"}, frozenset())
+    told = (line(20, "0:40", "/@", "/", "btrfs"), line(21, "0:40", "/@h", "/h", "btrfs"))
+    again = (line(22, "0:40", "/@h", "/h", "btrfs"), line(23, "0:40", "/@/d", "/d", "btrfs"))
+    boundaries = find_boundaries(b"/", parse_mountinfo(b"".join(told + again)), lambda path: path != b"/d")
+    assert (boundaries.crossed, boundaries.closed) == ({b"h": "btrfs"}, frozenset())
+
+
+def test_images_that_the_system_has_mounted_are_closed_unless_it_is_one_itself() -> None:
+    told = line(21, "7:0", "/", "/snap/x", "ext4", "/dev/loop0")
+    on_disk = line(20, "8:2", "/", "/", "ext4", "/dev/sda2") + told
+    assert find_boundaries(b"/", parse_mountinfo(on_disk)).closed == {b"snap/x"}
+    at_root = line(20, "8:2", "/", "/", "ext4", "/dev/sda2") + line(21, "7:0", "/", "/srv/tree/x", "ext4", "/dev/loop0")
+    assert find_boundaries(b"/srv/tree", parse_mountinfo(at_root)).crossed == {b"x": "ext4"}
+    on_loop = line(20, "7:1", "/", "/", "ext4", "/dev/loop1p2") + told
+    assert find_boundaries(b"/", parse_mountinfo(on_loop)).crossed == {b"snap/x": "ext4"}
+
+
+def test_what_is_closed_by_name_is_so_with_all_that_is_mounted_beneath() -> None:
+    boundaries = find_boundaries(b"/", parse_mountinfo(MOUNTINFO), closed={b"home", b"srv"})
+    assert boundaries.crossed == {b"boot/efi": "vfat", b"with blank": "ext4"}
+    assert {b"home", b"srv"} <= boundaries.closed
+
+
 SUBVOLUMES = """
 set -e
 mkdir $0/top $0/view; mount -o loop $0/disk $0/top; device=$(losetup -nO NAME -j $0/disk)
@@ -182,13 +242,17 @@ mkdir $0/top/@/home $0/top/@/dir $0/top/@/bound
 mount -o subvol=@ $device $0/view; mount -o subvol=@home $device $0/view/home
 mount --bind $0/view/dir $0/view/bound
 for name in file dir/file home/file nested/file; do echo $name > $0/view/$name; done
+mkdir $0/view/.snapshots; btrfs -q subvolume snapshot -r $0/view $0/view/.snapshots/1
+btrfs -q subvolume snapshot $0/view/nested $0/view/restored; btrfs -q subvolume create $0/view/own
+btrfs -q property set $0/view/own ro true
+mount -o subvol=/ $device $0/view/dir
 exec $1 -c "$2" $0/view
 """
 LOOK = """
 import sys
 from cloner_agent.capture.survey import survey
 told = survey(sys.argv[1], (), None, allow_secrets=False)
-print([one.path for one in told.mounts], list(told.closed), told.data_bytes)
+print([one.path for one in told.mounts], list(told.closed), list(told.snapshots), told.data_bytes)
 """
 
 
@@ -200,8 +264,47 @@ def test_subvolumes_as_the_kernel_shows_them_are_captured_once(tmp_path: Path) -
     subprocess.run(["mkfs.btrfs", "-q", tmp_path / "disk"], check=True, capture_output=True)
     argv: list[str | Path] = ["unshare", "-m", "sh", "-c", SUBVOLUMES, tmp_path, sys.executable, LOOK]
     told = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=120).stdout
-    size = sum(len(f"{name}\n") for name in ("file", "dir/file", "home/file", "nested/file"))
-    assert told == f"['/', '/home'] ['/bound'] {size}\n"
+    size = sum(len(f"{name}\n") for name in ("file", "home/file", "nested/file", "nested/file"))
+    shown = "['/', '/dir', '/home'] ['/bound', '/dir/@', '/dir/@home'] ['/.snapshots/1']"
+    assert told == f"{shown} {size}\n"
+
+
+MEANWHILE = """
+set -e
+mkdir $0/top; mount -o loop $0/disk $0/top; mkdir $0/top/data $0/top/late; mount -o loop $0/other $0/top/data
+touch $0/top/data/file $0/top/late/file
+exec $1 -c "$2" $0/top
+"""
+CHANGE = """
+import subprocess, sys
+from cloner_agent.capture.records import CaptureError, Notes
+from cloner_agent.capture.source import opened
+from cloner_agent.capture.survey import Weigher
+from cloner_agent.capture.walk import Walker
+for command in ("mount -t tmpfs late {0}/late", "umount -l {0}/data"):
+    with opened(sys.argv[1], None, (), None, allow_secrets=False) as source:
+        notes = Notes()
+        weigher = Weigher(source.boundaries, lambda path, status: False)
+        walk = Walker(source.boundaries, source.book, weigher, notes, source.linter).walk(source.rooted.fd)
+        next(walk)
+        subprocess.run(command.format(sys.argv[1]).split(), check=True)
+        try:
+            print(len(list(walk)), notes.mount_points)
+        except CaptureError as error:
+            print(error.message)
+"""
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+def test_what_is_mounted_or_unmounted_while_the_tree_is_walked_is_seen(tmp_path: Path) -> None:
+    for name in ("disk", "other"):
+        (tmp_path / name).touch()
+        os.truncate(tmp_path / name, 64 << 20)
+        subprocess.run(["mkfs.ext4", "-q", tmp_path / name], check=True, capture_output=True)
+    argv: list[str | Path] = ["unshare", "-m", "sh", "-c", MEANWHILE, tmp_path, sys.executable, CHANGE]
+    told = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=120).stdout
+    assert told == "3 [b'late']\nwhat was mounted on /data is no longer there\n"
 
 
 FSTAB = b"""# comment

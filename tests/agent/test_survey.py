@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from cloner_agent.capture.job import CaptureOptions, capture
+from cloner_agent.capture.records import CaptureError
+from cloner_agent.capture.source import closed_paths
 from cloner_agent.capture.survey import DirectoryShare, Survey, survey
 from cloner_core.image.linting.linter import SecretsError
 from cloner_server.store.local import LocalSink, LocalStore
@@ -51,6 +53,20 @@ def test_links_count_once_holes_not_and_sockets_are_no_part_of_it(tree: Path) ->
         told = look(tree)
     assert told.data_bytes == before.data_bytes
     assert told.entries == before.entries + 2
+
+
+def test_a_directory_that_is_closed_is_empty_in_the_survey_and_in_the_image(tree: Path, tmp_path: Path) -> None:
+    closed = closed_paths(["/srv/x"])
+    told = survey(tree, (), None, allow_secrets=False, closed=closed)
+    assert (told.data_bytes, told.closed) == (12013, ("/srv/x",))
+    sink = LocalSink(LocalStore(tmp_path / "store", Key()))
+    assert capture(tree, sink, CaptureOptions("golden", closed=closed)).data_bytes == 12013
+
+
+def test_other_mounts_than_those_that_were_shown_end_a_capture(tree: Path, tmp_path: Path) -> None:
+    sink = LocalSink(LocalStore(tmp_path / "store", Key()))
+    with pytest.raises(CaptureError, match="not what was shown before: /data is no longer mounted"):
+        capture(tree, sink, CaptureOptions("golden", mounts=("/", "/data")))
 
 
 def test_what_is_left_out_weighs_nothing_and_what_names_nothing_is_told(tree: Path) -> None:

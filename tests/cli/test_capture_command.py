@@ -108,7 +108,7 @@ def test_files_that_kept_changing_end_with_their_own_status(capsys: pytest.Captu
     )
     nothing: list[bytes] = []
     notes = SimpleNamespace(
-        vanished=nothing, sockets=nothing, mount_points=nothing, dropped_evm=0, index=(), recalled=0
+        vanished=nothing, sockets=nothing, snapshots=[], mount_points=nothing, dropped_evm=0, index=(), recalled=0
     )
     captured = SimpleNamespace(
         record=record, inodes=1, data_bytes=1, new_packs=0, new_stored_bytes=0, notes=notes, unmatched_excludes=()

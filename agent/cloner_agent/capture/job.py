@@ -12,9 +12,9 @@ from pathlib import Path
 from cloner_agent.capture.binding import bind_index
 from cloner_agent.capture.index import open_index
 from cloner_agent.capture.packing import PackStream
-from cloner_agent.capture.records import Notes, RecordMaker
+from cloner_agent.capture.records import CaptureError, Notes, RecordMaker
 from cloner_agent.capture.sink import CaptureSink
-from cloner_agent.capture.source import opened, read_start
+from cloner_agent.capture.source import Source, opened, read_start
 from cloner_agent.capture.walk import Walker
 from cloner_agent.rooted import Rooted
 from cloner_core.allocation import keep_freed_memory
@@ -45,6 +45,7 @@ class CaptureOptions:
     source: str = ""  # host name of the machine captured
     architecture: str = ""  # as uname shows it; read from the tree's own programs when ""
     closed: frozenset[bytes] = frozenset()  # directories whose content is not taken; see source.opened
+    mounts: tuple[str, ...] | None = None  # that were shown to be captured: no others then
     threads: int | None = None  # that compress; the number of CPUs when None
     layout: Layout | None = None  # of the nodes it is for; the lint compares it
     allow_secrets: bool = False  # publish what the lint calls a secret
@@ -116,6 +117,7 @@ def capture(
             say=notes.index.append,
         ) as index,
     ):
+        _require_shown(source, options.mounts)
         with PackStream(sink, base, index.tree, threads=options.threads) as packs:
             maker = RecordMaker(source.boundaries, source.esp, packs, index, notes)
             walker = Walker(source.boundaries, source.book, maker, notes, source.linter)
@@ -196,6 +198,16 @@ def _architecture(rooted: Rooted) -> str:
         if header[:4] == b"\x7fELF":
             return _ELF_MACHINES.get(int.from_bytes(header[18:20], "little"), "")
     return ""
+
+
+def _require_shown(source: Source, shown: tuple[str, ...] | None) -> None:
+    """Raise CaptureError when other filesystems are mounted than those that a person said yes to."""
+    if shown is None:
+        return
+    found = source.mount_points()
+    if others := sorted({*found} ^ {*shown}):
+        told = ", ".join(f"{path} is {'mounted now' if path in found else 'no longer mounted'}" for path in others)
+        raise CaptureError(f"not what was shown before: {told}", hint="capture again")
 
 
 def _facts(rooted: Rooted, options: CaptureOptions) -> Facts:

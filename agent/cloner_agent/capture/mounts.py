@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -18,6 +19,12 @@ _SYS_OPEN_TREE = 428
 _OPEN_TREE_CLONE = 1  # include/uapi/linux/mount.h
 _AT_EMPTY_PATH = 0x1000
 _SUBVOLUME_INODE = 256  # BTRFS_FIRST_FREE_OBJECTID
+_GET_SUBVOLUME_INFO = 0x81F8943C  # BTRFS_IOC_GET_SUBVOL_INFO, include/uapi/linux/btrfs.h
+_SUBVOLUME_INFO_BYTES = 504
+_INFO_FLAGS = slice(288, 296)  # of struct btrfs_ioctl_get_subvol_info_args
+_INFO_PARENT = slice(312, 328)  # UUID of what it is a snapshot of
+_IS_READ_ONLY = 1  # BTRFS_ROOT_SUBVOL_RDONLY
+_LOOP = b"/dev/loop"
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -66,16 +73,37 @@ def is_subvolume(path: bytes) -> bool:
         return False
 
 
+def is_kept_snapshot(fd: int) -> bool | None:
+    """Whether the directory `fd` is a read-only snapshot of btrfs: a copy that is kept, which nothing runs from.
+
+    None when it is not the top of a subvolume.
+    """
+    if os.fstat(fd).st_ino != _SUBVOLUME_INODE:
+        return None
+    try:
+        told = fcntl.ioctl(fd, _GET_SUBVOLUME_INFO, bytes(_SUBVOLUME_INFO_BYTES))
+    except OSError:
+        return None  # another filesystem
+    return bool(told[_INFO_FLAGS][0] & _IS_READ_ONLY) and any(told[_INFO_PARENT])
+
+
 def find_boundaries(
-    root: bytes, mounts: Iterable[Mount], is_subvolume: Callable[[bytes], bool] = is_subvolume
+    root: bytes,
+    mounts: Iterable[Mount],
+    is_subvolume: Callable[[bytes], bool] = is_subvolume,
+    *,
+    closed: Iterable[bytes] = (),
 ) -> Boundaries:
     """Sort the mounts beneath `root`, an absolute real path, into those to cross and those to close.
 
     Of what is shown at several places the first counts. Subvolumes of one btrfs share a device and are told apart by
-    where they lie in it; `is_subvolume` tells them from a bind mount of a directory.
+    where they lie in it; `is_subvolume` tells them from a bind mount of a directory. A file that the running system
+    has mounted (root "/") is no part of it. `closed` are closed whatever is
+    mounted there, and so is what is mounted beneath them.
     """
     crossed: dict[bytes, str] = {}
-    closed: set[bytes] = set()
+    barriers = set(closed)
+    shut: set[bytes] = set()
     shown: list[Mount] = []
     prefix = root.rstrip(b"/") + b"/"
     for mount in mounts:
@@ -87,32 +115,58 @@ def find_boundaries(
         if not path:
             shown = [mount]
             continue
-        is_btrfs = mount.type == "btrfs"
+        is_subvolume_there = mount.type == "btrfs" and is_subvolume(mount.path)
+        seen = next((one for one in shown if _place(one, mount) == mount.path), None)
+        if seen is not None and (not is_subvolume_there or seen.path == mount.path):
+            if seen.path != mount.path:  # a directory mounted on itself: it is as if it were not
+                crossed.pop(path, None)
+                shut.discard(path)
+            continue
         # A bind mount shows a part of a filesystem a second time; a btrfs subvolume is a part shown once.
-        is_whole = mount.root == b"/" or (is_btrfs and is_subvolume(mount.path))
-        if mount.type in LOCAL_TYPES and is_whole and not any(_shows(one, mount) for one in shown):
+        is_whole = mount.root == b"/" or is_subvolume_there
+        is_own = mount.type in LOCAL_TYPES and not (root == b"/" and _is_image(mount, shown[0]))
+        if is_own and is_whole and not any(_shows(one, mount, is_first=one is shown[0]) for one in shown):
+            twice = [_inner(mount, one) for one in shown] + [_inner(one, mount) for one in shown[1:]]
+            barriers |= {inner[len(prefix) :] for inner in twice if inner}
             shown.append(mount)
             crossed[path] = mount.type
-            closed.discard(path)
+            shut.discard(path)
         else:
             crossed.pop(path, None)
-            closed.add(path)
-    hidden = {path for path in crossed if any(path.startswith(barrier + b"/") for barrier in closed)}
-    return Boundaries({path: kind for path, kind in crossed.items() if path not in hidden}, frozenset(closed))
+            shut.add(path)
+    shut |= barriers
+    hidden = {path for path in crossed if any((path + b"/").startswith(barrier + b"/") for barrier in shut)}
+    return Boundaries({path: kind for path, kind in crossed.items() if path not in hidden}, frozenset(shut))
 
 
-def _shows(one: Mount, other: Mount) -> bool:
-    """Whether what `other` shows is seen by `one` already, at another place."""
-    if one.device != other.device:
-        return False
-    if one.type != "btrfs":
-        return True
+def _is_image(mount: Mount, first: Mount) -> bool:
+    """Whether it is a file that is mounted, where the system itself, mounted by `first`, is none."""
+    return mount.source.startswith(_LOOP) and not first.source.startswith(_LOOP)
+
+
+def _place(one: Mount, other: Mount) -> bytes | None:
+    """Return where `one` shows the root of `other`, None where it does not."""
     top = one.root.rstrip(b"/")
-    if other.root == one.root:
-        return True
-    # A subvolume within another one is seen through it; mounted just there it is the same thing.
-    within = other.root.startswith(top + b"/")
-    return within and one.path.rstrip(b"/") + other.root[len(top) :] != other.path
+    if one.device != other.device or not (other.root.rstrip(b"/") + b"/").startswith(top + b"/"):
+        return None
+    return (one.path.rstrip(b"/") + other.root[len(top) :]).rstrip(b"/") or b"/"
+
+
+def _shows(one: Mount, other: Mount, *, is_first: bool) -> bool:
+    """Whether what `other` shows is seen by `one` already, at another place.
+
+    A subvolume within another one is seen through it, and counts there where that is the root of the tree, the first;
+    else where it is mounted itself.
+    """
+    if one.device != other.device or one.type != "btrfs":
+        return one.device == other.device
+    return bool(_inner(one, other)) and (is_first or one.root == other.root)
+
+
+def _inner(one: Mount, other: Mount) -> bytes:
+    """Return where `one` shows what `other` shows as well; b"" where it does not, or only at the same place."""
+    place = _place(one, other)
+    return place if place is not None and place != other.path else b""
 
 
 def filesystems_of(boundaries: Boundaries, esp: bytes | None, fstab: bytes) -> tuple[Filesystem, ...]:

@@ -33,6 +33,7 @@ class Notes:
     vanished: list[bytes] = field(default_factory=list)
     sockets: list[bytes] = field(default_factory=list)
     mount_points: list[bytes] = field(default_factory=list)  # of filesystems that are not captured
+    snapshots: list[bytes] = field(default_factory=list)  # read-only ones of btrfs: not captured
     dropped_evm: int = 0
     index: list[str] = field(default_factory=list)  # why the capture index was not used, or is not kept
     recalled: int = 0  # files that were not read: they are as the index has them

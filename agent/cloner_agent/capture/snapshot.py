@@ -18,7 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from cloner_agent.capture.mounts import Boundaries, Mount, find_boundaries, is_subvolume, parse_mountinfo
+from cloner_agent.capture.mounts import (
+    Boundaries,
+    Mount,
+    find_boundaries,
+    is_kept_snapshot,
+    is_subvolume,
+    parse_mountinfo,
+)
 from cloner_agent.host import Runner, ToolError
 from cloner_core.errors import RefusedError
 from cloner_core.sizes import GIB, MIB, format_bytes
@@ -45,13 +52,16 @@ class View:
 
 
 @contextmanager
-def snapshotted(run: Runner) -> Iterator[View]:
+def snapshotted(run: Runner, closed: frozenset[bytes] = frozenset()) -> Iterator[View]:
     """Give a view of the running system, which is captured in its place; this process sees mounts of its own from then.
+
+    `closed` are mount points whose content is not captured, whatever is mounted there. Read-only snapshots that lie
+    in a subvolume are empty directories in the view.
 
     Raises RefusedError when the filesystem under / cannot be snapshot, ToolError when a tool fails.
     """
     mounts = parse_mountinfo(Path("/proc/self/mountinfo").read_bytes())
-    boundaries = find_boundaries(b"/", mounts)
+    boundaries = find_boundaries(b"/", mounts, closed=closed)
     shown = {mount.path: mount for mount in mounts}  # the last one on a path is the one that is seen
     points = [shown[b"/"], *(shown[b"/" + path] for path in sorted(boundaries.crossed))]
     with ExitStack() as made:
@@ -211,11 +221,21 @@ def _nested(path: str, covered: frozenset[bytes] | set[bytes]) -> Iterator[str]:
             with suppress(FileNotFoundError):
                 status = os.lstat(full)
                 if status.st_dev != device and is_subvolume(os.fsencode(full)) and not os.path.islink(full):
+                    if _is_kept(full):
+                        continue
                     yield full
                     yield from _nested(full, covered)
                 elif status.st_dev == device:
                     kept.append(name)
         names[:] = kept
+
+
+def _is_kept(path: str) -> bool:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return bool(is_kept_snapshot(fd))
+    finally:
+        os.close(fd)
 
 
 def _is_left_over(name: str) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import stat
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,11 @@ class Source:
     linter: Linter
     excludes: tuple[tuple[str, Rule], ...]
 
+    def mount_points(self) -> tuple[str, ...]:
+        """Return where the filesystems are mounted that are captured, from the root of the tree."""
+        crossed = sorted(self.boundaries.crossed)
+        return tuple("/" + path.decode(errors="backslashreplace") for path in (b"", *crossed))
+
     def unmatched_excludes(self) -> tuple[str, ...]:
         """Return the excludes that have named nothing so far."""
         return tuple(text for text, rule in self.excludes if rule not in self.book.used)
@@ -54,7 +59,8 @@ def opened(
 ) -> Iterator[Source]:
     """Give the tree beneath `root`; `esp` is taken for the ESP where it is a directory.
 
-    `closed` are directories whose content is not taken, beside mount points: those a snapshot has in place of mounts.
+    `closed` are directories whose content is not taken, nor that of what is mounted beneath them: those a snapshot has
+    in place of mounts, and mounts of devices that are no part of the layout. What is mounted and captured stays busy.
 
     Raises InvalidError for wrong excludes, CaptureError when the tree cannot be opened or has too many filesystems.
     """
@@ -70,9 +76,10 @@ def opened(
         rooted = Rooted(root_fd)
     finally:
         os.close(root_fd)
-    with rooted:
-        boundaries = find_boundaries(real, mounts)
-        boundaries = Boundaries(boundaries.crossed, boundaries.closed | closed)
+    with rooted, ExitStack() as held:
+        boundaries = find_boundaries(real, mounts, closed=closed)
+        for path in boundaries.crossed:  # or one that is mounted on demand would be gone before the walk is there
+            held.callback(os.close, _hold(rooted, path))
         esp_path = _find_esp(rooted, esp, boundaries.crossed)
         filesystems = filesystems_of(boundaries, esp_path, read_start(rooted, "etc/fstab"))
         _require_few(filesystems)
@@ -86,6 +93,18 @@ def opened(
             linter=Linter(prelude, layout=layout, allow_secrets=allow_secrets),
             excludes=tuple(zip(excludes, rules, strict=True)),
         )
+
+
+def closed_paths(mounts: Iterable[str]) -> frozenset[bytes]:
+    """Return mount points, absolute in the tree, as `opened` takes them."""
+    return frozenset(os.fsencode(mount).strip(b"/") for mount in mounts)
+
+
+def _hold(rooted: Rooted, path: bytes) -> int:
+    try:
+        return rooted.open(path, os.O_PATH | os.O_DIRECTORY)
+    except OSError as error:
+        raise CaptureError(f"cannot read /{os.fsdecode(path)}: {error.strerror}") from error
 
 
 def _require_few(filesystems: Sequence[Filesystem]) -> None:

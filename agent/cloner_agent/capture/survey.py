@@ -52,6 +52,7 @@ class Survey(msgspec.Struct, frozen=True):
     unknown_bytes: int  # of that what nobody remembers having sent: at most so much is new to the server
     mounts: tuple[MountShare, ...]
     closed: tuple[str, ...]  # mount points whose content is not taken
+    snapshots: tuple[str, ...]  # read-only ones of btrfs, whose content is not taken
     largest: tuple[DirectoryShare, ...]  # the largest first
     unmatched_excludes: tuple[str, ...]
 
@@ -145,16 +146,17 @@ def survey(
         peek_index(indexes, partial(bind_index, image, source.rooted, source.boundaries.crossed)) as index,
     ):
         weigher = Weigher(source.boundaries, lambda path, status: index.recall(path, status, _is_sent) is not None)
-        walker = Walker(source.boundaries, source.book, weigher, Notes(), source.linter)
+        notes = Notes()
+        walker = Walker(source.boundaries, source.book, weigher, notes, source.linter)
         for number, _ in enumerate(walker.walk(source.rooted.fd)):
             if not number % _TOLD_EVERY:
                 progress(number)
-        return _survey(source, weigher.weights)
+        return _survey(source, weigher.weights, notes)
 
 
-def _survey(source: Source, weights: _Weights) -> Survey:
+def _survey(source: Source, weights: _Weights, notes: Notes) -> Survey:
     told = {one.mount: one.type for one in source.filesystems}
-    points = [b"", *sorted(source.boundaries.crossed)]
+    points = (b"", *sorted(source.boundaries.crossed))
     return Survey(
         entries=weights.entries.total(),
         data_bytes=weights.mounts.total(),
@@ -163,6 +165,7 @@ def _survey(source: Source, weights: _Weights) -> Survey:
             MountShare(_shown(path), told.get(path, ""), weights.entries[path], weights.mounts[path]) for path in points
         ),
         closed=tuple(_shown(path) for path in sorted(source.boundaries.closed)),
+        snapshots=tuple(map(_shown, notes.snapshots)),
         largest=tuple(
             DirectoryShare(_shown(path), size) for path, size in weights.directories.most_common(LARGEST) if size
         ),

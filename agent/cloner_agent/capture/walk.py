@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from cloner_agent.capture.content import SwapFileError
-from cloner_agent.capture.mounts import Boundaries, open_beneath_mount
+from cloner_agent.capture.mounts import Boundaries, is_kept_snapshot, open_beneath_mount
 from cloner_agent.capture.records import CaptureError, Notes
 from cloner_agent.capture.rules import Action, Rule, RuleBook
 from cloner_core.image.limits import MAX_PATH_BYTES
@@ -25,6 +25,7 @@ from cloner_core.image.linting.scopes import Scope
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _GONE = (errno.ENOENT, errno.ESTALE)
 _LOST_AND_FOUND = b"lost+found"
+_AGAIN = "mount it, and capture again"
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -53,6 +54,7 @@ class _Directory:
     rules: list[tuple[bytes, Rule]]
     scope: Scope | None  # of the lint
     is_top: bool  # of a filesystem
+    device: int  # st_dev
 
     def child(self, name: bytes) -> bytes:
         return self.path + b"/" + name if self.path else name
@@ -116,7 +118,7 @@ class Walker(Generic[T]):
             with os.scandir(fd) as scan:
                 entries = [(os.fsencode(entry.name), entry) for entry in scan]
             entries.sort(key=lambda item: item[0])
-        return _Directory(fd, path, iter(entries), self._book.of_directory(path), scope, is_top)
+        return _Directory(fd, path, iter(entries), self._book.of_directory(path), scope, is_top, os.fstat(fd).st_dev)
 
     def _rule(self, directory: _Directory, name: bytes, is_file: bool) -> Rule | None:
         if not directory.rules:
@@ -149,16 +151,32 @@ class Walker(Generic[T]):
             return None  # mkfs makes it anew
         _check_length(path)
         if path in self._boundaries.closed:
-            self._notes.mount_points.append(path)
-            fd = open_beneath_mount(directory.fd, name)
-            fd = self._open(directory, name, _OPEN | os.O_DIRECTORY) if fd is None else fd
-            return self._enter(fd, path, None, is_hollow=True)
+            return self._closed(directory, name, path)
+        return self._descend(directory, name, path, is_hollow=rule is not None and rule.action is Action.HOLLOW)
+
+    def _descend(self, directory: _Directory, name: bytes, path: bytes, *, is_hollow: bool) -> _Directory | None:
+        """Return a directory of the tree, as what it turns out to be when it is open."""
         scope = directory.scope.enter(name) if directory.scope else None
         if self._linter.is_refused and scope is None:
             return None
         fd = self._open(directory, name, _OPEN | os.O_DIRECTORY)
-        is_hollow = rule is not None and rule.action is Action.HOLLOW
-        return self._enter(fd, path, scope, is_top=path in self._boundaries.crossed, is_hollow=is_hollow)
+        is_top, is_kept = path in self._boundaries.crossed, is_kept_snapshot(fd)
+        if is_kept is None and is_top is (os.fstat(fd).st_dev == directory.device):
+            os.close(fd)
+            if is_top:
+                raise CaptureError(f"what was mounted on /{os.fsdecode(path)} is no longer there", hint=_AGAIN)
+            return self._closed(directory, name, path)  # mounted since the walk began
+        if is_kept and not is_top:
+            self._notes.snapshots.append(path)
+            return self._enter(fd, path, None, is_hollow=True)
+        return self._enter(fd, path, scope, is_top=is_top, is_hollow=is_hollow)
+
+    def _closed(self, directory: _Directory, name: bytes, path: bytes) -> _Directory:
+        """Return a directory whose content is not taken: what lies beneath the mount there."""
+        self._notes.mount_points.append(path)
+        fd = open_beneath_mount(directory.fd, name)
+        fd = self._open(directory, name, _OPEN | os.O_DIRECTORY) if fd is None else fd
+        return self._enter(fd, path, None, is_hollow=True)
 
     def _visit_other(
         self, directory: _Directory, name: bytes, entry: os.DirEntry[str], path: bytes
