@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -37,10 +37,10 @@ from cloner_cli.disklayout import read_layout
 from cloner_cli.findings import finding_lines
 from cloner_cli.invocation import Invocation
 from cloner_cli.showing import showing
-from cloner_cli.text import printable
+from cloner_cli.text import first_few, printable
 from cloner_core.admin.images import ImageView
 from cloner_core.admin.store import StoreRoom
-from cloner_core.detection import Detected
+from cloner_core.detection import Detected, UndescribedError
 from cloner_core.errors import ClonerError, ExitStatus, InvalidError, NotFoundError
 from cloner_core.image.options import Conflict, GivenOptions, settle
 from cloner_core.image.version import check_image_name
@@ -157,7 +157,12 @@ class _Wanted:
     @property
     def is_this_machine(self) -> bool:
         """Whether it is the system that runs here that is captured, and its disks that are the layout."""
-        return self.root.resolve() == Path("/") and self.layout_file is None
+        return self.is_this_system and self.layout_file is None
+
+    @property
+    def is_this_system(self) -> bool:
+        """Whether it is the system that runs here that is captured."""
+        return self.root.resolve() == Path("/")
 
 
 def _wanted(words: dict[str, Any]) -> _Wanted:
@@ -187,13 +192,19 @@ def _run(run: Invocation, wanted: _Wanted, *, is_new: bool) -> None:
         checks = Checks()
         checks.exist(run.api, layout="" if wanted.is_this_machine else name)
         checks.settle("nothing was captured")
-    detected = _detect(run, name, agreed.options.exclude_devices) if wanted.is_this_machine else None
+    if wanted.is_this_system:
+        for path in _require_mounted(agreed.options.exclude_paths):
+            run.say(printable(f"note: nothing is mounted on {path}, which is captured without it"))
+    detected: Detected | None = None
+    left_out: tuple[str, ...] = ()
+    if wanted.is_this_machine:
+        detected, left_out = _detect(run, name, agreed.options.exclude_devices)
     layout = detected.layout if detected else layout
     to_store = layout if layout is not None and _is_to_be_stored(run, wanted, layout) else None
     if lacking := _boot_lacks(wanted.root):
         run.say(f"note: a clone of {printable(str(wanted.root))} would not boot: it lacks {' and '.join(lacking)}")
     lint_layout = layout or _kept_layout(run, name)
-    with _seen(run, wanted) as tree:
+    with _seen(run, wanted, left_out) as tree:
         surveyed = _survey(run, wanted, agreed, lint_layout, tree)
         _show(run, wanted, agreed, detected, surveyed)
         if to_store is not None:
@@ -283,18 +294,31 @@ def _is_to_be_stored(run: Invocation, wanted: _Wanted, layout: Layout) -> bool:
     return decide(run, layout, kept, wanted.conflict, is_yes=False, is_dry=wanted.is_dry)
 
 
-def _detect(run: Invocation, name: str, excluded: tuple[str, ...]) -> Detected | None:
-    """Return the layout of this machine; None where it cannot be described and the server has one of that name."""
+def _require_mounted(excludes: Sequence[str]) -> tuple[str, ...]:
+    from cloner_agent.capture.presence import require_mounted
+
+    try:
+        fstab = Path("/etc/fstab").read_bytes()
+    except FileNotFoundError:
+        fstab = b""
+    return require_mounted(fstab, excludes)
+
+
+def _detect(run: Invocation, name: str, excluded: tuple[str, ...]) -> tuple[Detected | None, tuple[str, ...]]:
+    """Return the layout of this machine, and what is mounted and no part of it.
+
+    The layout is None where it cannot be described and the server has one of that name.
+    """
     try:
         detected = run.world.detect(name, excluded)
-    except InvalidError as undescribed:
+    except UndescribedError as undescribed:
         if newest(run, name) is None:
             raise
         run.say(printable(f"note: {undescribed.message}", keep="\n"))
         run.say(f"note: layout {name} is used as the server has it")
-        return None
+        return None, undescribed.left_out
     tell_notes(run, detected)
-    return detected
+    return detected, detected.left_out
 
 
 def _check(run: Invocation, wanted: _Wanted, *, is_new: bool) -> Layout | None:
@@ -340,14 +364,17 @@ class _Tree:
 
 
 @contextmanager
-def _seen(run: Invocation, wanted: _Wanted) -> Iterator[_Tree]:
+def _seen(run: Invocation, wanted: _Wanted, left_out: Sequence[str]) -> Iterator[_Tree]:
+    from cloner_agent.capture.source import closed_paths
+
+    closed = closed_paths(left_out)
     if not wanted.is_snapshot:
-        yield _Tree(wanted.root, indexes=run.world.indexes)
+        yield _Tree(wanted.root, closed, indexes=run.world.indexes)
         return
     from cloner_agent.capture.snapshot import snapshotted
     from cloner_agent.host import run as run_tool
 
-    with snapshotted(run_tool) as view:
+    with snapshotted(run_tool, closed) as view:
         for text in view.live:
             run.say(printable(f"note: no snapshot, captured as it runs: {text}"))
         run.say("note: every file is read: in a snapshot all are on another device than at the last capture")
@@ -390,6 +417,7 @@ def _capture(
         kept=agreed.options if agreed.is_new else None,
         kept_revision=agreed.revision,
         closed=tree.closed,
+        mounts=tuple(one.path for one in surveyed.mounts),
         indexes=tree.indexes,
         is_rehash=wanted.is_rehash,
         is_dry=wanted.is_dry,
@@ -413,12 +441,12 @@ def _tell_notes(run: Invocation, captured: Captured) -> None:
         "vanished while the tree was read": notes.vanished,
         "sockets left out": notes.sockets,
         "mount points whose content is not captured": notes.mount_points,
+        "read-only snapshots that are not captured": notes.snapshots,
     }
     for what, paths in counts.items():
         if paths:
-            shown = ", ".join("/" + path.decode(errors="backslashreplace") for path in paths[:5])
-            more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
-            run.say(printable(f"note: {len(paths)} {what}: {shown}{more}"))
+            shown = first_few(["/" + path.decode(errors="backslashreplace") for path in paths])
+            run.say(printable(f"note: {len(paths)} {what}: {shown}"))
     if notes.dropped_evm:
         run.say(f"note: security.evm dropped from {notes.dropped_evm} files: it is wrong on any other machine")
     for text in notes.index:

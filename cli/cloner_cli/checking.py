@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cloner_cli.api import NOTHING, Api, Query, segment
+from cloner_cli.text import first_few
 from cloner_core.admin.images import ImageView, LayoutView
 from cloner_core.admin.nodes import GroupView, NodeView
 from cloner_core.errors import InvalidError, NotFoundError, UnreachableError
@@ -129,7 +130,7 @@ class Checks:
 
     def _lack(self, kind: str, names: list[str], listing: str) -> None:
         if names:
-            shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+            shown = first_few(names, 20)
             self.missing.append(f"no such {kind}: {shown}")
             self._hint = f"{self._hint}; {listing}" if self._hint else f"what there is: {listing}"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cloner_agent.capture.survey import Survey
-from cloner_cli.text import columns, printable
+from cloner_cli.text import columns, first_few, printable
 from cloner_core.admin.store import StoreRoom
 from cloner_core.detection import Drive
 from cloner_core.image.options import StoredOptions
@@ -54,6 +54,8 @@ def outlook_lines(outlook: Outlook) -> Iterator[str]:
     yield _ALWAYS
     if survey.closed:
         yield printable(f"left out here: what is mounted on {', '.join(survey.closed)}")
+    if survey.snapshots:
+        yield printable(f"left out here: {first_few(survey.snapshots)}, read-only snapshots")
     if options.exclude_paths:
         yield printable(f"left out as you said: {', '.join(options.exclude_paths)}")
     weight, new = format_bytes(survey.data_bytes), format_bytes(survey.unknown_bytes)

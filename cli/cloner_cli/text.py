@@ -33,6 +33,12 @@ def columns(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def first_few(words: Sequence[str], most: int = 5) -> str:
+    """Return the first of `words` and how many there are beside them."""
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
+
+
 def fields(pairs: Iterable[tuple[str, object]]) -> str:
     """Return one "name  value" line each, values aligned; a value of several lines is indented."""
     shown = [(name, printable(str(value), keep="\n") or "-") for name, value in pairs]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloner_core.detection import Excluded, detect, parse_blocks
+from cloner_core.detection import Excluded, UndescribedError, detect, parse_blocks
 from cloner_core.errors import InvalidError
 from cloner_core.facts import Disk, Facts
 from cloner_core.layout import (
@@ -235,8 +235,48 @@ def test_an_excluded_partition_is_kept_where_it_is() -> None:
     facts, layout = simple(
         partition(REST, Filesystem("ext4", "/")), partition(sized(1024), Filesystem("xfs", "/scratch"))
     )
-    found = detect(world(facts, layout), "golden", Excluded(devices=("/dev/vda3",))).layout
-    assert found.disks[0].partitions[2].content == Kept(3, "/scratch")
+    found = detect(world(facts, layout), "golden", Excluded(devices=("/dev/vda3",)))
+    assert found.layout.disks[0].partitions[2].content == Kept(3, "/scratch")
+    assert found.left_out == ("/scratch",)
+
+
+def with_mount(told: Any, device: str, target: str) -> Any:
+    rows = msgspec.json.decode(told.mounts)["filesystems"]
+    rows.append({"source": device, "target": target, "fstype": "ext4", "fsroot": "/"})
+    return msgspec.structs.replace(told, mounts=msgspec.json.encode({"filesystems": rows}).decode())
+
+
+@pytest.mark.parametrize("is_described", [True, False])
+def test_what_is_mounted_from_disks_that_are_no_part_of_the_layout_is_told(is_described: bool) -> None:
+    stick = disk("/dev/vdc", serial="C", bus="usb", is_removable=True)
+    facts, layout = simple(disks=(disk("/dev/vdb", serial="B"), stick))
+    told = with_mount(with_mount(world(facts, layout), "/dev/vdb", "/data"), "/dev/vdc", "/media/usb")
+    excluded = Excluded(selectors=(Selector(serial="B"),))
+    if is_described:
+        assert detect(told, "golden", excluded).left_out == ("/data", "/media/usb")
+        told = with_mount(world(facts, layout), "/dev/vdc", "/media/usb")
+        assert detect(told, "golden").left_out == ("/media/usb",)
+        return
+    told = with_block(told, "/dev/vda2", fstype="zfs_member")
+    with pytest.raises(UndescribedError) as undescribed:
+        detect(told, "golden", excluded)
+    assert undescribed.value.left_out == ("/data", "/media/usb")
+
+
+def test_a_system_on_a_disk_that_no_layout_takes_is_left_out_by_name_alone() -> None:
+    disks = (disk(bus="usb"), disk("/dev/vdb", serial="B"))
+    told = msgspec.structs.replace(with_mount(world(*simple()), "/dev/vdb", "/data"), disks=disks)
+    told = with_rows(told, "/dev/vdb")
+    for excluded, wanted in ((NOTHING, ()), (Excluded(devices=("/dev/vdb",)), ("/data",))):
+        with pytest.raises(UndescribedError) as undescribed:
+            detect(told, "golden", excluded)
+        assert undescribed.value.left_out == wanted
+
+
+def with_rows(told: Any, *paths: str) -> Any:
+    """Return `told` with more disks that lsblk shows."""
+    rows = msgspec.json.decode(told.lsblk)["blockdevices"] + [row(path, "disk") for path in paths]
+    return msgspec.structs.replace(told, lsblk=msgspec.json.encode({"blockdevices": rows}).decode())
 
 
 def test_excluding_what_is_not_there_is_a_fault() -> None:

@@ -25,15 +25,15 @@ from cloner_agent.attempt import Tools
 from cloner_agent.capture.booting import boot_lacks
 from cloner_agent.capture.job import Captured, CaptureOptions, CaptureProgress, capture
 from cloner_agent.capture.sink import CaptureSink
-from cloner_agent.capture.source import read_start
+from cloner_agent.capture.source import closed_paths, read_start
 from cloner_agent.capture.survey import Survey, survey
 from cloner_agent.failures import StageError
 from cloner_agent.host import Runner
 from cloner_agent.rooted import Rooted
 from cloner_core.atrest import CaptureTask, LayoutFound, LayoutTold
-from cloner_core.detection import Told, detect, parse_excluded
+from cloner_core.detection import Told, UndescribedError, detect, parse_excluded
 from cloner_core.detection.parsing import parse_crypttab
-from cloner_core.errors import ClonerError, InvalidError
+from cloner_core.errors import ClonerError
 from cloner_core.facts import Facts
 from cloner_core.image.pack import Pack
 from cloner_core.image.tree import SegmentDelta, SegmentRef
@@ -68,6 +68,7 @@ class CaptureJob:
         self._facts = facts
         self._place = place
         self._ask = ask
+        self._closed: frozenset[bytes] = frozenset()
 
     def run(self) -> None:
         """Do all of it; returns only when `Machine.reboot` did."""
@@ -146,11 +147,12 @@ class CaptureJob:
         asked = msgspec.structs.replace(asked, disks=tuple(before.get(disk.path, disk) for disk in asked.disks))
         try:
             detected = detect(asked, options.layout, parse_excluded(options.exclude_devices, os.path.realpath))
-            found = detected.layout
+            found, left_out = detected.layout, detected.left_out
             for note in detected.notes:
                 self._tools.reporter.note(note)
-        except InvalidError as undescribed:
-            why = str(undescribed)
+        except UndescribedError as undescribed:
+            why, left_out = str(undescribed), undescribed.left_out
+        self._closed = closed_paths(left_out)
         told = self._tools.server.layout(LayoutFound(found, why))
         for note in told.notes:
             self._tools.reporter.note(note)
@@ -166,6 +168,7 @@ class CaptureJob:
             self._order.options.exclude_paths,
             told.layout,
             allow_secrets=self._order.allow_secrets,
+            closed=self._closed,
             progress=lambda entries: reporter.tick(entries, 0, "steps", "entries"),
         )
         for mount in found.mounts:
@@ -197,6 +200,8 @@ class CaptureJob:
             excludes=order.options.exclude_paths,
             layout=layout,
             allow_secrets=order.allow_secrets,
+            closed=self._closed,
+            mounts=tuple(one.path for one in surveyed.mounts),
         )
         if tools.sink is None:
             raise StageError(Cause.INTERNAL, "there is nowhere to put what is captured")
@@ -208,6 +213,7 @@ class CaptureJob:
             (notes.vanished, "vanished"),
             (notes.inexact, "changed while it was read"),
             (notes.mount_points, "is a mount point whose content is not captured"),
+            (notes.snapshots, "is a read-only snapshot, which is not captured"),
         ):
             for path in paths:
                 log.warning("/%s %s", path.decode(errors="backslashreplace"), what)

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 
 from cloner_agent.atrest.mounting import mount_clean
 from cloner_agent.capture.mounts import LOCAL_TYPES
+from cloner_agent.capture.presence import is_meant
 from cloner_agent.capture.source import read_start
 from cloner_agent.failures import StageError
 from cloner_agent.host import Runner, ToolError
@@ -25,7 +26,6 @@ from cloner_core.roots import RootSeen
 
 log = logging.getLogger(__name__)
 
-_LEFT_OUT = frozenset({"noauto", "bind", "rbind"})
 _SUBVOLUMES = ("subvol=", "subvolid=")
 _UMOUNT_S = 60.0
 
@@ -73,7 +73,7 @@ class Mounter:
             if self._names.find(entry.device):
                 self.notes.append(f"{entry.mount} on {entry.device} is {entry.kind}, which is not captured")
             return False
-        if _LEFT_OUT & set(entry.options.split(",")):
+        if not is_meant(entry):
             self.notes.append(f"{entry.mount} is not mounted at boot, so what is on {entry.device} is not captured")
             return False
         return not f"{entry.mount}/".startswith(self._excludes)

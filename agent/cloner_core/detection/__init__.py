@@ -3,7 +3,7 @@
 Pure: `told` is what tools say as texts; asking them is `cloner_agent.detecting`.
 """
 
-from cloner_core.detection.detecting import Detected, Drive, detect
+from cloner_core.detection.detecting import Detected, Drive, UndescribedError, detect
 from cloner_core.detection.excluded import parse_excluded
 from cloner_core.detection.parsing import Block, parse_blocks, parse_mounts, parse_swap_files
 from cloner_core.detection.told import (
@@ -31,6 +31,7 @@ __all__ = [
     "Drive",
     "Excluded",
     "Told",
+    "UndescribedError",
     "detect",
     "parse_blocks",
     "parse_excluded",

@@ -13,7 +13,7 @@ import msgspec
 
 from cloner_core.detection.choosing import check_choice, select_untouched, select_used
 from cloner_core.detection.describing import Describing
-from cloner_core.detection.excluding import divide
+from cloner_core.detection.excluding import Division, divide, left_out
 from cloner_core.detection.seeing import Findings, Seen
 from cloner_core.detection.sizing import small_esps
 from cloner_core.detection.tabling import Tabling
@@ -58,16 +58,35 @@ class Detected(msgspec.Struct, frozen=True):
     layout: Layout
     notes: tuple[str, ...] = ()
     drives: tuple[Drive, ...] = ()  # all of the machine
+    left_out: tuple[str, ...] = ()  # where devices are mounted that are no part of it: content of no image
+
+
+class UndescribedError(InvalidError):
+    """No layout describes the disks of a machine; `left_out` is as in `Detected`."""
+
+    def __init__(self, why: InvalidError, left_out: tuple[str, ...]) -> None:
+        self.left_out = left_out
+        super().__init__(why.message.partition("\n")[0], faults=why.faults, hint=why.hint)
 
 
 def detect(told: Told, name: str, excluded: Excluded = _NOTHING) -> Detected:
     """Return the layout called `name` that makes on another machine what `told` says of this one.
 
-    Raises InvalidError that names every device that no layout describes, and what to do.
+    Raises UndescribedError that names every device that no layout describes, and what to do.
     """
     findings = Findings()
     seen = Seen(told)
     division = divide(seen, excluded, findings)
+    mounts = left_out(seen, division)
+    try:
+        detected = _described(seen, name, excluded, division, findings)
+    except InvalidError as why:
+        raise UndescribedError(why, mounts) from why
+    return msgspec.structs.replace(detected, left_out=mounts)
+
+
+def _described(seen: Seen, name: str, excluded: Excluded, division: Division, findings: Findings) -> Detected:
+    told = seen.told
     describing = Describing(seen, findings)
     tabling = Tabling(describing, division.usable, division.kept)
     made = [(disk, one) for disk in division.usable if (one := tabling.disk(disk)) is not None]

@@ -5,6 +5,8 @@ Must not describe what is on them.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 
 from cloner_core.describing import describe_disk
@@ -20,6 +22,7 @@ class Division(msgspec.Struct, frozen=True):
 
     usable: tuple[Disk, ...]
     excluded: tuple[Disk, ...]  # by path, those that a selector of their own must keep untouched
+    named: tuple[Disk, ...]  # all that were excluded, by path or by a selector
     kept: frozenset[str]  # paths of partitions
 
 
@@ -45,7 +48,35 @@ def divide(seen: Seen, excluded: Excluded, findings: Findings) -> Division:
             _tell_unusable(seen, disk, findings)
     usable = tuple(disk for disk in disks if can_be_chosen(disk) and disk.path not in out | alike)
     by_name = tuple(disk for disk in disks if can_be_chosen(disk) and disk.path in out - alike)
-    return Division(usable, by_name, frozenset(excluded.devices) & partitions)
+    named = tuple(disk for disk in disks if disk.path in out | alike)
+    return Division(usable, by_name, named, frozenset(excluded.devices) & partitions)
+
+
+def left_out(seen: Seen, division: Division) -> tuple[str, ...]:
+    """Return where in the tree devices are mounted that are no part of the layout, as they are mounted now.
+
+    Where the root lies on a disk that no layout can take, those that were excluded alone count.
+    """
+    excluded = [disk for disk in seen.told.disks if disk not in division.usable]
+    mounts = _mounts_on(seen, excluded, division.kept)
+    if "/" in mounts:
+        mounts = _mounts_on(seen, division.named, division.kept)
+    return tuple(mount for mount in mounts if mount != "/")
+
+
+def _mounts_on(seen: Seen, disks: Collection[Disk], kept: Collection[str]) -> list[str]:
+    """Return the mount points of what lies on `disks` and on the partitions `kept`, and on nothing else."""
+    out: set[str] = set()
+    others: set[str] = set()
+    for disk in seen.told.disks:
+        whole = seen.whole(disk)
+        parts = {seen.partition(disk, entry).path for entry in disk.partitions}
+        if disk in disks:
+            out |= seen.above({disk.path, whole.path, *parts})
+        else:
+            out |= seen.above(parts & set(kept))
+            others |= seen.above(parts - set(kept) or {whole.path})
+    return [mount for source, mount in seen.mounted_now() if source in out - others]
 
 
 def _tell_unusable(seen: Seen, disk: Disk, findings: Findings) -> None:

@@ -5,6 +5,8 @@ Must not make parts of a layout.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import msgspec
 
 from cloner_core.detection.mounting import Names, Place, Places, places
@@ -41,7 +43,8 @@ class Seen:
         self.physical = parse_physical(told.physical)
         self.names = Names(self.blocks, told.disks, {array.name: path for path, array in self.arrays.items()})
         self.crypttab: dict[str, CryptEntry] = {one.name: one for one in parse_crypttab(told.crypttab)}
-        self.places: Places = places(self.names, entries(told.fstab), parse_mounts(told.mounts), told.root)
+        self.mounts = parse_mounts(told.mounts)
+        self.places: Places = places(self.names, entries(told.fstab), self.mounts, told.root)
 
     def whole(self, disk: Disk) -> Block:
         """Return the device of a whole disk; of one on several cables the mapping that joins them."""
@@ -63,6 +66,24 @@ class Seen:
     def mounted(self, block: Block) -> tuple[Place, ...]:
         """Return where it is mounted."""
         return self.places.by_device.get(block.path, ())
+
+    def above(self, paths: Iterable[str]) -> set[str]:
+        """Return the devices at `paths` and everything that lies on them."""
+        found: set[str] = set()
+        left = list(paths)
+        while left:
+            if (path := left.pop()) not in found:
+                found.add(path)
+                left += self.blocks[path].children if path in self.blocks else ()
+        return found
+
+    def mounted_now(self) -> Iterator[tuple[str, str]]:
+        """Give the device of each mount of now and its mount point in the tree."""
+        prefix = self.told.root.rstrip("/")
+        for seen in self.mounts:
+            device = self.names.find(seen.source)
+            if device and (seen.target.startswith(f"{prefix}/") or seen.target == (prefix or "/")):
+                yield device, seen.target.removeprefix(prefix) or "/"
 
     def twins(self, block: Block) -> list[str]:
         """Return the devices with the same filesystem that do not lie on one another; several are parts of one."""
