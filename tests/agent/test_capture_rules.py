@@ -212,9 +212,9 @@ def test_a_directory_mounted_on_itself_is_as_if_it_were_not() -> None:
     )
     boundaries = find_boundaries(b"/", parse_mountinfo(b"".join(told)))
     assert (boundaries.crossed, boundaries.closed) == ({b"srv": "xfs"}, frozenset())
-    told = (line(20, "0:40", "/@", "/", "btrfs"), line(21, "0:40", "/@h", "/h", "btrfs"))
+    first = (line(20, "0:40", "/@", "/", "btrfs"), line(21, "0:40", "/@h", "/h", "btrfs"))
     again = (line(22, "0:40", "/@h", "/h", "btrfs"), line(23, "0:40", "/@/d", "/d", "btrfs"))
-    boundaries = find_boundaries(b"/", parse_mountinfo(b"".join(told + again)), lambda path: path != b"/d")
+    boundaries = find_boundaries(b"/", parse_mountinfo(b"".join(first + again)), lambda path: path != b"/d")
     assert (boundaries.crossed, boundaries.closed) == ({b"h": "btrfs"}, frozenset())
 
 
