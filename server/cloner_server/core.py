@@ -19,6 +19,7 @@ from cloner_server.sessiondesk import SessionDesk
 from cloner_server.shelf import Shelf
 from cloner_server.site import Site
 from cloner_server.state.database import Act, Database
+from cloner_server.storework import StoreWork
 from cloner_server.tasks.rules import Rules
 from cloner_server.verified import Verifier
 
@@ -42,6 +43,7 @@ class Core:
     audit: NetworkAudit = field(default_factory=NetworkAudit)
     admission: Admission = field(default_factory=Admission)
     grants: Grants = field(default_factory=Grants)
+    work: StoreWork = field(default_factory=StoreWork)
     calls: Callboard = field(default_factory=Callboard)
     sessions: SessionDesk | None = None  # None: this process sends no multicast
     relays: RelayHub | None = None  # None likewise

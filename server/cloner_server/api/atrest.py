@@ -65,24 +65,28 @@ def base(core: CoreDependency, request: AnyRequest, image: FromPath[str]) -> Res
     return Response(msgspec.msgpack.encode(core.catalog.store.base(check_image_name(image))), media_type=_MESSAGEPACK)
 
 
-@post("/missing", sync_to_thread=True, status_code=_OK)
-def missing(core: CoreDependency, request: AnyRequest, body: RawBody) -> list[str]:
+@post("/missing", status_code=_OK)
+async def missing(core: CoreDependency, request: AnyRequest, body: RawBody) -> list[str]:
     """Tell which of these packs the store does not have; those it has are kept for the grace of a gc."""
+    return await core.work.put(_missing, core, request, body)
+
+
+def _missing(core: Core, request: AnyRequest, body: bytes) -> list[str]:
     _bearer(core, request, body)
     wanted = {parse_digest(name): size for name, size in decode_body(body, WantedPacks).packs.items()}
     return [name.hex() for name in core.catalog.store.keep_packs(wanted)]
 
 
-@put("/packs/{digest:str}", sync_to_thread=True, request_max_body_size=_PACK_BYTES, status_code=_OK)
-def pack_put(core: CoreDependency, request: AnyRequest, digest: FromPath[str], body: RawBody) -> Granted:
+@put("/packs/{digest:str}", request_max_body_size=_PACK_BYTES, status_code=_OK)
+async def pack_put(core: CoreDependency, request: AnyRequest, digest: FromPath[str], body: RawBody) -> Granted:
     """Keep a pack; it must have this digest."""
-    _bearer(core, request, body)
-    core.catalog.store.put_pack(parse_digest(digest), body)
+    await core.work.put(_bearer, core, request, body)
+    await core.work.put(core.catalog.store.put_pack, parse_digest(digest), body)
     return Granted()
 
 
-@put("/segments/{digest:str}/{raw_size:int}", sync_to_thread=True, request_max_body_size=_PACK_BYTES, status_code=_OK)
-def segment_put(
+@put("/segments/{digest:str}/{raw_size:int}", request_max_body_size=_PACK_BYTES, status_code=_OK)
+async def segment_put(
     core: CoreDependency,
     request: AnyRequest,
     digest: FromPath[str],
@@ -90,14 +94,18 @@ def segment_put(
     body: RawBody,
 ) -> Granted:
     """Keep a compressed segment of a tree; unpacked it must have this size and digest."""
-    _bearer(core, request, body)
-    core.catalog.store.put_segment(parse_digest(digest), raw_size, body)
+    await core.work.put(_bearer, core, request, body)
+    await core.work.put(core.catalog.store.put_segment, parse_digest(digest), raw_size, body)
     return Granted()
 
 
-@post("/publish", sync_to_thread=True, request_max_body_size=_DRAFT_BYTES, status_code=_OK)
-def publish(core: CoreDependency, request: AnyRequest, body: RawBody) -> VersionRecord:
+@post("/publish", request_max_body_size=_DRAFT_BYTES, status_code=_OK)
+async def publish(core: CoreDependency, request: AnyRequest, body: RawBody) -> VersionRecord:
     """Make a draft (MessagePack) the next version of the image, and end the task with it; a second time it is told."""
+    return await core.work.publish(_publish, core, request, body)
+
+
+def _publish(core: Core, request: AnyRequest, body: bytes) -> VersionRecord:
     with core.database.read() as connection:
         bearer = _shown(connection, request, body)
         if TaskState(bearer.task.state) is TaskState.DONE:  # the answer was lost on its way

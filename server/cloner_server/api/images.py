@@ -58,8 +58,8 @@ def image_show(
     return msgspec.structs.replace(_view(core, row, pointing.get((row.image, row.number), ())), options=options)
 
 
-@delete("/images/{name:str}/versions/{number:int}", sync_to_thread=True, status_code=_OK)
-def version_remove(
+@delete("/images/{name:str}/versions/{number:int}", status_code=_OK)
+async def version_remove(
     core: CoreDependency,
     request: AnyRequest,
     name: FromPath[str],
@@ -67,9 +67,13 @@ def version_remove(
     dry_run: FromQuery[bool] = False,
 ) -> Removal:
     """Remove a version that nothing uses; its number is never given again, its bytes go with the next gc."""
-    with core.database.trial(dry_run) as connection:
+    return await core.work.keep_up(_remove, core, request, name, number, is_dry=dry_run)
+
+
+def _remove(core: Core, request: AnyRequest, name: str, number: int, *, is_dry: bool) -> Removal:
+    with core.database.trial(is_dry) as connection:
         removed = removal.remove_version(connection, who(core, request), name, number)
-    if not dry_run:
+    if not is_dry:
         # Where the store has lost the record already there is nothing left to take away.
         with contextlib.suppress(NotFoundError):
             core.catalog.store.remove_version(name, number)
@@ -84,28 +88,27 @@ def known(core: CoreDependency, request: AnyRequest, image: FromQuery[str]) -> R
     return Response(msgspec.msgpack.encode(base), media_type=_MESSAGEPACK)
 
 
-@put("/packs/{digest:str}", sync_to_thread=True, request_max_body_size=_PACK_BYTES, status_code=_OK)
-def pack_put(core: CoreDependency, digest: FromPath[str], body: RawBody) -> Granted:
+@put("/packs/{digest:str}", request_max_body_size=_PACK_BYTES, status_code=_OK)
+async def pack_put(core: CoreDependency, digest: FromPath[str], body: RawBody) -> Granted:
     """Keep a pack; it must have this digest."""
-    core.catalog.store.put_pack(parse_digest(digest), body)
+    await core.work.put(core.catalog.store.put_pack, parse_digest(digest), body)
     return Granted()
 
 
-@post("/packs/missing", sync_to_thread=True, status_code=_OK)
-def packs_missing(core: CoreDependency, data: JSONBody[WantedPacks]) -> list[str]:
+@post("/packs/missing", status_code=_OK)
+async def packs_missing(core: CoreDependency, data: JSONBody[WantedPacks]) -> list[str]:
     """Tell which of these packs the store does not have; those it has are kept for the grace of a gc."""
     wanted = {parse_digest(name): size for name, size in data.packs.items()}
-    return [name.hex() for name in core.catalog.store.keep_packs(wanted)]
+    return [name.hex() for name in await core.work.put(core.catalog.store.keep_packs, wanted)]
 
 
-@put("/segments/{digest:str}", sync_to_thread=True, request_max_body_size=_PACK_BYTES, status_code=_OK)
-def segment_put(
+@put("/segments/{digest:str}", request_max_body_size=_PACK_BYTES, status_code=_OK)
+async def segment_put(
     core: CoreDependency, digest: FromPath[str], raw_size: FromQuery[int], body: RawBody, onto: FromQuery[str] = ""
 ) -> Granted:
     """Keep a compressed segment of a tree; unpacked, with those in `onto` before it, it has this size and digest."""
-    core.catalog.store.put_segment(
-        parse_digest(digest), raw_size, body, [_sized(one) for one in onto.split(",") if one]
-    )
+    others = [_sized(one) for one in onto.split(",") if one]
+    await core.work.put(core.catalog.store.put_segment, parse_digest(digest), raw_size, body, others)
     return Granted()
 
 
@@ -116,9 +119,13 @@ def _sized(text: str) -> SizedSegment:
     return parse_digest(name), int(size)
 
 
-@post("/publish", sync_to_thread=True, request_max_body_size=_DRAFT_BYTES, status_code=_OK)
-def publish(core: CoreDependency, request: AnyRequest, body: RawBody) -> VersionRecord:
+@post("/publish", request_max_body_size=_DRAFT_BYTES, status_code=_OK)
+async def publish(core: CoreDependency, request: AnyRequest, body: RawBody) -> VersionRecord:
     """Make a draft (MessagePack) the next version of its image: checked from its root to its last chunk, then shown."""
+    return await core.work.publish(_publish, core, request, body)
+
+
+def _publish(core: Core, request: AnyRequest, body: bytes) -> VersionRecord:
     try:
         draft = msgspec.msgpack.decode(body, type=Draft)
     except UNREADABLE as fault:
@@ -132,10 +139,10 @@ def publish(core: CoreDependency, request: AnyRequest, body: RawBody) -> Version
     return record
 
 
-@post("/store/check", sync_to_thread=True, status_code=_OK)
-def check(core: CoreDependency, read_data: FromQuery[bool] = False) -> CheckReport:
+@post("/store/check", status_code=_OK)
+async def check(core: CoreDependency, read_data: FromQuery[bool] = False) -> CheckReport:
     """Verify everything published; with `read_data` every byte of it."""
-    return core.catalog.store.check(read_data=read_data)
+    return await core.work.keep_up(core.catalog.store.check, read_data=read_data)
 
 
 @get("/store/room", sync_to_thread=True)
@@ -145,36 +152,44 @@ def room(core: CoreDependency) -> StoreRoom:
     return StoreRoom(used, free)
 
 
-@get("/store/stats", sync_to_thread=True)
-def stats(core: CoreDependency) -> StoreStats:
+@get("/store/stats")
+async def stats(core: CoreDependency) -> StoreStats:
     """Tell what everything published weighs, by image and by version."""
-    return core.catalog.store.stats()
+    return await core.work.keep_up(core.catalog.store.stats)
 
 
-@post("/store/gc", sync_to_thread=True, status_code=_OK)
-def gc(
+@post("/store/gc", status_code=_OK)
+async def gc(
     core: CoreDependency, request: AnyRequest, grace_s: FromQuery[float] = GRACE_S, dry_run: FromQuery[bool] = False
 ) -> Collected:
     """Remove what no published version needs; maps that live attempts were told are kept."""
     if not 0 <= grace_s < float("inf"):
         raise InvalidError(f"grace_s: {grace_s} is not a number of seconds from 0 on")
+    return await core.work.keep_up(_collect, core, request, grace_s, is_dry=dry_run)
+
+
+def _collect(core: Core, request: AnyRequest, grace_s: float, *, is_dry: bool) -> Collected:
     with core.database.read() as connection:
         keep = told_maps(connection)
-    collected = core.catalog.store.gc(grace_s, keep_maps=keep, dry_run=dry_run)
-    if not dry_run:
+    collected = core.catalog.store.gc(grace_s, keep_maps=keep, dry_run=is_dry)
+    if not is_dry:
         with core.database.write() as connection:
             detail = msgspec.to_builtins(collected)
             events.record(connection, who(core, request), "store", "collected", grace_s=grace_s, **detail)
     return collected
 
 
-@post("/store/repack", sync_to_thread=True, status_code=_OK)
-def repack(
+@post("/store/repack", status_code=_OK)
+async def repack(
     core: CoreDependency, request: AnyRequest, below: FromQuery[float] = 0.5, dry_run: FromQuery[bool] = False
 ) -> Repacked:
     """Write packs of which less than `below` (a share of 1) is used anew; a gc then frees the old ones."""
-    repacked = core.catalog.store.repack_sparse(below, dry_run=dry_run)
-    if not dry_run:
+    return await core.work.keep_up(_repack, core, request, below, is_dry=dry_run)
+
+
+def _repack(core: Core, request: AnyRequest, below: float, *, is_dry: bool) -> Repacked:
+    repacked = core.catalog.store.repack_sparse(below, dry_run=is_dry)
+    if not is_dry:
         with core.database.write() as connection:
             detail = msgspec.to_builtins(repacked)
             events.record(connection, who(core, request), "store", "repacked", below=below, **detail)

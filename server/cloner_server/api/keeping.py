@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 from litestar import delete, get, patch, post
@@ -15,7 +16,9 @@ from cloner_core.growth import Sample, foresee
 from cloner_server.api.callers import CoreDependency, who
 from cloner_server.api.faults import AnyRequest
 from cloner_server.api.images import GRACE_S, told_maps
+from cloner_server.core import Core
 from cloner_server.state import images, keeprules, removal, sizes
+from cloner_server.state.database import Act
 
 _OK = 200
 _SHOWN = 20
@@ -61,9 +64,13 @@ def rule_remove(
         return keeprules.remove_rule(connection, who(core, request), name, channel, revision=known)
 
 
-@get("/store/plan-gc", sync_to_thread=True)
-def plan_gc(core: CoreDependency, grace_s: FromQuery[float] = GRACE_S) -> GcPlan:
+@get("/store/plan-gc")
+async def plan_gc(core: CoreDependency, grace_s: FromQuery[float] = GRACE_S) -> GcPlan:
     """Tell what the keep rules let go, what a gc would free then, and how long the disk lasts; changes nothing."""
+    return await core.work.keep_up(_plan, core, grace_s)
+
+
+def _plan(core: Core, grace_s: float) -> GcPlan:
     store = core.catalog.store
     with core.database.read() as connection:
         fates = keeprules.find_fates(connection)
@@ -85,11 +92,13 @@ def plan_gc(core: CoreDependency, grace_s: FromQuery[float] = GRACE_S) -> GcPlan
     )
 
 
-@post("/store/let-go", sync_to_thread=True, status_code=_OK)
-def let_go(core: CoreDependency, request: AnyRequest, data: JSONBody[LetGo]) -> list[str]:
+@post("/store/let-go", status_code=_OK)
+async def let_go(core: CoreDependency, request: AnyRequest, data: JSONBody[LetGo]) -> list[str]:
     """Remove versions that the keep rules let go: all of them, or none."""
-    act = who(core, request)
-    wanted = list(dict.fromkeys(data.versions))
+    return await core.work.keep_up(_let_go, core, who(core, request), list(dict.fromkeys(data.versions)))
+
+
+def _let_go(core: Core, act: Act, wanted: Sequence[tuple[str, int]]) -> list[str]:
     with core.database.write() as connection:
         free = {(fate.image, fate.number) for fate in keeprules.find_fates(connection) if not fate.why}
         if held := [f"{image}:{number}" for image, number in wanted if (image, number) not in free]:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import math
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from cloner_core.errors import NotFoundError
+from cloner_core.errors import ConflictError, NotFoundError
 from cloner_server.durable import sync_directory
 from cloner_server.store.protocol import StoreFullError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_LOOK_AGAIN_S = 0.01  # captures that run leave the lock for moments only
 
 
 class Files:
@@ -27,6 +30,7 @@ class Files:
         """
         self.root = root
         self._reserve_bytes = reserve_bytes
+        self.patience_s = 10.0
         self.temporary = root / "tmp"
         self.temporary.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.damaged = root / "damaged"  # an empty file for each blob that was found so
@@ -36,8 +40,12 @@ class Files:
 
     @contextlib.contextmanager
     def locked(self, *, exclusive: bool = False) -> Iterator[None]:
-        """Hold the store's lock: shared for writers, exclusive for gc. Each holder has a descriptor of its own."""
-        with _flocked(self._lock_path, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH):
+        """Hold the store's lock: shared for writers, exclusive for gc. Each holder has a descriptor of its own.
+
+        Raises ConflictError when it is wanted alone and others have it for `patience_s`: an export does for hours.
+        """
+        operation, within_s = (fcntl.LOCK_EX, self.patience_s) if exclusive else (fcntl.LOCK_SH, math.inf)
+        with _flocked(self._lock_path, operation, within_s):
             yield
 
     @contextlib.contextmanager
@@ -235,13 +243,31 @@ class Blobs:
 
 
 @contextlib.contextmanager
-def _flocked(path: Path, operation: int) -> Iterator[None]:
+def _flocked(path: Path, operation: int, within_s: float = math.inf) -> Iterator[None]:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, operation)
+        if within_s == math.inf:
+            fcntl.flock(fd, operation)
+        else:
+            _take(fd, path, operation, within_s)
         yield
     finally:
         os.close(fd)
+
+
+def _take(fd: int, path: Path, operation: int, within_s: float) -> None:
+    until_s = time.monotonic() + within_s
+    while True:
+        try:
+            return fcntl.flock(fd, operation | fcntl.LOCK_NB)
+        except BlockingIOError as fault:
+            if time.monotonic() >= until_s:
+                raise ConflictError(
+                    f"the store {path.parent} is in use for more than {within_s:g} s: a state export or 'store stats' "
+                    "reads it, a capture is being published, or another gc runs",
+                    hint=f"wait until that has ended, then once more; its process: fuser -v {path}",
+                ) from fault
+        time.sleep(_LOOK_AGAIN_S)
 
 
 def make_directory(path: Path) -> None:

@@ -234,8 +234,9 @@ def gc(
 
     A removed version that a capture may still build on counts as published until then.
     With `dry_run` it only counts what would go; `without` names versions that count as removed.
+    Raises ConflictError when others have the store for too long.
     """
-    with store.files.locked(exclusive=True):
+    with store.files.locked(exclusive=not dry_run):
         live = _Live()
         for record in store.records():
             if (record.image, record.number) not in without:
