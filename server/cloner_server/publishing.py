@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from cloner_core.errors import ClonerError
+from cloner_core.errors import ClonerError, IntegrityError
 from cloner_core.image.version import Draft, VersionRecord
-from cloner_server.state import imageoptions
-from cloner_server.state.database import is_undone
-from cloner_server.store.protocol import Store
+from cloner_server.state import imageoptions, images
+from cloner_server.state.database import Database, is_undone
+from cloner_server.store.protocol import Store, VersionNumber
+
+NO_RECORD = "its record is missing"
+_SHOWN = 20
 
 
 def require_options(connection: Connection, store: Store, draft: Draft) -> None:
@@ -36,3 +39,27 @@ def shown_or_taken_back(store: Store, record: VersionRecord) -> Iterator[None]:
         if isinstance(fault, ClonerError) or is_undone(fault):
             store.take_back(record.image, record.number)
         raise
+
+
+def without_record(database: Database, store: Store) -> list[VersionNumber]:
+    """Return the published versions whose record the store does not have: by a fault alone.
+
+    A record is there before its row and goes after it: a version that is shown before and after the look had one.
+    """
+    before = _shown(database)
+    lost = before.difference(store.listed())
+    return sorted(lost & _shown(database)) if lost else []
+
+
+def require_records(database: Database, store: Store) -> None:
+    """Raise IntegrityError when a published version has no record: what it needs would count as unused."""
+    if lost := without_record(database, store):
+        named = ", ".join(f"version {image}/{number}" for image, number in lost[:_SHOWN])
+        raise IntegrityError(
+            f"{named}: {NO_RECORD}", hint="put it back from a copy of the store, or: cloner image-remove"
+        )
+
+
+def _shown(database: Database) -> set[VersionNumber]:
+    with database.read() as connection:
+        return set(images.version_numbers(connection))

@@ -172,6 +172,26 @@ def test_a_record_that_cannot_be_read_is_named_and_all_else_is_sealed(scene: Sce
     assert [fault.what for fault in take(out, tmp_path / "new").damages] == ["version golden/1"]
 
 
+def test_a_record_that_is_missing_is_named_by_export_and_import(scene: Scene, out: Path, tmp_path: Path) -> None:
+    scene.core.catalog.store.paths_of("golden", 1)[0].unlink()
+    made = export(scene, out, has_packs=True)
+    assert (made.versions, made.missing) == (1, ("version golden/1: its record is missing",))
+    taken = take(out, tmp_path / "new")
+    assert (taken.versions, [(fault.what, fault.why) for fault in taken.damages]) == (
+        1,
+        [("version golden/1", "its record is missing")],
+    )
+
+
+def test_a_version_that_is_removed_after_the_database_was_copied_is_exported(
+    scene: Scene, out: Path, tmp_path: Path
+) -> None:
+    scene.core.catalog.store.remove_version("golden", 1)  # the database that is copied still shows it
+    assert export(scene, out, has_packs=True).missing == ()
+    taken = take(out, tmp_path / "new")
+    assert (taken.versions, taken.faults, taken.damages) == (1, (), ())
+
+
 def test_packs_that_an_export_should_have_are_no_packs_to_come(scene: Scene, out: Path, tmp_path: Path) -> None:
     lost = scene.image.packs[0].digest.hex()
     (scene.core.state_directory / "store" / "packs" / lost[:2] / lost).unlink()

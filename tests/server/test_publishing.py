@@ -10,6 +10,8 @@ import pytest
 
 from cloner_core.image.options import StoredOptions
 from cloner_core.image.version import Base
+from cloner_server.publishing import without_record
+from cloner_server.store.local import LocalStore
 from serverbench.scene import Scene, open_scene
 from store_images import BOOTABLE, make_image, some_contents
 
@@ -92,3 +94,38 @@ def test_options_that_were_changed_meanwhile_are_told_before_anything_is_checked
     assert refused.status_code == 409
     assert "have revision 1, wanted 7" in refused.json()["error"]
     assert scene.core.catalog.store.numbers("fresh") == [1]
+
+
+def lose_the_record(scene: Scene) -> None:
+    scene.core.catalog.store.paths_of("golden", 1)[0].unlink()
+
+
+def test_a_published_version_without_a_record_is_a_fault_and_no_gc_takes_what_it_needs(scene: Scene) -> None:
+    packs = [scene.core.catalog.store.pack_path(pack.digest) for pack in scene.image.packs]
+    lose_the_record(scene)
+    told = scene.admin("POST", "/store/check").json()
+    assert (told["versions"], told["faults"]) == (1, [{"what": "version golden/1", "why": "its record is missing"}])
+    assert scene.admin("GET", "/store/stats").json()["unread"] == ["golden:1: its record is missing"]
+    for method, path in (("POST", "/store/gc"), ("GET", "/store/plan-gc")):
+        refused = scene.admin(method, path, grace_s=0)
+        assert (refused.status_code, "version golden/1" in refused.json()["error"]) == (409, True)
+    assert all(path.is_file() for path in packs)
+    assert scene.admin("DELETE", "/images/golden/versions/1").status_code == 200
+    assert scene.admin("POST", "/store/gc", grace_s=0).status_code == 200
+    assert not any(path.is_file() for path in packs)
+
+
+def test_a_removal_at_the_moment_of_the_look_is_no_fault(scene: Scene) -> None:
+    class Beside(LocalStore):
+        """A store of which a version is removed as it is looked at."""
+
+        def listed(self) -> list[tuple[str, int]]:
+            assert scene.admin("DELETE", "/images/golden/versions/1").status_code == 200
+            return super().listed()
+
+    assert without_record(scene.core.database, Beside(scene.core.catalog.store.files_root)) == []
+
+
+def test_a_version_that_is_not_shown_yet_is_no_fault(scene: Scene) -> None:
+    killed_before_it_is_shown(scene, revision=0)
+    assert without_record(scene.core.database, scene.core.catalog.store) == []

@@ -12,7 +12,7 @@ from litestar import Response, delete, get, post, put
 from litestar.params import FromPath, FromQuery, JSONBody, RawBody
 from sqlalchemy import Connection, Row
 
-from cloner_core.admin.images import CheckReport, Collected, ImageView, Removal, WantedPacks
+from cloner_core.admin.images import CheckReport, Collected, ImageView, Removal, StoreFault, WantedPacks
 from cloner_core.admin.store import Repacked, StoreRoom, StoreStats
 from cloner_core.decoding import UNREADABLE
 from cloner_core.errors import ClonerError, InvalidError, NotFoundError
@@ -24,7 +24,7 @@ from cloner_server.api.callers import CoreDependency, require_image, who
 from cloner_server.api.faults import AnyRequest
 from cloner_server.api.imageoptions import options_handlers
 from cloner_server.core import Core
-from cloner_server.publishing import require_options, shown_or_taken_back
+from cloner_server.publishing import NO_RECORD, require_options, require_records, shown_or_taken_back, without_record
 from cloner_server.state import channels, events, imageoptions, images, publishing, removal
 from cloner_server.state import tasks as rows
 from cloner_server.store.protocol import SizedSegment
@@ -142,7 +142,14 @@ def _publish(core: Core, request: AnyRequest, body: bytes) -> VersionRecord:
 @post("/store/check", status_code=_OK)
 async def check(core: CoreDependency, read_data: FromQuery[bool] = False) -> CheckReport:
     """Verify everything published; with `read_data` every byte of it."""
-    return await core.work.keep_up(core.catalog.store.check, read_data=read_data)
+    return await core.work.keep_up(_check, core, read_data=read_data)
+
+
+def _check(core: Core, *, read_data: bool) -> CheckReport:
+    report = core.catalog.store.check(read_data=read_data)
+    lost = without_record(core.database, core.catalog.store)
+    faults = tuple(StoreFault(f"version {image}/{number}", NO_RECORD) for image, number in lost)
+    return msgspec.structs.replace(report, faults=faults + report.faults, versions=report.versions + len(lost))
 
 
 @get("/store/room", sync_to_thread=True)
@@ -155,7 +162,14 @@ def room(core: CoreDependency) -> StoreRoom:
 @get("/store/stats")
 async def stats(core: CoreDependency) -> StoreStats:
     """Tell what everything published weighs, by image and by version."""
-    return await core.work.keep_up(core.catalog.store.stats)
+    return await core.work.keep_up(_measure, core)
+
+
+def _measure(core: Core) -> StoreStats:
+    measured = core.catalog.store.stats()
+    lost = without_record(core.database, core.catalog.store)
+    unread = tuple(f"{image}:{number}: {NO_RECORD}" for image, number in lost)
+    return msgspec.structs.replace(measured, unread=measured.unread + unread)
 
 
 @post("/store/gc", status_code=_OK)
@@ -171,6 +185,7 @@ async def gc(
 def _collect(core: Core, request: AnyRequest, grace_s: float, *, is_dry: bool) -> Collected:
     with core.database.read() as connection:
         keep = told_maps(connection)
+    require_records(core.database, core.catalog.store)
     collected = core.catalog.store.gc(grace_s, keep_maps=keep, dry_run=is_dry)
     if not is_dry:
         with core.database.write() as connection:

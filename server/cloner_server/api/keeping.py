@@ -17,6 +17,7 @@ from cloner_server.api.callers import CoreDependency, who
 from cloner_server.api.faults import AnyRequest
 from cloner_server.api.images import GRACE_S, told_maps
 from cloner_server.core import Core
+from cloner_server.publishing import require_records
 from cloner_server.state import images, keeprules, removal, sizes
 from cloner_server.state.database import Act
 
@@ -72,6 +73,7 @@ async def plan_gc(core: CoreDependency, grace_s: FromQuery[float] = GRACE_S) -> 
 
 def _plan(core: Core, grace_s: float) -> GcPlan:
     store = core.catalog.store
+    require_records(core.database, store)
     with core.database.read() as connection:
         fates = keeprules.find_fates(connection)
         keep, noted = told_maps(connection), sizes.samples(connection)

@@ -41,8 +41,9 @@ from cloner_server.export.manifest import (
     is_member,
 )
 from cloner_server.export.sealing import SealedReader, open_reader
+from cloner_server.publishing import NO_RECORD
 from cloner_server.site import Site, open_site
-from cloner_server.state import events, machines, nodes, sessions
+from cloner_server.state import events, images, machines, nodes, sessions
 from cloner_server.state import tasks as rows
 from cloner_server.state.database import Act, known_schemas, open_database
 from cloner_server.state.tables import vault as identities
@@ -260,12 +261,15 @@ def _verify(work: Path, wanted: Wanted, manifest: Manifest) -> _Counts:
             for name in recoverykeys.nodes_with_keys(connection):
                 recoverykeys.list_keys(connection, name, site.vault_key)
             count = len(nodes.list_nodes(connection))
+            named = images.version_numbers(connection)
     finally:
         database.close()
-    report = LocalStore(work / STORE, _Verifying(site)).check()
-    damages = tuple(fault for fault in report.faults if manifest.has_packs or not _PACK.search(fault.what))
-    faults = tuple(f"{fault.what}: {fault.why}" for fault in report.faults if fault not in damages)
-    return _Counts(count, len(names), report.versions, faults, damages, frozen)
+    store = LocalStore(work / STORE, _Verifying(site))
+    report, lost = store.check(), set(named).difference(store.listed())
+    found = [StoreFault(f"version {image}/{number}", NO_RECORD) for image, number in sorted(lost)] + [*report.faults]
+    damages = tuple(fault for fault in found if manifest.has_packs or not _PACK.search(fault.what))
+    faults = tuple(f"{fault.what}: {fault.why}" for fault in found if fault not in damages)
+    return _Counts(count, len(names), report.versions + len(lost), faults, damages, frozen)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import stat
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,9 +37,11 @@ from cloner_server.export.manifest import (
     Manifest,
 )
 from cloner_server.export.sealing import DEFAULT_COST, SALT_BYTES, Cost, SealedWriter, open_writer
+from cloner_server.publishing import NO_RECORD
 from cloner_server.site import SITE_FILES, open_site
 from cloner_server.statedir import refuse_unfinished
 from cloner_server.store.local import LocalStore
+from cloner_server.store.protocol import VersionNumber
 from cloner_server.store.upkeep import Published, published
 
 _SLACK_BYTES = 4 << 20  # headers of members, and what the database grows meanwhile
@@ -95,8 +97,10 @@ def export_state(
             # Before the copy, so that the copy knows of it too.
             _note(wanted)
         database, schema = _copy_database(wanted.state / DATABASE, work / DATABASE)
-        still = _still(store, work / STORE)  # after the copy of the database: whatever that names is there
+        named = _named(database)
+        still = _still(store, work / STORE, named)  # after the copy of the database: whatever that names is there
         found = published(still)
+        lost = sorted(named.difference(still.listed()))
         members = list(_members(wanted, site_directory, database, still, found))
         manifest = Manifest(
             content=CONTENT,
@@ -122,10 +126,10 @@ def export_state(
         path=str(wanted.target),
         size_bytes=size_bytes,
         has_packs=wanted.has_packs,
-        versions=found.versions,
+        versions=found.versions + len(lost),
         packs=found.packs,
         packs_bytes=found.packs_bytes,
-        missing=found.missing,
+        missing=(*(f"version {image}/{number}: {NO_RECORD}" for image, number in lost), *found.missing),
         server_key=manifest.server_key,
         schema=schema,
         dry_run=wanted.is_dry,
@@ -148,25 +152,27 @@ def _refuse_target(target: Path, *, is_forced: bool) -> None:
         raise ConflictError(f"{target} exists", hint="--force replaces it")
 
 
-def _still(store: LocalStore, root: Path) -> LocalStore:
+def _still(store: LocalStore, root: Path, named: Collection[VersionNumber]) -> LocalStore:
     """Return the store as it stands, beneath `root`: copies of what others replace or rename, links to all else.
 
-    A repack gives a version another map meanwhile, whose parts were not listed.
+    A repack gives a version another map meanwhile, whose parts were not listed. One of those `named` that was removed
+    since has its record as it was.
     """
     root.mkdir()
     for blobs in (store.roots, store.segments, store.maps, store.indexes, store.placement_sets, store.packs):
         (root / blobs.kind).symlink_to(blobs.directory.absolute())
 
-    def keep(path: Path) -> None:
-        copy = root / path.relative_to(store.files_root)
+    def keep(path: Path, name: Path | None = None) -> None:
+        copy = root / (name or path).relative_to(store.files_root)
         copy.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # removed meanwhile, or a damaged store lacks it
             shutil.copy(path, copy)
 
     for image, number in store.listed():
         keep(store.record_path(image, number))
+    again = {store.spent_path(*each): store.record_path(*each) for each in named}
     for path in store.spent_paths():
-        keep(path)
+        keep(path, again.get(path))
     still = LocalStore(root)
     for image, number in still.listed():
         with contextlib.suppress(IntegrityError):
@@ -236,6 +242,13 @@ def _copy_database(source: Path, target: Path) -> tuple[Path, str]:
             return target, str(two.execute("SELECT version_num FROM alembic_version").fetchone()[0])
     except sqlite3.Error as fault:
         raise ClonerError(f"the database {source} cannot be copied: {fault}") from fault
+
+
+def _named(database: Path) -> set[VersionNumber]:
+    """Return the versions that a copy of the database shows; none where a server wrote it that removed none yet."""
+    with closing(sqlite3.connect(database)) as copy, contextlib.suppress(sqlite3.OperationalError):
+        return {(row[0], row[1]) for row in copy.execute("SELECT image, number FROM versions WHERE removed_s IS NULL")}
+    return set()
 
 
 def _require_room(target: Path, size_bytes: int) -> None:

@@ -51,6 +51,11 @@ def list_versions(connection: Connection, image: str = "") -> list[Row[tuple[obj
     return list(connection.execute(query))
 
 
+def version_numbers(connection: Connection) -> list[tuple[str, int]]:
+    """Return image and number of every published version."""
+    return [(row.image, row.number) for row in list_versions(connection)]
+
+
 def removed_versions(connection: Connection) -> set[tuple[str, int]]:
     """Return image and number of every version that was removed."""
     query = select(versions.c.image, versions.c.number).where(versions.c.removed_s.is_not(None))

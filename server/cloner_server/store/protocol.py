@@ -54,6 +54,9 @@ class Store(Protocol):
     def last_number(self, image: str) -> int:
         """Return the last number that was given to a version of `image`, there or removed; 0 for none."""
 
+    def listed(self) -> list[VersionNumber]:
+        """Return image and number of every version that has a record, unread."""
+
     def version(self, image: str, number: int | None = None) -> VersionRecord:
         """Return one version, the latest when no number is given; raises NotFoundError."""
 
