@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from cloner_core.errors import ClonerError, IntegrityError
+from cloner_core.errors import ClonerError, IntegrityError, NotFoundError
 from cloner_core.image.version import Draft, VersionRecord
 from cloner_server.state import imageoptions, images
 from cloner_server.state.database import Database, is_undone
@@ -58,6 +58,14 @@ def require_records(database: Database, store: Store) -> None:
         raise IntegrityError(
             f"{named}: {NO_RECORD}", hint="put it back from a copy of the store, or: cloner image-remove"
         )
+
+
+def take_away(store: Store, image: str, number: int) -> None:
+    """Take a version that was removed out of the store, though that may have lost its record."""
+    try:
+        store.remove_version(image, number)
+    except NotFoundError:
+        store.spend_number(image, number)
 
 
 def _shown(database: Database) -> set[VersionNumber]:

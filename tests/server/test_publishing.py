@@ -71,8 +71,8 @@ def test_a_record_that_cannot_be_read_hides_no_other_version(scene: Scene, numbe
     again.core.database.close()
 
 
-def publish(scene: Scene, seed: int, **changes: Any) -> httpx.Response:
-    image = make_image(some_contents(seed) | BOOTABLE, "fresh")
+def publish(scene: Scene, seed: int, name: str = "fresh", **changes: Any) -> httpx.Response:
+    image = make_image(some_contents(seed) | BOOTABLE, name)
     image.put(scene.core.catalog.store)
     draft = msgspec.structs.replace(image.draft, options=OPTIONS, **changes)
     return scene.admins.post("/v1/publish", content=msgspec.msgpack.encode(draft))
@@ -129,3 +129,13 @@ def test_a_removal_at_the_moment_of_the_look_is_no_fault(scene: Scene) -> None:
 def test_a_version_that_is_not_shown_yet_is_no_fault(scene: Scene) -> None:
     killed_before_it_is_shown(scene, revision=0)
     assert without_record(scene.core.database, scene.core.catalog.store) == []
+
+
+def test_the_number_of_a_version_whose_record_is_lost_is_given_to_no_other(scene: Scene) -> None:
+    lose_the_record(scene)
+    refused = publish(scene, 2, "golden")
+    assert (refused.status_code, "golden:1 was published before" in refused.json()["error"]) == (409, True)
+    assert scene.core.catalog.store.images() == []
+    scene.admin("DELETE", "/images/golden/versions/1")
+    assert publish(scene, 2, "golden").json()["number"] == 2
+    assert [one["number"] for one in scene.admin("GET", "/images").json()] == [2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +14,7 @@ from sqlalchemy import Connection, Row
 from cloner_core.admin.images import CheckReport, Collected, ImageView, Removal, StoreFault, WantedPacks
 from cloner_core.admin.store import Repacked, StoreRoom, StoreStats
 from cloner_core.decoding import UNREADABLE
-from cloner_core.errors import ClonerError, InvalidError, NotFoundError
+from cloner_core.errors import ClonerError, InvalidError
 from cloner_core.image.digest import parse_digest
 from cloner_core.image.reference import parse_version
 from cloner_core.image.version import Draft, VersionRecord, check_image_name
@@ -24,7 +23,14 @@ from cloner_server.api.callers import CoreDependency, require_image, who
 from cloner_server.api.faults import AnyRequest
 from cloner_server.api.imageoptions import options_handlers
 from cloner_server.core import Core
-from cloner_server.publishing import NO_RECORD, require_options, require_records, shown_or_taken_back, without_record
+from cloner_server.publishing import (
+    NO_RECORD,
+    require_options,
+    require_records,
+    shown_or_taken_back,
+    take_away,
+    without_record,
+)
 from cloner_server.state import channels, events, imageoptions, images, publishing, removal
 from cloner_server.state import tasks as rows
 from cloner_server.store.protocol import SizedSegment
@@ -74,9 +80,7 @@ def _remove(core: Core, request: AnyRequest, name: str, number: int, *, is_dry: 
     with core.database.trial(is_dry) as connection:
         removed = removal.remove_version(connection, who(core, request), name, number)
     if not is_dry:
-        # Where the store has lost the record already there is nothing left to take away.
-        with contextlib.suppress(NotFoundError):
-            core.catalog.store.remove_version(name, number)
+        take_away(core.catalog.store, name, number)
     return removed
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,13 +10,13 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET
 
 from cloner_core.admin.keeping import Freed, GcPlan, KeepChange, KeepView, LetGo
-from cloner_core.errors import ConflictError, NotFoundError
+from cloner_core.errors import ConflictError
 from cloner_core.growth import Sample, foresee
 from cloner_server.api.callers import CoreDependency, who
 from cloner_server.api.faults import AnyRequest
 from cloner_server.api.images import GRACE_S, told_maps
 from cloner_server.core import Core
-from cloner_server.publishing import require_records
+from cloner_server.publishing import require_records, take_away
 from cloner_server.state import images, keeprules, removal, sizes
 from cloner_server.state.database import Act
 
@@ -111,8 +110,7 @@ def _let_go(core: Core, act: Act, wanted: Sequence[tuple[str, int]]) -> list[str
         for image, number in wanted:
             removal.remove_version(connection, act, image, number)
     for image, number in wanted:
-        with contextlib.suppress(NotFoundError):  # the store has lost the record already
-            core.catalog.store.remove_version(image, number)
+        take_away(core.catalog.store, image, number)
     return [f"{image}:{number}" for image, number in wanted]
 
 

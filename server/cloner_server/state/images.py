@@ -24,8 +24,13 @@ def add_version(connection: Connection, act: Act, image: str, number: int, diges
 
 def is_known(connection: Connection, image: str, number: int) -> bool:
     """Whether a version is or was visible."""
+    return known_digest(connection, image, number) is not None
+
+
+def known_digest(connection: Connection, image: str, number: int) -> str | None:
+    """Return the digest of a version that is or was visible; None for no such version."""
     query = select(versions.c.digest).where(versions.c.image == image, versions.c.number == number)
-    return connection.execute(query).first() is not None
+    return connection.execute(query).scalar_one_or_none()
 
 
 def get_version(connection: Connection, image: str, version: VersionName | None = None) -> Row[tuple[object, ...]]:

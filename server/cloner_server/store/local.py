@@ -89,6 +89,11 @@ class LocalStore(StoreReader):
                     raise NotFoundError(f"image {image} has no version {number}") from None
             sync_directory(path.parent)
 
+    def spend_number(self, image: str, number: int) -> None:
+        """Have the number of a version whose record was lost never be given again."""
+        with self.files.locked(), self.files.numbering():
+            self.files.create(self.spent_path(image, number), b"")
+
     def take_back(self, image: str, number: int) -> None:
         """Undo a publish that nobody has seen: the number may be given again. Raises NotFoundError."""
         path = self.record_path(image, number)

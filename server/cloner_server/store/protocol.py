@@ -66,6 +66,9 @@ class Store(Protocol):
         Raises NotFoundError when there is none; one that was removed already is no fault.
         """
 
+    def spend_number(self, image: str, number: int) -> None:
+        """Have the number of a version whose record was lost never be given again."""
+
     def take_back(self, image: str, number: int) -> None:
         """Undo a publish that nobody has seen: the number may be given again. Raises NotFoundError."""
 
