@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from cloner_core.admin.images import VerifyProgress
+from cloner_core.errors import NotFoundError
 from cloner_core.image.digest import digest
 from cloner_server.store.blobs import Blobs, Files
 from cloner_server.store.local import LocalStore
@@ -234,3 +235,54 @@ def test_a_map_that_was_replaced_lives_for_the_grace(store: LocalStore, image: I
     assert store.placement(told, 0)
     age(store)
     assert store.gc(3600).files >= len(packs)
+
+
+class Beside(Blobs):
+    """Packs beside which something happens as the first of them is looked at, or when all are listed."""
+
+    def __init__(self, packs: Blobs, files: Files, meanwhile: Callable[[], object], *, is_at_the_end: bool) -> None:
+        super().__init__(files, packs.kind)
+        self.meanwhile = meanwhile
+        self.is_at_the_end = is_at_the_end
+
+    def size(self, name: bytes) -> int | None:
+        if not self.is_at_the_end:
+            self.meanwhile()
+        return super().size(name)
+
+    def names(self) -> Iterator[tuple[bytes, os.DirEntry[str]]]:
+        found = list(super().names())
+        if self.is_at_the_end:
+            self.meanwhile()
+        return iter(found)
+
+
+@pytest.mark.parametrize("is_at_the_end", [False, True])
+def test_what_is_removed_and_collected_beside_a_check_is_no_fault(store: LocalStore, *, is_at_the_end: bool) -> None:
+    for name in ("golden", "other"):
+        image = make_image(some_contents(len(name)), name)
+        image.put(store)
+        store.publish(image.draft)
+    stray = b"nobody needs it"
+    store.put_pack(digest(stray), stray)
+    beside = LocalStore(store.files.root, Key())
+
+    def remove_and_collect() -> None:
+        if "golden" in beside.images():
+            beside.remove_version("golden", 1)
+            beside.gc(-60)
+
+    store.packs = Beside(store.packs, store.files, remove_and_collect, is_at_the_end=is_at_the_end)
+    report = store.check()
+    assert (report.faults, report.versions, report.unused_bytes) == ((), 2 if is_at_the_end else 1, 0)
+    assert "golden" not in store.images()
+
+
+def test_a_version_that_is_removed_while_it_is_verified_is_said_to_be(store: LocalStore, image: Image) -> None:
+    def remove_and_collect(progress: VerifyProgress) -> None:
+        if store.images():
+            store.remove_version("golden", 1)
+            store.gc(-60)
+
+    with pytest.raises(NotFoundError, match="removed while it was verified"):
+        store.verify("golden", 1, remove_and_collect)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -58,7 +59,10 @@ class _Packs:
 
 
 def check(store: StoreReader, *, read_data: bool, public_key: bytes | None) -> CheckReport:
-    """Verify everything published; `public_key` is the only signer accepted, when one is given."""
+    """Verify everything published; `public_key` is the only signer accepted, when one is given.
+
+    What is removed while it is looked at counts for nothing, whatever a gc has taken of it.
+    """
     faults: list[StoreFault] = []
     seen: dict[bytes, list[StoreFault]] = {}
     packs = _Packs()
@@ -73,27 +77,39 @@ def check(store: StoreReader, *, read_data: bool, public_key: bytes | None) -> C
             versions += 1
             faults.append(StoreFault(name, _why(error)))
             continue
-        versions += 1
         version = bytes.fromhex(record.version)
         key = public_key or bytes.fromhex(record.public_key)
-        faults += _check_signature(store, record, key)
+        found = list(_check_signature(store, record, key))
         if version not in seen:
             seen[version] = list(_check_version(store, version, key, packs, read_data=read_data))
-        faults += [StoreFault(f"{name}, {fault.what}", fault.why) for fault in seen[version]]
-    unused = sum(entry.stat().st_size for name, entry in store.packs.names() if name not in packs.sizes)
+        found += [StoreFault(f"{name}, {fault.what}", fault.why) for fault in seen[version]]
+        if store.record_path(image, number).exists():
+            versions += 1
+            faults += found
+    unused = sum(_size(entry) for name, entry in store.packs.names() if name not in packs.sizes)
     return CheckReport(tuple(faults), versions, len(packs.sizes), sum(packs.sizes.values()), unused)
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except FileNotFoundError:  # a gc runs
+        return 0
 
 
 def verify(store: StoreReader, image: str, number: int, *, public_key: bytes | None, watch: Watch) -> VerifyReport:
     """Verify one version to its last byte, as `check` does; `watch` is told how far it is.
 
-    Raises NotFoundError and IntegrityError only where there is no record to begin with.
+    Raises NotFoundError and IntegrityError only where there is no record to begin with, NotFoundError also when it was
+    removed meanwhile and so lacks something.
     """
     record = store.version(image, number)
     version, packs = bytes.fromhex(record.version), _Packs()
     key = public_key or bytes.fromhex(record.public_key)
     faults = list(_check_signature(store, record, key))
     faults += _check_version(store, version, key, packs, read_data=True, watch=watch)
+    if faults and not store.record_path(image, number).exists():
+        raise NotFoundError(f"version {image}/{number} was removed while it was verified")
     return VerifyReport(
         image, number, record.version, key.hex(), tuple(faults), len(packs.sizes), sum(packs.sizes.values())
     )
