@@ -141,9 +141,11 @@ def store_repack(run: Invocation, *, below_percent: float, dry_run: bool) -> Non
 def _repacked_text(repacked: Repacked) -> str:
     old = f"{repacked.packs} packs, {format_bytes(repacked.stored_bytes)}, used {format_bytes(repacked.live_bytes)} of"
     if repacked.dry_run:
-        return f"would write anew {old} their content, for {repacked.versions} versions"
+        maps = f"about {format_bytes(repacked.map_bytes)} of maps"
+        return f"would write anew {old} their content, and {maps} for {repacked.versions} versions"
     new = f"{repacked.new_packs} packs, {format_bytes(repacked.new_stored_bytes)}"
-    return f"wrote anew {old} their content: {new}; {repacked.versions} versions have another map"
+    maps = f"{repacked.versions} versions have another map, {format_bytes(repacked.map_bytes)} in all"
+    return f"wrote anew {old} their content: {new}; {maps}"
 
 
 def _apply(run: Invocation, query: Query, *, is_dry: bool, is_yes: bool) -> None:

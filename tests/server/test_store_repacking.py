@@ -9,7 +9,10 @@ import pytest
 
 from cloner_core.errors import RefusedError
 from cloner_core.image.pack import ENTRY
+from cloner_server.store.blobs import Blobs, Files
 from cloner_server.store.local import LocalStore
+from cloner_server.store.protocol import StoreFullError
+from cloner_server.store.repacking import repack_sparse
 from store_images import Image, Key, files_from, make_image
 
 
@@ -92,6 +95,56 @@ def test_a_pack_that_all_versions_together_use_well_is_left_alone(store: LocalSt
         store.remove_version(image, 1)
     assert store.repack_sparse(0.5).packs == 0, "each uses 45 %, together 90"
     assert store.repack_sparse(1.0).packs == 1
+
+
+def maps(store: LocalStore) -> int:
+    return sum(1 for blobs in (store.maps, store.indexes, store.placement_sets) for _ in blobs.names())
+
+
+def test_however_many_packs_are_sparse_each_version_gets_one_more_map(store: LocalStore) -> None:
+    version, kept = worn(store)
+    before = maps(store)
+    promised = repack_sparse(store, Key(), below=0.5, at_once=2, dry_run=True)
+    assert (maps(store), promised.map_bytes > 0) == (before, True)
+    repacked = repack_sparse(store, Key(), below=0.5, at_once=2)
+    assert (repacked.packs, repacked.new_packs, maps(store)) == (10, 5, before + 3)
+    name = bytes.fromhex(store.signed_map(version).map)
+    parts = (store.maps.size(name), store.placement_sets.size(name))
+    assert repacked.map_bytes == sum(map(int, filter(None, parts))) + len(
+        store.indexes.read(store.current_map(version).index_digest)
+    )
+    assert files_from(store, version) == kept
+    store.gc(-60)
+    assert (store.check(read_data=True).faults, maps(store)) == ((), 3)
+
+
+class Ends(Blobs):
+    """Packs of which only so many are written."""
+
+    def __init__(self, packs: Blobs, files: Files, most: int) -> None:
+        super().__init__(files, packs.kind)
+        self.most = most
+
+    def put(self, name: bytes, data: bytes | bytearray) -> bool:
+        self.most -= 1
+        if self.most < 0:
+            raise StoreFullError("no room")
+        return super().put(name, data)
+
+
+@pytest.mark.parametrize("most", range(5))
+def test_a_repack_that_finds_no_more_room_loses_nothing_and_the_next_goes_on(store: LocalStore, most: int) -> None:
+    version, kept = worn(store)
+    whole, store.packs = store.packs, Ends(store.packs, store.files, most)
+    with pytest.raises(StoreFullError):
+        repack_sparse(store, Key(), below=0.5, at_once=2)
+    store.packs = whole
+    assert files_from(store, version) == kept
+    assert repack_sparse(store, Key(), below=0.5, at_once=2).packs == 10 - 2 * most
+    store.gc(-60)
+    assert files_from(store, version) == kept
+    report = store.check(read_data=True)
+    assert (report.faults, report.packs, report.unused_bytes) == ((), 6, 0)
 
 
 def test_a_deploy_that_was_told_the_old_map_reads_on(store: LocalStore) -> None:

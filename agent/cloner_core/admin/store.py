@@ -44,6 +44,7 @@ class Repacked(Strict, frozen=True):
     new_stored_bytes: int
     versions: int  # trees that have another map now
     dry_run: bool
+    map_bytes: int = 0  # of these maps, with indexes and placements; a dry run tells those of the present ones
 
 
 class StoreStats(Strict, frozen=True):

@@ -1,23 +1,25 @@
 """Repacking: packs of which versions use little are written anew without what nobody uses.
 
-A version and its digest never change by it: only the map, which says where its chunks are, is replaced by another one.
-The old packs go with a gc, when their grace is over and no deploy was told the old map.
+A version and its digest never change by it: only the map, which says where its chunks are, is replaced by another one:
+once, when all new packs are there, for a map that was replaced stays for the grace of a gc. The old packs go with a gc,
+when their grace is over and no deploy was told the old map.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cloner_core.admin.store import Repacked
-from cloner_core.errors import NotFoundError, RefusedError
+from cloner_core.errors import ClonerError, NotFoundError, RefusedError
 from cloner_core.image.pack import ENTRY, PackWriter, RawPack, compress_pack, decode_pack
 from cloner_core.image.packmap import iter_index
 from cloner_core.image.version import PackOffer, Signer
 from cloner_server.store.publish import place_map
 from cloner_server.store.reader import StoreReader
 
-_AT_ONCE = 256  # packs whose chunks are held in memory as lists: 1 GiB of files, of a million chunks at most
+AT_ONCE = 256  # packs whose chunks are held in memory as lists: 1 GiB of files, of a million chunks at most
 
 Watch = Callable[[int, int], None]
 """Told how many sparse packs are done, and how many there are."""
@@ -45,37 +47,45 @@ def repack_sparse(
     below: float,
     dry_run: bool = False,
     watch: Watch = lambda done, total: None,
+    at_once: int = AT_ONCE,
 ) -> Repacked:
     """Write the used chunks of all packs of which less than `below` (0 to 1) is used into new packs.
 
-    May be ended anywhere: each version has its old map or its new one, both whole. Raises RefusedError for a share
-    that is none, StoreFullError when there is no room for the new packs.
+    May be ended anywhere: each version has its old map or its new one, both whole, and new packs that no map names go
+    with a gc. Raises RefusedError for a share that is none, StoreFullError when there is no room for the new packs,
+    IntegrityError and NotFoundError for a pack that cannot be read; what was written before gets its maps all the same.
     """
     if not 0 < below <= 1:
         raise RefusedError(f"{below} is not a share of a pack above 0 and up to 1")
     versions = _versions(store)
     candidates = _candidates(store, versions, below)
-    done, packs, old_bytes, live_bytes, new_packs, new_bytes = 0, 0, 0, 0, 0, 0
-    touched: set[bytes] = set()
-    for start in range(0, len(candidates), _AT_ONCE):
-        watch(done, len(candidates))
-        some = candidates[start : start + _AT_ONCE]
-        sparse = _sparse(store, versions, some, below)
-        done += len(some)
-        packs += len(sparse)
-        old_bytes += sum(pack.stored_size for pack in sparse)
-        live_bytes += sum(pack.live_bytes for pack in sparse)
-        names = {pack.digest for pack in sparse}
-        users = [version for version in versions if names & {pack.digest for pack in store.current_map(version).packs}]
-        touched.update(users)
-        if dry_run or not sparse:
-            continue
-        offers = list(_write_anew(store, sparse))
-        new_packs += len(offers)
-        new_bytes += sum(offer.stored_size for offer in offers)
-        for version in users:
-            _move(store, signer, version, names, offers)
-    return Repacked(packs, old_bytes, live_bytes, new_packs, new_bytes, len(touched), dry_run)
+    old_bytes, live_bytes = 0, 0
+    names, offers = set[bytes](), list[PackOffer]()
+    try:
+        for start in range(0, len(candidates), at_once):
+            watch(start, len(candidates))
+            sparse = _sparse(store, versions, candidates[start : start + at_once], below)
+            if not dry_run:
+                offers += _write_anew(store, sparse)
+                _keep_young(store, offers)
+            names.update(pack.digest for pack in sparse)
+            old_bytes += sum(pack.stored_size for pack in sparse)
+            live_bytes += sum(pack.live_bytes for pack in sparse)
+    except (ClonerError, OSError):
+        if not dry_run:  # what was written serves all the same
+            _move_all(store, signer, versions, names, offers)
+        raise
+    users = _users(store, versions, names) if dry_run else _move_all(store, signer, versions, names, offers)
+    return Repacked(
+        packs=len(names),
+        stored_bytes=old_bytes,
+        live_bytes=live_bytes,
+        new_packs=len(offers),
+        new_stored_bytes=sum(offer.stored_size for offer in offers),
+        versions=len(users),
+        dry_run=dry_run,
+        map_bytes=sum(_map_bytes(store, version) for version in users),
+    )
 
 
 def _versions(store: StoreReader) -> list[bytes]:
@@ -84,11 +94,16 @@ def _versions(store: StoreReader) -> list[bytes]:
     return list(dict.fromkeys(bytes.fromhex(store.version(*name).version) for name in listed))
 
 
+def _offers(store: StoreReader, version: bytes) -> Iterator[PackOffer]:
+    with contextlib.suppress(NotFoundError):  # removed and collected meanwhile
+        yield from store.offers(version)
+
+
 def _candidates(store: StoreReader, versions: Sequence[bytes], below: float) -> list[bytes]:
     """Return the packs of which no single version uses as much as `below`, in the order of the versions."""
     most: dict[bytes, float] = {}
     for version in versions:
-        for offer in store.offers(version):
+        for offer in _offers(store, version):
             used = sum(length for _, _, length in ENTRY.iter_unpack(offer.entries))
             most[offer.digest] = max(most.get(offer.digest, 0.0), used / offer.raw_size)
     return [digest for digest, share in most.items() if share < below]
@@ -99,7 +114,7 @@ def _sparse(store: StoreReader, versions: Sequence[bytes], candidates: Sequence[
     live: dict[bytes, dict[int, tuple[bytes, int]]] = {digest: {} for digest in candidates}
     sizes: dict[bytes, tuple[int, int]] = {}
     for version in versions:
-        for offer in store.offers(version):
+        for offer in _offers(store, version):
             if (chunks := live.get(offer.digest)) is not None:
                 sizes[offer.digest] = offer.stored_size, offer.raw_size
                 chunks.update((at, (name, length)) for name, at, length in ENTRY.iter_unpack(offer.entries))
@@ -128,6 +143,42 @@ def _write_anew(store: StoreReader, sparse: Sequence[Sparse]) -> Iterator[PackOf
                 known.add(name)
                 yield from kept(writer.add(name, raw[at : at + length]))
     yield from kept(writer.close())
+
+
+def _keep_young(store: StoreReader, offers: Sequence[PackOffer]) -> None:
+    """Have gc count its grace from now for the packs that no map names yet."""
+    with store.files.locked():
+        for offer in offers:
+            store.packs.touch(offer.digest, offer.stored_size)
+
+
+def _users(store: StoreReader, versions: Sequence[bytes], sparse: set[bytes]) -> list[bytes]:
+    """Return the versions that need any of the sparse packs."""
+    found = []
+    for version in versions:
+        with contextlib.suppress(NotFoundError):
+            if any(pack.digest in sparse for pack in store.current_map(version).packs):
+                found.append(version)
+    return found
+
+
+def _map_bytes(store: StoreReader, version: bytes) -> int:
+    """Return what the map of a version weighs, with its index and placements."""
+    with contextlib.suppress(NotFoundError):
+        name, index = bytes.fromhex(store.signed_map(version).map), store.current_map(version).index_digest
+        sizes = (store.maps.size(name), store.placement_sets.size(name), store.indexes.size(index))
+        return sum(size or 0 for size in sizes)
+    return 0
+
+
+def _move_all(
+    store: StoreReader, signer: Signer, versions: Sequence[bytes], sparse: set[bytes], offers: Sequence[PackOffer]
+) -> list[bytes]:
+    """Move every version that needs any of the sparse packs; return them."""
+    users = _users(store, versions, sparse)
+    for version in users:
+        _move(store, signer, version, sparse, offers)
+    return users
 
 
 def _move(store: StoreReader, signer: Signer, version: bytes, sparse: set[bytes], offers: Sequence[PackOffer]) -> None:
