@@ -157,6 +157,13 @@ class Shelf:
                 if path.name not in kept and time.time() - path.stat().st_mtime > _GRACE_S:
                     path.unlink()
 
+    def touch(self, builds: Collection[InstallerBuild]) -> None:
+        """Have the day of `sweep` begin now for the files of `builds`: a node may hold a script that names them."""
+        for build in builds:
+            for path in (self.parts / build.kernel, self.parts / build.drivers, self._initramfs(build)):
+                with contextlib.suppress(FileNotFoundError):
+                    os.utime(path)
+
     def file_of(self, kind: str, key: str) -> Path | None:
         """Return the file that a boot script names by `key`; None when it is none of ours, or no longer there."""
         for made in tuple(self._made.values()):
@@ -169,6 +176,12 @@ class Shelf:
     def _layer(self, build: InstallerBuild) -> Layer:
         return Layer("drivers", self.parts / build.drivers, build.drivers, build.drivers_bytes, build.unpacked_bytes)
 
+    def _initramfs_key(self, build: InstallerBuild) -> str:
+        return short_key(self.base.digest, build.drivers, self.ours.hex())
+
+    def _initramfs(self, build: InstallerBuild) -> Path:
+        return self.boot / f"node-initramfs-{self._initramfs_key(build)}"
+
     def _assemble(self, build: InstallerBuild) -> Installer:
         kernel, drivers = self.parts / build.kernel, self._layer(build)
         if missing := [path.name[:12] for path in (kernel, drivers.path) if not path.is_file()]:
@@ -176,15 +189,14 @@ class Shelf:
                 f"parts of the installer of kernel {build.release} are missing: {', '.join(missing)}",
                 hint="make it again: cloner make-installer --overwrite on the node",
             )
-        initramfs_key = short_key(self.base.digest, drivers.digest, self.ours.hex())
-        initramfs = self.boot / f"node-initramfs-{initramfs_key}"
+        initramfs = self._initramfs(build)
         if not initramfs.is_file():
             concatenate([self.base, drivers, self.ours], initramfs)
         return Installer(
             kernel=kernel,
             kernel_key=short_key(build.kernel),
             initramfs=initramfs,
-            initramfs_key=initramfs_key,
+            initramfs_key=self._initramfs_key(build),
             memory_bytes=self.needed_bytes(build) + KERNEL_BYTES,
             release=build.release,
         )

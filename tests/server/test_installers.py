@@ -256,6 +256,36 @@ def test_a_restart_offers_the_same_and_takes_away_what_nobody_needs(stand: Stand
     assert len(list(shelf.boot.glob("node-initramfs-*"))) == 1
 
 
+def age(stand: Stand) -> None:
+    """Have every file of installers be older than a day."""
+    shelf = stand.scene.core.shelf
+    assert shelf is not None
+    for path in (*shelf.parts.iterdir(), *shelf.boot.glob("node-initramfs-*")):
+        os.utime(path, (1, 1))
+
+
+def test_what_is_dropped_stays_for_a_day_however_old_it_is(stand: Stand) -> None:
+    armed(stand)
+    stand.put(kernel=kernel_part(b"one"), drivers=drivers_part(size_bytes=1))
+    urls = re.findall(r"/boot/(?:kernel|initramfs)/\w+", stand.script())
+    stand.put(kernel=kernel_part(b"two"), drivers=drivers_part(size_bytes=2), overwrite=True)
+    stand.put("el9", kernel=kernel_part(b"el9"), drivers=drivers_part(size_bytes=3))
+    own = digest(kernel_part(b"el9"))
+    age(stand)
+    stand.put(kernel=kernel_part(b"three"), overwrite=True)
+    assert [stand.http.get(url).status_code for url in urls] == [200] * len(urls), "a machine has the script of one"
+    age(stand)
+    stand.scene.admin("DELETE", "/installers/el9")
+    stand.put(kernel=kernel_part(b"four"), overwrite=True)
+    shelf = stand.scene.core.shelf
+    assert shelf is not None
+    assert {stand.http.get(url).status_code for url in urls} == {404}
+    assert (shelf.parts / own).is_file()
+    age(stand)
+    stand.put(kernel=kernel_part(b"five"), overwrite=True)
+    assert not (shelf.parts / own).is_file()
+
+
 def test_lost_parts_are_told_and_the_server_goes_on(stand: Stand, tmp_path: Path) -> None:
     armed(stand)
     stand.put()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 from litestar import delete, get, patch, post, put
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET
+from sqlalchemy import Connection
 
 from cloner_core.admin.installers import (
     FleetDevice,
@@ -89,7 +91,10 @@ def installer_put(
         shelf.installer(build)  # put together before anybody is offered it: the disk may be full
     with core.database.trial(dry_run) as connection:
         require_installer(connection, request, name)
-        view = installers.put_installer(connection, act, name, build, overwrite=data.overwrite, revision=data.revision)
+        with _kept_a_day(core, connection, is_dry=dry_run):
+            view = installers.put_installer(
+                connection, act, name, build, overwrite=data.overwrite, revision=data.revision
+            )
         kept = installers.kept_builds(connection)
     if not dry_run:
         shelf.sweep(kept)
@@ -120,7 +125,7 @@ def installer_remove(
 ) -> InstallerView:
     """Remove an installer that no node and no image names; its files go a day later."""
     known = UNSET if revision is None else revision
-    with core.database.trial(dry_run) as connection:
+    with core.database.trial(dry_run) as connection, _kept_a_day(core, connection, is_dry=dry_run):
         view = installers.remove_installer(connection, who(core, request), name, known)
     return _with_memory(core, view)
 
@@ -161,6 +166,16 @@ def _shelf(core: Core) -> Shelf:
             "this server has no userland for an installer: it offers no agent", hint="cloner serve --installer DIR"
         )
     return core.shelf
+
+
+@contextmanager
+def _kept_a_day(core: Core, connection: Connection, *, is_dry: bool) -> Iterator[None]:
+    """Have the files of builds that the block drops stay for a day from now; another put may sweep after the commit."""
+    before = installers.kept_builds(connection)
+    yield
+    if core.shelf is not None and not is_dry:
+        kept = installers.kept_builds(connection)
+        core.shelf.touch([build for build in before if build not in kept])
 
 
 def _with_memory(core: Core, view: InstallerView) -> InstallerView:
