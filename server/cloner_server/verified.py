@@ -1,15 +1,17 @@
 """Asserts that a version is whole on this server: every part read and hashed before a node destroys anything for it.
 
-What was hashed is remembered by size, time and inode of its file, so the next node of the same deploy does not wait.
+Placements have no digest: they are derived once more. What was found whole is remembered by size, time and inode of its
+file, so the next node of the same deploy does not wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from blake3 import blake3
@@ -27,6 +29,7 @@ from cloner_server.storedfile import StoredFiles
 
 _BootNames = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]  # paths; unified kernel images, their command lines
 _Seen = tuple[int, int, int, int]  # size, mtime, ctime, inode
+_Look = tuple[str, Callable[[], Path], Callable[[Path], bool]]  # name of a part, where it is, whether it is whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,33 +109,52 @@ class Verifier:
             yield "/" + os.fsdecode(inode.path), inode.number
 
     def _look(self, version: Version) -> tuple[list[str], list[str]]:
-        missing, damaged = [], []
-        sizes = {pack.digest: pack.stored_size for pack in version.pack_map.packs}
-        raw_sizes = {segment.digest: segment.raw_size for segment in version.root.segments}
-        wanted = [(Part.PACK, digest) for digest in sizes] + [(Part.SEGMENT, digest) for digest in raw_sizes]
-        for part, digest in wanted:
-            name = f"{part.value} {digest.hex()}"
+        missing, damaged = self._look_at(self._part_looks(version))
+        if not missing and not damaged:  # all that placements are derived from
+            missing, damaged = self._look_at(self._placement_looks(version))
+        return missing, damaged
+
+    def _look_at(self, looks: Iterable[_Look]) -> tuple[list[str], list[str]]:
+        missing, damaged = list[str](), list[str]()
+        for name, find, is_whole in looks:
             try:
-                store = self.catalog.store
-                path = store.pack_path(digest) if part is Part.PACK else store.segment_path(digest)
+                path = find()
                 seen = _seen(path)
                 if self._good.get(path) == seen:
                     continue
-                if part is Part.PACK:
-                    is_whole = seen[0] == sizes[digest] and _hash(path) == digest
-                else:
-                    is_whole = _is_whole_segment(path, digest, raw_sizes[digest])
+                is_good = is_whole(path)
             except (NotFoundError, FileNotFoundError):
                 missing.append(name)
                 continue
             except OSError as fault:
                 damaged.append(f"{name} ({fault})")
                 continue
-            if is_whole:
+            if is_good:
                 self._good[path] = seen
             else:
                 damaged.append(name)
         return missing, damaged
+
+    def _part_looks(self, version: Version) -> Iterator[_Look]:
+        store, index = self.catalog.store, version.pack_map.index_digest
+        for pack in version.pack_map.packs:
+            whole = partial(_is_whole_pack, digest=pack.digest, stored_size=pack.stored_size)
+            yield f"{Part.PACK.value} {pack.digest.hex()}", partial(store.pack_path, pack.digest), whole
+        for segment in version.root.segments:
+            whole = partial(_is_whole_segment, digest=segment.digest, raw_size=segment.raw_size)
+            yield f"{Part.SEGMENT.value} {segment.digest.hex()}", partial(store.segment_path, segment.digest), whole
+        yield f"pack index {index.hex()}", partial(store.index_path, index), lambda path: _hash(path) == index
+
+    def _placement_looks(self, version: Version) -> Iterator[_Look]:
+        name = version.map_digest
+        find = partial(self.catalog.store.placements_path, name)
+        yield f"placements {name.hex()}", find, lambda _: self._has_whole_placements(name)
+
+    def _has_whole_placements(self, map_digest: bytes) -> bool:
+        try:
+            return self.catalog.store.has_whole_placements(map_digest)
+        except IntegrityError:
+            return False
 
 
 def _seen(path: Path) -> _Seen:
@@ -142,6 +164,10 @@ def _seen(path: Path) -> _Seen:
 
 def _hash(path: Path) -> bytes:
     return blake3().update_mmap(path).digest()
+
+
+def _is_whole_pack(path: Path, digest: bytes, stored_size: int) -> bool:
+    return path.stat().st_size == stored_size and _hash(path) == digest
 
 
 def _is_whole_segment(path: Path, digest: bytes, raw_size: int) -> bool:

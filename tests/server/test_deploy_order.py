@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -250,22 +251,36 @@ def test_the_vault_gives_the_same_identity_at_every_deploy(scene: Scene, agent: 
     assert second.random_seed != first.random_seed
 
 
-def test_a_damaged_pack_is_found_before_anything_is_destroyed(scene: Scene, agent: Agent) -> None:
+@pytest.mark.parametrize("part", ["pack", "segment", "placements", "index"])
+def test_a_damaged_part_is_found_before_anything_is_destroyed(scene: Scene, agent: Agent, part: str) -> None:
     assert agent.reply is not None
     digest = agent.reply.task.version.digest
-    pack = scene.core.catalog.store.pack_path(scene.image.packs[0].digest)
-    whole = pack.read_bytes()
+    path = _part_path(cast(LocalStore, scene.core.catalog.store), bytes.fromhex(digest), part)
+    whole = path.read_bytes()
     assert agent.get(f"/versions/{digest}/verified").status_code == 200
-    pack.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    path.write_bytes(whole[:-8] + bytes([whole[-8] ^ 1]) + whole[-7:])
     answer = agent.get(f"/versions/{digest}/verified")
     assert (answer.status_code, answer.json()["status"]) == (409, 7)
-    assert pack.name[:64] in answer.json()["error"]
+    assert path.name[:64] in answer.json()["error"]
     plan = agent.plan()
-    from cloner_core.plan import plan_digest
-
     assert agent.post("plan", PlanReport(digest=plan_digest(plan), rendered="")).status_code == 409
-    pack.unlink()
+    path.unlink()
     assert agent.get(f"/versions/{digest}/verified").status_code == 404
+    path.write_bytes(whole)
+    assert agent.get(f"/versions/{digest}/verified").status_code == 200
+
+
+def _part_path(store: LocalStore, version: bytes, part: str) -> Path:
+    name = bytes.fromhex(store.signed_map(version).map)
+    match part:
+        case "pack":
+            return store.pack_path(store.map_of(name).packs[0].digest)
+        case "segment":
+            return store.segment_path(store.tree_root(version).segments[0].digest)
+        case "placements":
+            return store.placements_path(name)
+        case _:
+            return store.index_path(store.map_of(name).index_digest)
 
 
 @pytest.mark.parametrize("lacking", sorted(BOOTABLE))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -79,6 +80,19 @@ def test_a_version_that_lacks_a_part_is_nothing_to_build_on(store: LocalStore, g
     record = capture_into(store, golden).record
     assert record.number == 2
     assert "version golden/2" not in faulty(store, read_data=True)
+
+
+@pytest.mark.parametrize("spoil", [lambda path: flip(path, -8), Path.unlink], ids=["altered", "lost"])
+@pytest.mark.parametrize("part", ["placements", "index"])
+def test_the_same_tree_captured_again_mends_what_its_map_stands_on(
+    store: LocalStore, golden: Path, part: str, spoil: Callable[[Path], None]
+) -> None:
+    version = bytes.fromhex(capture_into(store, golden).record.version)
+    name = bytes.fromhex(store.signed_map(version).map)
+    spoil(store.placements_path(name) if part == "placements" else store.index_path(store.map_of(name).index_digest))
+    assert faulty(store) == ["version golden/1"]
+    assert capture_into(store, golden).record.number == 2
+    assert faulty(store, read_data=True) == []
 
 
 def test_a_pack_that_is_sent_again_takes_the_place_of_one_with_other_bytes(store: LocalStore, golden: Path) -> None:

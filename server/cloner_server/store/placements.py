@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cloner_core.errors import IntegrityError, NotFoundError
-from cloner_core.image.packmap import PackMap
+from cloner_core.image.derive import derive_placements
+from cloner_core.image.packmap import MapBuilder, PackMap, iter_index
 from cloner_core.image.placement import Placement, encode_placement
+from cloner_core.image.tree import TreeRoot
 
 _MAGIC = b"CLPLSET1"
 _HEADER = struct.Struct("<8sI")  # magic, number of records; then a u64 offset for each, and one for the end
@@ -28,6 +30,20 @@ def encode_set(pack_map: PackMap, entries: Sequence[bytes | bytearray]) -> bytes
         offset += len(record)
     offsets += _OFFSET.pack(offset)
     return b"".join((_HEADER.pack(_MAGIC, len(records)), offsets, *records))
+
+
+def derive_set(root: TreeRoot, segments: Iterable[bytes], pack_map: PackMap, index: bytes) -> bytes:
+    """Return the set that a tree, given by its root and raw segments, and the index of its map lead to.
+
+    Raises IntegrityError when one of them is damaged, or they do not belong together.
+    """
+    builder = MapBuilder()
+    for pack, entries in iter_index(pack_map, index):
+        builder.add_pack(pack.digest, pack.stored_size, pack.raw_size, entries)
+    placed = derive_placements(root, segments, builder)
+    if builder.finish(pack_map.version)[0] != pack_map:
+        raise IntegrityError("the pack map is not the one its tree and packs give")
+    return encode_set(pack_map, placed)
 
 
 def read_record(path: Path, ordinal: int) -> bytes:

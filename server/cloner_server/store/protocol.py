@@ -90,6 +90,18 @@ class Store(Protocol):
     def placement(self, pack_map: bytes, ordinal: int) -> bytes:
         """Return the placement record of pack `ordinal` (from 0) of the map of this digest; raises NotFoundError."""
 
+    def placements_path(self, pack_map: bytes) -> Path:
+        """Return the file of the placement records of the map of this digest; raises NotFoundError."""
+
+    def index_path(self, name: bytes) -> Path:
+        """Return the file of a pack index; raises NotFoundError."""
+
+    def has_whole_placements(self, pack_map: bytes) -> bool:
+        """Tell whether the placement records of the map of this digest are what its tree and index give.
+
+        Takes as long as to publish the tree. Raises NotFoundError and IntegrityError for what that needs.
+        """
+
     def parcel_list_path(self, pack_map: bytes) -> Path:
         """Return where the names of the parcels of a pack map are kept, or would be; gone with the map."""
 

@@ -115,13 +115,11 @@ def _segments(store: StoreReader, root: TreeRoot) -> Iterable[bytes]:
 
 
 def _has_complete_map(store: StoreReader, version: bytes) -> bool:
-    """Tell whether the very same tree is published already, with everything it needs."""
+    """Tell whether the very same tree is published already, with everything it needs: all but packs is read."""
     try:
-        signed = store.signed_map(version)
-        root = store.tree_root(version)
-        if store.missing_packs(version) or store.placement_sets.size(bytes.fromhex(signed.map)) is None:
+        if store.missing_packs(version):
             return False
-        return all(store.segments.size(ref.digest) is not None for ref in root.segments)
+        return store.has_whole_placements(bytes.fromhex(store.signed_map(version).map))
     except (NotFoundError, IntegrityError):
         return False
 

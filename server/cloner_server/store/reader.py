@@ -16,7 +16,7 @@ from cloner_core.image.packmap import PackMap, decode_map, iter_index
 from cloner_core.image.tree import TreeRoot, decode_root
 from cloner_core.image.version import Base, PackOffer, SignedMap, VersionRecord, check_image_name
 from cloner_server.store.blobs import Blobs, Files
-from cloner_server.store.placements import read_record
+from cloner_server.store.placements import derive_set, read_record
 
 _NUMBER = re.compile(r"([1-9][0-9]{0,8})\.json\Z")
 _SPENT = re.compile(r"([1-9][0-9]{0,8})\.removed\Z")
@@ -247,6 +247,23 @@ class StoreReader:
     def placement(self, pack_map: bytes, ordinal: int) -> bytes:
         """Return the placement record of pack `ordinal` (from 0) of the map of this digest; raises NotFoundError."""
         return read_record(self.placement_sets.existing_path(pack_map), ordinal)
+
+    def placements_path(self, pack_map: bytes) -> Path:
+        """Return the file of the placement records of the map of this digest; raises NotFoundError."""
+        return self.placement_sets.existing_path(pack_map)
+
+    def index_path(self, name: bytes) -> Path:
+        """Return the file of a pack index; raises NotFoundError."""
+        return self.indexes.existing_path(name)
+
+    def has_whole_placements(self, pack_map: bytes) -> bool:
+        """Tell whether the placement records of the map of this digest are what its tree and index give.
+
+        Takes as long as to publish the tree. Raises NotFoundError and IntegrityError for what that needs.
+        """
+        kept, found = self.placement_sets.read(pack_map), self.map_of(pack_map)
+        root = self.tree_root(found.version)
+        return kept == derive_set(root, self.raw_segments(root), found, self.indexes.read(found.index_digest))
 
 
 def _numbered(directory: Path, pattern: re.Pattern[str]) -> list[int]:
