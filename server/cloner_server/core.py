@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ class Core:
     calls: Callboard = field(default_factory=Callboard)
     sessions: SessionDesk | None = None  # None: this process sends no multicast
     relays: RelayHub | None = None  # None likewise
+    publishing: dict[str, threading.Lock] = field(default_factory=dict)  # by image: captures at rest, one at a time
     clock: Callable[[], float] = time.time
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, cast
 
 import httpx
 import msgspec
@@ -13,11 +17,12 @@ from cloner_core.admin.tasks import TaskState
 from cloner_core.atrest import CaptureOrder, CaptureReply, DiskKeys, LayoutFound, LayoutTold
 from cloner_core.image.compression import compress
 from cloner_core.image.options import StoredOptions
-from cloner_core.image.version import VersionRecord
+from cloner_core.image.version import Draft, VersionRecord
 from cloner_core.layout import Layout, parse_layout
 from cloner_core.messages import Beat, BeatReply, Cause, Failure, Progress, Stage, proof_statement
 from cloner_server import recoverykeys
 from cloner_server.state import imageoptions, layouts
+from cloner_server.store.local import LocalStore
 from serverbench.scene import LAYOUT, Agent, Scene, open_scene
 from store_images import BOOTABLE, Image, make_image, some_contents
 
@@ -181,6 +186,42 @@ def test_a_server_that_was_killed_before_it_could_answer_has_published_once(know
     answer = agent.publish(caught, after=0)
     assert (answer.status_code, answer.json()["number"]) == (200, 1)
     assert (known.task(task_id).state, known.core.catalog.store.version("caught").number) == (TaskState.DONE, 1)
+
+
+def test_a_request_sent_again_while_its_first_still_publishes_waits_and_is_told_the_same(known: Scene) -> None:
+    task_id, agent = started(known)
+    agent.layout(FOUND, is_to_be_kept=True)
+    caught = image()
+    agent.put(caught)
+    met = threading.Barrier(2)
+
+    class Slow(LocalStore):
+        def publish(self, draft: Draft, *, is_trusted: bool = False) -> VersionRecord:
+            with suppress(threading.BrokenBarrierError):
+                met.wait(1)
+            return super().publish(draft, is_trusted=is_trusted)
+
+    catalog = dataclasses.replace(known.core.catalog, store=Slow(known.core.catalog.store.files_root, known.core.site))
+    known.core = dataclasses.replace(known.core, catalog=catalog)
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda _: agent.publish(caught, after=0), range(2)))
+    assert [answer.status_code for answer in answers] == [200, 200], [answer.text for answer in answers]
+    assert answers[0].content == answers[1].content
+    assert met.broken, "one of them alone was published"
+    assert (known.task(task_id).state, known.core.catalog.store.numbers("caught")) == (TaskState.DONE, [1])
+
+
+def test_a_newest_version_whose_record_cannot_be_read_keeps_no_capture_from_being_published(known: Scene) -> None:
+    store = cast(LocalStore, known.core.catalog.store)
+    order = msgspec.structs.replace(ORDER, keeps_options=False)
+    for number in (1, 2):
+        task_id, agent = started(known, order)
+        agent.layout(FOUND, is_to_be_kept=True)
+        agent.put(image())
+        answer = agent.publish(image(), after=number - 1)
+        assert (answer.status_code, known.task(task_id).state) == (200, TaskState.DONE), answer.text
+        assert store.numbers("caught")[-1] == number
+        store.record_path("caught", number).write_bytes(b"{garbage")
 
 
 def test_a_server_that_begins_again_ends_the_task_with_the_version_it_adopted(known: Scene) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ from cloner_core.admin.images import WantedPacks
 from cloner_core.admin.tasks import TaskState
 from cloner_core.atrest import DiskKeys, LayoutFound, LayoutTold
 from cloner_core.decoding import UNREADABLE
-from cloner_core.errors import InvalidError, NotFoundError
+from cloner_core.errors import IntegrityError, InvalidError, NotFoundError
 from cloner_core.image.digest import parse_digest, version_digest
 from cloner_core.image.version import Draft, VersionRecord, check_image_name
 from cloner_core.messages import Granted
@@ -107,6 +108,14 @@ async def publish(core: CoreDependency, request: AnyRequest, body: RawBody) -> V
 
 def _publish(core: Core, request: AnyRequest, body: bytes) -> VersionRecord:
     with core.database.read() as connection:
+        image = _shown(connection, request, body).task.image
+    # An agent whose connection broke asks again while its first request still publishes, for minutes.
+    with core.publishing.setdefault(image, threading.Lock()):
+        return _publish(core, request, body)
+
+
+def _publish(core: Core, request: AnyRequest, body: bytes) -> VersionRecord:
+    with core.database.read() as connection:
         bearer = _shown(connection, request, body)
         if TaskState(bearer.task.state) is TaskState.DONE:  # the answer was lost on its way
             return core.catalog.store.version(bearer.task.image, bearer.task.number)
@@ -123,8 +132,7 @@ def _publish(core: Core, request: AnyRequest, body: bytes) -> VersionRecord:
     made = shown_or_taken_back(core.catalog.store, record) if before is None else contextlib.nullcontext()
     with made, core.database.write() as connection:
         bearer = _shown(connection, request, body)
-        if (bearer.task.state, bearer.task.number) != (TaskState.DONE, record.number):  # else: by a twin of this
-            capturing.finish(connection, core.act(author_of(bearer)), bearer, record)
+        capturing.finish(connection, core.act(author_of(bearer)), bearer, record)
     return record
 
 
@@ -132,7 +140,7 @@ def _published_before(core: Core, draft: Draft) -> VersionRecord | None:
     """Return the version of this very draft that a server made which was killed before it could say so."""
     try:
         record = core.catalog.store.version(draft.image)
-    except NotFoundError:
+    except (NotFoundError, IntegrityError):  # none, or one that cannot be read
         return None
     is_next = draft.after is not None and record.number == draft.after + 1
     is_same = (record.version, record.author, record.source, record.message) == (
