@@ -73,7 +73,8 @@ def state_export(
     passphrase = "" if dry_run else _passphrase(run, passphrase_file, is_new=True)
     if not dry_run:
         require_strong(passphrase)
-    wanted = Wanted(directory, settings, file.absolute(), run.world.author(), images, force, dry_run)
+    target, author = file.absolute(), run.world.author()
+    wanted = Wanted(directory, settings, target, author, images, force, dry_run, _reserve_bytes(settings))
     with _progress(run, "sealing") as show:
         cost = Cost(run.world.scrypt_log_n)
         made = export_state(wanted, passphrase_bytes(passphrase), cost=cost, progress=show)
@@ -149,6 +150,16 @@ def _place(config: Path | None, state: str | None) -> tuple[Path, Path]:
         raise click.UsageError(f"{config} is no file, and --state is not given")
     settings = config or CONFIG_FILE
     return Path(state or load_config(settings, {}).state).absolute(), settings.absolute()
+
+
+def _reserve_bytes(settings: Path) -> int:
+    """Return what the server leaves free of its disk; wrong settings are exported too, and count as the default."""
+    from cloner_server.config import ServerConfig, load_config
+
+    try:
+        return load_config(settings, {}).reserve_mib << 20
+    except InvalidError:
+        return ServerConfig().reserve_mib << 20
 
 
 def _passphrase(run: Invocation, path: Path | None, *, is_new: bool) -> str:

@@ -49,6 +49,7 @@ class Core:
     sessions: SessionDesk | None = None  # None: this process sends no multicast
     relays: RelayHub | None = None  # None likewise
     publishing: dict[str, threading.Lock] = field(default_factory=dict)  # by image: captures at rest, one at a time
+    unkept: list[Callable[[], None]] = field(default_factory=list)  # what the start could not write; tried again
     clock: Callable[[], float] = time.time
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 

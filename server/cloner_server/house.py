@@ -48,11 +48,12 @@ class House:
     _certify_s: float = field(init=False)  # when to look at the certificate
     _look_s: float = field(init=False)  # when to look at the disk
     _sized_s: float = field(init=False)
+    _keep_s: float = field(init=False)  # when to write what the start could not
 
     def __post_init__(self) -> None:
         """Begin now: deadlines count from here, for while the server was away nobody could call."""
         self._started_s = self._pruned_s = self._sized_s = self.clock.steady()
-        self._certify_s = self._look_s = self._started_s
+        self._certify_s = self._look_s = self._keep_s = self._started_s
 
     @property
     def started_s(self) -> float:
@@ -85,6 +86,7 @@ class House:
             if not removed:  # else more at the next turn
                 self._pruned_s = self.clock.steady()
         self._note_size()
+        self._keep_start()
 
     def _follow_clock(self) -> None:
         step_s = self.clock.step_s()
@@ -136,6 +138,15 @@ class House:
         told = {"free": format_bytes(disk.free), "why": why}
         with self.core.database.write() as connection:
             events.record_seldom(connection, act, "site", _LOW, most=1, within_s=_LOW_AGAIN_S, alarm=True, **told)
+
+    def _keep_start(self) -> None:
+        """Write what the start found no room for."""
+        if not self.core.unkept or self.clock.steady() < self._keep_s:
+            return
+        self._keep_s = self.clock.steady() + _LOOK_EVERY_S
+        while self.core.unkept:
+            self.core.unkept[0]()
+            del self.core.unkept[0]
 
     def _note_size(self) -> None:
         """Keep how much of the store's disk is used, once a day."""

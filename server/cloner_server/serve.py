@@ -21,6 +21,7 @@ from pathlib import Path
 
 from blake3 import blake3
 from sqlalchemy import Connection
+from sqlalchemy.exc import DatabaseError
 
 from cloner_core.decoding import settle_types
 from cloner_core.errors import ClonerError, RefusedError
@@ -35,6 +36,7 @@ from cloner_pxe.router import RouterService
 from cloner_pxe.tftp import TftpService
 from cloner_server.api.app import admin_app, agent_app
 from cloner_server.api.boot import boot_app
+from cloner_server.api.faults import DiskFullError, trouble_of
 from cloner_server.audit import audited
 from cloner_server.boot import BootDesk
 from cloner_server.catalog import Catalog
@@ -162,10 +164,16 @@ def _warn(core: Core) -> None:
     """Say loudly what nobody should leave as it is: at each start, until it is changed."""
     if not core.rules.console_key:
         return
+    with core.database.read() as connection:
+        text = default_warning(connection)
+    if text:
+        log.warning("%s", text)
+        _keep(core, partial(_alarm, core, "default console password"))
+
+
+def _alarm(core: Core, what: str) -> None:
     with core.database.write() as connection:
-        if text := default_warning(connection):
-            log.warning("%s", text)
-            events.record(connection, core.act("server"), "site", "default console password", alarm=True)
+        events.record(connection, core.act("server"), "site", what, alarm=True)
 
 
 def open_core(config: ServerConfig, address: str, clock: Callable[[], float] = time.time) -> Core:
@@ -189,14 +197,30 @@ def open_core(config: ServerConfig, address: str, clock: Callable[[], float] = t
         services=_services(config),
         clock=clock,
     )
+    _keep(core, partial(_begin, core, is_new=is_new))
+    return core
+
+
+def _keep(core: Core, write: Callable[[], None]) -> None:
+    """Write what a start has to; on a full disk it is left to housekeeping, for all that needs no room is served."""
+    try:
+        write()
+    except (DatabaseError, OSError) as fault:
+        told = trouble_of(fault)
+        if not isinstance(told, DiskFullError):
+            raise
+        log.error("%s; %s", told.message, told.hint)
+        core.unkept.append(write)
+
+
+def _begin(core: Core, *, is_new: bool) -> None:
     act = core.act("server")
-    with database.write() as connection:
+    with core.database.write() as connection:
         timeshift.rein_in(connection, act)
         if is_new:
-            events.record(connection, act, "site", "made", key=site.public_key.hex())
-        events.record(connection, act, "site", "started", address=address)
-        _adopt(connection, act, store)
-    return core
+            events.record(connection, act, "site", "made", key=core.site.public_key.hex())
+        events.record(connection, act, "site", "started", address=core.address)
+        _adopt(connection, act, core.catalog.store)
 
 
 def _adopt(connection: Connection, act: Act, store: Store) -> None:
@@ -285,7 +309,7 @@ def _boot_desk(config: ServerConfig, core: Core, place: _Network) -> tuple[BootD
         boot.mkdir(exist_ok=True)
         installer = assemble(Path(config.installer), core.site, boot)
         log.info("installer %s needs %d MiB of memory", installer.initramfs_key, installer.memory_bytes >> 20)
-        shelf = ready_shelf(Path(config.installer), core)
+        shelf = ready_shelf(Path(config.installer), core, config.reserve_mib << 20)
     # MemTotal, which nodes report, lacks already what the kernel takes for itself.
     needed_bytes = max(0, installer.memory_bytes - KERNEL_BYTES) if installer else 0
     rules = dataclasses.replace(core.rules, agent_memory_bytes=needed_bytes)
@@ -307,9 +331,9 @@ def _boot_desk(config: ServerConfig, core: Core, place: _Network) -> tuple[BootD
     return desk, find_loaders(policy.offered_files) if needs_loaders else {}
 
 
-def ready_shelf(directory: Path, core: Core) -> Shelf:
+def ready_shelf(directory: Path, core: Core, reserve_bytes: int = 0) -> Shelf:
     """Return the installers that were made from nodes, each put together with the userland in `directory`."""
-    shelf = open_shelf(directory, core.site, core.state_directory)
+    shelf = open_shelf(directory, core.site, core.state_directory, reserve_bytes)
     with core.database.read() as connection:
         builds = installers.kept_builds(connection)
     shelf.ready(builds)

@@ -27,6 +27,7 @@ from cloner_initramfs.memory import KERNEL_BYTES
 from cloner_server.durable import sync_directory
 from cloner_server.export.manifest import INSTALLERS
 from cloner_server.installer import Installer, needed_by, short_key, site_layer
+from cloner_server.reserve import require_room
 from cloner_server.site import Site
 
 log = logging.getLogger(__name__)
@@ -45,15 +46,17 @@ class PartFile:
     A kill leaves what had come; `Shelf.sweep` takes it away when a day has passed.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Make the file beside `path`, which is named by the digest."""
+    def __init__(self, path: Path, reserve_bytes: int = 0) -> None:
+        """Make the file beside `path`, which is named by the digest; `reserve_bytes` of its filesystem stay free."""
         self._path = path
+        self._reserve_bytes = reserve_bytes
         self._fresh = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
         self._file = open(self._fresh, "xb")  # noqa: SIM115 — for several calls; `drop` closes it
         self._hash = blake3()
 
     def write(self, piece: bytes | bytearray) -> None:
-        """Add the next bytes."""
+        """Add the next bytes; raises StoreFullError."""
+        require_room(self._path.parent, "a part of an installer", len(piece), self._reserve_bytes)
         self._file.write(piece)
         self._hash.update(piece)
 
@@ -84,6 +87,7 @@ class Shelf:
     base: Layer
     ours: bytes  # the site layer
     base_release: str  # kernel of the installer in the settings
+    reserve_bytes: int = 0  # of the filesystem, which what is put leaves free
     _made: dict[tuple[str, str], Installer] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -92,7 +96,7 @@ class Shelf:
         if not _DIGEST.fullmatch(digest):
             raise InvalidError(f"'{digest[:80]}' is no digest: want 64 hexadecimal digits")
         self.parts.mkdir(exist_ok=True)
-        return PartFile(self.parts / digest)
+        return PartFile(self.parts / digest, self.reserve_bytes)
 
     def build(self, spec: InstallerSpec, author: str, now_s: float) -> InstallerBuild:
         """Return what the parts of `spec` make; raises InvalidError with every fault when they boot none."""
@@ -127,6 +131,12 @@ class Shelf:
             made_s=now_s,
         )
 
+    def require_room(self, build: InstallerBuild) -> None:
+        """Raise StoreFullError when to put `build` together, unless it is, would not leave the reserve free."""
+        if not self._initramfs(build).is_file():
+            wanted = self.base.size_bytes + build.drivers_bytes + len(self.ours)
+            require_room(self.parts, "an installer", wanted, self.reserve_bytes)
+
     def installer(self, build: InstallerBuild) -> Installer:
         """Return the files that a boot script names, put together now unless they are; raises RefusedError."""
         with self._lock:
@@ -144,8 +154,8 @@ class Shelf:
         for build in builds:
             try:
                 self.installer(build)
-            except ClonerError as fault:  # the others are offered all the same; this one says so when it is asked for
-                log.error("the installer of kernel %s cannot be offered: %s", build.release, fault.message)
+            except (ClonerError, OSError) as fault:  # others are offered all the same; this one is tried when asked for
+                log.error("the installer of kernel %s cannot be offered: %s", build.release, fault)
         self.sweep(builds)
 
     def sweep(self, builds: Collection[InstallerBuild]) -> None:
@@ -202,7 +212,7 @@ class Shelf:
         )
 
 
-def open_shelf(directory: Path, site: Site, state: Path) -> Shelf:
+def open_shelf(directory: Path, site: Site, state: Path, reserve_bytes: int = 0) -> Shelf:
     """Return the shelf whose userland is that of the installer in `directory`; raises as `read_installer` does."""
     files = read_installer(directory)
     return Shelf(
@@ -211,6 +221,7 @@ def open_shelf(directory: Path, site: Site, state: Path) -> Shelf:
         base=next(layer for layer in files.layers if layer.name == "base"),
         ours=site_layer(site),
         base_release=files.manifest.release,
+        reserve_bytes=reserve_bytes,
     )
 
 

@@ -28,9 +28,9 @@ def locked(state: Path) -> Iterator[None]:
             raise RefusedError(
                 f"another server runs on {state} (process {holder})", hint="stop it, or choose another --state"
             ) from fault
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        with contextlib.suppress(OSError):  # of a full disk: the lock is held all the same
+            file.truncate(0)
+            os.write(file.fileno(), f"{os.getpid()}\n".encode())
         yield
 
 

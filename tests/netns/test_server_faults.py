@@ -66,6 +66,35 @@ def test_a_full_disk_ends_what_needs_room_and_the_deploy_goes_on_when_there_is_s
             served.kill()
 
 
+def test_a_server_starts_on_a_full_disk_and_its_gc_makes_the_room(tmp_path: Path) -> None:
+    served = Served(tmp_path)
+    with torture.small_disk(tmp_path / "state", "24m"):
+        served.start()
+        try:
+            served.fill()
+            served.admin("POST", "/nodes", json={"name": "n02", "macs": ["52:54:00:00:00:02"]})
+            assert {put_pack(served, os.urandom(1 << 20)).status_code for _ in range(30)} == {200, 507}
+            _fill_to_the_brim(tmp_path / "state")
+            answers = [_patch(served, number) for number in range(20)]
+            assert answers[-1].status_code == 507
+            served.kill()
+            served.start()
+            assert "disk of the server's database is full" in served.log.read_text()
+            assert served.admin("GET", "/nodes/n01")["netboot"] == "local"
+            assert _patch(served, 20).status_code == 507
+            assert served.admin("POST", "/store/gc", params={"grace_s": 0})["files"] > 0
+            assert _patch(served, 21).status_code == 200
+        finally:
+            served.kill()
+
+
+def _fill_to_the_brim(state: Path) -> None:
+    with (state / "ballast").open("wb", buffering=0) as ballast:
+        for size in (1 << 16, 1 << 12):
+            while os.statvfs(state).f_bavail * os.statvfs(state).f_frsize >= size:
+                ballast.write(bytes(size))
+
+
 def _fill_and_hold(served: Served, node: TalkingNode) -> None:
     """Fill the server's disk, see that what needs none goes on, and make room again."""
     state = served.base / "state"
@@ -77,10 +106,7 @@ def _fill_and_hold(served: Served, node: TalkingNode) -> None:
     assert "cloner store gc" in refused.json()["hint"]
     node.server.beat(BEAT)  # which is what the reserve is for
     answers = [_patch(served, 0)]
-    with (state / "ballast").open("wb", buffering=0) as ballast:
-        for size in (1 << 16, 1 << 12):
-            while os.statvfs(state).f_bavail * os.statvfs(state).f_frsize >= size:
-                ballast.write(bytes(size))
+    _fill_to_the_brim(state)
     answers += [_patch(served, number) for number in range(1, 20)]  # the write-ahead log has a little room of its own
     assert answers[-1].status_code == 507, answers[-1].text
     assert "database is full" in answers[-1].json()["error"]

@@ -60,8 +60,15 @@ def test_a_database_of_a_newer_program_is_refused(tmp_path: Path, database: Data
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cloner.db").write_bytes(b"not a database at all" * 100)
-    with pytest.raises(ClonerError, match="cannot be used"):
+    with pytest.raises(ClonerError, match="cannot be used") as told:
         open_database(tmp_path / "cloner.db")
+    assert told.value.hint == "restore it from a backup"
+
+
+def test_what_the_disk_refuses_is_no_reason_for_a_backup(tmp_path: Path) -> None:
+    with pytest.raises(ClonerError, match="cannot be used") as told:
+        open_database(tmp_path / "none" / "cloner.db")
+    assert told.value.hint.startswith(f"make room on {tmp_path / 'none'} ")
 
 
 def test_a_lease_replaces_those_of_its_address_and_of_its_machine(database: Database) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import shutil
@@ -294,6 +295,20 @@ def test_where_there_is_no_state_or_no_room_it_says_so(
     with pytest.raises(RefusedError, match=r"40\.0 KiB free"):
         take(out, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_an_export_beside_the_state_leaves_the_server_its_reserve(
+    scene: Scene, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = making.Wanted(scene.core.state_directory, out, out, "t", is_dry=True, reserve_bytes=100 << 20)
+    free = (64 << 20) // 4096
+    status = os.statvfs_result((4096, 4096, 1 << 20, free, free, 100, 50, 50, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda path: status)
+    with pytest.raises(RefusedError, match=r"64\.0 MiB free, of which 100\.0 MiB are the server's \(reserve_mib\)"):
+        export_state(wanted, PASS, cost=CHEAP)
+    assert export_state(dataclasses.replace(wanted, reserve_bytes=0), PASS, cost=CHEAP).dry_run
+    elsewhere = dataclasses.replace(wanted, target=Path("/dev/shm/none"))
+    assert export_state(elsewhere, PASS, cost=CHEAP).dry_run, "another filesystem"
 
 
 def rewrap(change: Callable[[dict[str, bytes]], None]) -> Callable[[bytes], bytes]:

@@ -57,6 +57,29 @@ def make_house(scene: Scene, days: Days) -> Callable[..., House]:
     return make
 
 
+def test_what_the_start_found_no_room_for_is_written_once_there_is_some(
+    make_house: Callable[..., House], days: Days
+) -> None:
+    house, done, tries = make_house(), list[str](), 0
+
+    def keep() -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
+        done.append("kept")
+
+    house.core.unkept.append(keep)
+    for _ in range(2):
+        with pytest.raises(OperationalError):
+            house.turn()
+        house.turn()
+        days.gone_s += 60.0
+    house.turn()
+    house.turn()
+    assert (done, house.core.unkept) == (["kept"], [])
+
+
 @contextmanager
 def no_commits(scene: Scene) -> Iterator[None]:
     """A disk that is full when a transaction ends."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import os
 import tracemalloc
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +15,8 @@ import pytest
 from blake3 import blake3
 
 from cloner_server.shelf import MOST_PART_BYTES
-from serverbench.installers import with_shelf
+from initramfsbench.node_parts import RELEASE, digest, drivers_part, kernel_part
+from serverbench.installers import put_installer, with_shelf
 from serverbench.scene import Scene
 
 BLOCK = bytes(range(256)) * 256  # 64 KiB, as the network brings it
@@ -88,6 +91,41 @@ def test_a_part_that_does_not_come_whole_leaves_nothing(scene: Scene, parts: Pat
     assert answers or change == BROKEN["a connection that ends"]
     assert list(parts.iterdir()) == []
     assert sent(scene, **whole) == [200]
+
+
+def with_free_bytes(patch: pytest.MonkeyPatch, free_bytes: int) -> None:
+    free = free_bytes // 4096
+    found = os.statvfs_result((4096, 4096, 1 << 20, free, free, 1 << 20, 1000, 1000, 0, 255))
+    patch.setattr(os, "statvfs", lambda path: found)
+
+
+def test_parts_end_where_the_reserve_of_the_deploys_begins(
+    scene: Scene, parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert scene.core.shelf is not None
+    scene.core = dataclasses.replace(scene.core, shelf=dataclasses.replace(scene.core.shelf, reserve_bytes=50 << 20))
+    name = blake3(BLOCK * 20).hexdigest()
+    with_free_bytes(monkeypatch, (50 << 20) + 10 * len(BLOCK))
+    assert sent(scene, name, [BLOCK] * 20) == [507]
+    assert list(parts.iterdir()) == []
+    with_free_bytes(monkeypatch, (50 << 20) + 20 * len(BLOCK))
+    assert sent(scene, name, [BLOCK] * 20) == [200]
+
+
+def test_an_installer_is_not_put_together_on_the_reserve(
+    scene: Scene, parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert scene.core.shelf is not None
+    assert put_installer(scene).status_code == 200
+    shelf = dataclasses.replace(scene.core.shelf, reserve_bytes=50 << 20)
+    scene.core = dataclasses.replace(scene.core, shelf=shelf)
+    spec = {"release": RELEASE, "kernel": digest(kernel_part()), "drivers": digest(drivers_part())}
+    with_free_bytes(monkeypatch, 50 << 20)
+    assert scene.admin("POST", "/installers/again", spec).status_code == 200, "its files are there"
+    for path in shelf.boot.glob("node-initramfs-*"):
+        path.unlink()
+    assert scene.admin("POST", "/installers/third", spec).status_code == 507
+    assert list(shelf.boot.glob("node-initramfs-*")) == []
 
 
 def test_of_one_part_sent_twice_at_once_both_are_whole(scene: Scene, parts: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -301,6 +302,15 @@ def test_lost_parts_are_told_and_the_server_goes_on(stand: Stand, tmp_path: Path
     ).script()
     assert "cloner.claim=" not in text
     assert "are missing" in text
+
+
+def test_an_installer_that_the_disk_does_not_take_keeps_no_server_from_starting(stand: Stand, tmp_path: Path) -> None:
+    stand.put()
+    shelf = stand.scene.core.shelf
+    assert shelf is not None
+    shutil.rmtree(shelf.boot)
+    shelf.boot.touch()  # refuses every file, as a full disk does
+    assert ready_shelf(tmp_path / "installer", stand.scene.core).base_release == shelf.base_release
 
 
 def test_a_token_puts_new_installers_and_those_it_names_and_never_the_sites(stand: Stand) -> None:

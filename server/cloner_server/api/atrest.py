@@ -111,10 +111,10 @@ def _publish(core: Core, request: AnyRequest, body: bytes) -> VersionRecord:
         image = _shown(connection, request, body).task.image
     # An agent whose connection broke asks again while its first request still publishes, for minutes.
     with core.publishing.setdefault(image, threading.Lock()):
-        return _publish(core, request, body)
+        return _publish_once(core, request, body)
 
 
-def _publish(core: Core, request: AnyRequest, body: bytes) -> VersionRecord:
+def _publish_once(core: Core, request: AnyRequest, body: bytes) -> VersionRecord:
     with core.database.read() as connection:
         bearer = _shown(connection, request, body)
         if TaskState(bearer.task.state) is TaskState.DONE:  # the answer was lost on its way

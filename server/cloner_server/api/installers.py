@@ -88,6 +88,7 @@ def installer_put(
         require_installer(connection, request, name)
     build = shelf.build(data, act.author, act.now_s)
     if not dry_run:
+        shelf.require_room(build)
         shelf.installer(build)  # put together before anybody is offered it: the disk may be full
     with core.database.trial(dry_run) as connection:
         require_installer(connection, request, name)

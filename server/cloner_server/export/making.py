@@ -38,6 +38,7 @@ from cloner_server.export.manifest import (
 )
 from cloner_server.export.sealing import DEFAULT_COST, SALT_BYTES, Cost, SealedWriter, open_writer
 from cloner_server.publishing import NO_RECORD
+from cloner_server.reserve import reserve_of
 from cloner_server.site import SITE_FILES, open_site
 from cloner_server.statedir import refuse_unfinished
 from cloner_server.store.local import LocalStore
@@ -63,6 +64,7 @@ class Wanted:
     has_packs: bool = False
     is_forced: bool = False  # replace the target
     is_dry: bool = False
+    reserve_bytes: int = 0  # of the state's filesystem, left free for the server
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ def export_state(
             has_packs=wanted.has_packs,
             size_bytes=sum(member.size for member in members),
         )
-        _require_room(wanted.target, manifest.size_bytes)
+        _require_room(wanted, manifest.size_bytes)
         size_bytes = manifest.size_bytes
         if not wanted.is_dry:
 
@@ -251,12 +253,16 @@ def _named(database: Path) -> set[VersionNumber]:
     return set()
 
 
-def _require_room(target: Path, size_bytes: int) -> None:
-    status = os.statvfs(target.parent)
+def _require_room(wanted: Wanted, size_bytes: int) -> None:
+    directory = wanted.target.parent
+    status = os.statvfs(directory)
+    is_beside = directory.stat().st_dev == wanted.state.stat().st_dev
+    reserve = reserve_of(status, wanted.reserve_bytes) if is_beside else 0
     free, needed = status.f_bavail * status.f_frsize, size_bytes + _SLACK_BYTES
-    if needed > free:
+    if needed + reserve > free:
+        kept = f", of which {format_bytes(reserve)} are the server's (reserve_mib)" if reserve else ""
         raise RefusedError(
-            f"{target.parent} has {format_bytes(free)} free, the export needs {format_bytes(needed)}",
+            f"{directory} has {format_bytes(free)} free{kept}, the export needs {format_bytes(needed)}",
             hint="another directory, or without --images",
         )
 

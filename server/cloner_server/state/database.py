@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_S = 5.0  # agents read for 60 s
 _QUEUE_S = 10.0
+# On a full disk reading fails as well: SQLite has a file beside the database, which it makes anew after a clean end.
+_OF_THE_DISK = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 
 
 class DatabaseBusyError(UnreachableError):
@@ -109,15 +111,24 @@ def open_database(path: Path, *, busy_s: float = _BUSY_S) -> Database:
     try:
         _migrate(engine)
     except DatabaseError as fault:
-        raise ClonerError(f"{path} cannot be used: {fault.orig}", hint="restore it from a backup") from fault
+        raise ClonerError(f"{path} cannot be used: {fault.orig}", hint=_remedy(path, fault)) from fault
     return Database(engine)
 
 
 def is_undone(fault: Exception) -> bool:
     """Return whether a transaction that failed has surely left nothing: the disk was full, or it never began."""
+    return isinstance(fault, DatabaseBusyError) or _code(fault) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)
+
+
+def _code(fault: Exception) -> int:
     cause = fault.orig if isinstance(fault, DBAPIError) else fault
-    code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the low byte; what is above tells details
-    return isinstance(cause, DatabaseBusyError) or code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)
+    return getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the low byte; what is above tells details
+
+
+def _remedy(path: Path, fault: Exception) -> str:
+    if _code(fault) not in _OF_THE_DISK:
+        return "restore it from a backup"
+    return f"make room on {path.parent} (df, df -i); else look at its filesystem (mount, dmesg)"
 
 
 def known_schemas() -> frozenset[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cloner_core.errors import ConflictError, NotFoundError
 from cloner_server.durable import sync_directory
+from cloner_server.reserve import reserve_of
 from cloner_server.store.protocol import StoreFullError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -89,15 +90,12 @@ class Files:
         """Return what is used of the filesystem, and what may still be written: all that is free but the reserve."""
         status = os.statvfs(self.root)
         used = (status.f_blocks - status.f_bfree) * status.f_frsize
-        return used, max(0, status.f_bavail * status.f_frsize - self._reserve(status))
-
-    def _reserve(self, status: os.statvfs_result) -> int:
-        return min(self._reserve_bytes, status.f_blocks * status.f_frsize // 10)
+        return used, max(0, status.f_bavail * status.f_frsize - reserve_of(status, self._reserve_bytes))
 
     def _require_room(self, what: str, wanted: int) -> None:
         if self._reserve_bytes:
             status = os.statvfs(self.root)
-            reserve = self._reserve(status)
+            reserve = reserve_of(status, self._reserve_bytes)
             if wanted + reserve > status.f_bavail * status.f_frsize:
                 raise self._full(what, wanted, reserve)
 
