@@ -19,6 +19,7 @@ _POLLED_PER_S = 200.0
 _POLLED_PER_DATAGRAM = 0.01
 _POLLS_AHEAD = 128.0
 _POLLED_AGAIN_S = 0.05  # one that is watched and does not lag; ten times that for the others
+_WATCHED_FIRST = 3  # that are polled for each of the others: by what these say the watched are judged
 SILENT_S = 5.0
 UNHEARD_S = 20.0
 """Of a receiver that was never heard: it may be about to come, and whoever gave it the seat looks into it before."""
@@ -44,6 +45,7 @@ class Member:
     counter: int = 0
     loss: float = 0.0
     room: int = 0xFFFF
+    is_behind: bool = False  # when it was heard last: datagrams behind, or without room
     done: int = 0
     is_done: bool = False
     left: Leaving | None = None
@@ -122,10 +124,19 @@ class Members:
             self.leave(member.number, Leaving.SLOW)
             return None
         self._note(member)
-        lags = sequence - member.acked > window // 4 or member.room <= 2
-        if lags and len(self._watched) < WATCHED_MOST:
-            self._watched[member.number] = member
+        member.is_behind = sequence - member.acked > window // 4 or member.room <= 2
+        if member.is_behind:
+            self._watch(member)
         return member
+
+    def _watch(self, member: Member) -> None:
+        """Watch one that lags, in place of one that does not when enough are watched."""
+        if member.number not in self._watched and len(self._watched) >= WATCHED_MOST:
+            spare = next((one for one in self._watched.values() if one.counter and not one.is_behind), None)
+            if spare is None:
+                return
+            del self._watched[spare.number]
+        self._watched[member.number] = member
 
     def _note(self, member: Member) -> None:
         """Count a receiver once among those heard of lately, however often it speaks."""
@@ -167,12 +178,21 @@ class Members:
         """Return for whom a sender may have to wait: those watched that were heard just now."""
         return [one for one in self._watched.values() if now_s - one.heard_s < _HEARD_S]
 
-    def waited(self, member: Member, seconds: float, ahead: int, now_s: float) -> None:
-        """Count what the group waited for one receiver; it leaves when the others are by `ahead` further for long.
+    def others(self, member: Member, now_s: float) -> list[Member]:
+        """Return with whom one is compared: those heard just now, also who is not watched, lest laggards judge alone.
 
         Who is not heard is no other: nobody gains when one leaves for it.
         """
-        others = [one for one in self.heard(now_s) if one is not member and one.counter]
+        known = dict.fromkeys((*self._watched.values(), *self._recent.values()))
+        return [
+            one
+            for one in known
+            if one is not member and one.counter and one.is_served and now_s - one.heard_s < _HEARD_S
+        ]
+
+    def waited(self, member: Member, seconds: float, ahead: int, now_s: float) -> None:
+        """Count what the group waited for one receiver; it leaves when the others are by `ahead` further for long."""
+        others = self.others(member, now_s)
         if not others:
             return
         is_behind = median(one.acked for one in others) - member.acked > ahead
@@ -219,7 +239,7 @@ class Members:
                 self.leave(member.number, Leaving.LOSS)
 
     def polls(self, sequence: int, window: int, now_s: float, *, is_ending: bool) -> tuple[tuple[int, int], ...]:
-        """Return (first, count) of the receivers to poll now: those watched that lag, and the others in turn.
+        """Return (first, count) of the receivers to poll now: those watched that lag, and of the others some in turn.
 
         When nothing is left to send, all that are watched. There are some every second and some for each datagram,
         however many receivers there are.
@@ -237,9 +257,15 @@ class Members:
         return ranges
 
     def _next(self, acked: int, now_s: float) -> Iterator[int]:
-        for member in list(self._watched.values()):
-            if member.acked < acked or now_s - member.asked_s > _POLLED_AGAIN_S:
-                yield member.number
+        others = self._in_turn(now_s)
+        due = [one for one in self._watched.values() if one.acked < acked or now_s - one.asked_s > _POLLED_AGAIN_S]
+        for at, member in enumerate(sorted(due, key=lambda one: one.asked_s), 1):
+            yield member.number
+            if at % _WATCHED_FIRST == 0:
+                yield from islice(others, 1)
+        yield from others
+
+    def _in_turn(self, now_s: float) -> Iterator[int]:
         for _ in range(min(len(self._numbers), 1024)):
             self._turn = (self._turn + 1) % len(self._numbers)
             member = self.members[self._numbers[self._turn]]

@@ -337,7 +337,7 @@ class Sender:
             return True
         waited_s = min(since_s, _SYNC_S)
         # One that is slow says in the end that it has no room, and leaves; who never does is not waited for.
-        others = [self._has_room(one) for one in heard if one is not fullest and one.counter]
+        others = [self._has_room(one) for one in self.members.others(fullest, now_s)]
         if others and 2 * sum(others) >= len(others):
             fullest.held_s += waited_s
         self.members.waited(fullest, waited_s, self._pace.window_datagrams // 2, now_s)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from math import inf
 
-from cloner_core.multicast.members import Members
+from cloner_core.multicast.members import WATCHED_MOST, Members
 from cloner_core.multicast.session import Leaving
 from cloner_core.multicast.wire import Flag, Report
 
@@ -74,6 +75,58 @@ def test_one_that_is_alone_and_behind_for_long_after_the_last_block_leaves() -> 
     assert Group(falls_behind, datagrams_per_s=260, ends_s=20).run(31) == [Leaving.SLOW]
     assert Group(on_time, datagrams_per_s=260, ends_s=20).run(60) == [None]
     assert Group(stood_still, datagrams_per_s=260, ends_s=10).run(30) == [None]
+
+
+def lagging(behind: set[int], *, of: int, rounds: int, liars: frozenset[int] = frozenset()) -> Members:
+    """Return members of whom some are 20,000 datagrams behind without room, after as many polls at a tenth of a second.
+
+    Whoever is waited for costs the group 50 ms each time; `liars` say unasked what they have to say.
+    """
+    members = Members()
+    for number in range(1, of + 1):
+        members.admit(number, 0, 0.0)
+    for turn in range(1, rounds + 1):
+        now_s, sequence = turn / 10, 30_000 + turn
+        polled = {
+            number
+            for first, count in members.polls(sequence, WINDOW, now_s, is_ending=False)
+            for number in range(first, first + count)
+        }
+        for number in sorted(polled | liars):
+            lags = number in behind or number in liars
+            acked, room = (sequence - 20_000, 0) if lags else (sequence, 16)
+            report = Report(number, turn, round(1000 * now_s), acked, Flag(0), 0.0, room, 0, (), ())
+            members.take(report, sequence, WINDOW, now_s, now_s, ending_s=0.0)
+        slowest = min(members.heard(now_s), key=lambda one: one.acked, default=None)
+        if slowest is not None and sequence - slowest.acked > WINDOW:
+            members.waited(slowest, 0.05, WINDOW // 2, now_s)
+    return members
+
+
+def test_of_a_large_group_those_are_waited_for_that_lag() -> None:
+    members = lagging({30}, of=40, rounds=3)
+    assert members.members[30] in members.heard(0.3)
+    assert len(members.heard(0.3)) == WATCHED_MOST
+    assert lagging({30}, of=40, rounds=200).members[30].left is Leaving.SLOW
+
+
+def test_all_that_are_watched_are_polled_and_some_of_the_others() -> None:
+    members = Members()
+    for number in range(1, 41):
+        members.admit(number, 0, 0.0)
+    times: Counter[int] = Counter()
+    for turn in range(1, 901):  # so slowly that there is no poll for each of the watched
+        for first, count in members.polls(turn, WINDOW, turn / 50, is_ending=True):
+            times.update(range(first, first + count))
+    assert set(times) == set(range(1, 41))
+    watched, others = min(times[one] for one in range(1, 17)), min(times[one] for one in range(17, 41))
+    assert watched > 3 * others > 60
+
+
+def test_liars_that_lag_leave_one_after_the_other_though_they_are_all_that_is_watched() -> None:
+    liars = frozenset(range(21, 37))
+    members = lagging(set(), of=60, rounds=400, liars=liars)
+    assert {number for number, one in members.members.items() if one.left} == liars
 
 
 def test_who_speaks_often_counts_once_in_the_loss_of_all() -> None:
