@@ -77,6 +77,21 @@ def test_a_node_that_is_not_heard_goes_over_https_with_the_reason(held: Sessions
     assert "IGMP snooping" in held.why("n01"), "it did not hear, and says so"
 
 
+def test_a_node_that_was_not_polled_yet_is_not_called_mute(held: Sessions) -> None:
+    held.arm("n01", "n02")
+    agent = agent_of(held.scene, 1)
+    ask(agent)
+    held.until_started(1)
+    number = seated(agent).number
+    held.sender.leave_unpolled(number)
+    held.turn(100)
+    assert held.seats()["n01"] is SeatState.SEATED
+    held.sender.admit(number)
+    held.sender.hear(number)
+    held.turn()
+    assert held.seats()["n01"] is SeatState.HEARING
+
+
 @pytest.mark.parametrize("reason", list(Leaving))
 def test_whom_the_sender_gave_up_goes_over_https_with_the_reason(held: Sessions, reason: Leaving) -> None:
     begun(held, 1, 2)

@@ -60,7 +60,11 @@ class PretendSender:
 
     def admit(self, number: int) -> None:
         self.said.append(("admit", number))
-        self.heard.setdefault(number, ReceiverNews(number, None))
+        self.heard.setdefault(number, ReceiverNews(number, None, sought_s=1000.0))
+
+    def leave_unpolled(self, number: int) -> None:
+        """Have a receiver wait for its turn to be polled."""
+        self.heard[number] = ReceiverNews(number, None)
 
     def begin(self) -> None:
         self.said.append(("begin",))

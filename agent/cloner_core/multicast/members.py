@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 from math import inf
 from statistics import median
 
@@ -19,10 +19,11 @@ _POLLED_PER_S = 200.0
 _POLLED_PER_DATAGRAM = 0.01
 _POLLS_AHEAD = 128.0
 _POLLED_AGAIN_S = 0.05  # one that is watched and does not lag; ten times that for the others
+_GATHERING_AGAIN_S = 1.0  # each of those that are watched or were never heard, while the others are sought
 _WATCHED_FIRST = 3  # that are polled for each of the others: by what these say the watched are judged
 SILENT_S = 5.0
 UNHEARD_S = 20.0
-"""Of a receiver that was never heard: it may be about to come, and whoever gave it the seat looks into it before."""
+"""Of one that was never heard, since it was polled first: whoever gave it the seat looks into it before."""
 _UNANSWERED_MOST = 5
 _PATIENCE_S = 0.5  # that the others wait for one receiver, before it leaves
 _LATE_S = 2.0  # behind the sender's clock
@@ -50,6 +51,7 @@ class Member:
     is_done: bool = False
     left: Leaving | None = None
     unanswered: int = 0
+    sought_s: float = inf  # when it was polled first
     polled_s: float = -inf  # when a poll was last counted as unanswered
     asked_s: float = -inf  # when it was last polled
     waited_s: float = 0.0
@@ -80,6 +82,8 @@ class Members:
     heard_count: int = 0
     """How many have ever reported."""
     _numbers: list[int] = field(default_factory=list)
+    _unpolled: dict[int, Member] = field(default_factory=dict)  # in the order they came
+    _unheard: dict[int, Member] = field(default_factory=dict)  # that were polled, in the order of the last time
     _watched: dict[int, Member] = field(default_factory=dict)
     _recent: dict[int, Member] = field(default_factory=dict)  # those heard last, in that order
     _turn: int = 0
@@ -90,11 +94,11 @@ class Members:
     def admit(self, number: int, acked: int, now_s: float) -> None:
         """Take in a receiver; `acked` is the sequence sent last."""
         if number not in self.members:
-            self.members[number] = Member(number, acked, now_s)
+            member = self.members[number] = self._unpolled[number] = Member(number, acked, now_s)
             self._numbers.append(number)
             self.served += 1
             if len(self._watched) < WATCHED_MOST:
-                self._watched[number] = self.members[number]
+                self._watched[number] = member
 
     def take(
         self, report: Report, sequence: int, window: int, clock_s: float, now_s: float, *, ending_s: float
@@ -106,7 +110,9 @@ class Members:
         member = self.members.get(report.receiver)
         if member is None or report.counter <= member.counter or report.acked > sequence or member.left is not None:
             return None
-        self.heard_count += not member.counter
+        if not member.counter:
+            self.heard_count += 1
+            self._forget(member.number, self._unpolled, self._unheard)
         member.counter = report.counter
         member.heard_s = now_s
         member.unanswered = 0
@@ -157,7 +163,7 @@ class Members:
         if member.is_served:
             self.served -= 1
         member.is_done = True
-        self._watched.pop(member.number, None)
+        self._forget(member.number, self._unpolled, self._unheard, self._watched)
 
     def leave(self, number: int, reason: Leaving) -> None:
         """Serve a receiver no more, and have it told so."""
@@ -165,8 +171,13 @@ class Members:
         if member is not None and member.is_served:
             self.served -= 1
             member.left = reason
-            self._watched.pop(number, None)
+            self._forget(number, self._unpolled, self._unheard, self._watched)
             self.leavings.append((number, reason, 10))
+
+    @staticmethod
+    def _forget(number: int, *lists: dict[int, Member]) -> None:
+        for one in lists:
+            one.pop(number, None)
 
     def told(self, most: int) -> tuple[tuple[int, int], ...]:
         """Return (receiver, reason) of those to be told of in the next sync."""
@@ -238,17 +249,21 @@ class Members:
             elif now_s - member.lossy_since_s > _LOSSY_S:
                 self.leave(member.number, Leaving.LOSS)
 
-    def polls(self, sequence: int, window: int, now_s: float, *, is_ending: bool) -> tuple[tuple[int, int], ...]:
-        """Return (first, count) of the receivers to poll now: those watched that lag, and of the others some in turn.
+    def polls(
+        self, sequence: int, window: int, now_s: float, *, is_ending: bool, is_gathering: bool = False
+    ) -> tuple[tuple[int, int], ...]:
+        """Return (first, count) of the receivers to poll now.
 
-        When nothing is left to send, all that are watched. There are some every second and some for each datagram,
-        however many receivers there are.
+        These are: who was never polled; those watched that lag; and of the others some in turn. When nothing is left to
+        send, all that are watched; while the sender gathers, who was not heard yet before those that were.
+        There are some every second and some for each datagram, however many receivers there are.
         """
         earned = (sequence - self._tokens_sequence) * _POLLED_PER_DATAGRAM
         earned += (now_s - self._tokens_s) * _POLLED_PER_S
         self._tokens = min(_POLLS_AHEAD, self._tokens + earned)
         self._tokens_s, self._tokens_sequence = now_s, sequence
-        chosen = list(islice(self._next(sequence if is_ending else sequence - window // 3, now_s), int(self._tokens)))
+        acked = 0 if is_gathering else sequence if is_ending else sequence - window // 3
+        chosen = list(islice(self._next(acked, now_s, is_gathering=is_gathering), int(self._tokens)))
         ranges = _ranges(sorted(chosen))[:POLLS_MOST]
         for first, count in ranges:
             self._tokens -= count
@@ -256,30 +271,42 @@ class Members:
                 self._polled(self.members[number], now_s)
         return ranges
 
-    def _next(self, acked: int, now_s: float) -> Iterator[int]:
-        others = self._in_turn(now_s)
-        due = [one for one in self._watched.values() if one.acked < acked or now_s - one.asked_s > _POLLED_AGAIN_S]
+    def _next(self, acked: int, now_s: float, *, is_gathering: bool) -> Iterator[int]:
+        yield from self._unpolled
+        watched = [one for one in self._watched.values() if one.number not in self._unpolled]
+        again_s = _POLLED_AGAIN_S
+        if is_gathering:
+            again_s = _GATHERING_AGAIN_S
+            yield from takewhile(lambda one: now_s - self._unheard[one].asked_s > again_s, self._unheard)
+            watched = [one for one in watched if one.counter]
+        due = [one for one in watched if one.acked < acked or now_s - one.asked_s > again_s]
+        others = self._in_turn(now_s, is_gathering=is_gathering)
         for at, member in enumerate(sorted(due, key=lambda one: one.asked_s), 1):
             yield member.number
             if at % _WATCHED_FIRST == 0:
                 yield from islice(others, 1)
         yield from others
 
-    def _in_turn(self, now_s: float) -> Iterator[int]:
+    def _in_turn(self, now_s: float, *, is_gathering: bool) -> Iterator[int]:
         for _ in range(min(len(self._numbers), 1024)):
             self._turn = (self._turn + 1) % len(self._numbers)
             member = self.members[self._numbers[self._turn]]
+            is_chosen = member.number in self._unpolled or (is_gathering and not member.counter)
             is_new = member.number not in self._watched and now_s - member.asked_s > 10 * _POLLED_AGAIN_S
-            if member.is_served and is_new:
+            if member.is_served and is_new and not is_chosen:
                 yield member.number
 
     def _polled(self, member: Member, now_s: float) -> None:
         member.asked_s = now_s
+        member.sought_s = min(member.sought_s, now_s)
+        if not member.counter:
+            self._forget(member.number, self._unpolled, self._unheard)
+            self._unheard[member.number] = member
         # Polls that follow each other before an answer can be there count as one.
         if now_s - member.polled_s < SILENT_S / _UNANSWERED_MOST:
             return
-        silent_s = SILENT_S if member.counter else UNHEARD_S
-        if member.unanswered >= _UNANSWERED_MOST and now_s - member.heard_s > silent_s:
+        silent_s = now_s - (member.heard_s if member.counter else member.sought_s)
+        if member.unanswered >= _UNANSWERED_MOST and silent_s > (SILENT_S if member.counter else UNHEARD_S):
             self.leave(member.number, Leaving.SILENT)
             return
         member.polled_s = now_s

@@ -421,7 +421,8 @@ class Sender:
             plan = ((self._current[0], 1), *plan)
         self._spread_reports(now_s)
         self._sequence += 1
-        polls = self.members.polls(self._sequence, self._pace.window_datagrams, now_s, is_ending=self._is_ending)
+        window, is_ending, is_gathering = self._pace.window_datagrams, self._is_ending, self.is_gathering
+        polls = self.members.polls(self._sequence, window, now_s, is_ending=is_ending, is_gathering=is_gathering)
         sync = Sync(
             self._sequence,
             int((now_s - self._began_s) * 1000) & 0xFFFFFFFF,

@@ -126,6 +126,7 @@ class ReceiverNews(msgspec.Struct, frozen=True, array_like=True):
     is_done: bool = False
     loss: Part = 0.0
     left: Leaving | None = None  # None: it is served, or done
+    sought_s: Seconds | None = None  # since it was polled first; None: its turn has not come yet
 
 
 class SenderNews(Strict, frozen=True):

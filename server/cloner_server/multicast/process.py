@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 
 import msgspec
@@ -230,7 +231,9 @@ class Epoch:
 
 def _describe(member: Member, now_s: float) -> ReceiverNews:
     heard_s = round(now_s - member.heard_s, 2) if member.counter else None
-    return ReceiverNews(member.number, heard_s, member.done, member.is_done, round(member.loss, 4), member.left)
+    sought_s = round(now_s - member.sought_s, 2) if member.sought_s < inf else None
+    loss = round(member.loss, 4)
+    return ReceiverNews(member.number, heard_s, member.done, member.is_done, loss, member.left, sought_s)
 
 
 def _open_origin(origin: InStore | InCache) -> PackFiles:

@@ -103,7 +103,10 @@ class Review:
             if SeatState(seat.state) is SeatState.SEATED:
                 sessions.change_seat(self.connection, seat, state=SeatState.HEARING.value)
             return SeatState.HEARING
-        if self.act.now_s - seat.seated_s < HEAR_S + _SAYS_SO_S:
+        mute_s = self.act.now_s - seat.seated_s
+        if heard is not None:
+            mute_s = min(mute_s, heard.sought_s or 0.0)  # of a crowd that sits down together some wait for their turn
+        if mute_s < HEAR_S + _SAYS_SO_S:
             return SeatState(seat.state)
         self.told.dismiss.append(seat.receiver)
         return self._settle(seat, SeatState.HTTPS, MUTE, heard)

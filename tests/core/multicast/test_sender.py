@@ -11,7 +11,7 @@ from cloner_core.multicast.members import SILENT_S, UNHEARD_S
 from cloner_core.multicast.receiver import Receiver
 from cloner_core.multicast.sender import WAIT_S, Pace, Sender
 from cloner_core.multicast.session import Leaving, Parcel, Session
-from cloner_core.multicast.wire import Kind, Phase, Run, Sync
+from cloner_core.multicast.wire import Flag, Kind, Phase, Report, Run, Sync
 
 PARCELS, SIZE = 5, 3000
 SESSION = Session(1, [Parcel(b"", SIZE)] * PARCELS, block_bytes=100)
@@ -72,6 +72,36 @@ def test_a_sender_that_gathers_hears_everybody_and_sends_no_data() -> None:
     assert room.runs == []
     assert 5 <= len(room.said) <= 60
     assert all(one.phase is Phase.SENDING and one.plan == ((0, PARCELS),) for one in room.said if isinstance(one, Sync))
+
+
+@pytest.mark.parametrize("mute", [0, 300])
+def test_of_thousands_that_sit_down_together_each_is_heard_before_it_would_count_as_mute(mute: int) -> None:
+    """The server waits 15 s; nothing is wanted while a sender gathers, so only who is polled speaks."""
+    sender = Sender(SESSION, lambda _: bytes(SIZE), Pace(1e8, 1e6), 0.0, is_gathering=True)
+    everybody = range(1, 2001)
+    for number in everybody:
+        sender.admit(number, 0.0)
+    now_s, said = 0.0, 0
+    while now_s < 15:
+        message = sender.next(now_s)
+        assert isinstance(message, Sync)
+        for first, count in message.polls:
+            for number in range(max(first, mute + 1), first + count):
+                said += 1
+                report = Report(number, said, message.clock_ms, message.sequence, Flag.POLLED, 0.0, 16, 0, (), ())
+                sender.receive(report, now_s)
+        now_s = sender.due_s()
+    assert sender.members.heard_count == len(everybody) - mute
+    assert not any(one.left for one in sender.members.members.values())
+
+
+def test_who_spoke_before_its_first_poll_is_polled_as_the_others() -> None:
+    sender = Sender(SESSION, lambda _: bytes(SIZE), Pace(1e8, 1e6), 0.0, is_gathering=True)
+    sender.admit(1, 0.0)
+    sender.receive(Report(1, 1, 0, 0, Flag(0), 0.0, 16, 0, (), ()), 0.0)
+    message = sender.next(0.1)
+    assert isinstance(message, Sync)
+    assert message.polls == ((1, 1),)
 
 
 def test_it_sends_everything_once_it_has_begun() -> None:
