@@ -34,6 +34,8 @@ class Traits:
     rate: float = inf  # datagrams a second it can take; what is beyond its buffer is lost
     buffer: int = 20_000  # datagrams
     write_s: float = 0.0  # for one parcel; the next waits for it
+    stands_s: float = inf  # from then on it does nothing, and what comes is lost, until it wakes
+    wakes_s: float = 0.0
     joins_s: float = 0.0
     dies_s: float = inf
     returns_s: float = inf  # after it died, with the parcels it had written
@@ -41,7 +43,8 @@ class Traits:
     @property
     def is_ordinary(self) -> bool:
         """Whether it must get everything by multicast alone."""
-        return self.loss.part <= 0.15 and self.rate == inf and self.dies_s == inf and self.write_s < 0.02
+        is_steady = self.rate == inf and self.dies_s == inf and self.stands_s == inf
+        return is_steady and self.loss.part <= 0.15 and self.write_s < 0.02
 
 
 class Peer:
@@ -71,6 +74,10 @@ class Peer:
     @property
     def is_alive(self) -> bool:
         return self.receiver is not None
+
+    @property
+    def is_still(self) -> bool:
+        return self.traits.stands_s <= self._world.events.now_s < self.traits.wakes_s
 
     @property
     def is_finished(self) -> bool:
@@ -105,7 +112,7 @@ class Peer:
 
     def hear(self, message: Run | Sync) -> None:
         """Have what the sender sent arrive here, or not, now or later."""
-        if self.receiver is None or self.left is not None:
+        if self.receiver is None or self.left is not None or self.is_still:
             return
         if isinstance(message, Sync):
             if any(True for _ in self._losses.arrive(1, self._world.events.now_s)):
@@ -183,7 +190,10 @@ class Peer:
 
     def _tick(self) -> None:
         self._tick_s = inf
-        if self.receiver is not None:
+        if self.is_still:
+            self._tick_s = self.traits.wakes_s
+            self._world.events.at(self._tick_s, self._tick)
+        elif self.receiver is not None:
             self.receiver.tick(self._world.events.now_s)
             self._work()
 
@@ -213,15 +223,12 @@ class Peer:
             self._world.finished(self)
 
     def _watch(self) -> None:
-        """Beat, as every agent does: the server tells who is no longer served, and which epoch it is."""
-        receiver, events = self.receiver, self._world.events
+        """Ask the server for a seat when the sender is silent, as every agent does."""
+        receiver, events, world = self.receiver, self._world.events, self._world
         if receiver is None or self.left is not None or self.is_finished:
             return
-        told = self._world.told(receiver)
-        if told is not None:
-            self._leave(told)
-            return
-        if receiver.is_stale(events.now_s) and self._world.is_up and self._world.epoch != receiver.session.stream:
+        is_other = world.is_over or (world.is_up and receiver.session.stream != world.epoch)
+        if is_other and receiver.is_stale(events.now_s) and not self.is_still:
             self.join()
         life = self._life
         events.at(events.now_s + _ASK_S, lambda: self._watch() if life == self._life else None)

@@ -49,7 +49,10 @@ def draw(seed: int, most_blocks: int = 3000) -> Scenario:
         (chance.choice(("insatiable", "staller", "alarmist")), Traits(joins_s=chance.random() * takes_s))
         for _ in range(chance.choice((0, 0, 0, 0, 1)))
     ]
-    return replace(scenario, peers=(*scenario.peers, *liars))
+    if chance.random() < 0.1:
+        stands_s = chance.random() * takes_s
+        peers[0] = "node", replace(peers[0][1], stands_s=stands_s, wakes_s=stands_s + chance.choice((0.2, 4.0, 8.0)))
+    return replace(scenario, peers=(*peers, *liars))
 
 
 def _parcels(chance: random.Random, most_blocks: int) -> tuple[int, ...]:

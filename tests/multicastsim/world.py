@@ -10,10 +10,9 @@ from math import inf
 from cloner_core.image.digest import digest
 from cloner_core.multicast.combining import Workbench
 from cloner_core.multicast.content import Content
-from cloner_core.multicast.receiver import Receiver
 from cloner_core.multicast.sealing import Opener, ReportOpener, ReportSealer, Sealer
 from cloner_core.multicast.sender import WAIT_S, Pace, Sender, Sent
-from cloner_core.multicast.session import Leaving, Parcel, Session, group_key, receiver_key
+from cloner_core.multicast.session import Parcel, Session, group_key, receiver_key
 from cloner_core.multicast.wire import OVERHEAD_BYTES, Phase, Report, Run, Sync
 from multicastsim.events import Events
 from multicastsim.losses import Loss, Losses
@@ -172,15 +171,6 @@ class World:
         self._send_at(self.events.now_s)
         return self.session, self._numbers
 
-    def told(self, receiver: Receiver) -> Leaving | None:
-        """Return why a node is no longer served, as the reply to its beat says; None when it is."""
-        if self.is_over:
-            return Leaving.OVER
-        if receiver.session.stream != self.epoch:
-            return None
-        member = self.sender.members.members.get(receiver.number)
-        return member.left if member is not None else None
-
     def kill_sender(self) -> None:
         """Kill the sender; a while later another goes on from the parcel that was noted last."""
         if self.is_over or not self.is_up:
@@ -312,7 +302,9 @@ class World:
         while not self.is_over and self.events.now_s < limit_s and self.events.step():
             pass
         ended_s = self.events.now_s
-        while self._unfinished and self.events.now_s < ended_s + 10 and self.events.step():
+        # Who is behind learns that it is over when it has read what waits for it.
+        unread_s = max(peer.traits.buffer / peer.traits.rate for peer in self.peers)
+        while self._unfinished and self.events.now_s < ended_s + 10 + unread_s and self.events.step():
             pass
         return self._judge(limit_s, ended_s)
 

@@ -31,6 +31,9 @@ _LATE_FOR_S = 1.5  # after which one who is late does not catch up: a machine th
 _LATE_ALONE_S = 10.0  # after which one who is late goes though nobody waits for it: HTTPS is at its speed
 _ON_TIME_S = 1.0  # within which one that is on time was heard
 _LOSSY, _LOSSY_S = 0.3, 2.0
+_TOLD = 10  # syncs in which one that leaves is told so
+_TOLD_AGAIN_S = 1.0  # to one that left and speaks all the same: a machine that stood still heard none of them
+_TOLD_MOST = 64  # that wait to be told, beyond which nobody is told again
 _HEARD_S = 0.5  # of a receiver not heard for so long nobody waits
 _SHARE = 0.15  # of all datagrams, that a receiver may have as repair which nobody else asked for
 _SHARE_LEAST = 1024
@@ -50,6 +53,7 @@ class Member:
     done: int = 0
     is_done: bool = False
     left: Leaving | None = None
+    told_s: float = -inf  # when it was told again that it left
     unanswered: int = 0
     sought_s: float = inf  # when it was polled first
     polled_s: float = -inf  # when a poll was last counted as unanswered
@@ -108,7 +112,11 @@ class Members:
         `clock_s` is the sender's clock, which syncs tell; for `ending_s` there have been no blocks to be sent.
         """
         member = self.members.get(report.receiver)
-        if member is None or report.counter <= member.counter or report.acked > sequence or member.left is not None:
+        if member is None or report.counter <= member.counter or report.acked > sequence:
+            return None
+        if member.left is not None:
+            member.counter = report.counter
+            self._tell_again(member, member.left, now_s)
             return None
         if not member.counter:
             self.heard_count += 1
@@ -172,7 +180,13 @@ class Members:
             self.served -= 1
             member.left = reason
             self._forget(number, self._unpolled, self._unheard, self._watched)
-            self.leavings.append((number, reason, 10))
+            self.leavings.append((number, reason, _TOLD))
+
+    def _tell_again(self, member: Member, reason: Leaving, now_s: float) -> None:
+        is_waiting = len(self.leavings) >= _TOLD_MOST or any(number == member.number for number, _, _ in self.leavings)
+        if now_s - member.told_s >= _TOLD_AGAIN_S and not is_waiting:
+            member.told_s = now_s
+            self.leavings.append((member.number, reason, 1))
 
     @staticmethod
     def _forget(number: int, *lists: dict[int, Member]) -> None:

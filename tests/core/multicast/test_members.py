@@ -129,6 +129,34 @@ def test_liars_that_lag_leave_one_after_the_other_though_they_are_all_that_is_wa
     assert {number for number, one in members.members.items() if one.left} == liars
 
 
+def test_one_that_left_and_speaks_is_told_again_once_a_second() -> None:
+    members = Members()
+    members.admit(1, 0, 0.0)
+    members.leave(1, Leaving.SLOW)
+    told = [members.told(32) for _ in range(12)]
+    assert told == [((1, Leaving.SLOW),)] * 10 + [()] * 2
+    again: list[tuple[int, int]] = []
+    for counter in range(1, 51):
+        assert members.take(_lost(1, counter, 0.0), 0, WINDOW, 0.0, counter / 10, ending_s=0.0) is None
+        again += members.told(32)
+    assert again == [(1, Leaving.SLOW)] * 5
+    members.take(_lost(1, 50, 0.0), 0, WINDOW, 0.0, 60.0, ending_s=0.0)
+    assert members.told(32) == (), "what was said before is no word of it"
+
+
+def test_a_flood_of_those_that_left_makes_no_queue() -> None:
+    members = Members()
+    for number in range(1, 1001):
+        members.admit(number, 0, 0.0)
+        members.leave(number, Leaving.GREEDY)
+    while members.told(32):
+        pass
+    for counter in range(1, 6):
+        for number in range(1, 1001):
+            members.take(_lost(number, counter, 0.0), 0, WINDOW, 0.0, 2.0 * counter, ending_s=0.0)
+    assert len(members.leavings) <= 64
+
+
 def test_who_speaks_often_counts_once_in_the_loss_of_all() -> None:
     members = Members()
     for number in range(1, 6):

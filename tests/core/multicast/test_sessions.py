@@ -117,6 +117,13 @@ def test_a_member_that_means_harm_costs_a_small_group_little(kind: str) -> None:
     assert outcome.done_s <= 1.3 * clean.done_s
 
 
+def test_a_machine_that_stood_still_is_told_that_it_was_given_up() -> None:
+    """It hears all else from then on, and nobody asks it or sends what it wants."""
+    asleep = Traits(stands_s=1.0, wakes_s=13.0)
+    outcome = run(3, 0.001, parcels=80, blocks=728, rate_bps=3e7, others=(("node", asleep),))
+    assert outcome.left == {"SILENT": 1}
+
+
 def test_a_session_that_is_sealed_ends_as_one_that_is_not() -> None:
     nodes = tuple(("node", Traits(loss=Loss(0.02))) for _ in range(3))
     scenario = Scenario(5, (45,) * 3, nodes, block_bytes=WIRE_BLOCK_BYTES, is_sealed=True, forged=1.0)
