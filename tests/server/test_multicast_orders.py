@@ -97,7 +97,7 @@ def test_news_arrive_as_they_are() -> None:
     receivers = (
         ReceiverNews(1, None),
         ReceiverNews(2, 0.25, 7, True, 0.01),
-        ReceiverNews(3, 9.0, 1, left=Leaving.LOSS, sought_s=12.5),
+        ReceiverNews(3, 9.0, 1, left=Leaving.LOSS, sought_s=12.5, stuck_s=3.0),
     )
     news = SenderNews(
         phase=SenderPhase.SENDING,

@@ -11,6 +11,7 @@ from cloner_core.admin.sessions import SeatState, SessionState
 from cloner_core.messages import Stage
 from cloner_core.multicast.session import Leaving
 from cloner_core.seats import NoSeat, ParcelList, Seat, SeatLeft, SeatRequest
+from cloner_server.multicast.orders import SenderPhase
 from cloner_server.tasks import seating
 from serverbench.sessions import FAILURE, Sessions, agent_of, ask, begun, seated
 
@@ -90,6 +91,41 @@ def test_a_node_that_was_not_polled_yet_is_not_called_mute(held: Sessions) -> No
     held.sender.hear(number)
     held.turn()
     assert held.seats()["n01"] is SeatState.HEARING
+
+
+def test_a_node_that_answers_and_never_finishes_goes_over_https(held: Sessions) -> None:
+    """Its disk hangs, or it means harm: nobody behind it on the wire waits for ever."""
+    begun(held, 1, 2)
+    held.sender.phase = SenderPhase.FINISHING
+    held.sender.hear(1, done=1, stuck_s=299.0)
+    held.sender.hear(2, done=1, stuck_s=299.0, is_done=True)
+    held.turn()
+    assert held.seats() == {"n01": SeatState.HEARING, "n02": SeatState.HEARING}
+    held.sender.hear(1, done=1, stuck_s=300.0)
+    held.turn()
+    assert held.seats() == {"n01": SeatState.HTTPS, "n02": SeatState.HEARING}
+    assert "for 300 s it wrote nothing" in held.why("n01")
+    assert ("dismiss", 1, Leaving.SILENT) in held.sender.said
+    held.sender.hear(2, done=1, stuck_s=300.0, is_done=True)  # and never leaves its seat
+    held.turn()
+    assert held.seats()["n02"] is SeatState.WRITTEN
+    assert held.state() is SessionState.ENDED
+
+
+def test_a_node_that_never_finishes_goes_sooner_when_a_session_waits_for_the_link(held: Sessions) -> None:
+    begun(held, 1)
+    held.sender.phase = SenderPhase.FINISHING
+    held.sender.hear(1, done=1, stuck_s=60.0)
+    held.turn()
+    assert held.seats()["n01"] is SeatState.HEARING
+    held.arm("n02")
+    other = agent_of(held.scene, 2)
+    ask(other)
+    held.turn()
+    assert held.state() is SessionState.ENDED
+    assert "another session waits" in held.why("n01")
+    held.until_started(2)
+    assert isinstance(seated(other), Seat)
 
 
 @pytest.mark.parametrize("reason", list(Leaving))

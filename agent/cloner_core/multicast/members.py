@@ -35,6 +35,7 @@ _TOLD = 10  # syncs in which one that leaves is told so
 _TOLD_AGAIN_S = 1.0  # to one that left and speaks all the same: a machine that stood still heard none of them
 _TOLD_MOST = 64  # that wait to be told, beyond which nobody is told again
 _HEARD_S = 0.5  # of a receiver not heard for so long nobody waits
+_STUCK_PARTS = 3
 _SHARE = 0.15  # of all datagrams, that a receiver may have as repair which nobody else asked for
 _SHARE_LEAST = 1024
 
@@ -52,6 +53,8 @@ class Member:
     is_behind: bool = False  # when it was heard last: datagrams behind, or without room
     done: int = 0
     is_done: bool = False
+    began_s: float = 0.0  # `Members.rest_s` when it came
+    wrote_s: float = 0.0  # and when `done` rose last
     left: Leaving | None = None
     told_s: float = -inf  # when it was told again that it left
     unanswered: int = 0
@@ -85,6 +88,8 @@ class Members:
     served: int = 0
     heard_count: int = 0
     """How many have ever reported."""
+    rest_s: float = 0.0
+    """For how long, in all, there were no blocks to be sent: who is not done then has nothing to do but to write."""
     _numbers: list[int] = field(default_factory=list)
     _unpolled: dict[int, Member] = field(default_factory=dict)  # in the order they came
     _unheard: dict[int, Member] = field(default_factory=dict)  # that were polled, in the order of the last time
@@ -99,6 +104,7 @@ class Members:
         """Take in a receiver; `acked` is the sequence sent last."""
         if number not in self.members:
             member = self.members[number] = self._unpolled[number] = Member(number, acked, now_s)
+            member.began_s = member.wrote_s = self.rest_s
             self._numbers.append(number)
             self.served += 1
             if len(self._watched) < WATCHED_MOST:
@@ -125,7 +131,9 @@ class Members:
         member.heard_s = now_s
         member.unanswered = 0
         member.acked = max(member.acked, report.acked)
-        member.loss, member.room, member.done = report.loss, report.room, report.done
+        member.loss, member.room = report.loss, report.room
+        if report.done > member.done:
+            member.done, member.wrote_s = report.done, self.rest_s
         if member.is_done or report.flags & Flag.DONE:
             self.settle(member)
             return member
@@ -142,6 +150,13 @@ class Members:
         if member.is_behind:
             self._watch(member)
         return member
+
+    def stuck_s(self, member: Member) -> float:
+        """Return for how long a receiver has written nothing, of `rest_s`; a third at least of all that it was there.
+
+        So one that writes a parcel now and then does not stay for ever.
+        """
+        return max(self.rest_s - member.wrote_s, (self.rest_s - member.began_s) / _STUCK_PARTS)
 
     def _watch(self, member: Member) -> None:
         """Watch one that lags, in place of one that does not when enough are watched."""

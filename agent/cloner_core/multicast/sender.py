@@ -140,6 +140,7 @@ class Sender:
         self._floor_parcel_s = 0.0
         self._bursts = 0
         self._ending_since_s = inf
+        self._noted_s = now_s
         self._goodbyes = 0
         self._began_s = now_s
         self._news = False
@@ -414,7 +415,7 @@ class Sender:
         if self._goodbyes:
             self._goodbyes -= 1
             self.is_over = not self._goodbyes
-        self._ending_since_s = min(self._ending_since_s, now_s) if self._is_ending else inf
+        self._note_end(now_s)
         is_idle = (self.is_quiet or self.is_gathering) and not self._goodbyes
         plan = self._plan.ranges(RANGES_MOST - 1)
         if self._current is not None:
@@ -443,6 +444,12 @@ class Sender:
         self.sent.datagrams += 1
         self.sent.wire_bytes += 100 + OVERHEAD_BYTES + self._pace.frame_bytes
         return sync
+
+    def _note_end(self, now_s: float) -> None:
+        self._ending_since_s = min(self._ending_since_s, now_s) if self._is_ending else inf
+        if self._is_ending and not self.is_gathering:
+            self.members.rest_s += now_s - self._noted_s
+        self._noted_s = now_s
 
     def _close_repairs(self, now_s: float) -> None:
         """Forget parcels that nobody has asked about for long enough, and all when nobody is left who could."""

@@ -127,6 +127,7 @@ class ReceiverNews(msgspec.Struct, frozen=True, array_like=True):
     loss: Part = 0.0
     left: Leaving | None = None  # None: it is served, or done
     sought_s: Seconds | None = None  # since it was polled first; None: its turn has not come yet
+    stuck_s: Seconds = 0.0  # for which it wrote nothing, of the time when there was nothing to be sent
 
 
 class SenderNews(Strict, frozen=True):

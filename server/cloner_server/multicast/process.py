@@ -20,7 +20,7 @@ import msgspec
 from cloner_core.allocation import keep_freed_memory
 from cloner_core.errors import ClonerError, ExitStatus, NotFoundError, RefusedError
 from cloner_core.multicast.content import Content
-from cloner_core.multicast.members import Member
+from cloner_core.multicast.members import Member, Members
 from cloner_core.multicast.pacing import FRAME6_BYTES, FRAME_BYTES
 from cloner_core.multicast.sealing import ReportOpener, Sealer
 from cloner_core.multicast.sender import Pace, Sender
@@ -215,6 +215,7 @@ class Epoch:
 
     def _news(self, now_s: float) -> SenderNews:
         address, port = self._socket.address
+        members = self._sender.members
         return SenderNews(
             phase=self._phase,
             address=address,
@@ -224,16 +225,16 @@ class Epoch:
             rate_bps=self._sender.rate.rate_bps,
             sent=self._sender.sent,
             rejects=self._rejects,
-            receivers=tuple(_describe(one, now_s) for one in self._sender.members.members.values()),
+            receivers=tuple(_describe(members, one, now_s) for one in members.members.values()),
             notes=(*self._notes, *((_ALTERED,) if self._sender.is_strict else ())),
         )
 
 
-def _describe(member: Member, now_s: float) -> ReceiverNews:
+def _describe(members: Members, member: Member, now_s: float) -> ReceiverNews:
     heard_s = round(now_s - member.heard_s, 2) if member.counter else None
     sought_s = round(now_s - member.sought_s, 2) if member.sought_s < inf else None
-    loss = round(member.loss, 4)
-    return ReceiverNews(member.number, heard_s, member.done, member.is_done, loss, member.left, sought_s)
+    loss, stuck_s = round(member.loss, 4), round(members.stuck_s(member), 2)
+    return ReceiverNews(member.number, heard_s, member.done, member.is_done, loss, member.left, sought_s, stuck_s)
 
 
 def _open_origin(origin: InStore | InCache) -> PackFiles:

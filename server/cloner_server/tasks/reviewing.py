@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, select
 
-from cloner_core.admin.sessions import SeatState
+from cloner_core.admin.sessions import SeatState, SessionState
 from cloner_core.admin.tasks import TaskState
 from cloner_core.messages import Failure, Stage
 from cloner_core.multicast.session import Leaving
@@ -21,6 +21,10 @@ from cloner_server.tasks.seating import HEAR_S, MUTE, RETURN_S, Told
 from cloner_server.tasks.states import CLAIMABLE
 
 _SAYS_SO_S = 5.0  # that a node gets to say itself that it hears nothing
+STUCK_S = 300.0
+"""For which a node that is heard may write nothing though there is nothing to be sent: a disk that answers no more."""
+STUCK_WANTED_S = 60.0
+"""The same while another session waits for the link."""
 _AT_WORK = (
     select(attempts.c.id).join(session_seats, session_seats.c.task == attempts.c.task).where(attempts.c.state == "live")
 )
@@ -100,9 +104,7 @@ class Review:
         if heard is not None and heard.left is not None and not heard.is_done:
             return self._settle(seat, SeatState.HTTPS, _REASONS[heard.left], heard)
         if heard is not None and heard.heard_s is not None:
-            if SeatState(seat.state) is SeatState.SEATED:
-                sessions.change_seat(self.connection, seat, state=SeatState.HEARING.value)
-            return SeatState.HEARING
+            return self._hearing(seat, heard)
         mute_s = self.act.now_s - seat.seated_s
         if heard is not None:
             mute_s = min(mute_s, heard.sought_s or 0.0)  # of a crowd that sits down together some wait for their turn
@@ -110,6 +112,30 @@ class Review:
             return SeatState(seat.state)
         self.told.dismiss.append(seat.receiver)
         return self._settle(seat, SeatState.HTTPS, MUTE, heard)
+
+    def _hearing(self, seat: AnyRow, heard: ReceiverNews) -> SeatState:
+        if why := self._stuck(heard):
+            if heard.is_done:  # it has what it is there for, and never says so over HTTPS
+                self.told.settle.append(seat.receiver)
+                return self._settle(seat, SeatState.WRITTEN, "", heard)
+            self.told.dismiss.append(seat.receiver)
+            return self._settle(seat, SeatState.HTTPS, why, heard)
+        if SeatState(seat.state) is SeatState.SEATED:
+            sessions.change_seat(self.connection, seat, state=SeatState.HEARING.value)
+        return SeatState.HEARING
+
+    def _stuck(self, heard: ReceiverNews) -> str:
+        """Return why a node that is heard is not waited for any longer; "" when it is."""
+        if heard.stuck_s < STUCK_WANTED_S:
+            return ""
+        why = f"stuck: everything was sent, and for {heard.stuck_s:.0f} s it wrote nothing or hardly anything"
+        if heard.stuck_s >= STUCK_S:
+            return why
+        return f"{why}, while another session waits for the link" if self._is_link_wanted() else ""
+
+    def _is_link_wanted(self) -> bool:
+        others = (row for row in sessions.live(self.connection) if row.relay == self.row.relay)
+        return any(SessionState(row.state) is SessionState.QUEUED and row.pack_map for row in others)
 
     def _settle(self, seat: AnyRow, state: SeatState, why: str, heard: ReceiverNews | None) -> SeatState:
         numbers: dict[str, Any] = {} if heard is None else {"parcels": heard.done, "loss": heard.loss}

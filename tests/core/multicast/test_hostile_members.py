@@ -153,6 +153,40 @@ def test_a_receiver_that_has_everything_is_given_nothing_and_may_say_that_bytes_
     assert all(not message.polls for message in said if isinstance(message, Sync))
 
 
+@pytest.mark.parametrize("writes_every_s", [None, 60.0], ids=["nothing", "a parcel now and then"])
+def test_a_member_that_answers_and_never_finishes_is_seen_to_be_stuck(writes_every_s: float | None) -> None:
+    """The server gives it 300 s (`cloner_server.tasks.reviewing`)."""
+    sender = Sender(SESSION, SENT.__getitem__, Pace(1e9, 1e7), 0.0)
+    sender.admit(1, 0.0)
+    now_s, said = 0.0, 0
+    while now_s < 1000:
+        message = sender.next(now_s)
+        if isinstance(message, Sync) and message.polls:
+            said += 1
+            done = int(now_s / writes_every_s) if writes_every_s else 3
+            asks = ((said % PARCELS, 1),) if not said % 500 else ()  # what it wants again is not sent without end
+            report = Report(1, said, message.clock_ms, message.sequence, Flag.POLLED, 0.0, 16, done, (), asks)
+            sender.receive(report, now_s)
+        now_s = max(now_s + 0.001, sender.due_s())
+        stuck_s = sender.members.stuck_s(sender.members.members[1])
+        if sender.members.members[1].left is not None or stuck_s >= 300:
+            break
+    assert now_s < (920 if writes_every_s else 320)
+
+
+def test_of_a_member_that_waits_for_what_is_sent_nobody_says_that_it_is_stuck() -> None:
+    sender = Sender(SESSION, SENT.__getitem__, Pace(1e9, 1e7), 0.0, is_gathering=True)
+    sender.admit(1, 0.0)
+    for step in range(100):
+        sender.next(step * 0.1)
+    sender.begin(10.0)
+    now_s = 10.0
+    while not sender.is_quiet:
+        sender.next(now_s)
+        now_s += 0.001
+    assert sender.members.stuck_s(sender.members.members[1]) < 0.5
+
+
 def test_a_sender_that_is_closed_says_so_and_is_silent() -> None:
     sender = Sender(SESSION, SENT.__getitem__, Pace(1e9, 1e7), 0.0)
     sender.admit(1, 0.0)
