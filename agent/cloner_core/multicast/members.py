@@ -26,6 +26,7 @@ UNHEARD_S = 20.0
 """Of one that was never heard, since it was polled first: whoever gave it the seat looks into it before."""
 _UNANSWERED_MOST = 5
 _PATIENCE_S = 0.5  # that the others wait for one receiver, before it leaves
+_TRIED = 2  # times that, for which all together may hold the others up that say they have room
 _LATE_S = 2.0  # behind the sender's clock
 _LATE_FOR_S = 1.5  # after which one who is late does not catch up: a machine that stood still for a while does at once
 _LATE_ALONE_S = 10.0  # after which one who is late goes though nobody waits for it: HTTPS is at its speed
@@ -72,11 +73,6 @@ class Member:
     def is_served(self) -> bool:
         return self.left is None and not self.is_done
 
-    @property
-    def is_holding(self) -> bool:
-        """Whether it says that it has room, and the others waited for it all the same for too long."""
-        return self.room > 0 and self.held_s > _PATIENCE_S
-
 
 @dataclass(slots=True)
 class Members:
@@ -90,6 +86,7 @@ class Members:
     """How many have ever reported."""
     rest_s: float = 0.0
     """For how long, in all, there were no blocks to be sent: who is not done then has nothing to do but to write."""
+    _held_s: float = 0.0  # the same as of each member, of all together
     _numbers: list[int] = field(default_factory=list)
     _unpolled: dict[int, Member] = field(default_factory=dict)  # in the order they came
     _unheard: dict[int, Member] = field(default_factory=dict)  # that were polled, in the order of the last time
@@ -242,6 +239,19 @@ class Members:
             if member.waited_s > _PATIENCE_S:
                 self.leave(member.number, Leaving.SLOW)
 
+    def held(self, member: Member, seconds: float) -> None:
+        """Count for how long others with room were not given a parcel for want of one's."""
+        member.held_s += seconds
+        self._held_s += seconds
+
+    def is_holding(self, member: Member) -> bool:
+        """Return whether one says that it has room, and the others waited for it all the same for too long.
+
+        When they waited for several, one after the other, they have less patience with each.
+        """
+        is_tried = self._held_s > _TRIED * _PATIENCE_S
+        return member.room > 0 and member.held_s > (_PATIENCE_S / 8 if is_tried else _PATIENCE_S)
+
     def common_loss(self) -> float | None:
         """Return the loss that half of those heard of lately exceed; None when nobody was."""
         served = [member.loss for member in self._recent.values() if member.is_served]
@@ -266,6 +276,7 @@ class Members:
     def review(self, now_s: float) -> None:
         """Let those go that do not answer, and those that lose far more than the others."""
         common = self.common_loss() or 0.0
+        self._held_s *= 0.98
         for member in dict.fromkeys((*self._watched.values(), *self._recent.values())):
             member.waited_s *= 0.98
             member.held_s *= 0.98

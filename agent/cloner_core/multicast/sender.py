@@ -333,14 +333,15 @@ class Sender:
             return False
         since_s, self._room_s = now_s - self._room_s, now_s
         heard = self.members.heard(now_s)
-        fullest = min((one for one in heard if not one.is_holding), key=lambda one: one.room, default=None)
+        waited_for = [one for one in heard if not self.members.is_holding(one)]
+        fullest = min(waited_for, key=lambda one: one.room, default=None)
         if fullest is None or self._has_room(fullest):
             return True
         waited_s = min(since_s, _SYNC_S)
         # One that is slow says in the end that it has no room, and leaves; who never does is not waited for.
         others = [self._has_room(one) for one in self.members.others(fullest, now_s)]
         if others and 2 * sum(others) >= len(others):
-            fullest.held_s += waited_s
+            self.members.held(fullest, waited_s)
         self.members.waited(fullest, waited_s, self._pace.window_datagrams // 2, now_s)
         return now_s - self._begun_s > self._floor_parcel_s
 

@@ -124,6 +124,13 @@ def test_a_machine_that_stood_still_is_told_that_it_was_given_up() -> None:
     assert outcome.left == {"SILENT": 1}
 
 
+def test_members_that_mean_harm_together_hold_a_large_group_up_little_longer_than_one() -> None:
+    stallers = (("staller", Traits(joins_s=1.0)),) * 16
+    clean = run(40, 0.002, parcels=60, blocks=182, rate_bps=1e8, block_bytes=WIRE_BLOCK_BYTES)
+    outcome = run(40, 0.002, parcels=60, blocks=182, rate_bps=1e8, block_bytes=WIRE_BLOCK_BYTES, others=stallers)
+    assert outcome.done_s <= clean.done_s + 2.5
+
+
 def test_a_session_that_is_sealed_ends_as_one_that_is_not() -> None:
     nodes = tuple(("node", Traits(loss=Loss(0.02))) for _ in range(3))
     scenario = Scenario(5, (45,) * 3, nodes, block_bytes=WIRE_BLOCK_BYTES, is_sealed=True, forged=1.0)
