@@ -39,8 +39,9 @@ class Join(Protocol):
     """Asks the server for a seat in the epoch that is sent now."""
 
     def __call__(self, stream: int, is_heard: bool, /) -> Seat | str | None:
-        """Return the seat, or why there is none any more; None when there is no other than that in `stream`, yet.
+        """Return the seat, that in `stream` when this is the one that is sent, or why there is none any more.
 
+        None: there is none yet, or the server does not answer.
         `is_heard` tells whether anything valid came in `stream`, which is 0 before the first seat.
         """
 
@@ -75,6 +76,7 @@ class FeedState(msgspec.Struct, frozen=True):
     # By the monotonic clock, the same in all processes; 0 before the first seat.
     seated_s: float = 0.0  # when the epoch was entered
     heard_s: float = 0.0  # when anything valid came last; not later than `seated_s`: nothing in this epoch yet
+    assured_s: float = 0.0  # when the server said last that this epoch is the one that is sent
 
     @property
     def is_heard(self) -> bool:
@@ -208,7 +210,7 @@ class _Reception:
         self._told = told
         self._released = released
         self._places: dict[int, object] = {}  # of parcels that others have
-        self._asked_s = self._seated_s = time.monotonic()
+        self._asked_s = self._seated_s = self._assured_s = time.monotonic()
         self._is_over = False
 
     def run(self, group: Group) -> None:
@@ -223,7 +225,7 @@ class _Reception:
                     pass
                 return
             memory, now_s = self._slots, time.monotonic()
-            self._seated_s = now_s
+            self._seated_s = self._assured_s = now_s
             session = replace(self._session, stream=seat.stream)
             receiver = Receiver(session, seat.number, random.random, now_s, allocate=memory.allocate, free=memory.free)
             self._loop(receiver, Receiving(receiver, seat, opened))
@@ -276,9 +278,11 @@ class _Reception:
         seat = self._join(receiver.session.stream, receiver.heard_s > self._seated_s)
         if isinstance(seat, str):
             self._end(Leaving.OVER, seat)
-        elif seat is not None and seat.stream != receiver.session.stream:
-            receiving.enter(seat)
-            self._seated_s = receiver.heard_s
+        elif seat is not None:
+            self._assured_s = time.monotonic()
+            if seat.stream != receiver.session.stream:
+                receiving.enter(seat)
+                self._seated_s = receiver.heard_s
 
     def _end(self, reason: Leaving, why: str = "") -> None:
         if not self._is_over:
@@ -296,4 +300,4 @@ class _Reception:
     def _note(self, receiver: Receiver, receiving: Receiving) -> None:
         counters, rejects = receiver.counters, receiving.rejects
         seen = counters.datagrams, rejects.forged, counters.poisoned, receiver.loss, receiver.done
-        self._seen.put(FeedState(*seen, self._seated_s, receiver.heard_s))
+        self._seen.put(FeedState(*seen, self._seated_s, receiver.heard_s, self._assured_s))

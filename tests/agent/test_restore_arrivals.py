@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloner_agent.client import PATIENCE_S
 from cloner_agent.failures import AbortError
 from cloner_agent.restore.arrivals import DEAF_S, LOSSY_S, POISONED_MOST, SILENT_S, Arrivals
 from cloner_core.errors import IntegrityError
@@ -38,6 +39,7 @@ class Session:
     is_stopped: bool = False
     hears: bool = True
     ends: Leaving | None = None  # when there are no more turns
+    assures: Callable[[float], bool] = lambda _: True  # at which times the server says that it is sent
 
     @property
     def is_ended(self) -> bool:
@@ -48,6 +50,8 @@ class Session:
         self.now_s += wait_s
         if self.hears:
             self.seen = FeedState(loss=self.seen.loss, seated_s=self.seen.seated_s, heard_s=self.now_s)
+        if self.assures(self.now_s):
+            self.seen = msgspec.structs.replace(self.seen, assured_s=self.now_s)
         came = self.turns.popleft() if self.turns else []
         if not self.turns:
             self.left = self.ends
@@ -157,12 +161,50 @@ def test_it_is_deaf_too_when_the_next_epoch_is_not_heard() -> None:
     assert 1040 + DEAF_S < session.now_s < 1040 + DEAF_S + 1
 
 
-def test_one_that_has_heard_waits_for_the_next_sender_and_not_for_ever() -> None:
+def test_one_that_hears_nothing_of_what_is_sent_does_not_wait_for_ever() -> None:
     session = Session(3, deque([[1]]), hears=False)
     made = _run(session, 3)
     assert made.order() == [1, 0, 2]
     assert SILENT_S < session.now_s - 1000.5 < SILENT_S + 1
     assert made.arrivals.why == "nothing arrived for 60 s"
+
+
+def test_while_the_server_has_no_sender_it_is_waited_for_as_by_any_request() -> None:
+    session = Session(3, deque([[1]]), hears=False, assures=lambda _: False)
+    made = _run(session, 3)
+    assert made.order() == [1, 0, 2]
+    assert PATIENCE_S < session.now_s - 1000.5 < PATIENCE_S + 1
+    assert made.arrivals.why == "nothing arrived for 30 min, and the server has no sender"
+    assert "over multicast: waiting for the server, and its next sender" in made.said
+
+
+@pytest.mark.parametrize(("heard_s", "most_s"), [(1000.5, SILENT_S), (1000.0, DEAF_S)], ids=["heard", "never heard"])
+def test_silence_counts_only_while_the_server_says_that_something_is_sent(heard_s: float, most_s: float) -> None:
+    back_s = 1600.0
+    session = Session(3, hears=False, assures=lambda now_s: now_s < 1003 or now_s > back_s)
+    session.seen = FeedState(seated_s=1000.0, heard_s=heard_s)
+    made = _run(session, 3)
+    assert made.order() == [0, 1, 2]
+    assert most_s - 1 < session.now_s - back_s < most_s + 1
+
+
+def test_an_answer_that_is_lost_now_and_then_does_not_prolong_the_waiting() -> None:
+    session = Session(3, deque([[1]]), hears=False, assures=lambda now_s: now_s % 4 < 0.5)
+    made = _run(session, 3)
+    assert made.order() == [1, 0, 2]
+    assert SILENT_S < session.now_s - 1000.5 < SILENT_S + 1
+
+
+def test_who_waited_for_the_server_goes_on_with_its_next_sender() -> None:
+    session = Session(3, deque([[1], *[[]] * 3000, [0], [2]]), hears=False, assures=lambda _: False)
+
+    def tick(_: str) -> None:
+        if session.now_s > 1500 and not session.hears:
+            session.seen, session.hears = FeedState(seated_s=session.now_s, heard_s=session.now_s), True
+
+    made = _run(session, 3, tick)
+    assert made.order() == [1, 0, 2]
+    assert (made.arrivals.why, made.told) == ("", [])
 
 
 def test_one_to_which_forged_parcels_come_does_not_wait_for_more_of_them() -> None:

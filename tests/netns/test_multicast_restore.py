@@ -22,6 +22,7 @@ from cloner_agent.restore.job import RestoreProgress, restore
 from cloner_agent.restore.readback import read_back
 from cloner_agent.restore.source import DirectorySource
 from cloner_agent.seating import Multicast, leave, take_seat
+from cloner_core.errors import UnreachableError
 from cloner_core.image.digest import digest
 from cloner_core.image.packmap import PackRef
 from cloner_core.messages import Secret
@@ -54,6 +55,8 @@ class BoardServer(FakeServer):
     def seat(self, request: SeatRequest, *, patience_s: float | None = None) -> Seat | SeatLater | NoSeat:
         if not self._show.board.exists():
             return SeatLater("no sender yet", 0.1)
+        if "away" in json.loads(self._show.board.read_text()):
+            raise UnreachableError("no route to host")
         if "stopped" in json.loads(self._show.board.read_text()):
             return NoSeat("an admin stopped the session")
         taken = self._show.join(self._number)
@@ -251,6 +254,26 @@ def test_a_sender_that_died_is_waited_for(stage: Stage) -> None:
     stage.send(stream=2)
     outcome = stage.outcome()
     assert (outcome.came, outcome.fetched, outcome.why) == (stage.packs, 0, "")
+
+
+@pytest.mark.parametrize("trouble", ["away", "no sender"])
+def test_a_server_that_is_away_for_long_finds_its_nodes_waiting(
+    stage: Stage, trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloner_agent.restore.arrivals.SILENT_S", 6.0)
+    stage.node()
+    sender = stage.send()
+    stage.wait_written(5)
+    sender.kill()
+    if trouble == "away":
+        stage.show.pin({"away": True})
+    else:
+        stage.show.board.unlink()
+    time.sleep(14)
+    stage.send(stream=2)
+    outcome = stage.outcome()
+    assert (outcome.came, outcome.fetched, outcome.why) == (stage.packs, 0, "")
+    assert "over multicast: waiting for the server, and its next sender" in outcome.said
 
 
 def test_a_node_that_multicast_does_not_reach_is_not_kept_waiting(stage: Stage) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from cloner_agent.client import PATIENCE_S
 from cloner_agent.restore.source import PackSource
 from cloner_core.errors import IntegrityError, InvalidError
 from cloner_core.image.digest import Bytes
@@ -20,13 +21,18 @@ from cloner_multicast.feed import FeedState
 DEAF_S = 10.0
 """A node that has heard nothing valid for so long after it sat down goes over HTTPS."""
 SILENT_S = 60.0
-"""So does one that heard nothing for so long since, though the server has not said that the session is over."""
+"""So does one that heard nothing for so long since. Both count only while the server says that the epoch is sent.
+
+While it has no sender, or does not answer itself, there is nothing to hear, and over HTTPS nothing to be had either: it
+is waited for as by any request.
+"""
 POISONED_MOST = 32
 """And one to which so many parcels came with another digest, twice what it may have begun when the first was found: a
 strict session has no more of them, unless a member forges them."""
 LOSS_MOST, LOSSY_S = 0.3, 5.0
 """And one that loses more than this part for so long: HTTPS is faster then. Among others the sender says so earlier."""
 _LOOK_S = 0.2
+_ASSURED_S = 5.0  # that what came, or what the server said, shows the epoch to be sent: it is asked after 3 s
 _REASONS = {
     Leaving.SLOW: "it was too slow for the others",
     Leaving.LOSS: "it lost far more than the others",
@@ -97,6 +103,8 @@ class Arrivals:
         self._is_over = False
         self._state = FeedState()
         self._bearable_s = 0.0  # when it last lost no more than it may
+        self._excused_s = 0.0  # when there was last nothing to hear
+        self._is_excused = False
 
     @property
     def text(self) -> str:
@@ -105,6 +113,8 @@ class Arrivals:
             return "over HTTPS" + (f" ({self.why})" if self.why else "")
         if not self.came:
             return "over multicast: waiting for the session to begin"
+        if self._is_excused:
+            return "over multicast: waiting for the server, and its next sender"
         return f"over multicast, loss {self._state.loss:.1%}"
 
     def order(self) -> Iterator[int | None]:
@@ -179,10 +189,22 @@ class Arrivals:
             return True
         if state.poisoned > POISONED_MOST:
             self.why = f"{state.poisoned} parcels came with other bytes than the server's: somebody forges them"
-        elif not state.is_heard and now_s - seated_s > DEAF_S:
-            self.why = f"nothing arrived in {DEAF_S:.0f} s: multicast does not reach this node"
-        elif state.is_heard and now_s - state.heard_s > SILENT_S:
-            self.why = f"nothing arrived for {SILENT_S:.0f} s"
+        elif silence := self._silence(state, seated_s, now_s):
+            self.why = silence
         elif now_s - max(self._bearable_s, seated_s) > LOSSY_S:
             self.why = f"{state.loss:.0%} of what is sent does not arrive"
         return bool(self.why)
+
+    def _silence(self, state: FeedState, seated_s: float, now_s: float) -> str:
+        """Return why nothing more is to be awaited though nothing says so; "" while there is hope."""
+        since_s = max(state.heard_s, seated_s)
+        # Not before the first seat: then it is not the server that does nothing.
+        self._is_excused = state.seated_s > 0 and now_s - max(since_s, state.assured_s) > _ASSURED_S
+        if self._is_excused:
+            self._excused_s = now_s
+            if now_s - since_s > PATIENCE_S:
+                return f"nothing arrived for {PATIENCE_S / 60:.0f} min, and the server has no sender"
+        quiet_s = now_s - max(since_s, self._excused_s)
+        if not state.is_heard and quiet_s > DEAF_S:
+            return f"nothing arrived in {DEAF_S:.0f} s: multicast does not reach this node"
+        return f"nothing arrived for {SILENT_S:.0f} s" if state.is_heard and quiet_s > SILENT_S else ""
