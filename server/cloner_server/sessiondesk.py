@@ -101,6 +101,8 @@ class SessionDesk:
                 reply = msgspec.structs.replace(reply, text=f"session {row.id} waits: {trouble}")
             elif epoch is not None and epoch.sender is None:
                 reply = msgspec.structs.replace(reply, text=self._progress(row, epoch))
+            elif epoch is None and (waits := self._fetching(row)):
+                reply = msgspec.structs.replace(reply, text=f"session {row.id}: {waits}")
         return reply, told
 
     def leave(self, connection: Connection, act: Act, bearer: Bearer, left: SeatLeft) -> Told:
@@ -151,13 +153,13 @@ class SessionDesk:
             for gone in set(self._epochs) - {row.id for row in live}:
                 with self._alone(f"session {gone}"):
                     self._end_epoch(gone)
-            wanted = {row.relay for row in live if SessionState(row.state) is SessionState.QUEUED and row.pack_map}
+            asked = {row.relay for row in live if SessionState(row.state) is SessionState.QUEUED and row.pack_map}
             for row in live:
                 with self._alone(_name(row)):
-                    self._attend(row, is_link_wanted=row.relay in wanted)
-            for relay in wanted:
+                    self._attend(row, is_link_wanted=row.relay in asked)
+            for relay in asked:
                 with self._alone(_wire(relay)):
-                    self._let_on(relay, [row for row in live if row.relay == relay])
+                    self._let_on(relay)
 
     def close(self) -> None:
         """Forget every epoch; the sessions go on with the next start of the server."""
@@ -233,14 +235,24 @@ class SessionDesk:
             epoch.is_begun = True
             sender.begin()
 
-    def _let_on(self, relay: str, live: list[AnyRow]) -> None:
-        """Let queued sessions onto their link, that of `relay`, as many as it has room for."""
+    def _queue(self, relay: str) -> tuple[list[AnyRow], list[AnyRow]]:
+        """Return the sessions that could send now and wait for the wire of `relay`, and those that it has room for."""
+        outlet = self.outlet(relay)
+        link = outlet.wire().link
         with self.database.read() as connection:
-            rows = [row for row in sessions.live(connection) if any(row.id == one.id for one in live)]
-        queued = [row for row in rows if SessionState(row.state) is SessionState.QUEUED]
-        budget_bps = self.outlet(relay).wire().link.budget_bps
-        used_bps = sum(row.rate_bps for row in rows if SessionState(row.state) is not SessionState.QUEUED)
-        for row in seating.startable(queued, used_bps, budget_bps):
+            rows = [row for row in sessions.live(connection) if row.relay == relay]
+        ready: list[AnyRow] = []
+        used_bps = 0.0
+        for row in rows:
+            if SessionState(row.state) is not SessionState.QUEUED:
+                used_bps += row.rate_bps
+            elif row.pack_map and _can_start(outlet, row):
+                ready.append(row)
+        return ready, seating.startable(ready, used_bps, link.budget_bps)
+
+    def _let_on(self, relay: str) -> None:
+        """Let queued sessions onto their link, that of `relay`, as many as it has room for."""
+        for row in self._queue(relay)[1]:
             with self.database.write() as connection:
                 act, now = self._act(), sessions.get(connection, row.id)
                 if SessionState(now.state) is SessionState.QUEUED:
@@ -358,6 +370,14 @@ async def run_desk(desk: SessionDesk) -> None:
 
 def _name(row: AnyRow) -> str:
     return f"session {row.id}"
+
+
+def _can_start(outlet: Outlet, row: AnyRow) -> bool:
+    """Tell whether a session would send with the link, or fail and say why."""
+    try:
+        return not outlet.waits_for(bytes.fromhex(row.pack_map))
+    except ClonerError:
+        return True
 
 
 def _wire(relay: str) -> str:

@@ -42,6 +42,7 @@ class HeadParts:
     away_after: int | None = None  # parcels
     may_come: threading.Event = field(default_factory=threading.Event)  # parcels
     damages: int = 0  # parcels that come damaged
+    gate: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(1 << 30))  # passed by each part
 
     def __post_init__(self) -> None:
         self.may_come.set()
@@ -66,6 +67,7 @@ class HeadParts:
         return parcel
 
     def placement(self, name: bytes, ordinal: int) -> bytes:
+        assert self.gate.acquire(timeout=_WAIT_S)
         self.asked["placement", name, ordinal] += 1
         return self.store.placement(name, ordinal)
 
@@ -144,11 +146,12 @@ def rack(tmp_path: Path) -> Iterator[Rack]:
     store = LocalStore(tmp_path / "store", Key())
     files = some_contents(files=16)
     for contents in (files, files | {b"etc/new": os.urandom(5000)}):
-        image = make_image(contents)
+        image = make_image(contents, pack_every=1)
         image.put(store)
         store.publish(image.draft)
     made = Rack(tmp_path / "cache", HeadParts(store))
     yield made
+    made.parts.gate.release(1 << 20)
     made.stop()
 
 
@@ -162,6 +165,16 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def a_cache_of_its_own(tmp_path: Path) -> Iterator[None]:
     with caches.held(tmp_path / "cache"):
         yield
+
+
+def until_let(gate: threading.Semaphore, is_so: Callable[[], Any]) -> None:
+    """Let one part after the other pass until something is so."""
+
+    def let() -> Any:
+        gate.release()
+        return is_so()
+
+    until(let)
 
 
 def test_a_version_is_fetched_once_and_given_as_it_is(rack: Rack) -> None:
@@ -384,6 +397,44 @@ def test_a_directory_with_other_things_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="not empty"), caches.held(tmp_path / "home"):
         pass
     assert (tmp_path / "home" / ".profile").read_text() == "mine"
+
+
+def test_what_is_all_here_does_not_wait_for_what_is_fetched_when_a_relay_was_started_again(rack: Rack) -> None:
+    rack.fetch(1)
+    rack.restart()
+    rack.parts.gate = threading.Semaphore(0)
+    fetcher = rack.want(2, 1)
+    until(lambda: fetcher.ready(rack.map(1)))
+    assert not rack.progress(2).is_ready
+    assert rack.parts.asked["map", rack.map(1)] == 1
+
+
+def test_what_is_all_here_waits_no_longer_than_the_parcels_that_are_on_their_way(rack: Rack) -> None:
+    rack.fetch(1)
+    rack.want()
+    rack.parts.gate = gate = threading.Semaphore(0)
+    fetcher = rack.want(2)
+    until(lambda: rack.progress(2).of)
+    fetcher.want([Wanted(rack.map(number).hex(), f"golden:{number}") for number in (2, 1)])
+    until_let(gate, lambda: fetcher.ready(rack.map(1)))
+    assert not rack.progress(2).is_ready, "it goes on behind"
+    gate.release(1 << 20)
+    until(lambda: fetcher.ready(rack.map(2)))
+    assert rack.given(2) == rack.contents(2)
+    assert set(rack.parts.asked.values()) == {1}, "what had come was not fetched again"
+
+
+def test_what_is_to_be_read_again_does_not_wait_for_what_is_fetched(rack: Rack) -> None:
+    [known] = rack.fetch(1)
+    path = rack.cache.files.where_pack(known.pack_map.packs[0].digest)
+    path.write_bytes(bytes(path.stat().st_size))
+    rack.parts.gate = gate = threading.Semaphore(0)
+    fetcher = rack.want(2, 1)
+    until(lambda: rack.progress(2).of)
+    fetcher.suspect(known.name)
+    until_let(gate, lambda: fetcher.ready(rack.map(1)))
+    assert not rack.progress(2).is_ready
+    assert rack.given(1) == rack.contents(1)
 
 
 def test_what_nobody_wants_any_more_is_fetched_no_further(rack: Rack) -> None:

@@ -21,8 +21,9 @@ from cloner_server.relayhub import GIVEN_UP_S, LOST_S
 from cloner_server.state import nodes, waiting
 from serverbench.apps import one_loop
 from serverbench.relays import LINK, PretendRelay
-from serverbench.scene import Agent, Scene
+from serverbench.scene import Agent, Scene, add_version
 from serverbench.sessions import Sessions, agent_of, ask, leave
+from store_images import BOOTABLE, make_image, some_contents
 
 WAIT_S = 60.0
 
@@ -285,6 +286,34 @@ def test_what_a_relay_could_not_have_before_a_session_got_the_link_fails_nothing
     assert "wants 30.0 GiB more" in later.text, "nodes are told of it at once"
     rack.fault = ""
     until_told(held, rack)
+    assert held.state() is SessionState.GATHERING
+
+
+def test_a_session_whose_packs_are_not_there_yet_has_no_part_of_the_relays_wire(
+    held: Sessions, rack: PretendRelay
+) -> None:
+    add_version(held.scene.core, make_image(some_contents(seed=2) | BOOTABLE))
+    rack.lacks = ("golden:2",)
+    held.arm("n01", relay="rack3", version=2)
+    held.arm("n02", relay="rack3", version=1)
+    first, second = agent_of(held.scene, 1), agent_of(held.scene, 2)
+    rack.turn()
+    rack.turn()
+    ask(first)
+    ask(second)
+    until_told(held, rack)
+    assert [held.state(one) for one in "12"] == [SessionState.QUEUED, SessionState.GATHERING]
+    rack.turn()
+    seated(second)
+    later = ask(first)
+    assert isinstance(later, SeatLater)
+    assert later.text == "session 1: relay rack3 has 0 of 5 packs"
+    rack.lacks = ()
+    for _ in range(5):
+        both(held, rack)
+    assert held.state() is SessionState.QUEUED, "now it waits for the link"
+    leave(second)
+    until_told(held, rack, 2)
     assert held.state() is SessionState.GATHERING
 
 

@@ -26,6 +26,7 @@ class PretendRelay:
     number: int = 0
     link: RelayLink | None = LINK
     has: tuple[int, int] = (5, 5)  # packs of each map that is wanted
+    lacks: tuple[str, ...] = ()  # images, as NAME:NUMBER, of which it has nothing
     fault: str = ""
     orders: RelayOrders | None = None
     news: dict[int, SenderNews] = field(default_factory=dict)
@@ -56,7 +57,10 @@ class PretendRelay:
             link=self.link,
             cache_limit_bytes=50 << 30,
             fetching=tuple(
-                Fetching(one.pack_map, have, of, have == of and not self.fault, self.fault) for one in wanted
+                Fetching(one.pack_map, 0, of, False)
+                if one.image in self.lacks
+                else Fetching(one.pack_map, have, of, have == of and not self.fault, self.fault)
+                for one in wanted
             ),
             epochs=tuple(EpochNews(stream, news, self.done[stream]) for stream, news in self.news.items()),
         )

@@ -17,7 +17,6 @@ from cloner_core.admin.deploying import DeployRequest
 from cloner_core.admin.nodes import NodeSpec
 from cloner_core.admin.tasks import TaskView
 from cloner_core.facts import Disk, Facts, Firmware, Nic
-from cloner_core.image.compression import compress
 from cloner_core.image.tree import decode_root
 from cloner_core.layout import parse_layout
 from cloner_core.messages import (
@@ -275,19 +274,21 @@ def make_receipt(task: Task, plan: Plan, machine_id: str) -> ReceiptBody:
     )
 
 
+def add_version(core: Core, image: Image) -> None:
+    """Have the server's next version of an image."""
+    image.put(core.catalog.store)
+    record = core.catalog.store.publish(image.draft)
+    with core.database.write() as connection:
+        images.add_version(connection, core.act("test"), record.image, record.number, record.version)
+
+
 def make_template(state: Path) -> None:
     """Make the state of a server with one image, one layout and identities for two nodes; it takes a second."""
     scene = open_scene(state)
     core = scene.core
-    image = _image()
-    for segment in image.segments:
-        core.catalog.store.put_segment(segment.ref.digest, len(segment.raw), compress(segment.raw))
-    for pack in image.packs:
-        core.catalog.store.put_pack(pack.digest, pack.stored)
-    record = core.catalog.store.publish(image.draft)
+    add_version(core, _image())
     act = core.act("test")
     with core.database.write() as connection:
-        images.add_version(connection, act, record.image, record.number, record.version)
         layouts.add_layout(connection, act, parse_layout(LAYOUT))
     vault.ensure_identities(core.database, act, ["n01", "n02"], core.site.vault_key)
     core.database.close()

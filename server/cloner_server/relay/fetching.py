@@ -1,6 +1,7 @@
 """Fetches what a relay is to send into its cache: each pack once, over a few connections, and checked.
 
 What is wanted is told again and again by the head; what is cut off goes on with the next parcel that is missing.
+What is all here is ready before anything is fetched, and waits for nothing that is.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,8 +48,8 @@ class Parts(Protocol):
         """Return the placement record alone, for a pack that is here."""
 
 
-class _UnwantedError(Exception):
-    """Nobody wants it any more."""
+class _BrokenOffError(Exception):
+    """Nobody wants it any more, or something else is to be looked at first."""
 
 
 @dataclass(slots=True)
@@ -129,16 +131,28 @@ class Fetcher:
             self._wake.clear()
             with self._lock:
                 open_ones = [(name, one) for name, one in self._wanted.items() if one.known is None]
-            waits_s = [self._try(name, state) for name, state in open_ones]
+            for name, state in open_ones:
+                self._look(name, state)
+            self._changed()
+            waits_s = []
+            for name, state in sorted(open_ones, key=lambda one: not one[1].is_suspect):  # to be read, not fetched
+                if state.known is None and not self._wake.is_set():
+                    waits_s.append(self._try(name, state))
             self._changed()
             if not any(wait_s == 0 for wait_s in waits_s):
                 self._wake.wait(min(waits_s, default=None))
+
+    def _look(self, name: bytes, state: _State) -> None:
+        """Have a map ready all of which is here."""
+        with suppress(Exception):  # `_try` meets the same, and tells it
+            if not state.is_suspect and (known := self._cache.known(name)) is not None:
+                self._settle(name, known, state)
 
     def _try(self, name: bytes, state: _State) -> float:
         """Fetch one map; return after how many seconds to look again whether all of it is here."""
         try:
             self._fetch(name, state)
-        except _UnwantedError:
+        except _BrokenOffError:
             return 0.0
         except UnreachableError as error:
             log.warning("%s is fetched on when the server answers: %s", state.image, error)
@@ -184,7 +198,7 @@ class Fetcher:
 
     def _fetch_one(self, known: Known, ordinal: int) -> None:
         if self._is_closed or known.name not in self._wanted:
-            raise _UnwantedError
+            raise _BrokenOffError
         if self._cache.has_pack(known, ordinal) and self._cache.keep_record(
             known, ordinal, self._parts.placement(known.name, ordinal)
         ):
@@ -198,18 +212,20 @@ class Fetcher:
                     raise
 
     def _count(self, name: bytes, state: _State) -> None:
-        if self._is_closed or name not in self._wanted:
-            raise _UnwantedError
         state.have += 1
+        if self._is_closed or self._wake.is_set() or name not in self._wanted:
+            raise _BrokenOffError
         if state.have % _TOLD_EVERY == 0:
             self._changed()
 
     def _settle(self, name: bytes, known: Known, state: _State) -> None:
-        if self._cache.missing(known):  # something was taken away meanwhile
+        missing, of = self._cache.missing(known), len(known.parcels.digests)
+        state.have, state.of = of - len(missing), of
+        if missing:  # something was taken away meanwhile
             return
         with self._lock:
             if not state.is_suspect and name in self._wanted:
-                state.known = known
+                state.known, state.fault = known, ""
 
 
 def _words(error: ClonerError | OSError) -> str:
