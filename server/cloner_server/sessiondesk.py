@@ -27,6 +27,7 @@ from cloner_core.errors import ClonerError
 from cloner_core.messages import Secret
 from cloner_core.multicast.session import MASTER_BYTES, Leaving, fitting_block_bytes
 from cloner_core.seats import SeatLater, SeatLeft, SeatReply, SeatRequest
+from cloner_server.multicast.links import Link
 from cloner_server.multicast.orders import EpochOrder, SenderNews
 from cloner_server.outlets import Outlet, Sender
 from cloner_server.parcelshelf import Listed, ParcelShelf
@@ -243,12 +244,23 @@ class SessionDesk:
             rows = [row for row in sessions.live(connection) if row.relay == relay]
         ready: list[AnyRow] = []
         used_bps = 0.0
-        for row in rows:
+        for one in rows:
+            epoch = self._epochs.get(one.id)
+            has_sender = epoch is not None and epoch.sender is not None  # then its rate is what that was started with
+            row = one if has_sender else self._granted(one, link)
             if SessionState(row.state) is not SessionState.QUEUED:
                 used_bps += row.rate_bps
             elif row.pack_map and _can_start(outlet, row):
                 ready.append(row)
         return ready, seating.startable(ready, used_bps, link.budget_bps)
+
+    def _granted(self, row: AnyRow, link: Link) -> AnyRow:
+        """Return a session with the rate that it has on a link as it is now."""
+        rate_bps = multicasting.granted_bps(row.asked_bps, link)
+        if rate_bps == row.rate_bps:
+            return row
+        with self.database.write() as connection:
+            return sessions.change(connection, row.id, rate_bps=rate_bps)
 
     def _let_on(self, relay: str) -> None:
         """Let queued sessions onto their link, that of `relay`, as many as it has room for."""
@@ -287,7 +299,7 @@ class SessionDesk:
         outlet.require_room()
         stream = row.stream % _STREAMS + 1 if row.stream else secrets.randbelow(_STREAMS) + 1
         kept = Sent() if row.sent is None else msgspec.json.decode(row.sent, type=Sent)
-        rate_bps = min(row.rate_bps, wire.link.speed_bps)
+        rate_bps = multicasting.granted_bps(row.asked_bps, wire.link)
         order = EpochOrder(
             session=str(row.id),
             stream=stream,
@@ -308,7 +320,7 @@ class SessionDesk:
                 return
             told = {"parcels": len(listed.digests), "data_bytes": sum(listed.sizes), "interface": wire.link.interface}
             numbers = {"stream": stream, "epochs": now.epochs + 1, "receivers": 0}
-            sessions.change(connection, row.id, **numbers, **told)
+            sessions.change(connection, row.id, rate_bps=rate_bps, **numbers, **told)
             events.record(connection, self._act(), f"session/{row.id}", "epoch", **numbers)
         epoch.sender, epoch.since_s = outlet.start(order, listed), self.steady()
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+
+import pytest
 
 from cloner_core.admin.sessions import SeatState, SessionState
 from cloner_core.multicast.session import group_key, receiver_key
 from cloner_core.seats import NoSeat, Seat, SeatLater
+from cloner_server.multicast.links import Link
 from cloner_server.sessiondesk import DEATHS_MOST
-from serverbench.sessions import Sessions, agent_of, ask, begun, leave, seated, told
+from serverbench.sessions import LINK, Sessions, agent_of, ask, begun, leave, seated, told
 
 
 def test_no_key_of_an_epoch_is_kept(held: Sessions) -> None:
@@ -99,6 +103,50 @@ def test_a_server_that_was_restarted_goes_on_with_its_sessions(held: Sessions) -
     held.turn()
     assert held.state() is SessionState.SENDING
     assert ("begin",) in held.sender.said
+
+
+@pytest.mark.parametrize(
+    ("asked_bps", "link", "rate_bps"),
+    [
+        (0.0, dataclasses.replace(LINK, budget_bps=2e8), 2e8),
+        (0.0, dataclasses.replace(LINK, speed_bps=1e8, budget_bps=7e7), 7e7),
+        (0.0, dataclasses.replace(LINK, speed_bps=1e10, budget_bps=7e9), 7e9),
+        (5e8, dataclasses.replace(LINK, budget_bps=2e8), 5e8),
+        (5e8, dataclasses.replace(LINK, speed_bps=1e8, budget_bps=7e7), 1e8),
+    ],
+    ids=["share lowered", "slower", "faster", "asked for more than is shared", "asked for more than there is"],
+)
+def test_the_next_epoch_and_the_queue_have_the_rate_of_the_link_as_it_is(
+    held: Sessions, asked_bps: float, link: Link, rate_bps: float
+) -> None:
+    [agent] = begun(held, 1, rate_bps=asked_bps)
+    held.arm("n02", rate_bps=asked_bps)
+    second = agent_of(held.scene, 2)
+    held.link = link
+    held.restart()
+    ask(agent, held.sender.order.stream, heard=True)
+    held.until_started(2)
+    assert held.sender.order.rate_bps == rate_bps
+    assert held.sender.order.floor_bps == pytest.approx(rate_bps / 20)
+    assert held.show().rate_bps == rate_bps
+    leave(agent)
+    ask(second)
+    held.until_started(3)
+    assert (held.sender.order.session, held.sender.order.rate_bps) == ("2", rate_bps)
+    assert held.show("2").rate_bps == rate_bps
+
+
+def test_what_is_queued_is_let_on_by_the_rate_that_it_has_now(held: Sessions) -> None:
+    begun(held, 1, rate_bps=3e8)
+    held.arm("n02")
+    agent = agent_of(held.scene, 2)
+    ask(agent)
+    held.turn()
+    assert held.state("2") is SessionState.QUEUED
+    held.link = dataclasses.replace(LINK, speed_bps=1e8, budget_bps=7e7)
+    held.turn()
+    assert (held.state("2"), held.show("2").rate_bps) == (SessionState.QUEUED, 7e7)
+    assert held.show().rate_bps == 3e8, "its sender runs on as it was started"
 
 
 def test_a_restart_while_nodes_gather_goes_on_gathering(held: Sessions) -> None:

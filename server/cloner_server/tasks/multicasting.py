@@ -42,6 +42,14 @@ class Wire:
         return f"{self.link.interface} of relay {self.relay}" if self.relay else self.link.interface
 
 
+def granted_bps(asked_bps: float, link: Link) -> float:
+    """Return what a session may send on a link as it is now; `asked_bps` is 0 for what the link gives.
+
+    A rate that was asked for may be above what sessions share: then it is sent alone.
+    """
+    return min(asked_bps, link.speed_bps) if asked_bps else link.budget_bps
+
+
 def intend_session(connection: Connection, request: SessionRequest, rules: Rules, wire: Wire) -> SessionIntent:
     """Return what `request` would do; changes nothing.
 
@@ -62,7 +70,7 @@ def intend_session(connection: Connection, request: SessionRequest, rules: Rules
     taken = {(row.group, row.port) for row in sessions.live(connection)}
     group, port = pick_group(wire.groups, wire.first_port, taken)
     notes = list(wire.link.notes)
-    rate_bps = request.rate_bps or wire.link.budget_bps
+    rate_bps = granted_bps(request.rate_bps, wire.link)
     if rate_bps > wire.link.budget_bps:
         notes.append(
             f"{format_rate(rate_bps)} is above the {format_rate(wire.link.budget_bps)} sessions share: it is sent alone"
