@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -155,9 +155,10 @@ class SessionDesk:
                 with self._alone(f"session {gone}"):
                     self._end_epoch(gone)
             asked = {row.relay for row in live if SessionState(row.state) is SessionState.QUEUED and row.pack_map}
+            wanted = {relay for relay in asked if self._is_short(relay)}
             for row in live:
                 with self._alone(_name(row)):
-                    self._attend(row, is_link_wanted=row.relay in asked)
+                    self._attend(row, is_link_wanted=row.relay in wanted)
             for relay in asked:
                 with self._alone(_wire(relay)):
                     self._let_on(relay)
@@ -235,6 +236,13 @@ class SessionDesk:
         if heard:
             epoch.is_begun = True
             sender.begin()
+
+    def _is_short(self, relay: str) -> bool:
+        """Tell whether a session that could send waits for another to leave the wire of `relay`."""
+        with suppress(Exception):  # `_let_on` meets the same, and tells it
+            ready, fitting = self._queue(relay)
+            return bool(ready) and not fitting
+        return False
 
     def _queue(self, relay: str) -> tuple[list[AnyRow], list[AnyRow]]:
         """Return the sessions that could send now and wait for the wire of `relay`, and those that it has room for."""

@@ -322,6 +322,26 @@ def test_two_sessions_share_the_link_and_a_third_waits_for_it(held: Sessions) ->
     assert held.state("3") is SessionState.GATHERING
 
 
+@pytest.mark.parametrize("is_sending", [True, False], ids=["sends", "gathers"])
+def test_a_session_does_not_end_for_one_that_the_link_has_room_for(held: Sessions, is_sending: bool) -> None:
+    held.scene.add_node("n03", "52:54:00:00:00:03")
+    held.arm("n01", "n02", rate_bps=3e8, least=int(is_sending))
+    held.arm("n03", rate_bps=3e8)
+    first, third = agent_of(held.scene, 1), agent_of(held.scene, 3)
+    ask(first)
+    held.until_started(1)
+    seated(first)
+    held.sender.hear()
+    held.turn()
+    assert held.state() is (SessionState.SENDING if is_sending else SessionState.GATHERING)
+    leave(first)
+    held.turn()
+    held.turn(seating.RETURN_S + 1)
+    ask(third)
+    held.until_started(2)
+    assert held.state() is not SessionState.ENDED, "n02 may still come"
+
+
 def test_a_session_that_cannot_be_looked_at_keeps_no_other_waiting(held: Sessions) -> None:
     begun(held, 1, rate_bps=3e8)
     held.sender.hear(1, done=1 << 63, left=Leaving.SLOW)  # more than a column of the database holds
