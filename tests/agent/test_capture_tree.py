@@ -13,13 +13,14 @@ import pytest
 import torture
 from agentbench.golden import CLOUD_INIT_KEPT, add_cloud_init
 from cloner_agent.capture import source
-from cloner_agent.capture.content import ATTEMPTS, SwapFileError, read_content
+from cloner_agent.capture.content import ATTEMPTS, Content, SwapFileError, read_content
 from cloner_agent.capture.holes import HoleFinder
 from cloner_agent.capture.records import CaptureError
 from cloner_core.errors import InvalidError
 from cloner_core.image import spans
 from cloner_core.image.digest import digest
 from cloner_core.image.inode import Inode, Kind
+from cloner_core.image.limits import DIGEST_BYTES
 from cloner_server.store.local import LocalStore
 from clones import Ready, capture_into, make_ready, places
 from store_images import Key
@@ -189,6 +190,44 @@ class Moving:
             # Two changes within one tick of the clock would look like none.
             os.utime(self.path, ns=(0, self.times))
         return digest(self.buffer[:length])
+
+
+class CutOff(Moving):
+    """One that moves at each reading, and in the last one is cut off behind its first chunk."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        super().__init__(path, times=2 * ATTEMPTS + 1)
+        self.size = size
+
+    def keep(self, length: int) -> bytes:
+        if self.times == 1:
+            os.truncate(self.path, self.size)
+        return super().keep(length)
+
+
+def read_sparse(moving: Moving, tail_at: int) -> Content:
+    """Read 4 KiB of data, a hole up to `tail_at` and 4 KiB of data, which must fit together as a record holds them."""
+    with moving.path.open("w+b") as file:
+        os.pwrite(file.fileno(), b"x" * 4096, 0)
+        os.pwrite(file.fileno(), b"y" * 4096, tail_at)
+        content = read_content(file.fileno(), os.fstat(file.fileno()), moving, HoleFinder())
+    fitting = spans.Spans(content.size, content.holes)
+    assert (len(fitting) * DIGEST_BYTES, fitting.data_bytes) == (len(content.chunks), content.data_bytes)
+    return content
+
+
+def test_a_sparse_file_that_keeps_changing_keeps_its_holes(tmp_path: Path) -> None:
+    content = read_sparse(Moving(tmp_path / "disk.img", times=1000), 256 << 20)
+    assert not content.is_exact
+    assert content.size > 256 << 20
+    assert content.data_bytes < 1 << 20
+
+
+@pytest.mark.parametrize("size", [0, 5000, (8 << 20) + 100])
+def test_what_is_read_of_a_sparse_file_that_is_cut_off_ends_where_reading_ends(tmp_path: Path, size: int) -> None:
+    content = read_sparse(CutOff(tmp_path / "disk.img", size), 8 << 20)
+    assert not content.is_exact
+    assert content.size == max(size + len(b"more"), 8 << 20)
 
 
 @pytest.mark.parametrize("times", range(ATTEMPTS + 2))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from cloner_agent.capture.holes import HoleFinder
@@ -11,7 +11,7 @@ from cloner_core.image.limits import CHUNK_BYTES
 from cloner_core.image.spans import Spans, encode_holes
 
 ATTEMPTS = 3
-_SWAP_AT = 4086  # the last ten bytes of the first page, mkswap(8)
+_SIGNATURE = slice(4086, 4096)  # the last ten bytes of the first page, mkswap(8)
 _SWAP_MAGICS = (b"SWAPSPACE2", b"SWAP-SPACE")
 _SWAP_MIN_BYTES = 40960
 
@@ -48,16 +48,16 @@ class Content:
 def read_content(fd: int, status: os.stat_result, keeper: ChunkKeeper, holes: HoleFinder | None) -> Content:
     """Read a regular file; without a finder of holes they are read as zeros.
 
-    Reads again when the file changes meanwhile, three times in all; then the content is not exact, but is what one
+    Reads again when the file changes meanwhile, three times in all; then the content is not exact, but is what one more
     reading saw. Raises SwapFileError when it is swap space.
     """
     for _ in range(ATTEMPTS):
         content = _read_once(fd, status, keeper, holes)
         after = os.fstat(fd)
-        if content is not None and _is_unchanged(status, after):
+        if content.size == status.st_size and _is_unchanged(status, after):
             return content
         status = after
-    return _read_to_end(fd, status, keeper)
+    return replace(_read_once(fd, status, keeper, holes), is_exact=False)
 
 
 def _is_unchanged(before: os.stat_result, after: os.stat_result) -> bool:
@@ -68,43 +68,34 @@ def _is_unchanged(before: os.stat_result, after: os.stat_result) -> bool:
     )
 
 
-def _read_once(fd: int, status: os.stat_result, keeper: ChunkKeeper, finder: HoleFinder | None) -> Content | None:
-    """Return the content of `status.st_size` bytes, or None when the file was shorter."""
+def _read_once(fd: int, status: os.stat_result, keeper: ChunkKeeper, finder: HoleFinder | None) -> Content:
+    """Return the content of `status.st_size` bytes, or of fewer where the file ends before."""
     size = status.st_size
     if not size:
         return Content(status, 0)  # no chunk is empty
     holes = finder.find(fd, size, status.st_dev) if finder and size > _NEVER_SPARSE_BYTES else []
     if not holes and size <= CHUNK_BYTES:
         view = keeper.room(size)
-        if os.preadv(fd, [view], 0) != size:
-            return None
-        _refuse_swap(size, view)
-        return Content(status, size, b"", keeper.keep(size), size)
+        read = os.preadv(fd, [view], 0)
+        _refuse_swap(size, view[:read][_SIGNATURE])
+        return Content(status, read, b"", keeper.keep(read) if read else b"", read)
     flat = encode_holes(holes)
-    spans = Spans(size, flat)
     digests = bytearray()
-    for offset, length in spans:
+    data_bytes = 0
+    for offset, length in Spans(size, flat):
         view = keeper.room(length)
-        if os.preadv(fd, [view], offset) != length:
-            return None
+        read = os.preadv(fd, [view], offset)
         if offset == 0:
-            _refuse_swap(size, view)
-        digests += keeper.keep(length)
-    return Content(status, size, flat, bytes(digests), spans.data_bytes)
-
-
-def _read_to_end(fd: int, status: os.stat_result, keeper: ChunkKeeper) -> Content:
-    """Return whatever is there from the start to where reading ends: a file that keeps changing has no right size."""
-    size = 0
-    digests = bytearray()
-    while read := os.preadv(fd, [keeper.room(CHUNK_BYTES)], size):
-        digests += keeper.keep(read)
-        size += read
-        if read < CHUNK_BYTES:
+            _refuse_swap(size, view[:read][_SIGNATURE])
+        digests += keeper.keep(read) if read else b""
+        data_bytes += read
+        if read < length:
+            size = offset + read
+            flat = encode_holes(hole for hole in holes if hole[0] < size)
             break
-    return Content(status, size, b"", bytes(digests), size, is_exact=False)
+    return Content(status, size, flat, bytes(digests), data_bytes)
 
 
-def _refuse_swap(size: int, start: memoryview) -> None:
-    if size >= _SWAP_MIN_BYTES and start[_SWAP_AT : _SWAP_AT + 10] in _SWAP_MAGICS:
+def _refuse_swap(size: int, signature: bytes | memoryview) -> None:
+    if size >= _SWAP_MIN_BYTES and signature in _SWAP_MAGICS:
         raise SwapFileError
