@@ -69,6 +69,17 @@ def test_other_mounts_than_those_that_were_shown_end_a_capture(tree: Path, tmp_p
         capture(tree, sink, CaptureOptions("golden", mounts=("/", "/data")))
 
 
+def test_a_swap_file_weighs_nothing_by_any_of_its_names(tree: Path) -> None:
+    before = look(tree)
+    swap = bytes(4086) + b"SWAPSPACE2" + bytes(1 << 20)
+    (tree / "swapfile").write_bytes(swap)
+    os.link(tree / "swapfile", tree / "usr/second-name")
+    (tree / "small").write_bytes(swap[:8192])  # mkswap takes ten pages at least
+    told = look(tree)
+    assert told.entries == before.entries + 1
+    assert (told.data_bytes, told.unknown_bytes) == (before.data_bytes + 8192, before.unknown_bytes + 8192)
+
+
 def test_what_is_left_out_weighs_nothing_and_what_names_nothing_is_told(tree: Path) -> None:
     told = look(tree, "/srv/*", "/nothing/there")
     assert told.data_bytes == 12013

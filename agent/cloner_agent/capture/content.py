@@ -60,6 +60,12 @@ def read_content(fd: int, status: os.stat_result, keeper: ChunkKeeper, holes: Ho
     return replace(_read_once(fd, status, keeper, holes), is_exact=False)
 
 
+def refuse_swap_file(fd: int, size: int) -> None:
+    """Raise SwapFileError when the file of `size` bytes is swap space; reads its signature alone."""
+    if size >= _SWAP_MIN_BYTES:
+        _refuse_swap(size, os.pread(fd, _SIGNATURE.stop - _SIGNATURE.start, _SIGNATURE.start))
+
+
 def _is_unchanged(before: os.stat_result, after: os.stat_result) -> bool:
     return (
         before.st_mtime_ns == after.st_mtime_ns

@@ -1,4 +1,4 @@
-"""What a capture would take, before any content is read: filesystems, directories, weights, and what the lint finds."""
+"""What a capture would take, before its content is read: filesystems, directories, weights, and what the lint finds."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from cloner_agent.capture.binding import bind_index
+from cloner_agent.capture.content import refuse_swap_file
 from cloner_agent.capture.index import peek_index
 from cloner_agent.capture.mounts import Boundaries
 from cloner_agent.capture.records import Notes
@@ -23,6 +24,8 @@ from cloner_core.layout import Layout
 LARGEST = 10
 _NEVER_SPARSE_BYTES = 4096  # small files may lie where blocks are not counted
 _BLOCK_BYTES = 512  # st_blocks, stat(2)
+# Whole pages are what swap files are made of, and few others: a look into each file would be a seek for each.
+_PAGE_BYTES = 4096
 _TOLD_EVERY = 1024
 
 IsKnown = Callable[[bytes, os.stat_result], bool]
@@ -85,25 +88,24 @@ class Weigher:
             self.weights.entries[self._mount_of(path)] += 1
 
     def file(self, fd: int, path: bytes, *, is_emptied: bool) -> tuple[None, int]:
-        """Add up a file; one with several names counts once."""
+        """Add up a file; one with several names counts once. Raises SwapFileError as its capture will."""
         status = os.fstat(fd)
         mount, weights = self._mount_of(path), self.weights
-        weights.entries[mount] += 1
-        if is_emptied or (status.st_nlink > 1 and self._is_seen(status)):
+        key = (status.st_dev, status.st_ino)
+        if is_emptied or key in self._linked:
+            weights.entries[mount] += 1
             return None, 0
         size = data_bytes(status)
+        is_known = not size or self._is_known(path, status)
+        if not is_known and status.st_size % _PAGE_BYTES == 0:
+            refuse_swap_file(fd, status.st_size)
+        if status.st_nlink > 1:
+            self._linked.add(key)
+        weights.entries[mount] += 1
         weights.mounts[mount] += size
         weights.directories[b"/".join(path.split(b"/", 2)[:-1][:2])] += size
-        if size and not self._is_known(path, status):
-            weights.unknown_bytes += size
+        weights.unknown_bytes += 0 if is_known else size
         return None, size
-
-    def _is_seen(self, status: os.stat_result) -> bool:
-        key = (status.st_dev, status.st_ino)
-        if key in self._linked:
-            return True
-        self._linked.add(key)
-        return False
 
     def _mount_of(self, path: bytes) -> bytes:
         for mount in self._mounts:
@@ -136,7 +138,7 @@ def survey(
     indexes: Path | None = None,
     progress: Callable[[int], None] = lambda entries: None,
 ) -> Survey:
-    """Return what a capture of the tree beneath `root` would take; reads no content but what the lint asks for.
+    """Return what a capture of the tree beneath `root` would take; reads what the lint asks for, and marks of swap.
 
     What the capture index of `image` in `indexes` knows counts as sent. Raises what a capture raises: SecretsError with
     everything that is found, InvalidError, CaptureError.
