@@ -46,7 +46,9 @@ class MetadataReader:
             if name == _DROPPED:
                 self._on_dropped()
             elif os.fsencode(name) not in XATTRS_OF_FILESYSTEM:
-                kept.append((os.fsencode(name), os.getxattr(target, name, follow_symlinks=follow)))
+                value = _value(target, name, follow)
+                if value is not None:
+                    kept.append((os.fsencode(name), value))
         return tuple(sorted(kept))
 
     def flags(self, fd: int, device: int) -> int:
@@ -61,3 +63,13 @@ class MetadataReader:
                 return 0
             raise
         return int(flags) & FLAGS_KEPT
+
+
+def _value(target: int | bytes, name: str, follow: bool) -> bytes | None:
+    """Return an attribute, None when it was removed since it was listed."""
+    try:
+        return os.getxattr(target, name, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno != errno.ENODATA:
+            raise
+        return None

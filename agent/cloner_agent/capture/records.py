@@ -25,11 +25,15 @@ class CaptureError(ClonerError):
     """A path of the source could not be read; no version is made."""
 
 
+class ReplacedError(Exception):
+    """An entry is not what its directory listed. Caught by the walker, which visits it as what it is now."""
+
+
 @dataclass(slots=True)
 class Notes:
     """What a capture did not take as it was, beside what the lint tells; shown to the person who asked for it."""
 
-    inexact: list[bytes] = field(default_factory=list)  # changed during each of three readings
+    inexact: list[bytes] = field(default_factory=list)  # changed, or were replaced, at each of three readings
     vanished: list[bytes] = field(default_factory=list)
     sockets: list[bytes] = field(default_factory=list)
     mount_points: list[bytes] = field(default_factory=list)  # of filesystems that are not captured
@@ -44,6 +48,27 @@ class KnowingKeeper(ChunkKeeper, Protocol):
 
     def knows(self, name: bytes) -> bool:
         """Tell whether the chunk of this digest is kept already."""
+
+
+def require_file(status: os.stat_result) -> None:
+    """Raise ReplacedError unless this is a regular file."""
+    if not stat.S_ISREG(status.st_mode):
+        raise ReplacedError
+
+
+def require_special(status: os.stat_result) -> None:
+    """Raise ReplacedError when this is a regular file or a directory."""
+    if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
+        raise ReplacedError
+
+
+def _target(parent_fd: int, name: bytes) -> bytes:
+    try:
+        return os.fsencode(os.readlink(name, dir_fd=parent_fd))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise ReplacedError from error  # it is no link any more
 
 
 class RecordMaker:
@@ -88,8 +113,7 @@ class RecordMaker:
     def file(self, fd: int, path: bytes, *, is_emptied: bool) -> Record:
         """Return the record of an open regular file, its chunks kept; with `is_emptied` it is recorded without any."""
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.ENOENT, "it was a file a moment ago")
+        require_file(status)
         if self._is_on_esp(path):
             content = read_content(fd, status, self._keeper, None)
             self._note(path, content)
@@ -124,9 +148,10 @@ class RecordMaker:
 
     def special(self, parent_fd: int, name: bytes, path: bytes) -> Inode | None:
         """Return the record of a link, device or fifo, or None for a socket, which is never part of an image."""
+        status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+        require_special(status)
         if self._is_on_esp(path):
             raise CaptureError(f"/{os.fsdecode(path)} is on the ESP, which holds files and directories only")
-        status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
         link = self._link(path, status)
         if link is not None:
             return link
@@ -138,8 +163,7 @@ class RecordMaker:
         xattrs = self._metadata.xattrs(b"/proc/self/fd/%d/%s" % (parent_fd, name))
         if kind is not None:
             return self._inode(kind, path, status, xattrs)
-        target = os.fsencode(os.readlink(name, dir_fd=parent_fd))
-        return self._inode(Kind.SYMLINK, path, status, xattrs, target=target)
+        return self._inode(Kind.SYMLINK, path, status, xattrs, target=_target(parent_fd, name))
 
     def _link(self, path: bytes, status: os.stat_result) -> Inode | None:
         if status.st_nlink < 2:

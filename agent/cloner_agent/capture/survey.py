@@ -16,7 +16,7 @@ from cloner_agent.capture.binding import bind_index
 from cloner_agent.capture.content import refuse_swap_file
 from cloner_agent.capture.index import peek_index
 from cloner_agent.capture.mounts import Boundaries
-from cloner_agent.capture.records import Notes
+from cloner_agent.capture.records import Notes, require_file, require_special
 from cloner_agent.capture.source import Source, opened
 from cloner_agent.capture.walk import Walker
 from cloner_core.layout import Layout
@@ -84,12 +84,15 @@ class Weigher:
 
     def special(self, parent_fd: int, name: bytes, path: bytes) -> None:
         """Count a link, device or fifo."""
-        if not stat.S_ISSOCK(os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode):
+        status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+        require_special(status)
+        if not stat.S_ISSOCK(status.st_mode):
             self.weights.entries[self._mount_of(path)] += 1
 
     def file(self, fd: int, path: bytes, *, is_emptied: bool) -> tuple[None, int]:
         """Add up a file; one with several names counts once. Raises SwapFileError as its capture will."""
         status = os.fstat(fd)
+        require_file(status)
         mount, weights = self._mount_of(path), self.weights
         key = (status.st_dev, status.st_ino)
         if is_emptied or key in self._linked:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from cloner_agent.capture.content import SwapFileError
 from cloner_agent.capture.mounts import Boundaries, is_kept_snapshot, open_beneath_mount
-from cloner_agent.capture.records import CaptureError, Notes
+from cloner_agent.capture.records import CaptureError, Notes, ReplacedError, require_file
 from cloner_agent.capture.rules import Action, Rule, RuleBook
 from cloner_core.image.limits import MAX_PATH_BYTES
 from cloner_core.image.linting import kinds
@@ -24,6 +25,8 @@ from cloner_core.image.linting.scopes import Scope
 
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _GONE = (errno.ENOENT, errno.ESTALE)
+_REPLACED = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO)  # by a link, by what is no directory, by a socket: open(2)
+_VISITS = 3  # of an entry that is something else each time
 _LOST_AND_FOUND = b"lost+found"
 _AGAIN = "mount it, and capture again"
 
@@ -42,6 +45,22 @@ class Maker(Protocol[T_co]):
 
     def special(self, parent_fd: int, name: bytes, path: bytes) -> T_co | None:
         """Return what becomes of a link, device or fifo; None for what is never captured."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What an entry is now; told as os.DirEntry tells what it was when its directory was listed."""
+
+    mode: int
+
+    def is_dir(self, *, follow_symlinks: bool) -> bool:
+        return stat.S_ISDIR(self.mode)
+
+    def is_file(self, *, follow_symlinks: bool) -> bool:
+        return stat.S_ISREG(self.mode)
+
+
+_Entry = os.DirEntry[str] | _Found
 
 
 @dataclass(slots=True)
@@ -89,13 +108,12 @@ class Walker(Generic[T]):
                 name, entry = item
                 path = directory.child(name)
                 try:
-                    child = self._visit_directory(directory, name, entry, path)
-                    if child is not None:
-                        stack.append(child)
+                    found = self._visit(directory, name, entry, path)
+                    if isinstance(found, _Directory):
+                        stack.append(found)
                         if not self._linter.is_refused:
-                            yield self._maker.directory(child.fd, path), 0
+                            yield self._maker.directory(found.fd, path), 0
                         continue
-                    record = self._visit_other(directory, name, entry, path)
                 except SwapFileError:
                     self._linter.add(kinds.SWAP_FILE, path)
                 except OSError as error:
@@ -103,8 +121,8 @@ class Walker(Generic[T]):
                         raise CaptureError(f"cannot read /{os.fsdecode(path)}: {error.strerror}") from error
                     self._notes.vanished.append(path)
                 else:
-                    if record is not None:
-                        yield record
+                    if found is not None:
+                        yield found
             self._linter.require_no_secrets()
         finally:
             for directory in stack:
@@ -130,6 +148,14 @@ class Walker(Generic[T]):
 
     def _open(self, directory: _Directory, name: bytes, flags: int) -> int:
         try:
+            return self._open_quietly(directory, name, flags)
+        except OSError as error:
+            if error.errno in _REPLACED:
+                raise ReplacedError from error
+            raise
+
+    def _open_quietly(self, directory: _Directory, name: bytes, flags: int) -> int:
+        try:
             return os.open(name, flags | self._noatime, dir_fd=directory.fd)
         except PermissionError:
             if not self._noatime:
@@ -138,9 +164,20 @@ class Walker(Generic[T]):
             self._noatime = 0
             return os.open(name, flags, dir_fd=directory.fd)
 
-    def _visit_directory(
-        self, directory: _Directory, name: bytes, entry: os.DirEntry[str], path: bytes
-    ) -> _Directory | None:
+    def _visit(
+        self, directory: _Directory, name: bytes, entry: _Entry, path: bytes
+    ) -> _Directory | tuple[T, int] | None:
+        """Return the directory to go into next, or what is made of anything else; None when it is left out."""
+        for _ in range(_VISITS):
+            try:
+                child = self._visit_directory(directory, name, entry, path)
+                return self._visit_other(directory, name, entry, path) if child is None else child
+            except ReplacedError:
+                entry = _Found(os.stat(name, dir_fd=directory.fd, follow_symlinks=False).st_mode)
+        self._notes.inexact.append(path)
+        return None
+
+    def _visit_directory(self, directory: _Directory, name: bytes, entry: _Entry, path: bytes) -> _Directory | None:
         """Return the directory to go into next, or None when the entry is none or is left out."""
         if not entry.is_dir(follow_symlinks=False):
             return None
@@ -178,9 +215,7 @@ class Walker(Generic[T]):
         fd = self._open(directory, name, _OPEN | os.O_DIRECTORY) if fd is None else fd
         return self._enter(fd, path, None, is_hollow=True)
 
-    def _visit_other(
-        self, directory: _Directory, name: bytes, entry: os.DirEntry[str], path: bytes
-    ) -> tuple[T, int] | None:
+    def _visit_other(self, directory: _Directory, name: bytes, entry: _Entry, path: bytes) -> tuple[T, int] | None:
         """Return what is made of anything but a directory, None when it is left out."""
         if entry.is_dir(follow_symlinks=False):
             return None
@@ -208,6 +243,7 @@ class Walker(Generic[T]):
 
     def _lint(self, fd: int, path: bytes, rules: tuple[LintRule, ...]) -> None:
         status = os.fstat(fd)
+        require_file(status)
         wanted = self._linter.asks(rules, status.st_size)
         head = os.pread(fd, wanted, 0) if wanted else b""
         self._linter.judge(path, rules, status.st_size, min(status.st_size, status.st_blocks * 512), head)
