@@ -20,6 +20,7 @@ from core.image.lintbench import found, only, walked
 OPENSSH = b"-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXk\n-----END OPENSSH PRIVATE KEY-----\n"
 PEM = b"-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqG\n-----END PRIVATE KEY-----\n"
 CERTIFICATE = b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+DROPBEAR = b"\0\0\0\x07ssh-rsa\0\0\0\x03\1\0\1\0\0\1\1\0" + bytes(range(255))
 WG = b"A" * 43 + b"="
 CORE = b"\x7fELF" + bytes(12) + b"\x04\x00" + bytes(50)
 PROGRAM = b"\x7fELF" + bytes(12) + b"\x02\x00" + bytes(50)
@@ -42,6 +43,11 @@ EXAMPLES: dict[str, list[tuple[str, bytes]]] = {
         ("etc/docker/key.json", b'{"crv":"P-256","d":"x"}'),
         ("etc/letsencrypt/accounts/a/directory/b/private_key.json", b"{}"),
         ("home/deploy/x-ssh2", b"---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\n"),
+        ("etc/dropbear/dropbear_rsa_host_key", DROPBEAR),
+        ("etc/dropbear/initramfs/dropbear_ed25519_host_key", DROPBEAR),
+        ("etc/dropbear-initramfs/dropbear_ecdsa_host_key", DROPBEAR),
+        ("etc/initramfs-tools/etc/dropbear/dropbear_dss_host_key", DROPBEAR),
+        ("home/alice/.ssh/id_dropbear", DROPBEAR),
     ],
     "disk-key": [("etc/cryptsetup-keys.d/home.key", b"\0" * 64), ("crypto_keyfile.bin", b"\1" * 2048)],
     "keytab": [("etc/httpd/http.keytab", b"\5\2\0"), ("home/alice/me.keytab", b"\5\2\0")],
@@ -325,6 +331,20 @@ def test_devices_are_told_and_secrets_are_not() -> None:
             if kind in ("credentials", "network-secret", "service-password", "history-secret"):
                 assert not {"hunter", "eyJ", "AAAA"} & set(str(only({path: content}, kind)).split())
                 assert "hunter2" not in str(only({path: content}, kind))
+
+
+@pytest.mark.parametrize(
+    ("path", "has_copy"),
+    [
+        ("etc/dropbear/initramfs/dropbear_rsa_host_key", "the initramfs has a copy"),
+        ("etc/dropbear-initramfs/dropbear_rsa_host_key", "the initramfs has a copy"),
+        ("etc/dropbear/dropbear_rsa_host_key", "an initramfs made with it has a copy"),
+    ],
+)
+def test_a_host_key_of_dropbear_is_told_with_its_copy(path: str, has_copy: str) -> None:
+    linter = walked({path: DROPBEAR}, allow_secrets=False)
+    with pytest.raises(SecretsError, match=rf"/{path}: private-key \(Dropbear host key; {has_copy}\)"):
+        linter.require_no_secrets()
 
 
 def test_resume_is_compared_with_what_fstab_calls_swap() -> None:

@@ -66,7 +66,7 @@ _HANDED_OUT = "whoever reads the image has it: hand it out after the deploy, as 
 
 PRIVATE_KEY = _secret(
     "private-key",
-    "private keys: PEM, OpenSSH, PuTTY, PGP, age, PKCS #12, OpenVPN",
+    "private keys: PEM, OpenSSH, PuTTY, PGP, age, PKCS #12, OpenVPN, Dropbear",
     "every clone would have the same one, and so has whoever reads the image: make one on each node",
 )
 DISK_KEY = _secret(

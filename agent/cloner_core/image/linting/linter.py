@@ -144,7 +144,7 @@ def _judged(rule: LintRule, size_bytes: int, stored_bytes: int, head: bytes) -> 
     """Return what `rule` sees in a file, None when it is no finding."""
     if size_bytes < 1 or stored_bytes < rule.least_bytes:
         return None
-    seen: str | None = ""
+    seen: str | None = rule.says
     if rule.reader is not None:
         seen = rule.reader(head[: rule.read_bytes]) if size_bytes <= rule.most_bytes else None
     if seen is not None and rule.is_weight:

@@ -50,6 +50,7 @@ class LintRule:
     is_weight: bool = False  # what counts is the room it takes
     is_beside: bool = False  # told beside whatever else the file is; else a file is what the first rule finds
     is_gathered: bool = False  # judged at the end, with the other files of its kind
+    says: str = ""  # what is told where there is no reader
 
 
 SEARCHED = (b"etc", b"usr/local/etc", b"var/lib", b"var/kerberos", b"~")
@@ -125,6 +126,7 @@ _DAVFS = matching(rb"^[^#\s]\S*[ \t]+\S+[ \t]+\S")
 _HOME = (
     LintRule(b"~/.gnupg/private-keys-v1.d/*.key", kinds.PRIVATE_KEY),
     LintRule(b"~/.gnupg/secring.gpg", kinds.PRIVATE_KEY),
+    LintRule(b"~/.ssh/id_dropbear", kinds.PRIVATE_KEY),
     LintRule(b"~/.netrc", kinds.CREDENTIALS, matching(rb"\bpassword\s+\S")),
     LintRule(b"~/.my.cnf", kinds.CREDENTIALS, _PASSWORD),
     LintRule(b"~/.pypirc", kinds.CREDENTIALS, _PASSWORD),
@@ -312,6 +314,19 @@ _SERVICES = (
     LintRule(b"var/lib/rancher/*/server/token", kinds.CREDENTIALS),
     LintRule(b"etc/docker/key.json", kinds.PRIVATE_KEY, matching(rb'"d"\s*:')),
     LintRule(b"etc/letsencrypt/accounts/**/private_key.json", kinds.PRIVATE_KEY),
+    *(
+        LintRule(pattern, kinds.PRIVATE_KEY, says="Dropbear host key; the initramfs has a copy")
+        for pattern in (
+            b"etc/dropbear/initramfs/dropbear_*_host_key",
+            b"etc/dropbear-initramfs/dropbear_*_host_key",  # Debian 9 to 11
+            b"etc/initramfs-tools/etc/dropbear/dropbear_*_host_key",
+        )
+    ),
+    LintRule(
+        b"etc/dropbear/**/dropbear_*_host_key",
+        kinds.PRIVATE_KEY,
+        says="Dropbear host key; an initramfs made with it has a copy",
+    ),
     LintRule(b"etc/cryptsetup-keys.d/*", kinds.DISK_KEY),
     LintRule(b"crypto_keyfile.bin", kinds.DISK_KEY),
     LintRule(b"var/lib/samba/private/secrets.tdb", kinds.DOMAIN_SECRET),
