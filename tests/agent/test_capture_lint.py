@@ -73,9 +73,17 @@ SUSE = {
     "etc/zypp/repos.d/x.repo": "[x]\nenabled=1\n",
     "var/lib/ca-certificates/pem/a.pem": "-----BEGIN CERTIFICATE-----\nMIIB\n",
     "var/lib/wicked/duid.xml": "<duid/>\n",
+    "var/lib/wicked/iaid.xml": "<iaid/>\n",
+    "var/lib/wicked/lease-eth0-dhcp-ipv4.xml": "<lease/>\n",
+    "var/lib/wicked/nanny/policy.xml": "<policy/>\n",
     "var/cache/zypp/packages/x/a.rpm": "x",
 }
 SUSE_FOUND = {
+    "dhcp-lease": [
+        "/var/lib/wicked/duid.xml",
+        "/var/lib/wicked/iaid.xml",
+        "/var/lib/wicked/lease-eth0-dhcp-ipv4.xml",
+    ],
     "subscription": ["/etc/zypp/credentials.d/SCCcredentials"],
     "hostonly-initramfs": ["/usr/lib/dracut/dracut.conf.d/01-dist.conf"],
 }

@@ -37,6 +37,8 @@ def action(book: RuleBook, path: bytes, is_file: bool = True) -> Action | None:
         (b"home/etc/machine-id", None),
         (b"var/lib/dhcp/dhclient.eth0.leases", Action.OMIT),
         (b"var/lib/dhcp/dhclient.conf", None),
+        (b"var/lib/wicked/lease-eth0-dhcp-ipv6.xml", Action.OMIT),
+        (b"var/lib/wicked/nanny/policy.xml", None),
         (b"var/lib/systemd/random-seed", Action.OMIT),
         (b"etc/systemd/network/05-cloner-0.network", Action.OMIT),
         (b"etc/systemd/network/10-lan.network", None),

@@ -41,6 +41,9 @@ _OMITTED = {
         b"var/lib/dhcpcd/secret",
         b"var/lib/dhcpv6/dhcp6c_duid",
         b"var/lib/dibbler/client-duid",
+        b"var/lib/wicked/duid.xml",
+        b"var/lib/wicked/iaid.xml",
+        b"var/lib/wicked/lease-*.xml",
     ),
     kinds.HOST_KEYTAB: (b"etc/krb5.keytab",),
     kinds.LVM_DEVICES: (

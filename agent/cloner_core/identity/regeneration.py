@@ -65,6 +65,9 @@ REMOVALS = tuple(
         "/var/lib/systemd/credential.secret",
         "/var/lib/systemd/random-seed",
         "/var/lib/urandom/random-seed",
+        "/var/lib/wicked/duid.xml",
+        "/var/lib/wicked/iaid.xml",
+        "/var/lib/wicked/lease-*.xml",
         confirmation.SETTINGS,
     )
 )
