@@ -1,14 +1,17 @@
 """Chooses how QEMU runs guests here: KVM when it really works, else emulation.
 
-A /dev/kvm that exists proves nothing (nested machines offer one that fails), so a guest is really started.
+A /dev/kvm that exists proves nothing (nested machines offer one that fails), so a guest is really started, where the
+CPU can run one at all.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import re
 import select
 import subprocess
+from pathlib import Path
 
 from vmlab.firmware import OVMF, Firmware
 
@@ -25,12 +28,18 @@ PROBE_S = 5.0
 @functools.cache
 def accelerator() -> tuple[str, ...]:
     """Return QEMU's arguments for the fastest acceleration that works; probed once per process."""
-    return KVM if os.access("/dev/kvm", os.R_OK | os.W_OK) and _kvm_runs() else EMULATION
+    has_device = os.access("/dev/kvm", os.R_OK | os.W_OK)
+    return KVM if has_device and can_virtualise(Path("/proc/cpuinfo").read_text()) and _kvm_runs() else EMULATION
 
 
 def is_emulated() -> bool:
     """Tell whether guests run under emulation, ten times slower."""
     return accelerator() == EMULATION
+
+
+def can_virtualise(cpuinfo: str) -> bool:
+    """Tell whether a CPU has what KVM needs for guests of x86, from its /proc/cpuinfo (kernel, asm/cpufeatures.h)."""
+    return re.search(r"^flags\s*:.*\b(svm|vmx)\b", cpuinfo, re.MULTILINE) is not None
 
 
 def _kvm_runs() -> bool:
