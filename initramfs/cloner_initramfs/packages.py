@@ -7,6 +7,7 @@ Must not choose packages; `contents` does.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,11 @@ from cloner_initramfs.cache import Cache, key_of
 # 'URI' FILE SIZE HASH, as --print-uris writes it.
 URI_LINE = re.compile(r"^'(?P<uri>[^']+)' (?P<file>\S+_\S+\.deb) (?P<size>\d+) (?P<hash>\S*)$")
 KEPT_SYSROOTS = 4
+KEPT_ANSWERS = 32
+PLACES = (
+    *("Dir::State::lists/d", "Dir::Etc::sourcelist/f", "Dir::Etc::sourceparts/d"),
+    *("Dir::Etc::preferences/f", "Dir::Etc::preferencesparts/d"),
+)
 MERGED_DIRECTORIES = ("bin", "sbin", "lib", "lib64")
 
 
@@ -37,8 +43,21 @@ class Archive:
 def resolve(cache: Cache, packages: Sequence[str]) -> tuple[Archive, ...]:
     """Return these packages and all they depend on, as if nothing were installed, sorted by file name.
 
-    Raises ClonerError when apt knows no such package or has no lists.
+    What apt has said once is not asked again until its configuration or a list has changed. Raises ClonerError when apt
+    knows no such package or has no lists.
     """
+
+    def make(place: Path) -> None:
+        (place / "archives").write_text("".join(f"{one.file} {one.digest}\n" for one in _resolve(cache, packages)))
+
+    key = key_of([*packages, "", *_state(), Path(__file__).read_bytes()])
+    place = cache.entry("resolved", key, make)
+    lines = (place / "archives").read_text().splitlines()
+    cache.forget_old("resolved", keep=KEPT_ANSWERS)
+    return tuple(Archive(*line.split(" ")) for line in lines)
+
+
+def _resolve(cache: Cache, packages: Sequence[str]) -> tuple[Archive, ...]:
     try:
         lines = host.run(
             # What is downloaded already would not be printed, hence an archive directory that stays empty.
@@ -51,6 +70,20 @@ def resolve(cache: Cache, packages: Sequence[str]) -> tuple[Archive, ...]:
         ) from error
     found = [match for line in lines if (match := URI_LINE.match(line))]
     return tuple(sorted((Archive(one["file"], one["hash"]) for one in found), key=lambda one: one.file))
+
+
+def _state() -> list[str]:
+    """Return what apt's answers depend on: its configuration, its lists, sources and preferences as they lie there."""
+    environment = host.caller_environment()
+    words = [word for number, name in enumerate(PLACES) for word in (f"P{number}", name)]
+    state = [host.run(["apt-config", "dump"], environment=environment)]
+    for line in host.run(["apt-config", "shell", *words], environment=environment).splitlines():
+        place = Path(shlex.split(line.partition("=")[2])[0])
+        for path in sorted(place.iterdir()) if place.is_dir() else [place]:
+            if path.is_file():
+                seen = path.stat()
+                state.append(f"{path} {seen.st_ino} {seen.st_size} {seen.st_mtime_ns} {seen.st_ctime_ns}")
+    return state
 
 
 def fetch(cache: Cache, packages: Sequence[str]) -> Path:
