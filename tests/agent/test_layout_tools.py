@@ -144,9 +144,10 @@ def test_what_a_filesystem_is_said_to_take_it_takes(kind: str, size_bytes: int, 
             for number in range(inodes - folders - 1):
                 (top / str(number % folders) / f"a file of some length {number}").write_bytes(bytes(3000))
             rest = takes - (inodes - folders - 1) * 4096
+            content = os.urandom(MIB)  # again and again: none of them compresses or shares blocks by itself
             with (top / "large").open("wb") as file:
                 for _ in range(rest // MIB):
-                    file.write(os.urandom(MIB))
+                    file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             run(("sync", "--file-system", str(top)))
