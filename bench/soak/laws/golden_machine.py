@@ -155,7 +155,6 @@ def _open(_work: Path) -> Iterator[Case]:
         (tree / "etc/systemd/network/10-golden.network").write_text(_NETWORK)
         head.start()
         yield _Scene(lab, head, key, tree).round
-        head.stop()
 
 
 LAW = Law(
