@@ -10,7 +10,7 @@ from soak.laws import disk_errors
 
 pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1500)]
 
-SEED = 5
+SEED = 20
 
 
 def test_a_sector_that_cannot_be_read_fails_the_task_and_is_named(tmp_path: Path) -> None:
