@@ -32,7 +32,7 @@ def other(elsewhere: Path, tmp_path: Path) -> Iterator[Desk]:
     shutil.copytree(elsewhere, tmp_path / "other")
     scene = open_scene(tmp_path / "other")
     desk = Desk(scene)
-    scene.core.catalog.store.remove_version("golden", 1)
+    scene.admin("DELETE", "/images/golden/versions/1").raise_for_status()
     scene.core.catalog.store.gc(-60)
     yield desk
     scene.core.database.close()
