@@ -9,11 +9,14 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 KEY_DIGITS = 24
+_IN_USE_S = 2 * 3600.0  # after an entry was asked for
 
 
 def default_cache() -> Path:
@@ -75,10 +78,15 @@ class Cache:
         return place
 
     def forget_old(self, kind: str, *, keep: int) -> None:
-        """Remove all but the `keep` entries of a kind that were used last."""
-        entries = sorted(self.root.glob(f"{kind}-*"), key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in entries[keep:]:
-            shutil.rmtree(path, ignore_errors=True)
+        """Remove all but the `keep` entries of a kind that were used last, and those that somebody may be reading."""
+        used_s: dict[Path, float] = {}
+        for path in self.root.glob(f"{kind}-*"):
+            if "-" not in path.name.removeprefix(f"{kind}-"):  # else of a kind whose name begins alike
+                with suppress(FileNotFoundError):  # another builder forgets the same
+                    used_s[path] = path.stat().st_mtime
+        for path in sorted(used_s, key=used_s.__getitem__, reverse=True)[keep:]:
+            if time.time() - used_s[path] > _IN_USE_S:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _move(half: Path, place: Path) -> None:

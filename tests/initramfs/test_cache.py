@@ -61,6 +61,16 @@ def test_the_entries_used_last_are_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kind-a", "kind-c", "other-a"]
 
 
+def test_an_entry_of_a_kind_that_begins_alike_or_one_in_use_is_not_forgotten(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    for kind in ("golden", "golden-luks"):
+        os.utime(cache.entry(kind, "old", lambda _: None), (1, 1))
+    cache.entry("golden", "read", lambda _: None)
+    cache.entry("golden", "new", lambda _: None)
+    cache.forget_old("golden", keep=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["golden-luks-old", "golden-new", "golden-read"]
+
+
 @given(st.lists(st.text(max_size=5), max_size=4), st.lists(st.text(max_size=5), max_size=4))
 def test_different_parts_have_different_keys(one: list[str], other: list[str]) -> None:
     assert (key_of(one) == key_of(other)) is (one == other)
