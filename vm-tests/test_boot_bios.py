@@ -17,7 +17,7 @@ from vmlab.golden_bios import golden_bios
 from vmlab.golden_busybox import MARKER
 from vmlab.golden_debian import ROOT_UUID
 from vmlab.head import Head, build_installer
-from vmlab.scene import IMAGE, Node
+from vmlab.scene import IMAGE, LOST_S, Node
 
 pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -33,7 +33,7 @@ LAYOUTS: dict[str, list[dict[str, Any]]] = {
 
 def test_clones_boot_by_bios_from_gpt_and_mbr_and_one_cut_in_the_middle_nets_again(lab: Lab, cache: Cache) -> None:
     nodes = {"gpt": Node(), "mbr": Node("node02", "52:54:00:77:00:0c", "10.77.0.12", "CLONERDEMO02")}
-    head = Head(lab, build_installer(cache, lab.directory / "installer"))
+    head = Head(lab, build_installer(cache, lab.directory / "installer"), lost_s=LOST_S)
     head.start()
     tree = golden_bios(cache, lab.directory / "golden")
     machines = {}

@@ -132,7 +132,11 @@ def test_what_cannot_end_well_is_refused_before_the_disk_changes(lab: Lab, cache
     machine.start(reboots=False, direct=head.direct_boot(node.mac))
     # The lab's bridge keeps LLDP to itself, as every bridge does; so the switch speaks on the machine's own port.
     lab.popen([sys.executable, "-c", SWITCH, LLDPDU])
-    machine.wait_off(AGENT_S)
+    if fault == "small":
+        machine.wait_off(AGENT_S)  # what has failed is shown, then it restarts
+    else:
+        has_explained(head, node)
+        machine.kill()
 
     stage, cause = {
         "flipped-pack": ("verify", "corrupt"),
@@ -261,6 +265,18 @@ def prepare(head: Head, lab: Lab, tree: Path, node: Node) -> None:
 def add_node(head: Head, node: Node) -> None:
     network = ["--mac", node.mac, "--address", f"{node.address}/24"]
     head.cloner("node", "add", node.name, *network, "--image", IMAGE, "--disklayout", LAYOUT)
+
+
+def has_explained(head: Head, node: Node) -> None:
+    """Wait until the node's failure is told, with its bundle, and where its cable is plugged in."""
+    head.wait_state(node.name, "failed", AGENT_S)
+    task, end = head.task(node.name), time.monotonic() + MOVES_S
+    while not (
+        head.cloner("task", "bundle", task["id"], check=False).status == 0
+        and head.json("node", "show", node.name)["neighbors"]
+    ):
+        assert time.monotonic() < end, "no bundle, or no neighbor, was told"
+        time.sleep(0.5)
 
 
 def bundle_explains(head: Head, node: Node, *, has_smart: bool) -> None:

@@ -16,7 +16,7 @@ from vmlab.errors import LabError
 from vmlab.golden_busybox import MARKER, golden_busybox
 from vmlab.golden_debian import copy_tree
 from vmlab.head import Head, build_installer
-from vmlab.scene import IMAGE, LAYOUT, Node, layout_file
+from vmlab.scene import IMAGE, LAYOUT, LOST_S, Node, layout_file
 
 pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -33,7 +33,7 @@ DONE_S = 900
 
 
 def test_three_nodes_get_one_transmission_one_comes_late_and_one_loses_its_power(lab: Lab, cache: Cache) -> None:
-    head = Head(lab, build_installer(cache, lab.directory / "installer"))
+    head = Head(lab, build_installer(cache, lab.directory / "installer"), lost_s=LOST_S)
     tree = copy_tree(golden_busybox(cache), lab.directory / "golden")
     (tree / "srv").mkdir(exist_ok=True)
     content = random.Random(6).randbytes(CONTENT_BYTES)

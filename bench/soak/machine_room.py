@@ -13,7 +13,7 @@ from vmlab.disk import GIB
 from vmlab.golden_busybox import golden_busybox
 from vmlab.golden_debian import copy_tree
 from vmlab.head import Head, build_installer
-from vmlab.scene import IMAGE, LAYOUT, Node, layout_file
+from vmlab.scene import IMAGE, LAYOUT, LOST_S, Node, layout_file
 
 NODES = (
     Node("node01", "52:54:00:77:00:0b", "10.77.0.11", "CLONERDEMO01"),
@@ -30,7 +30,7 @@ class MachineRoom:
         cache = Cache(default_cache())
         self.lab = lab
         self.tree = copy_tree(golden_busybox(cache), lab.directory / "golden")  # the cache may forget its own
-        self.head = Head(lab, installer or build_installer(cache, lab.directory / "installer"))
+        self.head = Head(lab, installer or build_installer(cache, lab.directory / "installer"), lost_s=LOST_S)
         self.head.start()
         layout = layout_file(lab, size_min="256MiB")
         self.head.cloner("disklayout-upload", "--disklayout", LAYOUT, "--file", layout)

@@ -54,14 +54,19 @@ class Said:
 class Head:
     """One server of a lab with its state directory; it outlives stops and kills of the process."""
 
-    def __init__(self, lab: Lab, installer: Path, *, more: Sequence[str] = (), name: str = "head") -> None:
-        """Prepare names; `installer` holds kernel and layers, `more` are further arguments of `cloner serve`."""
+    def __init__(
+        self, lab: Lab, installer: Path, *, more: Sequence[str] = (), lost_s: float | None = None, name: str = "head"
+    ) -> None:
+        """Prepare names; `installer` holds kernel and layers, `more` are further arguments of `cloner serve`.
+
+        `lost_s` is how long an attempt may be silent, None for as long as by default.
+        """
         self.lab = lab
         self.state = lab.directory / name
         self.socket = lab.directory / f"{name}.sock"
         self._name = name
         self._installer = installer
-        self._more = tuple(more)
+        self._more = (*more, *(() if lost_s is None else ("--config", str(_settings(lab, name, lost_s)))))
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -190,6 +195,12 @@ class Head:
     def _command(self, *arguments: str) -> list[str]:
         start = "import sys; from cloner_cli.main import main; sys.exit(main())"
         return [sys.executable, "-c", start, "--socket", str(self.socket), *arguments]
+
+
+def _settings(lab: Lab, name: str, lost_s: float) -> Path:
+    path = lab.directory / f"{name}.toml"
+    path.write_text(f"lost_s = {lost_s}\n")
+    return path
 
 
 def environment() -> dict[str, str]:

@@ -23,6 +23,7 @@ IMAGE = "debian"
 LAYOUT = "one-disk"
 MAC = "52:54:00:77:00:0b"
 ADDRESS = "10.77.0.11"
+LOST_S = 30.0  # half of the default: for servers of tests that cut power and wait until that is noticed
 
 
 @dataclass(frozen=True, slots=True)
