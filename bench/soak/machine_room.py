@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import queue
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from cloner_initramfs import Cache, default_cache
-from vmlab import Lab
+from vmlab import Lab, Machine, Nic, Vm, blank_disk
 from vmlab.disk import GIB
 from vmlab.golden_busybox import golden_busybox
 from vmlab.golden_debian import copy_tree
@@ -20,6 +21,7 @@ NODES = (
     Node("node02", "52:54:00:77:00:0c", "10.77.0.12", "CLONERDEMO02"),
 )
 DISK_BYTES = 2 * GIB
+_CLONES_S, _ENDS_S = 900, 120
 
 
 class MachineRoom:
@@ -53,3 +55,16 @@ class MachineRoom:
             raise
         finally:
             self._free.put(node)
+
+    def clone(self) -> Path:
+        """Clone a machine that has nothing wrong with it and return its disk; its serial is not on it."""
+        with self.node() as node:
+            disk = blank_disk(self.lab.directory / "sound.disk", DISK_BYTES, serial=node.serial)
+            self.head.cloner("deploy", "--nodes", node.name, "--yes")
+            direct = self.head.direct_boot(node.mac)
+            vm = Vm("sound", disks=(disk,), nics=(Nic(node.mac),), uuid=node.uuid, memory_mib=1024, reboots=False)
+            with Machine(self.lab, dataclasses.replace(vm, direct=direct)) as machine:
+                task = self.head.wait_state(node.name, "unconfirmed", _CLONES_S)
+                machine.wait_off(_ENDS_S)
+            self.head.cloner("task", "abort", str(task["id"]), "--yes")
+        return disk.path

@@ -116,25 +116,15 @@ def open_disk_errors(work: Path) -> Iterator[Case]:
     """All cases share one lab; its scratch lies where temporary files do."""
     with Lab(title="disk-errors") as lab:
         room = MachineRoom(lab)
-        with room.node() as node:
-            extents = _reference(room, node)
-        yield _Scene(room, extents).case
+        yield case_in(room, room.clone())
 
 
-def _reference(room: MachineRoom, node: Node) -> list[tuple[int, int]]:
-    """Deploy onto a sound disk and return what of it was written."""
-    disk = _disk(room, node, "reference")
-    room.head.cloner("deploy", "--nodes", node.name, "--yes")
-    direct = room.head.direct_boot(node.mac)
-    vm = Vm("reference", disks=(disk,), nics=(Nic(node.mac),), uuid=node.uuid, reboots=False, direct=direct)
-    with Machine(room.lab, vm) as machine:
-        task = _settled(room, node)
-        require(task["state"] in _ENDED_WELL, f"a deploy onto a sound disk failed: {task['failure']}")
-        machine.wait_off(_SETTLES_S)
-    room.head.cloner("task", "abort", str(task["id"]), "--yes")
-    extents = _extents(disk.path)
-    disk.path.unlink()
-    return extents
+def case_in(room: MachineRoom, sound: Path, *, least_bytes: int = 1) -> Case:
+    """Return the case of a room; `sound` is the disk of a clone that was made there.
+
+    What breaks is in a piece of at least `least_bytes` that was written to that disk.
+    """
+    return _Scene(room, [(begin, end) for begin, end in _extents(sound) if end - begin >= least_bytes]).case
 
 
 def _enough(entries: Sequence[Entry]) -> str:

@@ -119,31 +119,18 @@ class _Scene:
 
 
 @contextmanager
-def open_disk_orders(work: Path, drivers: str = "full") -> Iterator[Case]:
-    """All cases share one lab; its scratch lies where temporary files do. Cases of SATA need the drivers `full`."""
+def open_disk_orders(work: Path) -> Iterator[Case]:
+    """All cases share one lab; its scratch lies where temporary files do. For SATA, with drivers of all hardware."""
     with Lab(title="disk-orders") as lab:
-        room = MachineRoom(lab, build_installer(Cache(default_cache()), lab.directory / drivers, drivers=drivers))
-        document = layout_file(lab, name=_ANY, serial="*", size_min="256MiB")
-        room.head.cloner("disklayout-upload", "--disklayout", _ANY, "--file", document)
-        with room.node() as node:
-            former = _former(room, node)
-        yield _Scene(room, former).case
+        room = MachineRoom(lab, build_installer(Cache(default_cache()), lab.directory / "full", drivers="full"))
+        yield case_in(room, room.clone())
 
 
-def _former(room: MachineRoom, node: Node) -> Path:
-    """Clone a machine and return its disk; its serial is not on it."""
-    disk = blank_disk(room.lab.directory / "former.disk", DISK_BYTES, serial=node.serial)
-    room.head.cloner("deploy", "--nodes", node.name, "--yes")
-    vm = Vm("former", disks=(disk,), nics=(Nic(node.mac),), uuid=node.uuid, memory_mib=1024, reboots=False)
-    machine = Machine(room.lab, vm)
-    try:
-        machine.start(direct=room.head.direct_boot(node.mac))
-        task = room.head.wait_state(node.name, "unconfirmed", _SETTLES_S)
-        machine.wait_off(120)
-    finally:
-        machine.kill()
-    room.head.cloner("task", "abort", str(task["id"]), "--yes")
-    return disk.path
+def case_in(room: MachineRoom, former: Path) -> Case:
+    """Return the case of a room; `former` is the disk of a clone that was made there."""
+    document = layout_file(room.lab, name=_ANY, serial="*", size_min="256MiB")
+    room.head.cloner("disklayout-upload", "--disklayout", _ANY, "--file", document)
+    return _Scene(room, former).case
 
 
 def _enough(entries: Sequence[Entry]) -> str:

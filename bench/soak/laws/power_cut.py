@@ -279,13 +279,18 @@ def _copy(source: Path, target: Path) -> None:
     host.run(["cp", "--sparse=always", source, target])
 
 
+def case_in(room: MachineRoom, spans: Sequence[Span] = SPANS) -> Case:
+    """Return the case of a room."""
+    return Scene(room, spans).case
+
+
 def power_cut_law(name: str, where: str, count: int, spans: Sequence[Span]) -> Law:
     """Return the law; all cases share one lab, whose scratch lies where temporary files do."""
 
     @contextmanager
     def opened(work: Path) -> Iterator[Case]:
         with Lab(title=name) as lab:
-            yield Scene(MachineRoom(lab), spans).case
+            yield case_in(MachineRoom(lab), spans)
 
     says = f"a power cut {where}, on a disk that loses what was not flushed, ends in a whole, confirmed clone"
     return Law(name, says, count, opened, at_once=len(NODES), keeps_cases=True, enough=_enough)
