@@ -25,7 +25,7 @@ from sqlalchemy import Connection
 from cloner_core.admin.sessions import SeatState, SeatView, SessionState, SessionView
 from cloner_core.errors import ClonerError
 from cloner_core.messages import Secret
-from cloner_core.multicast.session import MASTER_BYTES, Leaving, fitting_block_bytes
+from cloner_core.multicast.session import MASTER_BYTES, fitting_block_bytes
 from cloner_core.seats import SeatLater, SeatLeft, SeatReply, SeatRequest
 from cloner_server.multicast.links import Link
 from cloner_server.multicast.orders import EpochOrder, SenderNews
@@ -119,8 +119,8 @@ class SessionDesk:
             return
         for number in told.admit:
             epoch.sender.admit(number)
-        for number in told.dismiss:
-            epoch.sender.dismiss(number, Leaving.SILENT)
+        for number, reason in told.dismiss:
+            epoch.sender.dismiss(number, reason)
         for number in told.settle:
             epoch.sender.settle(number)
 

@@ -105,7 +105,7 @@ def test_a_node_that_answers_and_never_finishes_goes_over_https(held: Sessions) 
     held.turn()
     assert held.seats() == {"n01": SeatState.HTTPS, "n02": SeatState.HEARING}
     assert "for 300 s it wrote nothing" in held.why("n01")
-    assert ("dismiss", 1, Leaving.SILENT) in held.sender.said
+    assert ("dismiss", 1, Leaving.STUCK) in held.sender.said
     held.sender.hear(2, done=1, stuck_s=300.0, is_done=True)  # and never leaves its seat
     held.turn()
     assert held.seats()["n02"] is SeatState.WRITTEN
@@ -134,7 +134,7 @@ def test_whom_the_sender_gave_up_goes_over_https_with_the_reason(held: Sessions,
     held.sender.hear(1, done=1, loss=0.25, left=reason)
     held.turn()
     assert held.seats()["n01"] is SeatState.HTTPS
-    assert held.why("n01").startswith(("slow", "loss", "greedy", "silent", "the session"))
+    assert held.why("n01").startswith(("slow", "loss", "greedy", "silent", "stuck", "the session"))
     [seat] = [seat for seat in held.show().seats if seat.node == "n01"]
     assert (seat.parcels, seat.loss) == (1, 0.25)
 

@@ -39,6 +39,7 @@ _REASONS = {
     Leaving.GREEDY: "it needed more repair than any loss explains",
     Leaving.SILENT: "it was not heard",
     Leaving.OVER: "the session ended",
+    Leaving.STUCK: "it wrote nothing for minutes though everything was sent",
 }
 
 

@@ -32,6 +32,7 @@ class Leaving(IntEnum):
     GREEDY = 3  # it asked for more repair than any loss explains
     SILENT = 4  # it answered no poll
     OVER = 5  # the session ended
+    STUCK = 6  # it is heard, has everything to write, and writes nothing
 
 
 class Parcel(NamedTuple):

@@ -37,6 +37,7 @@ _REASONS = {
     Leaving.GREEDY: "greedy: it asked for more repair than any loss explains",
     Leaving.SILENT: "silent: it answered nothing for 5 s",
     Leaving.OVER: "the session ended",
+    Leaving.STUCK: "stuck: it wrote nothing though everything was sent",
 }
 
 
@@ -110,7 +111,7 @@ class Review:
             mute_s = min(mute_s, heard.sought_s or 0.0)  # of a crowd that sits down together some wait for their turn
         if mute_s < HEAR_S + _SAYS_SO_S:
             return SeatState(seat.state)
-        self.told.dismiss.append(seat.receiver)
+        self.told.dismiss.append((seat.receiver, Leaving.SILENT))
         return self._settle(seat, SeatState.HTTPS, MUTE, heard)
 
     def _hearing(self, seat: AnyRow, heard: ReceiverNews) -> SeatState:
@@ -118,7 +119,7 @@ class Review:
             if heard.is_done:  # it has what it is there for, and never says so over HTTPS
                 self.told.settle.append(seat.receiver)
                 return self._settle(seat, SeatState.WRITTEN, "", heard)
-            self.told.dismiss.append(seat.receiver)
+            self.told.dismiss.append((seat.receiver, Leaving.STUCK))
             return self._settle(seat, SeatState.HTTPS, why, heard)
         if SeatState(seat.state) is SeatState.SEATED:
             sessions.change_seat(self.connection, seat, state=SeatState.HEARING.value)

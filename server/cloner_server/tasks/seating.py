@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from cloner_core.admin.sessions import SeatState, SessionState, format_group
 from cloner_core.errors import RefusedError
 from cloner_core.messages import Secret, Task
-from cloner_core.multicast.session import choose_version, group_key, receiver_key
+from cloner_core.multicast.session import Leaving, choose_version, group_key, receiver_key
 from cloner_core.seats import NoSeat, Seat, SeatLater, SeatLeft, SeatReply, SeatRequest
 from cloner_server.multicast.orders import EpochOrder
 from cloner_server.state import events, sessions
@@ -51,7 +51,7 @@ class Told:
 
     admit: list[int] = field(default_factory=list)
     settle: list[int] = field(default_factory=list)
-    dismiss: list[int] = field(default_factory=list)  # as silent
+    dismiss: list[tuple[int, Leaving]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
