@@ -234,6 +234,7 @@ class _Reception:
 
     def _loop(self, receiver: Receiver, receiving: Receiving) -> None:
         is_told = False
+        self._note(receiver, receiving)  # it has its seat: a session may wait for that to begin
         while True:
             whole, found = receiving.turn(_TURN_S, self._released)
             for gathering in whole:

@@ -214,11 +214,14 @@ class Sender:
         """Take a report that was opened with the key of its receiver."""
         clock_s = now_s - self._began_s
         window, ending_s = self._pace.window_datagrams, max(0.0, now_s - self._ending_since_s)
+        served = self.members.served
         member = self.members.take(report, self._sequence, window, clock_s, now_s, ending_s=ending_s)
         if member is None:
             self.sent.dropped += 1
             return
         self.sent.reports += 1
+        if served and not self.members.served:
+            self._sync_s = min(self._sync_s, now_s)  # nothing is left to be mended: do not wait to find that out
         if not report.flags & Flag.POLLED:
             self.sent.unasked += 1
             self._unasked += 1

@@ -202,3 +202,20 @@ def test_who_comes_after_everybody_has_left_gets_other_combinations() -> None:
     sent = [run.first + at for run in room.runs if run.kind == Kind.COMBINATIONS for at in range(run.count)]
     assert len(sent) >= 60, "both had to be sent what mends a parcel"
     assert len(sent) == len(set(sent))
+
+
+def test_it_is_finished_as_soon_as_everybody_has_everything() -> None:
+    room = Room()
+    for number in range(2):
+        room.seat(number, hears=False)
+    room.sender.begin(0.0)
+    room.pass_time(0.03)
+    acked = max(message.sequence for message in room.said)
+    while room.sender.next(room.now_s):
+        pass  # the next sync is not due
+    for number in range(2):
+        assert not room.sender.is_finished
+        done = Report(number, 1, 0, acked, Flag.DONE, 0.0, 16, PARCELS, (), ())
+        room.sender.receive(done, room.now_s)
+    assert isinstance(room.sender.next(room.now_s), Sync)  # without waiting for its time
+    assert room.sender.is_finished
