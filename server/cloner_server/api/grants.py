@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 
 from cloner_core.errors import NotFoundError
 from cloner_core.messages import Task
@@ -27,10 +27,4 @@ def task_version(core: Core, request: AnyRequest, digest: str = "") -> Version:
 
 async def granted_version(core: Core, request: AnyRequest, digest: str) -> Version:
     """Return what `task_version` does; within a second of the last time without a look at the database."""
-    credential = credential_of(request)
-    version = core.grants.version(credential, digest)
-    if version is None:
-        found_at = core.grants.now()
-        version = await asyncio.to_thread(task_version, core, request, digest)
-        core.grants.keep(credential, version, found_at)
-    return version
+    return await core.grants.version(credential_of(request), digest, partial(task_version, core, request, digest))
