@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import random
 import statistics
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -198,12 +199,15 @@ def _panels(runs: Sequence[Run]) -> list[chart.Panel]:
 
 def main(argv: list[str]) -> int:
     """Run the bench; returns 1 when a file of ours was not whole."""
-    options = report.options("multicast", argv, peers=(OURS, UDPCAST, UFTP, CEILING))
+    options = report.options("multicast", argv, peers=(OURS, UDPCAST, UFTP, CEILING), has_scenes=True)
+    scenes = [scene for scene in (*SCENES, *OURS_ALONE) if options.match in scene.name]
+    if not scenes:
+        sys.exit(f"bench: no scene has {options.match!r} in its name")
     runs: list[Run] = []
     evidence = report.Evidence("multicast")
     method = "a bridge and namespaces; each datagram a frame; loss by nftables at each port; tc tbf at the sender"
     with disks.workspace() as room:
-        for scene in (*SCENES, *OURS_ALONE):
+        for scene in scenes:
             source = room / "file"
             _write_file(source, scene.mib // 8 if options.small else scene.mib)
             with yard(scene.stranger if scene.forged else scene.receivers) as made:
@@ -215,12 +219,13 @@ def main(argv: list[str]) -> int:
             print(_table([run for run in runs if run.scene == scene.name]), flush=True)
             if options.evidence:  # what was measured stays when the rest is not
                 goals = [asdict(one) for one in judge(runs)]
-                evidence.write(runs, method=method, goals=goals, is_complete=scene is OURS_ALONE[-1])
+                evidence.write(runs, method=method, goals=goals, is_complete=not options.match and scene is scenes[-1])
     judged = judge(runs)
     print(f"{_table(runs)}\n{_verdicts(judged)}")
     if options.evidence:
         print(evidence.path)
+    if options.evidence and not options.match:
         title = "One file to many receivers: goodput of each, on two CPUs (more is better)"
         print(chart.write_panels("multicast", title, _panels(runs), OURS))
-    served = {scene.name: scene.served for scene in (*SCENES, *OURS_ALONE)}
+    served = {scene.name: scene.served for scene in scenes}
     return 0 if all(run.whole == served[run.scene] for run in runs if run.who == OURS) else 1

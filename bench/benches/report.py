@@ -56,8 +56,8 @@ def size_of(kept: Path) -> int:
     return sum(path.stat().st_size for path in files)
 
 
-def options(name: str, argv: list[str], *, peers: Sequence[str] = ()) -> argparse.Namespace:
-    """Return the options every bench has; with `peers` also which of them to run."""
+def options(name: str, argv: list[str], *, peers: Sequence[str] = (), has_scenes: bool = False) -> argparse.Namespace:
+    """Return the options every bench has; with `peers` also which of them to run, with scenes which of those."""
     parser = argparse.ArgumentParser(prog=f"./run bench {name}")
     parser.add_argument("--runs", type=int, default=3, help="of each competitor, alternately (3)")
     parser.add_argument("--small", action="store_true", help="a tenth of the size: to see that it runs")
@@ -66,6 +66,8 @@ def options(name: str, argv: list[str], *, peers: Sequence[str] = ()) -> argpars
         parser.add_argument(
             "--peers", type=lambda text: text.split(";"), default=peers, metavar="A;B", help="only these"
         )
+    if has_scenes:
+        parser.add_argument("--match", default="", metavar="TEXT", help="only scenes with this in their name: 'no cap'")
     return parser.parse_args(argv)
 
 
