@@ -42,6 +42,7 @@ _MIB = 1 << 20
 _PARCEL_BYTES = 1_400_000  # what a pack of 4 MiB comes to
 PAYLOAD, FRAME = 1448, 1514
 _SILENCE_S = 0.3  # after which nothing more is expected of who only sends
+_TURN_S = 0.005  # between two looks whether the sender has finished
 _FORGED_AT_ONCE, _FORGED_BURSTS = 16, 256
 _MASTER = bytes(range(32))
 _GROUP = "239.255.71.1"
@@ -214,7 +215,7 @@ class _Ours:
         admitted_s = 0.0  # of the late one
         sent = [(begun_s, 0)]  # datagrams with data in them by then
         while not sender.is_over:
-            sending.run(time.monotonic() + 0.02)
+            sending.run(time.monotonic() + _TURN_S)
             sent.append((time.monotonic(), sender.sent.datagrams - sender.sent.syncs))
             if scene.late and not admitted_s and sender.sent.blocks * BLOCK_BYTES >= scene.late * self._size:
                 admitted_s = time.monotonic()
