@@ -19,7 +19,8 @@ from cloner_core.image.tree import SegmentDelta, SegmentRef
 from cloner_core.image.version import Base, Draft, VersionRecord
 
 _MESSAGEPACK = "application/vnd.msgpack"
-_AWAY_S = 120.0  # a server may restart, or be replaced by a newer one
+AWAY_S = 120.0
+"""For which a version is looked for whose publishing had no answer: a server may restart, or be a newer one then."""
 _LOOK_EVERY_S = 2.0
 
 
@@ -92,7 +93,7 @@ class ServerSink:
 
     def _published(self, draft: Draft, last: int) -> VersionRecord | None:
         """Return the version that `draft` became after the number `last`; None when it does not appear in time."""
-        until_s = self._monotonic() + _AWAY_S
+        until_s = self._monotonic() + AWAY_S
         while True:
             with suppress(UnreachableError):
                 newest = self._newest(draft.image)

@@ -3,8 +3,9 @@
 A real server serves over TLS, a real `cloner new-image` captures with a token; both are forked from here, so that
 their start costs little. Of 27 cases 20 kill the server, 5 the client, and 2 fill the server's disk. A process is
 killed right before its n-th effect (of the server: what changes its disk; of the client: what it sends), a quarter of
-the servers by the clock. Whatever happened: the store is clean, the newest version is the old or the new tree, the new
-one when the client was told so, one gc takes away all that is left over, and the next capture is published.
+the servers by the clock; half of them come back while the client runs. Whatever happened: the store is clean, the newest
+version is the old or the new tree, the new one when the client was told so, one gc takes away all that is left over,
+and the next capture is published.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torture
+from cloner_cli import upload
 from cloner_core.errors import ExitStatus
 from cloner_server.store.local import LocalStore
 from cloner_server.store.upkeep import published
@@ -40,6 +42,7 @@ _ROUND = ("client",) * 5 + ("disk",) * 2 + ("server",) * 20
 _LATE = 25  # effects of a server at the end of a capture that are tried more often: they publish
 _MOST_TRIES = 12
 _DYING_S = 20.0
+_AWAY_S = 3.0  # that a client looks for a version of whose publishing it heard nothing: of most there is none
 _DISK_BYTES = 80 << 20
 _ENOUGH = {"server": 200, "client": 50, "disk": 20}
 
@@ -141,6 +144,7 @@ def _run_client(words: list[str], node: Path, said: Path, fuse: Fuse | None) -> 
     os.environ |= {"CLONER_NODE_FILE": str(node), "CLONER_SOCKET": "", "CLONER_INDEXES": str(node.parent / "indexes")}
     if fuse is not None:
         fuse.burn(is_sending)
+    upload.AWAY_S = _AWAY_S
     _command(words)
 
 
@@ -251,6 +255,12 @@ def _kill_server(yard: _Yard, golden: _Golden, chance: random.Random, effects: i
     if not is_counted:
         time.sleep(chance.uniform(0, seconds))
         yard.end()
+    if chance.random() < 0.5 and _survives(client, yard):
+        yard.end()
+        yard.start()
+        status, said = client.wait()
+        require("Traceback" not in said, f"the client had no words: {said}")
+        return {"killed": "and back", "outcome": _look(yard, golden, chance, was_told=status == ExitStatus.OK)}
     status, said = client.wait()
     if yard.process is not None and status != ExitStatus.OK:
         yard.process.join(_DYING_S)  # the kernel closes the sockets of a killed process before it is gone
@@ -264,6 +274,15 @@ def _kill_server(yard: _Yard, golden: _Golden, chance: random.Random, effects: i
     yard.start()
     outcome = _look(yard, golden, chance, was_told=status == ExitStatus.OK)
     return {"killed": "at a call" if is_counted else "by the clock", "outcome": outcome}
+
+
+def _survives(client: _Client, yard: _Yard) -> bool:
+    """Wait for the end of the server or the client; return whether the server's was first."""
+    while yard.process is not None and yard.process.is_alive():
+        if not client.process.is_alive():
+            return False
+        time.sleep(0.002)
+    return client.process.is_alive()
 
 
 def _kill_client(yard: _Yard, golden: _Golden, chance: random.Random, sends: int) -> Figures | None:
