@@ -3,9 +3,9 @@
 A real server serves over TLS, a real `cloner new-image` captures with a token; both are forked from here, so that
 their start costs little. Of 27 cases 20 kill the server, 5 the client, and 2 fill the server's disk. A process is
 killed right before its n-th effect (of the server: what changes its disk; of the client: what it sends), a quarter of
-the servers by the clock; half of them come back while the client runs. Whatever happened: the store is clean, the newest
-version is the old or the new tree, the new one when the client was told so, one gc takes away all that is left over,
-and the next capture is published.
+the servers by the clock; half of them come back while the client runs. Whatever happened: the store is clean, the
+newest version is the old or the new tree, the new one when the client was told so, one gc takes away all that is left
+over, and the next capture is published.
 """
 
 from __future__ import annotations
