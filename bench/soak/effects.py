@@ -33,12 +33,18 @@ class Fuse:
 
     def __init__(self) -> None:
         self._seen = RawValue("q", 0)
+        self._changed = RawValue("q", 0)
         self._at = RawValue("q", 0)
 
     @property
     def seen(self) -> int:
         """Return how many effects there were; of two at the same instant one may be lost."""
         return int(self._seen.value)
+
+    @property
+    def changed(self) -> int:
+        """Return how many of them changed something by themselves: of SQLite the commits, as who idles reads, too."""
+        return int(self._changed.value)
 
     def light(self, after: int) -> None:
         """Have the process killed right before the effect `after` (from 1) from now on."""
@@ -52,7 +58,12 @@ class Fuse:
             if 0 < self._at.value <= self._seen.value:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        _watch(on_effect, is_effect or _is_effect)
+        def is_one(called: object) -> bool:
+            is_any = (is_effect or _is_effect)(called)
+            self._changed.value += is_any and getattr(called, "__name__", "") not in ("execute", "executemany")
+            return is_any
+
+        _watch(on_effect, is_one)
 
 
 def is_sending(called: object) -> bool:

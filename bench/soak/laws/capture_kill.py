@@ -112,9 +112,9 @@ class _Yard:
 
     def settle(self) -> None:
         """Wait until the server has ended the requests of a client that is gone."""
-        deadline_s, seen = time.monotonic() + 20, -1
-        while seen != self.fuse.seen and time.monotonic() < deadline_s:
-            seen = self.fuse.seen
+        deadline_s, changed = time.monotonic() + 20, -1
+        while changed != self.fuse.changed and time.monotonic() < deadline_s:
+            changed = self.fuse.changed
             time.sleep(0.3)
 
 
