@@ -18,7 +18,7 @@ import pytest
 
 from agentbench.server import FakeServer
 from cloner_agent.restore.arrivals import Arrivals, Parcels
-from cloner_agent.restore.job import RestoreProgress, restore
+from cloner_agent.restore.job import RestoreProgress
 from cloner_agent.restore.readback import read_back
 from cloner_agent.restore.source import DirectorySource
 from cloner_agent.seating import Multicast, leave, take_seat
@@ -113,22 +113,11 @@ def node(ready: Ready, target: Path, show: Show, written: Any, told: Queue[Any],
 
     def progress(now: RestoreProgress) -> None:
         written.value = now.packs
-        arrivals.written(now.packs)
 
     arrivals = Arrivals(sit, source, len(packs.packs), leave=lambda left: leave(server, left), tick=said.append)
     begun_s = time.monotonic()
-    restore(
-        target,
-        ready.spilled,
-        packs,
-        arrivals,
-        order=arrivals.order,
-        release=arrivals.release,
-        workers=2,
-        progress=progress,
-    )
+    arrivals.restore(target, ready.spilled, packs, workers=2, progress=progress)
     took_s = time.monotonic() - begun_s
-    arrivals.close()
     read_back(target, ready.spilled, workers=2)
     told.put(Outcome(arrivals.came, source.fetched.value, arrivals.why, server.seats_left, said, took_s))
 

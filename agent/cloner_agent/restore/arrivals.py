@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Protocol
 
 from cloner_agent.client import PATIENCE_S
+from cloner_agent.restore.job import RestoreProgress, RestoreSummary, restore
 from cloner_agent.restore.source import PackSource
+from cloner_agent.restore.table import SpilledTree
 from cloner_core.errors import IntegrityError, InvalidError
 from cloner_core.image.digest import Bytes
-from cloner_core.image.packmap import PackRef
+from cloner_core.image.packmap import PackMap, PackRef
 from cloner_core.multicast.session import Leaving
 from cloner_core.seats import SeatLeft, split_parcel
 from cloner_multicast.feed import FeedState
@@ -117,6 +120,35 @@ class Arrivals:
         if self._is_excused:
             return "over multicast: waiting for the server, and its next sender"
         return f"over multicast, loss {self._state.loss:.1%}"
+
+    def restore(
+        self,
+        target: Path,
+        spilled: SpilledTree,
+        pack_map: PackMap,
+        *,
+        workers: int | None = None,
+        progress: Callable[[RestoreProgress], None] = lambda _: None,
+    ) -> RestoreSummary:
+        """Restore from what arrives, and let go of the session; see `restore.job.restore`."""
+
+        def show(now: RestoreProgress) -> None:
+            progress(now)
+            self.written(now.packs)
+
+        try:
+            return restore(
+                target,
+                spilled,
+                pack_map,
+                self,
+                order=self.order,
+                release=self.release,
+                workers=workers,
+                progress=show,
+            )
+        finally:
+            self.close()
 
     def order(self) -> Iterator[int | None]:
         """Take the seat, so that workers made from now on find the parcels; return the packs in order of arrival."""

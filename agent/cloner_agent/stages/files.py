@@ -104,10 +104,6 @@ def _restore_arriving(attempt: Attempt, spilled: SpilledTree) -> RestoreSummary:
         version, nic = attempt.version.digest.hex(), _booted_from(attempt.facts)
         return take_seat(tools.server, version, packs, tools.multicast, shown.way, booted_from=nic)
 
-    def show(progress: RestoreProgress) -> None:
-        shown.progress(progress, arrivals.text)
-        arrivals.written(progress.packs)
-
     arrivals = Arrivals(
         sit,
         tools.packs(attempt.task),
@@ -115,19 +111,13 @@ def _restore_arriving(attempt: Attempt, spilled: SpilledTree) -> RestoreSummary:
         leave=lambda left: leave(tools.server, left),
         tick=shown.way,
     )
-    try:
-        summary = restore_tree(
-            Path(tools.target),
-            spilled,
-            packs,
-            arrivals,
-            order=arrivals.order,
-            release=arrivals.release,
-            workers=tools.workers,
-            progress=show,
-        )
-    finally:
-        arrivals.close()
+    summary = arrivals.restore(
+        Path(tools.target),
+        spilled,
+        packs,
+        workers=tools.workers,
+        progress=lambda now: shown.progress(now, arrivals.text),
+    )
     why = f"; the others over HTTPS: {arrivals.why}" if arrivals.came < len(packs.packs) else ""
     tools.reporter.note(f"{arrivals.came} of {len(packs.packs)} packs came by multicast{why}")
     return summary
