@@ -53,6 +53,7 @@ _AHEAD_OF_WRITERS = -10
 _ASK_S = 1.0  # between two questions to the server
 _EVENT = struct.Struct("<BI")
 _RELEASE = struct.Struct("<I")
+_STOP = 0xFFFFFFFF  # in place of a parcel: workers may have the pipe open yet when it is to end
 _WORDS = struct.Struct("<H")
 _WORDS_BYTES = 1024
 _READ_BYTES = 4096
@@ -172,6 +173,7 @@ class Feed:
         if self._process is None:
             return
         os.close(self._events)
+        self.release(_STOP)
         os.close(self._releases)
         self._process.join(_TURN_S)
         if self._process.is_alive():
@@ -261,15 +263,20 @@ class _Reception:
         os.write(self._told, _EVENT.pack(_Event.PARCEL, parcel))
 
     def _take_releases(self, receiver: Receiver) -> bool:
-        """Take the word of those who write; return False when they are gone."""
-        data = os.read(self._released, _READ_BYTES - _READ_BYTES % _RELEASE.size)
-        for (parcel,) in _RELEASE.iter_unpack(data):
+        """Take the word of those who write; return False when it is their last."""
+        released = self._read_releases()
+        for parcel in released:
             place = self._places.pop(parcel, None)
             if place is not None:
                 self._slots.withdraw(parcel)
                 self._slots.free(place)
                 receiver.settle(parcel, is_good=True)
-        return bool(data)
+        return bool(released) and _STOP not in released
+
+    def _read_releases(self) -> list[int]:
+        """Return what was released, `_STOP` when it is to end; nothing when all are gone who could say so."""
+        data = os.read(self._released, _READ_BYTES - _READ_BYTES % _RELEASE.size)
+        return [parcel for (parcel,) in _RELEASE.iter_unpack(data)]
 
     def _ask(self, receiver: Receiver, receiving: Receiving) -> None:
         now_s = time.monotonic()
@@ -292,11 +299,14 @@ class _Reception:
             os.write(self._told, _EVENT.pack(_Event.LEFT, reason))
 
     def _is_deserted(self, wait_s: float | None) -> bool:
-        """Wait; return whether those who write are gone."""
+        """Wait; return whether nobody reads of it any more."""
         poller = select.poll()
         poller.register(self._released, select.POLLIN)
         found = poller.poll(None if wait_s is None else wait_s * 1000)
-        return bool(found) and not os.read(self._released, _READ_BYTES)
+        if not found:
+            return False
+        released = self._read_releases()
+        return not released or _STOP in released
 
     def _note(self, receiver: Receiver, receiving: Receiving) -> None:
         counters, rejects = receiver.counters, receiving.rejects

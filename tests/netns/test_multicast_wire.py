@@ -11,8 +11,12 @@ import pytest
 
 from cloner_core.errors import InvalidError, RefusedError
 from cloner_core.multicast.sender import Pace
+from cloner_core.multicast.session import KEY_BYTES, Parcel, Session
+from cloner_multicast.feed import Feed
+from cloner_multicast.receiving import Seat
 from cloner_multicast.sockets import Group, ReceiverSocket
-from netns.multicast_yard import alter, forge, replay, stage, yard
+from netns.multicast_yard import alter, forge, group, replay, stage, yard
+from netns.netboot_lab import inside
 
 pytestmark = [pytest.mark.root, pytest.mark.netns, pytest.mark.timeout(180)]
 
@@ -61,6 +65,26 @@ def snmp6(namespace: str, counter: str) -> int:
     argv = ("ip", "netns", "exec", namespace, "cat", "/proc/net/snmp6")
     rows = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.splitlines()
     return int(dict(row.split() for row in rows)[counter])
+
+
+@pytest.mark.parametrize("has_seat", [True, False])
+def test_a_feed_ends_when_it_is_stopped_though_workers_live(has_seat: bool) -> None:
+    seat = Seat(1, 0, bytes(KEY_BYTES), bytes(KEY_BYTES), ("10.79.0.1", 9))
+    with yard(1) as made, inside(made.of(1)):
+        feed = Feed(Session(1, [Parcel(bytes(32), 100_000)]), group(), lambda _stream, _: seat if has_seat else "none")
+        feed.start()
+        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        worker.start()  # with all that the feed had open
+        process = feed._process
+        assert process is not None
+        try:
+            while not (feed.state().seated_s if has_seat else feed.arrived() or feed.left):
+                time.sleep(0.01)
+            feed.stop()
+        finally:
+            worker.kill()
+            worker.join()
+    assert process.exitcode == 0, "it was killed"
 
 
 def test_who_joins_late_costs_what_it_missed(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice, takewhile
+from itertools import islice
 from math import inf
 from statistics import median
 
@@ -20,6 +20,8 @@ _POLLED_PER_DATAGRAM = 0.01
 _POLLS_AHEAD = 128.0
 _POLLED_AGAIN_S = 0.05  # one that is watched and does not lag; ten times that for the others
 _GATHERING_AGAIN_S = 1.0  # each of those that are watched or were never heard, while the others are sought
+_SOUGHT_AGAIN_S = 0.05  # who was never heard, and twice as long after each poll: it may just be opening its socket
+_SOUGHT_MOST = 64  # of those that are looked at for who is due
 _WATCHED_FIRST = 3  # that are polled for each of the others: by what these say the watched are judged
 SILENT_S = 5.0
 UNHEARD_S = 20.0
@@ -59,6 +61,7 @@ class Member:
     left: Leaving | None = None
     told_s: float = -inf  # when it was told again that it left
     unanswered: int = 0
+    again_s: float = _SOUGHT_AGAIN_S  # to the next poll, while it was never heard
     sought_s: float = inf  # when it was polled first
     polled_s: float = -inf  # when a poll was last counted as unanswered
     asked_s: float = -inf  # when it was last polled
@@ -317,7 +320,8 @@ class Members:
         again_s = _POLLED_AGAIN_S
         if is_gathering:
             again_s = _GATHERING_AGAIN_S
-            yield from takewhile(lambda one: now_s - self._unheard[one].asked_s > again_s, self._unheard)
+            unheard = islice(self._unheard.values(), _SOUGHT_MOST)
+            yield from (one.number for one in unheard if now_s - one.asked_s > one.again_s)
             watched = [one for one in watched if one.counter]
         due = [one for one in watched if one.acked < acked or now_s - one.asked_s > again_s]
         others = self._in_turn(now_s, is_gathering=is_gathering)
@@ -340,6 +344,8 @@ class Members:
         member.asked_s = now_s
         member.sought_s = min(member.sought_s, now_s)
         if not member.counter:
+            if member.number in self._unheard:
+                member.again_s = min(_GATHERING_AGAIN_S, 2 * member.again_s)
             self._forget(member.number, self._unpolled, self._unheard)
             self._unheard[member.number] = member
         # Polls that follow each other before an answer can be there count as one.

@@ -124,6 +124,22 @@ def test_who_comes_while_it_gathers_is_heard_as_well() -> None:
     assert room.sender.members.heard_count == 2
 
 
+def test_who_got_its_seat_before_it_could_hear_is_asked_again_soon_and_then_once_a_second() -> None:
+    room = Room()
+    room.seat(1)
+    room.seat(2, hears=False)
+    room.pass_time(0.2)
+    room.receivers.append(Receiver(SESSION, 2, lambda: 0.5, room.now_s))
+    room.pass_time(0.3)
+    assert room.sender.members.heard_count == 2
+    room.seat(3, hears=False)
+    room.pass_time(10.0)
+    polls = [
+        one for one in room.said if isinstance(one, Sync) and any(0 <= 3 - first < count for first, count in one.polls)
+    ]
+    assert 10 <= len(polls) <= 15
+
+
 @pytest.mark.parametrize("was_heard", [True, False])
 def test_who_is_not_heard_leaves_before_it_begins(was_heard: bool) -> None:
     room = Room()
