@@ -12,7 +12,7 @@ BENCHES = {
     "images": "capture and restore beside tar and zstd, restic, partclone, casync, fsarchiver (G13, G14, G16)",
     "update": "an update of 2 % of the files beside restic, casync and tar (G15)",
     "https": "packs from the server to many clients on a link of 1 Gbit/s, beside nginx (G12)",
-    "restore": "the restore stage of a node over HTTPS on a link of 1 Gbit/s (G19)",
+    "restore": "the restore stage of a node over HTTPS and multicast on a link of 1 Gbit/s (G19)",
     "multicast": "one file to many receivers beside udpcast and uftp (G1 to G7, G9 to G11)",
     "multicast-sim": "sessions of multicast in virtual time, 1 to 10,000 receivers (G2 to G4, G11)",
 }
