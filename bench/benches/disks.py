@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
+
+_LEFT_BYTES = 1 << 30  # for what is measured and the peers
 
 
 def sh(*argv: str) -> None:
@@ -22,7 +27,16 @@ def workspace(*, in_memory: bool = True) -> Iterator[Path]:
 
 
 def make_disk(image: Path, size_bytes: int) -> None:
-    """Write the file of a disk, zeros, so that it has its memory: to get it in the run would measure the hypervisor."""
+    """Write the file of a disk, zeros, so that it has its memory: to get it in the run would measure the hypervisor.
+
+    Exits when there is no memory for it, as the kernel would kill whom it likes.
+    """
+    free_bytes = psutil.virtual_memory().available
+    if free_bytes < size_bytes + _LEFT_BYTES:
+        sys.exit(
+            f"bench: {free_bytes >> 20} MiB of memory are free, a disk of {size_bytes >> 20} MiB "
+            f"and {_LEFT_BYTES >> 20} MiB more are wanted; see what lies in /dev/shm"
+        )
     zeros = bytes(1 << 20)
     with image.open("wb") as file:
         for _ in range(size_bytes >> 20):
