@@ -35,7 +35,7 @@ from cloner_core.messages import Secret
 from serverbench.served import START, Served, node_of
 from store_images import BOOTABLE
 
-_CONGESTION = "cubic"  # what Linux has unless told otherwise; the kernel of a virtual machine may
+_CONGESTION = "cubic"  # what Linux has unless told otherwise; that of a virtual machine may have BBR
 _LINK_BPS = 1_000_000_000
 _FOR_S = 15.0  # an image takes one client 6 s, and eight of them 45: what a start costs is to weigh as it does there
 _MANY, _PACKS_EACH, _PROCESSES = 400, 4, 4
